@@ -1,0 +1,9 @@
+"""The one exception that a user's input can cause."""
+
+
+class GrokscopeError(Exception):
+    """What is wrong, where, what is allowed and what to do, in words meant for the person who reads them.
+
+    Everything that a user can cause (a wrong value, a damaged file, a full disk) ends in this exception, and
+    the command line prints its message without a traceback. Any other exception is a fault of grokscope's own.
+    """

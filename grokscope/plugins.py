@@ -1,0 +1,58 @@
+"""Built-ins and entry points: the same few lines for tasks, optimizers and measures.
+
+A built-in is named by the place where it lives, so that listing names imports nothing. A third party adds
+one by an entry point in the group ``grokscope.tasks``, ``grokscope.optimizers`` or ``grokscope.measures``.
+"""
+
+import difflib
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from grokscope.errors import GrokscopeError
+
+BUILT_IN = {
+    "tasks": {
+        "addition": "grokscope.tasks.modular:addition",
+        "subtraction": "grokscope.tasks.modular:subtraction",
+        "multiplication": "grokscope.tasks.modular:multiplication",
+        "division": "grokscope.tasks.modular:division",
+    },
+    "optimizers": {
+        "adamw": "grokscope.optimizers:adamw",
+    },
+    "measures": {
+        "loss": "grokscope.measures.loss:loss",
+        "weight_norm": "grokscope.measures.weight_norm:weight_norm",
+        "embedding": "grokscope.measures.embedding:embedding",
+        "sharpness": "grokscope.measures.sharpness:sharpness",
+    },
+}
+
+
+@cache
+def _table(kind: str) -> dict[str, EntryPoint]:
+    group = f"grokscope.{kind}"
+    built_in = {name: EntryPoint(name, place, group) for name, place in BUILT_IN[kind].items()}
+    # A built-in keeps its name: what `embedding` means must not depend on what else is installed.
+    return {point.name: point for point in entry_points(group=group)} | built_in
+
+
+def names(kind: str) -> list[str]:
+    """Return the names of one kind ("tasks", "optimizers" or "measures"), built-ins and entry points, sorted."""
+    return sorted(_table(kind))
+
+
+def load(kind: str, name: str) -> Callable[..., Any]:
+    """Import and return what `name` stands for; raise GrokscopeError for a name that nobody has registered."""
+    if name not in _table(kind):
+        raise GrokscopeError(unknown(f"{kind.rstrip('s')}", name, names(kind)))
+    return _table(kind)[name].load()
+
+
+def unknown(what: str, name: object, allowed: list[str]) -> str:
+    """Say that `name` is no such thing, which names are allowed, and which was probably meant."""
+    close = difflib.get_close_matches(str(name), allowed, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"Unknown {what} {str(name)!r}; allowed: {', '.join(allowed)}.{hint}"
