@@ -1,0 +1,60 @@
+"""Rules over Series: when a run memorized, when it generalised, and how sure one can be of the step."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from grokscope.series import Series
+
+LEVEL = 0.99
+"""The accuracy that counts as memorized (on train) or generalised (on test)."""
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """The first evaluated step at which something was so, and the evaluated step before, when it was not yet.
+
+    What happened lies in the half-open interval (`after`, `step`]; `after` is -1 if it was so from the start.
+    """
+
+    step: int
+    after: int
+
+    def __str__(self) -> str:
+        return f"{self.step:,}" if self.after < 0 else f"{self.step:,} (after {self.after:,})"
+
+
+def first_crossing(series: Series, name: str, level: float = LEVEL) -> Crossing | None:
+    """Return where `series[name]` first reaches `level`, or None if it never does (it is censored)."""
+    reached = np.flatnonzero(series[name] >= level)
+    if not len(reached):
+        return None
+    first = int(reached[0])
+    return Crossing(int(series.steps[first]), int(series.steps[first - 1]) if first else -1)
+
+
+def memorization_step(series: Series) -> Crossing | None:
+    """Return the first evaluated step with train accuracy of at least 99%, with its interval."""
+    return first_crossing(series, "train_accuracy")
+
+
+def generalisation_step(series: Series) -> Crossing | None:
+    """Return the first evaluated step with test accuracy of at least 99%, with its interval."""
+    return first_crossing(series, "test_accuracy")
+
+
+def stages(series: Series) -> list[tuple[str, int, int]]:
+    """Divide a run's steps into (name, first, last): before memorization, memorized, generalised.
+
+    A stage that the run never reached, or passed within one evaluation, is left out. These are the stages that
+    accuracy alone tells; Nanda et al.'s phases (memorization, circuit formation, cleanup) need more measures.
+    """
+    end = int(series.steps[-1])
+    memorized, generalised = memorization_step(series), generalisation_step(series)
+    starts = [("before memorization", 0)]
+    if memorized and (generalised is None or memorized.step < generalised.step):
+        starts.append(("memorized", memorized.step))
+    if generalised:
+        starts.append(("generalised", generalised.step))
+    ends = [start for _, start in starts[1:]] + [end]
+    return [(name, start, last) for (name, start), last in zip(starts, ends, strict=True) if last > start]

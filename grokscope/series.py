@@ -1,0 +1,97 @@
+"""Series: what a measure, or the log, says about a trajectory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int
+
+from grokscope import tensors
+from grokscope.errors import GrokscopeError
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class Series:
+    """Arrays over the steps of a trajectory, with what is needed to say where they come from.
+
+    `series[name]` is an array whose first axis is the step, or a constant without one; `series.keys()` names
+    both. `gaps`, always among the constants, holds (first, last) steps of stretches whose checkpoints are lost.
+    """
+
+    measure: str
+    """The measure's name; "log" for a run's own log."""
+    steps: Int[np.ndarray, " steps"]
+    """The training steps, increasing."""
+    arrays: Mapping[str, np.ndarray]
+    """Name → array whose first axis is the step."""
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Name → array without a step axis: frequencies, tokens, control bands, gaps."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options that the measure was given, defaults included."""
+    digest: str = ""
+    """The digest of the trajectory that was measured (config, steps and every parameter's checksum)."""
+
+    def __post_init__(self):
+        wrong = [name for name, array in self.arrays.items() if len(array) != len(self.steps)]
+        if wrong or set(self.arrays) & set(self.constants):
+            raise ValueError(f"{self.measure}: first axis is no step axis, or a name stands twice: {wrong}")
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name in self.arrays:
+            return self.arrays[name]
+        if name in self.constants:
+            return self.constants[name]
+        raise GrokscopeError(f"The series {self.measure!r} has no {name!r}; it has: {', '.join(self.keys())}.")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.arrays or name in self.constants
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def keys(self) -> list[str]:
+        """Return the names of all arrays and constants."""
+        return [*self.arrays, *self.constants]
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """Return a pandas DataFrame indexed by step, one column for each number that a step has.
+
+        An array with more axes than the step gives columns `name.i`, `name.i.j`, … Constants are left out.
+        """
+        import pandas
+
+        columns = {}
+        for name, array in self.arrays.items():
+            for index in np.ndindex(*array.shape[1:]):
+                columns[".".join([name, *map(str, index)])] = array[(slice(None), *index)]
+        return pandas.DataFrame(columns, index=pandas.Index(self.steps, name="step"))
+
+    def save(self, path: Path | str) -> None:
+        """Write the series to a safetensors file with checksums; raise GrokscopeError for an I/O error."""
+        arrays = {f"arrays/{name}": array for name, array in self.arrays.items()}
+        constants = {f"constants/{name}": array for name, array in self.constants.items()}
+        about = {"kind": "series", "measure": self.measure, "options": self.options, "digest": self.digest}
+        tensors.write(Path(path), {"steps": self.steps, **arrays, **constants}, about)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Series":
+        """Read what `save` wrote; raise GrokscopeError that names the file if it is none or is damaged."""
+        file = tensors.TensorFile(Path(path))
+        if file.metadata.get("kind") != "series":
+            raise GrokscopeError(f"{path} holds no series.")
+        found = {name: file.read(name) for name in file.shapes}
+        # A file keeps its tensors sorted by name; the order in which a measure gave them is not kept.
+        groups: dict[str, dict[str, np.ndarray]] = {"arrays": {}, "constants": {}}
+        for name, array in found.items():
+            if name != "steps":
+                group, _, key = name.partition("/")
+                groups[group][key] = array
+        about = file.metadata
+        return cls(
+            about["measure"], found["steps"], **groups, options=about["options"], digest=about["digest"]
+        )
