@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -68,7 +69,8 @@ def building(path: Path) -> Iterator[Path]:
     make_folder(path.parent)
     try:
         for abandoned in path.parent.glob(f".{path.name}.*{TEMPORARY}"):
-            if not is_locked(abandoned):
+            # The minute is for one that has its folder already and not yet its lock.
+            if not is_locked(abandoned) and time.time() - abandoned.stat().st_mtime > 60:
                 shutil.rmtree(abandoned, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(TEMPORARY, f".{path.name}.", path.parent))
         temporary.chmod(0o777 & ~_umask())

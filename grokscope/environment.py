@@ -1,0 +1,37 @@
+"""What decides the bits of a run besides its config, recorded with it and compared before going on."""
+
+import os
+import platform
+from collections.abc import Mapping
+
+import torch
+
+
+def present(device: str) -> dict[str, str]:
+    """Return what would change bits here: versions, threads, instruction set, device, precision, kernel."""
+    found = {
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "device": "cpu",
+        "threads": str(torch.get_num_threads()),
+        "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "parameter dtype": "float32",
+        "optimizer kernel": "fused",
+        "MKL_CBWR": os.environ.get("MKL_CBWR", "not set"),
+        "float32 matrix products": torch.get_float32_matmul_precision(),
+        "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
+    }
+    if torch.device(device).type == "cuda":
+        found["device"] = torch.cuda.get_device_name(device)
+        found["cuda"] = str(torch.version.cuda)
+        found["cudnn"] = str(torch.backends.cudnn.version())
+    return found
+
+
+def drift(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Say what differs between two environments, one clause each."""
+    return [
+        f"{name} was {then.get(name, 'not recorded')}, is {now.get(name, 'not recorded')}"
+        for name in sorted({*then, *now})
+        if then.get(name) != now.get(name)
+    ]

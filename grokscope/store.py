@@ -1,0 +1,270 @@
+"""A run on disk: a folder with ``config.json`` and segments. Needs NumPy only; `checkpoints/README.md` has the format.
+
+A segment is the unit of commit: one file, written once, atomically, and never touched again. Readers merge
+segments by step, never by file name, and see what was committed and nothing else.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from grokscope import __version__, files, tensors
+from grokscope.config import RunConfig, from_dict
+from grokscope.errors import GrokscopeError
+
+FORMAT = 1
+LOG_COLUMNS = ("step", "train_loss", "test_loss", "train_accuracy", "test_accuracy")
+
+_CONFIG, _SEGMENTS = "config.json", "segments"
+_CHECKPOINTS, _RESUME = "checkpoints/", "resume/"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What ``config.json`` holds: the config, where it ran, and what was done to the run since."""
+
+    config: RunConfig
+    environment: Mapping[str, str]
+    """What decides the bits besides the config, as it was when the run was last trained."""
+    data_digest: str
+    """The SHA-256 of the task's table and the split."""
+    history: tuple[Mapping[str, Any], ...] = ()
+    """What changed the run since: accepted drifts and new lengths, in order."""
+
+    def write(self, folder: Path) -> None:
+        """Write the record into a run's folder, atomically."""
+        values = {
+            "format": FORMAT,
+            "grokscope": __version__,
+            "config": self.config.to_dict(),
+            "environment": dict(self.environment),
+            "data_digest": self.data_digest,
+            "history": list(self.history),
+        }
+        text = json.dumps({**values, "digest": _digest(values)}, indent=2, ensure_ascii=False)
+        files.write_atomic(folder / _CONFIG, text.encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record":
+        """Read a run's record; raise GrokscopeError if the folder is no run, or the record damaged or too new."""
+        path = folder / _CONFIG
+        if not folder.is_dir():
+            raise GrokscopeError(f"{folder} is no folder, so no run; `grokscope list runs` shows those there are.")
+        if not path.is_file():
+            raise GrokscopeError(
+                f"{folder} is no run: it has no {_CONFIG}; `grokscope list runs` shows those there are."
+            )
+        try:
+            values = json.loads(path.read_bytes())
+            if values["format"] > FORMAT:
+                raise GrokscopeError(
+                    f"{path} has format {values['format']}, written by grokscope {values['grokscope']}; this "
+                    f"grokscope, {__version__}, reads formats up to {FORMAT}. Install a newer grokscope."
+                )
+            if values.pop("digest") != _digest(values):
+                raise GrokscopeError(
+                    f"{path} is damaged or was edited: it does not match its digest. A run's settings cannot "
+                    f"change; `grokscope resume RUN --n-steps N` makes it longer."
+                )
+            config = from_dict(values["config"])
+            return cls(config, values["environment"], values["data_digest"], tuple(values["history"]))
+        except OSError as error:
+            raise GrokscopeError(f"{path} cannot be read: {error.strerror}.") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise GrokscopeError(f"{path} is damaged: it is no record of a run ({error}).") from error
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One committed file: checkpoints, log rows and perhaps a resume state, after training (`begin`, `end`]."""
+
+    file: tensors.TensorFile
+
+    @property
+    def path(self) -> Path:
+        """The segment's file."""
+        return self.file.path
+
+    @cached_property
+    def steps(self) -> list[int]:
+        """The steps of its checkpoints, increasing."""
+        return self.file.metadata["steps"]
+
+    @property
+    def coverage(self) -> tuple[int, int] | None:
+        """The steps (begin, end] whose training it records, or None for one that was added by densify."""
+        begin, end = self.file.metadata["begin"], self.file.metadata["end"]
+        return None if end is None else (begin, end)
+
+    @property
+    def resume_step(self) -> int | None:
+        """The step of its resume state, or None if it has none."""
+        return self.file.metadata["end"] if f"{_RESUME}step" in self.file.shapes else None
+
+    def log(self) -> Float[np.ndarray, "rows columns"]:
+        """Return its log rows, in the columns of LOG_COLUMNS."""
+        return self.file.read("log")
+
+    def resume_state(self) -> dict[str, np.ndarray]:
+        """Return its resume state: step, parameters, optimizer state, the adaptive schedule's reference."""
+        names = [name for name in self.file.shapes if name.startswith(_RESUME)]
+        return {name.removeprefix(_RESUME): array for name, array in self.file.read_all(names).items()}
+
+    def damage(self) -> Iterable[str]:
+        """Read everything and yield a sentence for each damaged tensor, naming segment, step and tensor."""
+        for name, row in self.file.damage():
+            step = "" if row is None else f"step {self.steps[row]}, "
+            yield f"{self.path.name}: {step}{name.removeprefix(_CHECKPOINTS)} does not match its checksum"
+
+
+class Store:
+    """A run's folder as it stood when it was opened. Reading needs no lock; writing is its lock's holder's."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.record = Record.read(folder)
+        self.segments: list[Segment] = []
+        self.damaged: list[str] = []
+        """Segments that cannot be read, one sentence each; the others are as readable as ever."""
+        for path in sorted((folder / _SEGMENTS).glob("[!.]*.safetensors")):
+            try:
+                segment = Segment(tensors.TensorFile(path))
+                about = segment.file.metadata
+                if about.get("kind") != "segment" or about["config_digest"] != self.record.config.digest:
+                    raise GrokscopeError(f"{path} is no segment of this run.")
+                self.segments.append(segment)
+            except GrokscopeError as error:
+                self.damaged.append(str(error))
+        # A step in two segments has the same bits in both, since training is deterministic: either will do.
+        self._where = {
+            step: (segment, row) for segment in self.segments for row, step in enumerate(segment.steps)
+        }
+        self.steps: Int[np.ndarray, " steps"] = np.array(sorted(self._where), np.int64)
+
+    @property
+    def last_step(self) -> int:
+        """The last step that training has committed, a checkpoint or not."""
+        return max((segment.coverage[1] for segment in self.segments if segment.coverage), default=0)
+
+    @cached_property
+    def gaps(self) -> list[tuple[int, int]]:
+        """The stretches (first, last) of training that no readable segment covers: a segment is lost."""
+        gaps, reached = [], -1
+        for begin, end in sorted(segment.coverage for segment in self.segments if segment.coverage):
+            if begin > reached:
+                gaps.append((reached + 1, begin))
+            reached = max(reached, end)
+        return gaps
+
+    def read(self, names: Iterable[str], steps: Iterable[int]) -> dict[str, np.ndarray]:
+        """Return each named parameter over the given steps, stacked along a leading step axis.
+
+        A few large reads: one opening a segment. Raise GrokscopeError that names what is damaged.
+        """
+        names, steps = list(names), list(steps)
+        wanted: dict[Path, tuple[Segment, list[int], list[int]]] = {}
+        for position, step in enumerate(steps):
+            segment, row = self._where[step]
+            _, rows, positions = wanted.setdefault(segment.path, (segment, [], []))
+            rows.append(row)
+            positions.append(position)
+        stacked: dict[str, np.ndarray] = {}
+        for segment, rows, positions in wanted.values():
+            parts = segment.file.read_all([_CHECKPOINTS + name for name in names], rows)
+            for name in names:
+                part = parts[_CHECKPOINTS + name]
+                if name not in stacked:
+                    stacked[name] = np.empty((len(steps), *part.shape[1:]), part.dtype)
+                stacked[name][positions] = part
+        return stacked
+
+    def checksums(self, step: int) -> dict[str, int]:
+        """Return the stored checksum of each parameter of a checkpoint."""
+        segment, row = self._where[step]
+        return {
+            name.removeprefix(_CHECKPOINTS): segment.file.checksums(name)[row]
+            for name in segment.file.shapes
+            if name.startswith(_CHECKPOINTS)
+        }
+
+    def log(self) -> Float[np.ndarray, "rows columns"]:
+        """Return all log rows in order of their step, in the columns of LOG_COLUMNS."""
+        parts = [segment.log() for segment in self.segments if segment.coverage]
+        rows = np.concatenate([np.empty((0, len(LOG_COLUMNS))), *parts])
+        return rows[np.unique(rows[:, 0], return_index=True)[1]]
+
+    def resume_points(self) -> list[Segment]:
+        """Return the segments that have a resume state, the latest last."""
+        return sorted(
+            (segment for segment in self.segments if segment.resume_step is not None),
+            key=lambda segment: segment.resume_step or 0,
+        )
+
+    def damage(self) -> Iterable[str]:
+        """Read everything and yield a sentence for everything that is damaged or lost."""
+        yield from self.damaged
+        for segment in self.segments:
+            yield from segment.damage()
+        for first, last in self.gaps:
+            yield f"steps {first} to {last}: no readable segment covers them"
+
+    def commit(
+        self,
+        steps: list[int],
+        checkpoints: list[Mapping[str, np.ndarray]],
+        *,
+        coverage: tuple[int, int] | None,
+        log: list[tuple[float, ...]] = (),  # pyright: ignore[reportArgumentType]
+        resume: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Write one segment, durably. Only the holder of the folder's lock may call it."""
+        stacked = {
+            _CHECKPOINTS + name: np.stack([one[name] for one in checkpoints])
+            for name in (checkpoints[0] if checkpoints else ())
+        }
+        state = {_RESUME + name: array for name, array in (resume or {}).items()}
+        rows = np.array(log, np.float64).reshape(-1, len(LOG_COLUMNS))
+        begin, end = coverage or (None, None)
+        about = {
+            "kind": "segment",
+            "format": FORMAT,
+            "config_digest": self.record.config.digest,
+            "steps": steps,
+            "begin": begin,
+            "end": end,
+        }
+        path = self._next_path()
+        tensors.write(path, {**stacked, **state, "log": rows}, about, by_row=(_CHECKPOINTS,))
+
+    def _next_path(self) -> Path:
+        folder = self.folder / _SEGMENTS
+        numbers = [int(path.stem) for path in folder.glob("*.safetensors") if path.stem.isdecimal()]
+        return folder / f"{max(numbers, default=0) + 1:06d}.safetensors"
+
+
+def create(folder: Path, record: Record) -> Store:
+    """Write a new run's record into an empty folder and return its store, which has no segment yet."""
+    files.make_folder(folder / _SEGMENTS)
+    record.write(folder)
+    return Store(folder)
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder looks like a run."""
+    return (folder / _CONFIG).is_file()
+
+
+def segments_folder(folder: Path) -> Path:
+    """Return where a run's segments lie."""
+    return folder / _SEGMENTS
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

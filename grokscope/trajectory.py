@@ -1,0 +1,297 @@
+"""Trajectory: the checkpoints of a run, from disk or from memory. Snapshot: one of them, loaded."""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, overload
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from grokscope import model as models
+from grokscope import plugins, tasks
+from grokscope.config import RunConfig
+from grokscope.errors import GrokscopeError
+from grokscope.series import Series
+from grokscope.store import LOG_COLUMNS, Store
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+
+
+class Source(Protocol):
+    """Where a trajectory's checkpoints come from: a `Store` on disk, or memory."""
+
+    steps: Int[np.ndarray, " steps"]
+
+    def read(self, names: Iterable[str], steps: Iterable[int]) -> dict[str, np.ndarray]:
+        """Return each named parameter over the given steps, stacked along a leading step axis."""
+        ...
+
+    def checksums(self, step: int) -> dict[str, int]:
+        """Return the CRC-32 of the bytes of each parameter of a checkpoint."""
+        ...
+
+
+class _Memory:
+    """Checkpoints that are already loaded."""
+
+    def __init__(self, checkpoints: Mapping[int, Mapping[str, Tensor]]):
+        self._checkpoints = checkpoints
+        self.steps = np.array(sorted(checkpoints), np.int64)
+
+    def read(self, names: Iterable[str], steps: Iterable[int]) -> dict[str, np.ndarray]:
+        steps = list(steps)
+        return {name: np.stack([self._checkpoints[step][name].numpy() for step in steps]) for name in names}
+
+    def checksums(self, step: int) -> dict[str, int]:
+        checkpoint = self._checkpoints[step]
+        return {name: zlib.crc32(tensor.contiguous().numpy()) for name, tensor in checkpoint.items()}
+
+
+class Snapshot:
+    """A loaded checkpoint: `step`, `parameters` under TransformerLens' names, and `model` to do anything with."""
+
+    def __init__(self, step: int, parameters: dict[str, Tensor], model: models.Model):
+        self.step = step
+        self.parameters = parameters
+        self._model = model
+
+    @cached_property
+    def model(self) -> "HookedTransformer":
+        """A real HookedTransformer with a copy of these parameters, ready for hooks and `run_with_cache`."""
+        return self._model.hooked(self.parameters)
+
+    def __repr__(self) -> str:
+        return f"Snapshot(step={self.step})"
+
+
+class Trajectory:
+    """The checkpoints of a run, read-only, with the task, the split and the log that belong to them.
+
+    `steps` is what was committed when it was opened; open it again to see more. `trajectory[i]` and iteration
+    give Snapshots, `trajectory[i:j]` a Trajectory of fewer steps.
+    """
+
+    def __init__(self, config: RunConfig, source: Source, steps: Int[np.ndarray, " steps"], split=None):
+        self.config = config
+        self.steps = steps
+        self._source = source
+        self._given_split = split
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Trajectory":
+        """Open a run's folder, also while it trains; raise GrokscopeError if it is none or nothing is readable.
+
+        A damaged segment leaves the others readable; `damaged` says which, and `gaps` where steps are lost.
+        """
+        store = Store(Path(path))
+        if not len(store.steps):
+            raise GrokscopeError(f"{path} has no readable checkpoint. {' '.join(store.damaged)}".strip())
+        trajectory = cls(store.record.config, store, store.steps)
+        if data_digest(trajectory.task, trajectory.split) != store.record.data_digest:
+            raise GrokscopeError(
+                f"{path}: the task {trajectory.config.task.name!r} gives other examples or another split than "
+                f"the run was trained on. Use the version of the task that made it."
+            )
+        return trajectory
+
+    @classmethod
+    def from_state_dicts(
+        cls,
+        config: RunConfig,
+        state_dicts: Mapping[int, Mapping[str, Tensor]],
+        split: "tasks.Split | tuple[Tensor, Tensor] | None" = None,
+    ) -> "Trajectory":
+        """Make a trajectory in memory from state dicts by step, in TransformerLens' names and shapes.
+
+        The attention's buffers (`mask`, `IGNORE`) are dropped. The split defaults to the config's own. Raise one
+        GrokscopeError that names every missing key, unknown key and wrong shape.
+        """
+        config.validate()
+        task = tasks.build(config.task)
+        model = models.build(config.model, task)
+        found = [] if state_dicts else ["there is no state dict at all"]
+        checkpoints: dict[int, dict[str, Tensor]] = {}
+        for step, state_dict in state_dicts.items():
+            if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
+                found.append(f"step {step!r}: allowed: a whole number from 0")
+                continue
+            kept = {
+                name: tensor
+                for name, tensor in state_dict.items()
+                if not name.endswith((".attn.mask", ".attn.IGNORE"))
+            }
+            alien = [name for name, tensor in kept.items() if not isinstance(tensor, Tensor)]
+            found += [f"step {step}: {name} is no tensor" for name in alien]
+            tensors = {name: tensor for name, tensor in kept.items() if name not in alien}
+            found += [f"step {step}: {fault}" for fault in model.faults(tensors) if fault.split()[0] not in alien]
+            checkpoints[int(step)] = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+        if found:
+            raise GrokscopeError("These state dicts make no trajectory:\n" + "\n".join(f"  {one}" for one in found))
+        dtypes = {tensor.dtype for checkpoint in checkpoints.values() for tensor in checkpoint.values()}
+        dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+        source = _Memory(
+            {
+                step: {name: checkpoint[name].to(dtype).clone() for name in model.shapes}
+                for step, checkpoint in checkpoints.items()
+            }
+        )
+        return cls(config, source, source.steps, _checked_split(split, len(task.inputs)))
+
+    @cached_property
+    def task(self) -> tasks.Task:
+        """The task: every equation, its answer, and the structure that measures ask for."""
+        return tasks.build(self.config.task)
+
+    @cached_property
+    def split(self) -> tasks.Split:
+        """Which of the task's examples are trained on: `split.train` and `split.test` index `task.inputs`."""
+        if self._given_split is not None:
+            return self._given_split
+        return tasks.split(self.task, self.config.task.train_fraction, self.config.split_seed)
+
+    @cached_property
+    def model(self) -> models.Model:
+        """The architecture, whose `logits(parameters, tokens)` is a pure function."""
+        return models.build(self.config.model, self.task)
+
+    @property
+    def path(self) -> Path | None:
+        """The run's folder, or None for a trajectory in memory."""
+        return self._source.folder if isinstance(self._source, Store) else None
+
+    @property
+    def damaged(self) -> list[str]:
+        """A sentence for each segment that cannot be read."""
+        return self._source.damaged if isinstance(self._source, Store) else []
+
+    @property
+    def gaps(self) -> list[tuple[int, int]]:
+        """The stretches (first, last) of steps whose checkpoints and log are lost."""
+        return self._source.gaps if isinstance(self._source, Store) else []
+
+    @cached_property
+    def log(self) -> Series:
+        """Train and test loss and accuracy at every evaluated step, also between checkpoints.
+
+        The row of step t belongs to the parameters after t updates. Raise GrokscopeError for a trajectory in
+        memory, which has no log; the measure `loss` recomputes the same quantities from the checkpoints.
+        """
+        if not isinstance(self._source, Store):
+            raise GrokscopeError("A trajectory in memory has no log; evaluate the measure 'loss' instead.")
+        rows = self._source.log()
+        return Series(
+            "log",
+            rows[:, 0].astype(np.int64),
+            {name: rows[:, column] for column, name in enumerate(LOG_COLUMNS) if column},
+            {"gaps": np.array(self.gaps, np.int64).reshape(-1, 2)},
+            digest=self.digest,
+        )
+
+    @cached_property
+    def initialization(self) -> dict[str, Tensor] | None:
+        """The parameters of step 0, also when `steps` leaves it out; None if there is no such checkpoint."""
+        return self._load(0) if 0 in self._source.steps else None
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the config, the steps and every parameter's checksum: equal bits, equal digest."""
+        content = [[int(step), sorted(self._source.checksums(int(step)).items())] for step in self.steps]
+        return hashlib.sha256(json.dumps([self.config.digest, content]).encode()).hexdigest()
+
+    def at(self, step: int) -> Snapshot:
+        """Return the snapshot of a checkpoint; raise GrokscopeError that names its neighbours if there is none."""
+        if step not in self.steps:
+            below, above = self.steps[self.steps < step], self.steps[self.steps > step]
+            nearest = [str(int(one)) for one in (*below[-1:], *above[:1])]
+            raise GrokscopeError(f"There is no checkpoint at step {step}; the nearest: {' and '.join(nearest)}.")
+        return Snapshot(int(step), self._load(int(step)), self.model)
+
+    def _load(self, step: int) -> dict[str, Tensor]:
+        read = self._source.read(self.model.shapes, [step])
+        return {name: torch.from_numpy(array[0]) for name, array in read.items()}
+
+    @property
+    def first(self) -> Snapshot:
+        """The snapshot of the first step."""
+        return self[0]
+
+    @property
+    def last(self) -> Snapshot:
+        """The snapshot of the last step."""
+        return self[-1]
+
+    def parameter(self, name: str) -> Float[Tensor, "steps ..."]:
+        """Return one parameter over all steps, in a few large reads; raise GrokscopeError for an unknown name."""
+        if name not in self.model.shapes:
+            raise GrokscopeError(plugins.unknown("parameter", name, list(self.model.shapes)))
+        return torch.from_numpy(self._source.read([name], map(int, self.steps))[name])
+
+    def thin(self, n: int) -> "Trajectory":
+        """Return a trajectory of at most `n` of the steps, spread evenly over them, the first and last among them."""
+        if n < 1:
+            raise GrokscopeError(f"thin({n}): allowed: a whole number from 1.")
+        if n >= len(self):
+            return self
+        kept = np.unique(np.linspace(0, len(self) - 1, n).round().astype(int)) if n > 1 else np.array([-1])
+        return self._of(self.steps[kept])
+
+    def select(self, steps: Iterable[int]) -> "Trajectory":
+        """Return a trajectory of these steps, in increasing order; raise GrokscopeError naming those it lacks."""
+        wanted = np.unique(np.array(list(steps), np.int64))
+        lacking = wanted[~np.isin(wanted, self.steps)]
+        if len(lacking) or not len(wanted):
+            shown = ", ".join(map(str, lacking[:10])) + (" …" if len(lacking) > 10 else "")
+            raise GrokscopeError(f"There is no checkpoint at: {shown}." if len(lacking) else "No step is selected.")
+        return self._of(wanted)
+
+    def _of(self, steps: Int[np.ndarray, " steps"]) -> "Trajectory":
+        return Trajectory(self.config, self._source, steps, self._given_split)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        return (self.at(int(step)) for step in self.steps)
+
+    @overload
+    def __getitem__(self, i: int) -> Snapshot: ...
+    @overload
+    def __getitem__(self, i: slice) -> "Trajectory": ...
+    def __getitem__(self, i: Any) -> "Snapshot | Trajectory":
+        if isinstance(i, slice):
+            return self.select(self.steps[i])
+        return self.at(int(self.steps[i]))
+
+    def __repr__(self) -> str:
+        where = self.path or "in memory"
+        return f"Trajectory({where}, {len(self)} checkpoints, steps {self.steps[0]} to {self.steps[-1]})"
+
+
+def data_digest(task: tasks.Task, split: tasks.Split) -> str:
+    """Return the SHA-256 of everything that a model learns from: the equations, the answers and the split."""
+    digest = hashlib.sha256()
+    for tensor in (task.inputs, task.labels, split.train):
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _checked_split(split: "tasks.Split | tuple[Tensor, Tensor] | None", n_examples: int) -> tasks.Split | None:
+    if split is None or isinstance(split, tasks.Split):
+        checked = split
+    else:
+        checked = tasks.Split(*(torch.as_tensor(part).long() for part in split))
+    if checked is not None:
+        both = torch.cat([checked.train, checked.test])
+        if len(both.unique()) != len(both) or not len(checked.train) or both.min() < 0 or both.max() >= n_examples:
+            raise GrokscopeError(
+                f"The split is none: allowed are indices from 0 to {n_examples - 1}, none of them twice, "
+                f"and at least one to train on."
+            )
+    return checked
