@@ -172,22 +172,26 @@ class RunConfig:
     def faults(self) -> list[str]:
         """Return every fault of the whole tree, one sentence each with what is allowed; empty if there is none."""
         found = list(_field_faults(self, ""))
-        if found:
-            # What contradicts what can be said only once each value is possible by itself.
-            return found + [f"checkpoints: {fault}" for fault in schedule.faults(self.checkpoints)]
-        found += [f"checkpoints: {fault}" for fault in schedule.faults(self.checkpoints, self.n_steps)]
-        if self.model.d_model % self.model.n_heads:
-            divisors = [n for n in range(1, self.model.d_model + 1) if self.model.d_model % n == 0 and n <= 64]
+
+        def sound(*names: str) -> bool:
+            """Whether these fields have possible values, so that one can say what contradicts what."""
+            return not any(fault.startswith(f"{name}:") for name in names for fault in found)
+
+        if sound("model", "model.d_model", "model.n_heads") and self.model.d_model % self.model.n_heads:
+            divisors = [n for n in range(1, 65) if self.model.d_model % n == 0]
             found.append(
                 f"model.n_heads: {self.model.n_heads} does not divide d_model = {self.model.d_model}; "
                 f"allowed: {', '.join(map(str, divisors))}"
             )
-        if not found:
-            n_fixed = len(schedule.parse(self.checkpoints).fixed_steps(self.n_steps))
+        n_steps = self.n_steps if sound("n_steps") else None
+        unreadable = schedule.faults(self.checkpoints, n_steps)
+        found += [f"checkpoints: {fault}" for fault in unreadable]
+        if not unreadable and n_steps is not None and sound("max_checkpoints"):
+            n_fixed = len(schedule.parse(self.checkpoints).fixed_steps(n_steps))
             if n_fixed > self.max_checkpoints:
                 found.append(
-                    f"checkpoints: {self.checkpoints!r} takes {n_fixed} checkpoints in {self.n_steps} steps; "
-                    f"allowed: up to max_checkpoints = {self.max_checkpoints}"
+                    f"checkpoints: {self.checkpoints!r} takes {n_fixed:,} checkpoints in {n_steps:,} steps; "
+                    f"allowed: up to max_checkpoints = {self.max_checkpoints:,}"
                 )
         return found
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from grokscope.errors import GrokscopeError
@@ -54,44 +54,46 @@ def hvp(loss: Float[Tensor, ""], parameters: list[Tensor]) -> tuple[Product, int
     return product, len(gradient)
 
 
-def lanczos(product: Product, n: int, *, tolerance: float = 1e-3, seed: int = 0) -> Eigenpair:
-    """Return the largest (algebraic) eigenvalue of a symmetric operator, by ARPACK's restarted Lanczos.
+def lanczos(
+    product: Product, n: int, *, tolerance: float = 1e-3, seed: int = 0, most_products: int = 300
+) -> Eigenpair:
+    """Return the largest (algebraic) eigenvalue of a symmetric operator, by Lanczos' recurrence.
 
-    It stops when the residual |Hv − λv| is at most `tolerance`·|λ|, so λ is within that of an eigenvalue; the
-    error of λ itself is of the order of the residual's square over the gap to the next eigenvalue. `seed` gives
-    the start vector. Raise GrokscopeError if a product is not finite or the tolerance is out of reach.
+    From a random start (`seed`) it builds an orthonormal basis Q of the Krylov space, Qᵀ H Q = T tridiagonal,
+    fully reorthogonalised in float64 so that no eigenvalue appears twice. It stops when the residual
+    |Hv − λv| = |β s| (β the next off-diagonal element, s the last entry of T's eigenvector; Parlett 1980,
+    section 13.2) is at most `tolerance`·|λ|. Then λ is within that of an eigenvalue; its error is of the order of
+    the residual's square over the gap to the next one. Raise GrokscopeError if a product is not finite, or if
+    `most_products` do not reach the tolerance.
     """
     generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(n, generator=generator, dtype=torch.float64)
-    n_products = 0
-
-    def counted(vector: np.ndarray) -> np.ndarray:
-        nonlocal n_products
-        n_products += 1
-        found = product(torch.from_numpy(np.ascontiguousarray(vector.reshape(-1)))).double().cpu().numpy()
-        if not np.isfinite(found).all():
+    vector = torch.randn(n, generator=generator, dtype=torch.float64)
+    rows = torch.empty(min(most_products, n), n, dtype=torch.float64)
+    diagonal, off_diagonal = [], []
+    vector = vector / vector.norm()
+    for n_products in range(1, len(rows) + 1):
+        rows[n_products - 1] = vector
+        basis = rows[:n_products]
+        image = product(vector).double().cpu()
+        if not torch.isfinite(image).all():
             raise GrokscopeError("A product with the Hessian is not finite, so it has no eigenvalues.")
-        return found
-
-    first = counted(start.numpy())
-    if not first.any():
-        # A random vector that H sends to zero: H is zero, and ARPACK would stop with an error.
-        return Eigenpair(0.0, start / start.norm(), 0.0, n_products)
-    if n <= 20:
-        values, vectors = np.linalg.eigh(np.stack([counted(row) for row in np.eye(n)]))
-        value, vector = values[-1], vectors[:, -1]
-    else:
-        operator = LinearOperator((n, n), matvec=counted, dtype=np.float64)  # pyright: ignore[reportCallIssue]
-        try:
-            values, vectors = eigsh(operator, k=1, which="LA", tol=tolerance, v0=start.numpy(), maxiter=300)
-        except ArpackNoConvergence as error:
-            raise GrokscopeError(
-                f"Lanczos did not reach a relative residual of {tolerance} in {n_products} products; "
-                f"allow a larger tolerance."
-            ) from error
-        value, vector = values[0], vectors[:, 0]
-    residual = float(np.linalg.norm(counted(vector) - value * vector))
-    return Eigenpair(float(value), torch.from_numpy(vector.copy()), residual, n_products)
+        diagonal.append(float(vector @ image))
+        for _ in range(2):  # Once is not enough where much cancels; twice is (Parlett 1980, section 6.9).
+            image = image - basis.T @ (basis @ image)
+        beta = float(image.norm())
+        values, vectors = eigh_tridiagonal(np.array(diagonal), np.array(off_diagonal))
+        residual = abs(beta * vectors[-1, -1])
+        # An invariant subspace leaves nothing to go on with: β is then rounding.
+        exhausted = n_products == n or beta <= 1e-14 * max(np.abs(values).max(), np.finfo(float).tiny)
+        if residual <= tolerance * abs(values[-1]) or exhausted:
+            top = basis.T @ torch.from_numpy(vectors[:, -1].copy())
+            return Eigenpair(float(values[-1]), top, 0.0 if exhausted else residual, n_products)
+        off_diagonal.append(beta)
+        vector = image / beta
+    raise GrokscopeError(
+        f"Lanczos did not reach a relative residual of {tolerance} in {most_products} products with the Hessian; "
+        f"allow a larger tolerance."
+    )
 
 
 def hutchinson(product: Product, n: int, *, n_probes: int = 32, seed: int = 0) -> Estimate:

@@ -81,7 +81,7 @@ def frequency_plane(values: Float[Tensor, "*batch n d"], frequency: int) -> Floa
     else:
         along = (directions[..., 1, :] * first).sum(-1, keepdim=True)
         second = _unit(directions[..., 1, :] - along * first)
-    return einsum(centred, torch.stack([first, second], -2), "... n d, ... axis d -> ... n axis")
+    return einsum(centred, torch.stack([first, second], -2), "... n d, ... wave d -> ... n wave")
 
 
 def circularity(

@@ -5,6 +5,7 @@ depends on time, but the checkpoints, the log and the final resume state are the
 """
 
 import dataclasses
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -351,6 +352,15 @@ def densify(
             next(updates)
         commit()
     return Trajectory.open(folder)
+
+
+def disk_use(setup: Setup) -> int:
+    """Estimate the bytes that a run's fixed checkpoints and their resume states take on disk."""
+    n_bytes = 4 * sum(math.prod(shape) for shape in setup.model.shapes.values())
+    n_fixed = len(schedule.parse(setup.config.checkpoints).fixed_steps(setup.config.n_steps))
+    per_segment = min(_SEGMENT_CHECKPOINTS, max(_SEGMENT_BYTES // n_bytes, 1))
+    # A resume state holds the parameters and two moments of each.
+    return n_bytes * (n_fixed + 3 * -(-n_fixed // per_segment))
 
 
 def checked_name(name: str) -> str:

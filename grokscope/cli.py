@@ -1,0 +1,429 @@
+"""The command line: train · resume · densify · measure · report · verify · log · list. The only place that prints."""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from grokscope import plugins
+from grokscope.errors import GrokscopeError
+
+if TYPE_CHECKING:
+    from grokscope.config import RunConfig
+    from grokscope.trajectory import Trajectory
+
+_ROOT = Path("checkpoints")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; a mistake ends in one message and exit status 1 or 2, a signal in 128 + its number."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return
+    try:
+        if given[0] == "--version":
+            from grokscope import __version__
+
+            print(f"grokscope {__version__}")
+        elif given[0] in COMMANDS:
+            COMMANDS[given[0]](given[1:])
+        else:
+            raise _Usage(plugins.unknown("command", given[0], list(COMMANDS)))
+        sys.stdout.flush()
+    except GrokscopeError as error:
+        print(f"grokscope: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, _Usage) else 1)
+    except BrokenPipeError:
+        # Whoever read the output has enough, as in `grokscope log RUN | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt as interrupt:
+        number = getattr(interrupt, "signal_number", 2)
+        folder = getattr(interrupt, "folder", None)
+        if folder is not None:
+            print(f"\n{interrupt} Go on with it by:\n  grokscope resume {folder}", file=sys.stderr)
+        sys.exit(128 + number)
+
+
+class _Usage(GrokscopeError):
+    """The command line itself cannot be understood."""
+
+
+def _overview() -> str:
+    lines = [f"  {name:<9}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: grokscope COMMAND …",
+            "",
+            "Train small transformers to grokking, keep dense checkpoints, and watch the circuit form.",
+            "",
+            *lines,
+            "",
+            "`grokscope COMMAND --help` tells more. A RUN is a folder, or its name under --root (checkpoints).",
+        ]
+    )
+
+
+def _parse(command: Any, name: str, arguments: list[str], **keywords: Any) -> Any:
+    return tyro.cli(
+        command,
+        prog=f"grokscope {name}",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+        **keywords,
+    )
+
+
+def train(arguments: list[str]) -> None:
+    """Train a preset or a CONFIG.toml, keeping dense checkpoints; any field of the config is a flag."""
+    from grokscope import presets
+    from grokscope.config import RunConfig
+
+    @dataclass(frozen=True)
+    class Train:
+        """Train PRESET or CONFIG.toml into a new run, keeping dense checkpoints. Any field of the config is a flag."""
+
+        source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET|CONFIG.toml")]
+        """A name that `grokscope list presets` prints, or a TOML file."""
+        config: Annotated[RunConfig, tyro.conf.arg(name="")]
+        run: str | None = None
+        """The run's name; by default the preset's or the file's, then NAME-2, …"""
+        root: Path = _ROOT
+        """The folder that holds the runs."""
+
+    source = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    if source is None:
+        base = RunConfig()
+    else:
+        base = presets.read(Path(source)) if source.endswith(".toml") else presets.get(source)
+    # tyro spells it None; TOML, the documentation and people write none.
+    optional = {"--batch-size", "--model.normalization-type"}
+    spelled = [
+        "None" if value == "none" and flag.replace("_", "-") in optional else value
+        for flag, value in zip(["", *arguments], arguments, strict=False)
+    ]
+    asked = _parse(Train, "train", spelled, default=Train(source or tyro.MISSING, base))
+    config = asked.config.validate()
+
+    from grokscope import training
+
+    name = asked.run or training.free_name(training.checked_name(Path(asked.source).stem), asked.root)
+    print(_announcement(config, asked.root / name), flush=True)
+    with _Progress(config.n_steps) as progress:
+        trajectory = training.train(config, name, asked.root, observer=progress)
+    _conclude(trajectory)
+
+
+def resume(arguments: list[str]) -> None:
+    """Go on with a run from its last commit, exact to the bit."""
+
+    @dataclass(frozen=True)
+    class Resume(_OfRun):
+        """Go on with a run from its last commit, exact to the bit. A finished run is left as it is."""
+
+        n_steps: int | None = None
+        """A new, larger number of steps."""
+        allow_drift: bool = False
+        """Go on although the environment differs in what decides bits; this is recorded in the run."""
+
+    asked = _parse(Resume, "resume", arguments)
+
+    from grokscope import store, training
+
+    before = store.Store(asked.folder)
+    n_steps = asked.n_steps or before.record.config.n_steps
+    if n_steps <= before.last_step == before.record.config.n_steps:
+        print(f"{asked.folder} is finished: {before.last_step:,} steps. --n-steps N makes it longer.")
+        return
+    print(f"Going on with {asked.folder} from step {before.last_step:,} of {n_steps:,}.", flush=True)
+    with _Progress(n_steps, before.last_step) as progress:
+        trajectory = training.resume(asked.folder, asked.n_steps, asked.allow_drift, observer=progress)
+    _conclude(trajectory)
+
+
+def densify(arguments: list[str]) -> None:
+    """Train a window of a run once more and add the checkpoints in it that it lacks."""
+
+    @dataclass(frozen=True)
+    class Densify(_OfRun):
+        """Train steps START … STOP of a run once more and add the checkpoints START, START + EVERY, … that it lacks."""
+
+        start: int
+        """The first step wanted."""
+        stop: int
+        """The last step wanted."""
+        every: int = 1
+        """The number of steps from one wanted checkpoint to the next."""
+
+    asked = _parse(Densify, "densify", arguments)
+
+    from grokscope import store, training
+
+    before = len(store.Store(asked.folder).steps)
+    with _Progress(asked.stop) as progress:
+        trajectory = training.densify(asked.folder, asked.start, asked.stop, asked.every, observer=progress)
+    print(f"{asked.folder}: {len(trajectory) - before:,} checkpoints added, {len(trajectory):,} in all.")
+
+
+def measure(arguments: list[str]) -> None:
+    """Measure a run at its checkpoints and save the results in RUN/measures."""
+
+    @dataclass(frozen=True)
+    class Measure(_OfRun):
+        """Measure a run and save the results in RUN/measures. What was measured before is not measured again."""
+
+        names: tyro.conf.Positional[tuple[str, ...]] = ()
+        """Names that `grokscope list measures` prints; by default all."""
+        thin: int | None = None
+        """Measure at this many checkpoints, spread evenly; by default at all, costly measures at 24."""
+
+    asked = _parse(Measure, "measure", arguments)
+
+    from grokscope import measures
+    from grokscope.trajectory import Trajectory
+
+    for name in asked.names:
+        plugins.load("measures", name)
+    trajectory = _warned(Trajectory.open(asked.folder))
+    for name in asked.names or measures.names():
+        part = trajectory.thin(asked.thin) if asked.thin else measures.usual_steps(name, trajectory)
+        print(f"{name} at {len(part):,} of {len(trajectory):,} checkpoints … ", end="", flush=True)
+        started = time.monotonic()
+        measures.saved(name, part)
+        print(f"{time.monotonic() - started:.1f} s", flush=True)
+    print(f"Saved in {measures.folder(asked.folder)}.")
+
+
+def report(arguments: list[str]) -> None:
+    """Write a run's figures and its report, one self-contained HTML page."""
+
+    @dataclass(frozen=True)
+    class Report(_OfRun):
+        """Write a run's figures and its report, one self-contained HTML page; measure first what is not measured yet."""
+
+        open: bool = False
+        """Open the page in the browser."""
+
+    asked = _parse(Report, "report", arguments)
+
+    from grokscope import report as reports
+    from grokscope.trajectory import Trajectory
+
+    path = reports.write(_warned(Trajectory.open(asked.folder)))
+    print(f"figures  {path.parent / 'figures'}\nreport   {path}")
+    if asked.open:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+
+
+def verify(arguments: list[str]) -> None:
+    """Read everything that a run has saved and name whatever is damaged or lost."""
+
+    @dataclass(frozen=True)
+    class Verify(_OfRun):
+        """Read everything that a run has saved and name whatever is damaged or lost; exit status 1 if anything is."""
+
+    asked = _parse(Verify, "verify", arguments)
+
+    from grokscope.store import Store
+
+    run = Store(asked.folder)
+    found = list(run.damage())
+    for sentence in found:
+        print(sentence)
+    if found:
+        raise GrokscopeError(
+            f"{asked.folder}: {len(found)} faults. Everything else is readable; remove a damaged segment and "
+            f"`grokscope densify` gives back the checkpoints that were in it."
+        )
+    print(f"{asked.folder}: {len(run.steps):,} checkpoints in {len(run.segments):,} segments, all intact.")
+
+
+def log(arguments: list[str]) -> None:
+    """Print a run's log as JSON lines: losses and accuracies at every evaluated step."""
+
+    @dataclass(frozen=True)
+    class Log(_OfRun):
+        """Print a run's log as JSON lines. The row of step t belongs to the parameters after t updates."""
+
+    asked = _parse(Log, "log", arguments)
+
+    from grokscope.store import LOG_COLUMNS, Store
+
+    for row in Store(asked.folder).log().tolist():
+        print(json.dumps({**dict(zip(LOG_COLUMNS, row, strict=True)), "step": int(row[0])}))
+
+
+def list_(arguments: list[str]) -> None:
+    """List the tasks, optimizers, measures, presets or runs there are."""
+
+    @dataclass(frozen=True)
+    class List:
+        """List the tasks, optimizers, measures, presets or runs there are."""
+
+        what: tyro.conf.Positional[str]
+        """One of: tasks, optimizers, measures, presets, runs."""
+        root: Path = _ROOT
+        """The folder that holds the runs."""
+
+    asked = _parse(List, "list", arguments)
+    kinds = [*plugins.BUILT_IN, "presets", "runs"]
+    if asked.what in plugins.BUILT_IN:
+        lines = plugins.names(asked.what)
+    elif asked.what == "presets":
+        from grokscope import presets
+
+        lines = [f"{name:<16}{_in_a_line(presets.get(name))}" for name in presets.names()]
+    elif asked.what == "runs":
+        from grokscope import store
+
+        found = sorted(path.parent for path in asked.root.glob("[!.]*/config.json"))
+        lines = [_run_in_a_line(store, folder) for folder in found] or [f"There is no run in {asked.root}."]
+    else:
+        raise _Usage(plugins.unknown("list", asked.what, kinds))
+    print("\n".join(lines))
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "resume": resume,
+    "densify": densify,
+    "measure": measure,
+    "report": report,
+    "verify": verify,
+    "log": log,
+    "list": list_,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfRun:
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """The run's folder, or its name under --root."""
+    root: Path = _ROOT
+    """The folder that holds the runs."""
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder: what is a path is taken as it is, a bare name lies under the root."""
+        path = Path(self.run)
+        return path if len(path.parts) != 1 or path.is_absolute() or path.is_dir() else self.root / path
+
+
+def _in_a_line(config: "RunConfig") -> str:
+    task, model, optimizer = config.task, config.model, config.optimizer
+    return (
+        f"{task.name} mod {task.p}, {task.train_fraction:.0%} trained on, {model.n_layers} layer"
+        f"{'s' if model.n_layers > 1 else ''}, {optimizer.name} lr {optimizer.lr:g} weight decay "
+        f"{optimizer.weight_decay:g}, {config.n_steps:,} steps"
+    )
+
+
+def _run_in_a_line(store: Any, folder: Path) -> str:
+    try:
+        run = store.Store(folder)
+        done = f"{run.last_step:,} of {run.record.config.n_steps:,} steps, {len(run.steps):,} checkpoints"
+        return f"{folder.name:<16}{run.record.config.task.name} mod {run.record.config.task.p}, {done}"
+    except GrokscopeError as error:
+        return f"{folder.name:<16}{error}"
+
+
+def _announcement(config: "RunConfig", folder: Path) -> str:
+    from grokscope import schedule, training
+
+    setup = training.Setup(config)
+    n_parameters = sum(math.prod(shape) for shape in setup.model.shapes.values())
+    fixed = schedule.parse(config.checkpoints).fixed_steps(config.n_steps)
+    adaptive = f" and up to {config.max_checkpoints - len(fixed):,} adaptive ones"
+    n_bytes = training.disk_use(setup)
+    return "\n".join(
+        [
+            f"{folder}: {setup.task.formula}, {len(setup.split.train):,} of {len(setup.task.inputs):,} equations "
+            f"trained on, {n_parameters:,} parameters",
+            f"{len(fixed):,} fixed checkpoints{adaptive if schedule.parse(config.checkpoints).adaptive else ''} in "
+            f"{config.n_steps:,} steps: about {n_bytes / 1e6:,.0f} MB on disk",
+        ]
+    )
+
+
+def _warned(trajectory: "Trajectory") -> "Trajectory":
+    for sentence in trajectory.damaged:
+        print(f"grokscope: {sentence}", file=sys.stderr)
+    return trajectory
+
+
+def _conclude(trajectory: "Trajectory") -> None:
+    from grokscope import phases
+
+    memorized = phases.memorization_step(trajectory.log)
+    generalised = phases.generalisation_step(trajectory.log)
+    last = {name: array[-1] for name, array in trajectory.log.arrays.items()}
+    print(
+        f"memorized at step {memorized or '—'}, generalised at step {generalised or '—'}\n"
+        f"at the end: train loss {last['train_loss']:.2e}, test loss {last['test_loss']:.2e}, "
+        f"test accuracy {last['test_accuracy']:.2%}; {len(trajectory):,} checkpoints in {trajectory.path}\n"
+        f"next: grokscope report {trajectory.path}"
+    )
+
+
+class _Progress:
+    """A progress bar: step, losses, accuracies, speed, time left and stage; plain lines where there is no terminal."""
+
+    def __init__(self, n_steps: int, start: int = 0):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._every = 0.2 if console.is_terminal else 10.0
+        self._bar = Progress(
+            TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._console, self._n_steps = console, n_steps
+        self._task = self._bar.add_task("", total=n_steps, completed=start)
+        self._stage = "before memorization"
+        self._last = (time.monotonic(), start)
+
+    def __enter__(self) -> "_Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, step: int, row: dict[str, float]) -> None:
+        """Show a step; does nothing most of the time, so that it costs nothing."""
+        then, before = self._last
+        now = time.monotonic()
+        if now - then < self._every and step < self._n_steps:
+            return
+        self._last = (now, step)
+        said = f"{(step - before) / max(now - then, 1e-9):,.0f} steps/s"
+        if row:
+            from grokscope.phases import LEVEL
+
+            if row["test_accuracy"] >= LEVEL:
+                self._stage = "generalised"
+            elif row["train_accuracy"] >= LEVEL and self._stage == "before memorization":
+                self._stage = "memorized"
+            said = (
+                f"loss {row['train_loss']:.1e} train {row['test_loss']:.1e} test · accuracy "
+                f"{row['train_accuracy']:.0%} train {row['test_accuracy']:.0%} test · {said} · {self._stage}"
+            )
+        self._bar.update(self._task, completed=step, description=said)
+        if not self._console.is_terminal:
+            self._console.print(f"step {step:,}/{self._n_steps:,} · {said}", soft_wrap=True, highlight=False)

@@ -1,0 +1,187 @@
+"""The embedding circle: principal components of W_E over the task's tokens, and their Fourier content."""
+
+import numpy as np
+import torch
+from einops import einsum
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from grokscope import fourier
+from grokscope.errors import GrokscopeError
+from grokscope.series import Series
+from grokscope.trajectory import Trajectory
+
+_MOST_PLANES = 6
+_NEAR_DEGENERATE = 0.2
+"""Two neighbouring components whose variances differ by less than this share may rotate into each other."""
+
+
+def principal_components(
+    values: Float[Tensor, "steps n d"], n_components: int
+) -> tuple[Float[Tensor, "steps n k"], Float[Tensor, "steps k"]]:
+    """Return the points' coordinates on their first principal components, and the explained variance ratios.
+
+    Plain PCA of each step by itself, in descending order of variance, each component's sign such that its
+    coordinate of largest magnitude is positive. k is `n_components` or what n and d allow, if that is fewer.
+    Batched over steps by the eigenvectors of the centred points' n × n Gram matrix, U√λ = XV.
+    """
+    n, d = values.shape[-2:]
+    k = min(n_components, n - 1, d)
+    centred = values - values.mean(-2, keepdim=True)
+    gram = einsum(centred, centred, "step i d, step j d -> step i j")
+    eigenvalues, eigenvectors = torch.linalg.eigh(gram)
+    variances = eigenvalues.flip(-1).clamp_min(0)
+    coordinates = eigenvectors.flip(-1)[..., :k] * variances[:, None, :k].sqrt()
+    largest = coordinates.gather(1, coordinates.abs().argmax(1, keepdim=True))
+    ratios = variances[:, :k] / variances.sum(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
+    return coordinates * torch.where(largest < 0, -1.0, 1.0), ratios
+
+
+def align(
+    components: Float[Tensor, "steps n k"], ratios: Float[Tensor, "steps k"]
+) -> Float[Tensor, "steps n k"]:
+    """Return the components with each step made to look like the next, backwards from the last.
+
+    Allowed are a change of order, of sign, and a rotation within a pair of neighbours whose variances are
+    nearly equal, inside which plain PCA's choice of axes is arbitrary. The order is the assignment of largest
+    overlap, the rotation the orthogonal Procrustes solution. Distances within a pair's plane do not change.
+    """
+    aligned = components.clone()
+    for step in range(len(components) - 2, -1, -1):
+        target = aligned[step + 1]
+        overlap = einsum(_unit(aligned[step]), _unit(target), "n i, n j -> i j")
+        # A pair goes where its plane lies: both of its members bid with the plane's overlap.
+        bids = overlap.square()
+        for i, j in _degenerate_pairs(ratios[step]):
+            bids[[i, j]] = bids[[i, j]].mean(0, keepdim=True) + 1e-3 * bids[[i, j]]
+        source, place = linear_sum_assignment(-bids.numpy())
+        slot = dict(zip(source.tolist(), place.tolist(), strict=True))
+        moved = torch.empty_like(target)
+        for i, to in slot.items():
+            moved[:, to] = aligned[step, :, i] * (-1.0 if overlap[i, to] < 0 else 1.0)
+        for i, j in _degenerate_pairs(ratios[step]):
+            pair = [slot[i], slot[j]]
+            left, _, right = torch.linalg.svd(moved[:, pair].T @ target[:, pair])
+            moved[:, pair] = moved[:, pair] @ left @ right
+        aligned[step] = moved
+    return aligned
+
+
+def embedding(
+    trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int = 16, seed: int = 0
+) -> Series:
+    """Measure the principal components of W_E over the task's tokens, and how much of a circle they are.
+
+    The rows are the tokens named by the constant `tokens`: those on the task's circle in the circle's order
+    (for multiplication and division the powers of the smallest primitive root; zero is left out), or all
+    elements if the task has no circle, and then the circular arrays are missing. Arrays over steps:
+
+    - `principal_components` (tokens, k), aligned from step to step (`align`); `explained_variance_ratio` (k);
+    - `component_circularity` and `component_frequency` (k) and `circularity`, the mean over the first four
+      (Zhong et al. 2023): 1 if each is a pure wave in the circle's order;
+    - `frequency_shares` (frequencies): the share of the embedding's variance in each frequency (Nanda et al.
+      2023, as norms), and `key_frequency_share`, the sum over the key frequencies;
+    - `frequency_planes` (planes, tokens, 2): the tokens in the plane of each of the strongest key frequencies.
+
+    Constants: `tokens`, `frequencies`, `key_frequencies` (norm above a quarter of the largest at the last
+    step), `plane_frequencies` (the strongest of them, strongest first), and `n_examples_off_circle`. Controls:
+    `…_shuffled` is the same with the tokens in random orders (mean over `n_shuffles`, `…_shuffled_stderr` its
+    standard error; the key frequencies are then as many of its own strongest), and `…_initialization` the
+    untrained model. Plain PCA mixes the planes of two frequencies of nearly equal variance, which lowers
+    circularity without any change in the network: look at `frequency_planes` beside it. Costs one eigen-
+    decomposition of an n × n matrix a checkpoint.
+    """
+    if n_components < 1 or n_shuffles < 2:
+        raise GrokscopeError(
+            f"n_components: {n_components}, allowed: from 1; n_shuffles: {n_shuffles}, allowed: from 2."
+        )
+    task = trajectory.task
+    tokens = torch.arange(task.n_elements) if task.circle is None else task.circle
+    values = trajectory.parameter("embed.W_E")[:, tokens].double()
+    components, ratios = principal_components(values, n_components)
+    arrays = {
+        "principal_components": align(components, ratios),
+        "explained_variance_ratio": ratios,
+    }
+    constants = {"tokens": tokens, "n_examples_off_circle": torch.tensor(task.n_examples_off_circle)}
+    if task.circle is not None:
+        norms = fourier.fourier_norms(values)
+        key = fourier.frequencies(len(tokens))[fourier.key_frequencies(norms[-1])]
+        strongest = norms[-1].argsort(descending=True)[: min(_MOST_PLANES, len(key))] + 1
+        origin = trajectory.initialization or trajectory.model.initialize(trajectory.config.init_seed)
+        untrained = origin["embed.W_E"][None, tokens].double()
+        arrays |= _circular(values, components, key)
+        arrays["frequency_planes"] = torch.stack(
+            [fourier.frequency_plane(values, int(frequency)) for frequency in strongest], 1
+        )
+        arrays |= _shuffled(values, components, len(key), n_shuffles, seed)
+        constants |= {
+            f"{name}_initialization": array[0]
+            for name, array in _circular(untrained, principal_components(untrained, n_components)[0], key).items()
+            if name in ("circularity", "component_circularity", "key_frequency_share")
+        }
+        constants |= {
+            "frequencies": fourier.frequencies(len(tokens)),
+            "key_frequencies": key,
+            "plane_frequencies": strongest,
+        }
+    return Series(
+        "embedding",
+        trajectory.steps,
+        {name: array.numpy() for name, array in arrays.items()},
+        {name: array.numpy() for name, array in constants.items()},
+    )
+
+
+def _circular(
+    values: Float[Tensor, "steps n d"], components: Float[Tensor, "steps n k"], key: Int[Tensor, " n_key"]
+) -> dict[str, Tensor]:
+    by_component, frequency = fourier.circularity(components)
+    shares = fourier.frequency_shares(values)
+    return {
+        "circularity": by_component[:, :4].mean(-1),
+        "component_circularity": by_component,
+        "component_frequency": frequency,
+        "frequency_shares": shares,
+        "key_frequency_share": shares[:, key - 1].sum(-1),
+    }
+
+
+def _shuffled(
+    values: Float[Tensor, "steps n d"],
+    components: Float[Tensor, "steps n k"],
+    n_key: int,
+    n_shuffles: int,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Return the circular quantities with the tokens in random orders: their means and standard errors."""
+    generator = torch.Generator().manual_seed(seed)
+    samples: dict[str, list[Tensor]] = {}
+    for _ in range(n_shuffles):
+        order = torch.randperm(values.shape[1], generator=generator)
+        key = fourier.fourier_norms(values[-1:, order])[0].argsort(descending=True)[:n_key] + 1
+        found = _circular(values[:, order], components[:, order], key)
+        for name in ("circularity", "component_circularity", "key_frequency_share"):
+            samples.setdefault(name, []).append(found[name])
+    shuffled = {}
+    for name, drawn in samples.items():
+        stacked = torch.stack(drawn)
+        shuffled[f"{name}_shuffled"] = stacked.mean(0)
+        shuffled[f"{name}_shuffled_stderr"] = stacked.std(0) / n_shuffles**0.5
+    return shuffled
+
+
+def _degenerate_pairs(ratios: Float[Tensor, " k"]) -> list[tuple[int, int]]:
+    """Return disjoint pairs of neighbours of nearly equal variance, the closest first."""
+    gaps = 1 - ratios[1:] / ratios[:-1].clamp_min(torch.finfo(ratios.dtype).tiny)
+    pairs, taken = [], set()
+    for i in gaps.argsort().tolist():
+        if gaps[i] < _NEAR_DEGENERATE and not taken & {i, i + 1}:
+            pairs.append((i, i + 1))
+            taken |= {i, i + 1}
+    return pairs
+
+
+def _unit(columns: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    return columns / torch.linalg.vector_norm(columns, dim=0).clamp_min(torch.finfo(columns.dtype).tiny)

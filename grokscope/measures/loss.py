@@ -1,0 +1,29 @@
+"""Losses and accuracies, recomputed from checkpoints."""
+
+import numpy as np
+
+from grokscope import model as models
+from grokscope.series import Series
+from grokscope.trajectory import Trajectory
+
+
+def loss(trajectory: Trajectory) -> Series:
+    """Measure mean cross-entropy (nats) and accuracy over the train, the test and all equations.
+
+    Arrays over steps: `train_loss test_loss loss train_accuracy test_accuracy accuracy`; no prefix means all
+    equations. The log-softmax is taken in the config's `loss_dtype`, as the run's own log does. A loss of
+    ln(n) is a guess among n answers; an accuracy of 1 is every answer right. Costs one forward pass over all
+    equations a checkpoint.
+    """
+    task, split = trajectory.task, trajectory.split
+    parts = {"train_": split.train, "test_": split.test, "": slice(None)}
+    rows = []
+    for snapshot in trajectory:
+        losses, right = models.evaluate(
+            trajectory.model, snapshot.parameters, task.inputs, task.labels, trajectory.config.loss_dtype
+        )
+        rows.append(
+            {f"{prefix}loss": float(losses[part].mean()) for prefix, part in parts.items()}
+            | {f"{prefix}accuracy": float(right[part].double().mean()) for prefix, part in parts.items()}
+        )
+    return Series("loss", trajectory.steps, {name: np.array([row[name] for row in rows]) for name in rows[0]})
