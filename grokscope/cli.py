@@ -16,6 +16,8 @@ from grokscope import plugins
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from grokscope.config import RunConfig
     from grokscope.trajectory import Trajectory
 
@@ -24,19 +26,27 @@ _ROOT = Path("checkpoints")
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; a mistake ends in one message and exit status 1 or 2, a signal in 128 + its number."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if not given or given[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return
-    try:
-        if given[0] == "--version":
-            from grokscope import __version__
+    _guarded(_dispatch, sys.argv[1:] if arguments is None else arguments)
 
-            print(f"grokscope {__version__}")
-        elif given[0] in COMMANDS:
-            COMMANDS[given[0]](given[1:])
-        else:
-            raise _Usage(plugins.unknown("command", given[0], list(COMMANDS)))
+
+def _dispatch(arguments: list[str]) -> None:
+    name, *rest = arguments or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(_overview())
+    elif name == "--version":
+        from grokscope import __version__
+
+        print(f"grokscope {__version__}")
+    elif name in COMMANDS:
+        COMMANDS[name](rest)
+    else:
+        raise _Usage(plugins.unknown("command", name, list(COMMANDS)))
+
+
+def _guarded(command: Callable[[list[str]], None], arguments: list[str]) -> None:
+    """Run a command so that nothing a user can cause ends in a traceback."""
+    try:
+        command(arguments)
         sys.stdout.flush()
     except GrokscopeError as error:
         print(f"grokscope: {error}", file=sys.stderr)
@@ -51,6 +61,24 @@ def main(arguments: list[str] | None = None) -> None:
         if folder is not None:
             print(f"\n{interrupt} Go on with it by:\n  grokscope resume {folder}", file=sys.stderr)
         sys.exit(128 + number)
+
+
+def analysis(main: "Callable[[Path], Figure]", name: str) -> None:
+    """Run one of the scripts in analyses/ on the RUN of the command line; save its figure in RUN/figures."""
+
+    def run(arguments: list[str]) -> None:
+        @dataclass(frozen=True)
+        class Analysis(_OfRun):
+            """Answer one question about a run and save the figure in RUN/figures."""
+
+        asked = _parse(Analysis, name, arguments)
+
+        from grokscope import figures
+
+        for path in figures.save(main(asked.folder), asked.folder / "figures" / f"{name}.png"):
+            print(f"saved {path}")
+
+    _guarded(run, sys.argv[1:])
 
 
 class _Usage(GrokscopeError):
@@ -85,11 +113,13 @@ def _parse(command: Any, name: str, arguments: list[str], **keywords: Any) -> An
 def train(arguments: list[str]) -> None:
     """Train a preset or a CONFIG.toml, keeping dense checkpoints; any field of the config is a flag."""
     from grokscope import presets
+    from matplotlib.figure import Figure
+
     from grokscope.config import RunConfig
 
     @dataclass(frozen=True)
     class Train:
-        """Train PRESET or CONFIG.toml into a new run, keeping dense checkpoints. Any field of the config is a flag."""
+        """Train PRESET or CONFIG.toml into a new run, keeping checkpoints. Any field of the config is a flag."""
 
         source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET|CONFIG.toml")]
         """A name that `grokscope list presets` prints, or a TOML file."""
@@ -154,7 +184,7 @@ def densify(arguments: list[str]) -> None:
 
     @dataclass(frozen=True)
     class Densify(_OfRun):
-        """Train steps START … STOP of a run once more and add the checkpoints START, START + EVERY, … that it lacks."""
+        """Train steps START … STOP once more and add the checkpoints START, START + EVERY, … that the run lacks."""
 
         start: int
         """The first step wanted."""
@@ -207,7 +237,7 @@ def report(arguments: list[str]) -> None:
 
     @dataclass(frozen=True)
     class Report(_OfRun):
-        """Write a run's figures and its report, one self-contained HTML page; measure first what is not measured yet."""
+        """Write a run's figures and its report, one HTML page; what is not measured yet is measured first."""
 
         open: bool = False
         """Open the page in the browser."""
@@ -222,7 +252,9 @@ def report(arguments: list[str]) -> None:
     if asked.open:
         import webbrowser
 
-        webbrowser.open(path.resolve().as_uri())
+        # Without a screen Python may start a text browser, which would wait for keys.
+        if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+            webbrowser.open(path.resolve().as_uri())
 
 
 def verify(arguments: list[str]) -> None:
@@ -376,7 +408,7 @@ def _conclude(trajectory: "Trajectory") -> None:
 
 
 class _Progress:
-    """A progress bar: step, losses, accuracies, speed, time left and stage; plain lines where there is no terminal."""
+    """A bar with step, losses, accuracies, speed, time left and stage; plain lines where there is no terminal."""
 
     def __init__(self, n_steps: int, start: int = 0):
         from rich.console import Console

@@ -15,7 +15,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter
 from PIL import Image
 
 from grokscope import files, phases
@@ -62,15 +62,19 @@ def plot_weight_norm(series: Series, *, ax: Axes) -> Axes:
 def plot_parameter_norms(series: Series, *, ax: Axes) -> Axes:
     """Draw the norm of each weight matrix; biases and LayerNorm parameters are left out."""
     names = [name for name in series.arrays if name.startswith("weight_norm.") and ".W_" in name]
+    several_layers = any(".blocks.1." in name for name in names)
     colours, styles = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY), ("-", "--", ":")
     for i, name in enumerate(names):
-        label = name.removeprefix("weight_norm.").replace("blocks.", "").replace("embed.", "")
+        place, _, matrix = name.removeprefix("weight_norm.").rpartition(".")
+        layer = place.split(".")[1] if place.startswith("blocks.") else ""
+        label = f"{matrix}, layer {layer}" if layer and several_layers else matrix
         colour, style = colours[i % len(colours)], styles[i // len(colours) % len(styles)]
         _line(series, name, ax, colour, label, linestyle=style)
-    ax.set_ylim(bottom=0)
-    ax.set_ylabel("L2 norm of each matrix")
     _finish(series, ax)
-    ax.legend(frameon=False, fontsize=_FONT_SIZE - 1, ncols=2)
+    # Room above the curves for the legend.
+    ax.set_ylim(0, 1.45 * max(np.nanmax(series[name]) for name in names))
+    ax.set_ylabel("L2 norm of each matrix")
+    ax.legend(frameon=False, fontsize=_FONT_SIZE - 1, ncols=5, loc="upper left")
     return ax
 
 
@@ -123,19 +127,25 @@ def plot_frequency_plane(series: Series, *, ax: Axes, step: int, plane: int = 0)
 def shade_stages(log: Series, *, ax: Axes, named: bool = True) -> Axes:
     """Shade the stages that accuracy tells (before memorization, memorized, generalised) behind the curves."""
     left, right = ax.get_xlim()
-    transform = ax.get_xaxis_transform()
+    on_paper = ax.transData.transform
+    width = ax.get_window_extent().width
     for name, first, last in phases.stages(log):
         ax.axvspan(first, last, color=_STAGE_COLOURS[name], zorder=-10, linewidth=0)
-        if named:
-            forward = ax.transData.transform
-            width = (forward((last, 1))[0] - forward((first, 1))[0]) / ax.get_window_extent().width
-            if width > 0.14:
-                middle = ax.transData.inverted().transform(
-                    ((forward((first, 1))[0] + forward((last, 1))[0]) / 2, 0)
-                )[0]
-                ax.text(
-                    middle, 1.02, name, transform=transform, ha="center", va="bottom", fontsize=_FONT_SIZE - 1
-                )
+        start, end = on_paper((first, 1))[0], on_paper((last, 1))[0]
+        if not named or end - start < 0.04 * width:
+            continue
+        # A name that is wider than its narrow last stage ends with it.
+        fits = end - start > 0.14 * width
+        place = ax.transData.inverted().transform(((start + end) / 2 if fits else end, 0))[0]
+        ax.text(
+            place,
+            1.02,
+            name,
+            transform=ax.get_xaxis_transform(),
+            ha="center" if fits else "right",
+            va="bottom",
+            fontsize=_FONT_SIZE - 1,
+        )
     for first, last in log["gaps"]:
         ax.axvspan(first, last, facecolor="none", edgecolor=GREY, hatch="///", linewidth=0, zorder=-5)
     ax.set_xlim(left, right)
@@ -182,7 +192,7 @@ def figure_embedding(embedding: Series, steps: Sequence[int]) -> Figure:
     """
     n_planes = min(2, len(embedding["plane_frequencies"])) if "plane_frequencies" in embedding else 0
     side = PAGE_WIDTH / len(steps)
-    figure = _new(PAGE_WIDTH, (side + 0.16) * (1 + n_planes) + 0.25)
+    figure = _new(PAGE_WIDTH, side * (1 + n_planes) + 0.2)
     axes = figure.subplots(1 + n_planes, len(steps), squeeze=False)
     for column, step in enumerate(steps):
         plot_principal_plane(embedding, ax=axes[0, column], step=step)
@@ -207,9 +217,7 @@ def animation(embedding: Series, log: Series | None, n_frames: int = 80, side: f
     Frames are spread over the logarithm of the step, where grokking has its pace; the log, if given, adds the
     test accuracy to the caption.
     """
-    chosen = np.unique(
-        [_nearest(embedding, step) for step in np.geomspace(1, max(embedding.steps[-1], 2), n_frames)]
-    )
+    chosen = np.unique([_nearest(embedding, step) for step in np.geomspace(1, max(embedding.steps[-1], 2), n_frames)])
     has_plane = "plane_frequencies" in embedding
     limits = [np.abs(embedding["principal_components"][:, :, :2]).max() * 1.08]
     if has_plane:
@@ -309,7 +317,14 @@ def _line(
 ) -> None:
     steps, values = _broken(series, series[name] * scale)
     ax.plot(
-        steps, values, color=colour, label=label, linestyle=linestyle, linewidth=linewidth, marker=marker, markersize=3
+        steps,
+        values,
+        color=colour,
+        label=label,
+        linestyle=linestyle,
+        linewidth=linewidth,
+        marker=marker,
+        markersize=3,
     )
 
 
@@ -330,9 +345,13 @@ def _finish(series: Series, ax: Axes) -> Axes:
     ax.set_xscale("symlog", linthresh=10, linscale=0.35)
     last = max(int(series.steps[-1]), 10)
     ticks = [0, *(10**k for k in range(1, int(math.log10(last)) + 1))]
+    if last > 2 * ticks[-1]:
+        ticks.append(last)
     ax.set_xticks(ticks)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_minor_locator(
+        FixedLocator([m * tick for tick in (10**k for k in range(1, 10)) for m in range(2, 10)])
+    )
     ax.set_xlim(0, last)
     ax.set_xlabel("step (optimizer updates)")
     _small(ax)
@@ -341,8 +360,8 @@ def _finish(series: Series, ax: Axes) -> Axes:
 
 
 def _small(ax: Axes) -> None:
-    for text in (ax.xaxis.label, ax.yaxis.label):
-        text.set_size(_FONT_SIZE)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set_fontsize(_FONT_SIZE)
     ax.tick_params(labelsize=_FONT_SIZE)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
@@ -368,7 +387,7 @@ def _plot_circle(
     ax.set_aspect("equal")
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.yaxis.label.set_size(_FONT_SIZE)
+    ax.yaxis.label.set_fontsize(_FONT_SIZE)
     ax.set_title(f"step {step:,}", fontsize=_FONT_SIZE)
     for spine in ax.spines.values():
         spine.set_color("#C8C8C8")

@@ -75,9 +75,7 @@ class Model:
         LayerNorm's scale and shift are no linear layer's bias: they are always trained.
         """
         frozen = {"all": (), "mlp": ("attn.b_", "unembed.b_"), "none": ("attn.b_", "mlp.b_", "unembed.b_")}
-        return tuple(
-            name for name in self.shapes if not any(part in name for part in frozen[self.config.biases])
-        )
+        return tuple(name for name in self.shapes if not any(part in name for part in frozen[self.config.biases]))
 
     def initialize(self, seed: int) -> dict[str, Float[Tensor, "..."]]:
         """Return fresh float32 parameters, each tensor from a random stream of its own.
@@ -136,9 +134,7 @@ class Model:
             normalized = self._layer_norm(parameters, f"{block}ln2", residual)
             pre = F.linear(normalized, parameters[f"{block}mlp.W_in"].T, parameters[f"{block}mlp.b_in"])
             post = F.relu(pre) if self.config.act_fn == "relu" else F.gelu(pre)
-            residual = residual + F.linear(
-                post, parameters[f"{block}mlp.W_out"].T, parameters[f"{block}mlp.b_out"]
-            )
+            residual = residual + F.linear(post, parameters[f"{block}mlp.W_out"].T, parameters[f"{block}mlp.b_out"])
         assert residual is not None
         final = self._layer_norm(parameters, "ln_final", residual[:, -1])
         return F.linear(final, parameters["unembed.W_U"].T, parameters["unembed.b_U"])
@@ -161,9 +157,7 @@ class Model:
         first = (n_ctx - 1) * self.d_vocab if answer_only else 0
         queries = self._heads(parameters, block, "Q", normalized[first:])
         keys = self._heads(parameters, block, "K", normalized)
-        values = rearrange(
-            self._heads(parameters, block, "V", normalized), "row head d_head -> row (head d_head)"
-        )
+        values = rearrange(self._heads(parameters, block, "V", normalized), "row head d_head -> row (head d_head)")
         scores = einsum(queries, keys, "query head d_head, key head d_head -> query key head")
         scores = rearrange(scores, "query key head -> (query key) head") * self._attn_scale
         mixed = []

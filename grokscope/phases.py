@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int
 
 from grokscope.series import Series
 
@@ -58,3 +59,15 @@ def stages(series: Series) -> list[tuple[str, int, int]]:
         starts.append(("generalised", generalised.step))
     ends = [start for _, start in starts[1:]] + [end]
     return [(name, start, last) for (name, start), last in zip(starts, ends, strict=True) if last > start]
+
+
+def landmarks(log: Series, steps: Int[np.ndarray, " steps"], values: np.ndarray) -> list[tuple[str, int]]:
+    """Return (name, row) of the steps at which a curve is worth reading, in the order of their steps.
+
+    They are the first and the last step, that of the largest of `values`, and the ones nearest to memorization
+    and generalisation, where the run reached them.
+    """
+    crossings = {"memorized": memorization_step(log), "generalised": generalisation_step(log)}
+    rows = {"first": 0, "highest": int(np.argmax(values)), "last": len(steps) - 1}
+    rows |= {name: int(np.abs(steps - at.step).argmin()) for name, at in crossings.items() if at is not None}
+    return sorted(rows.items(), key=lambda item: item[1])

@@ -76,9 +76,7 @@ def faults(text: object, n_steps: object = None) -> list[str]:
         elif kind == "adaptive":
             if not _is_positive_number(words[0]):
                 found.append(wrong)
-        elif not all(word.isdecimal() and len(word) < 16 for word in words) or int(words[-1]) < 1:
-            found.append(wrong)
-        elif kind == "window" and int(words[0]) > int(words[1]):
+        elif not _are_counts(words) or (kind == "window" and int(words[0]) > int(words[1])):
             found.append(wrong)
         elif kind == "window" and isinstance(n_steps, int) and int(words[1]) > n_steps:
             found.append(f"{term.strip()!r} reaches beyond the last step; allowed: up to n_steps = {n_steps}")
@@ -95,6 +93,11 @@ def parse(text: str) -> Schedule:
     fixed = tuple((kind, tuple(map(int, words))) for kind, *words in terms if kind != "adaptive")
     adaptive = [float(words[0]) for kind, *words in terms if kind == "adaptive"]
     return Schedule(fixed, adaptive[0] if adaptive else None)
+
+
+def _are_counts(words: list[str]) -> bool:
+    """Whether all are whole numbers, the last, a spacing or a count, from 1."""
+    return all(word.isdecimal() and word.isascii() and len(word) < 16 for word in words) and int(words[-1]) >= 1
 
 
 def _is_positive_number(word: str) -> bool:

@@ -92,6 +92,4 @@ class Series:
                 group, _, key = name.partition("/")
                 groups[group][key] = array
         about = file.metadata
-        return cls(
-            about["measure"], found["steps"], **groups, options=about["options"], digest=about["digest"]
-        )
+        return cls(about["measure"], found["steps"], **groups, options=about["options"], digest=about["digest"])

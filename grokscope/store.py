@@ -1,4 +1,4 @@
-"""A run on disk: a folder with ``config.json`` and segments. Needs NumPy only; `checkpoints/README.md` has the format.
+"""A run on disk: a folder with ``config.json`` and segments; `checkpoints/README.md` has the format. No torch here.
 
 A segment is the unit of commit: one file, written once, atomically, and never touched again. Readers merge
 segments by step, never by file name, and see what was committed and nothing else.
@@ -143,9 +143,7 @@ class Store:
             except GrokscopeError as error:
                 self.damaged.append(str(error))
         # A step in two segments has the same bits in both, since training is deterministic: either will do.
-        self._where = {
-            step: (segment, row) for segment in self.segments for row, step in enumerate(segment.steps)
-        }
+        self._where = {step: (segment, row) for segment in self.segments for row, step in enumerate(segment.steps)}
         self.steps: Int[np.ndarray, " steps"] = np.array(sorted(self._where), np.int64)
 
     @property

@@ -10,7 +10,6 @@ They are checked on every read, for what is read.
 """
 
 import json
-import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -52,7 +51,7 @@ class TensorFile:
         try:
             with safetensors.safe_open(path, "np") as file:
                 about = file.metadata() or {}
-                slices = {name: file.get_slice(name) for name in file.keys()}
+                slices = {name: file.get_slice(name) for name in list(file.keys())}
                 layout = [(name, one.get_dtype(), list(one.get_shape())) for name, one in sorted(slices.items())]
                 self._checksums = file.get_tensor("checksums")
                 structure = file.get_tensor("structure")
@@ -111,11 +110,7 @@ class TensorFile:
     def _damaged_rows(self, name: str, found: np.ndarray, rows: list[int] | None) -> list[int]:
         by_row, stored = name in self._by_row, self.checksums(name)
         wanted = range(len(stored)) if rows is None else rows
-        return [
-            row
-            for row, crc in zip(wanted, _checksums(found, by_row), strict=True)
-            if stored[row] != crc
-        ]
+        return [row for row, crc in zip(wanted, _checksums(found, by_row), strict=True) if stored[row] != crc]
 
 
 def _ranges(rows: list[int]) -> Iterator[tuple[int, int]]:
@@ -128,16 +123,18 @@ def _ranges(rows: list[int]) -> Iterator[tuple[int, int]]:
 
 
 def _checksums(array: np.ndarray, by_row: bool) -> list[int]:
-    array = np.ascontiguousarray(array)
-    if not by_row:
-        return [zlib.crc32(array.tobytes() if array.size == 0 else array.reshape(-1).view(np.uint8))]
-    n_bytes = array.itemsize * math.prod(array.shape[1:])
-    flat = array.reshape(len(array), -1).view(np.uint8).reshape(len(array), n_bytes)
-    return [zlib.crc32(row) for row in flat]
+    return [zlib.crc32(row.tobytes()) for row in (array if by_row else array[None])]
 
 
 def _layout(arrays: Arrays) -> list[tuple[str, str, list[int]]]:
-    codes = {"float32": "F32", "float64": "F64", "int64": "I64", "int32": "I32", "bool": "BOOL", "uint8": "U8"}
+    codes = {
+        "float32": "F32",
+        "float64": "F64",
+        "int64": "I64",
+        "int32": "I32",
+        "bool": "BOOL",
+        "uint8": "U8",
+    }
     layout = [(name, codes[array.dtype.name], list(array.shape)) for name, array in arrays.items()]
     return sorted([*layout, ("structure", "I64", [1])])
 

@@ -109,9 +109,7 @@ class Setup:
 
     def evaluate(self, state: State) -> Row:
         """Return the log's row for the present parameters; raise NotFinite if a loss is not finite."""
-        loss, right = models.evaluate(
-            self.model, state.parameters, self.inputs, self.labels, self.config.loss_dtype
-        )
+        loss, right = models.evaluate(self.model, state.parameters, self.inputs, self.labels, self.config.loss_dtype)
         row = {
             "train_loss": float(loss[self._train].mean()),
             "test_loss": float(loss[self._test].mean()),
@@ -301,9 +299,7 @@ def resume(
     return Trajectory.open(folder)
 
 
-def densify(
-    path: Path | str, start: int, stop: int, every: int = 1, observer: Observer | None = None
-) -> Trajectory:
+def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: Observer | None = None) -> Trajectory:
     """Train steps `start` … `stop` of a run once more and add the checkpoints start, start + every, … to it.
 
     It begins at the latest resume state at or before `start` and adds only steps that the run lacks. Where it

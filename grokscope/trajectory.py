@@ -51,7 +51,7 @@ class _Memory:
 
     def checksums(self, step: int) -> dict[str, int]:
         checkpoint = self._checkpoints[step]
-        return {name: zlib.crc32(tensor.contiguous().numpy()) for name, tensor in checkpoint.items()}
+        return {name: zlib.crc32(tensor.numpy().tobytes()) for name, tensor in checkpoint.items()}
 
 
 class Snapshot:

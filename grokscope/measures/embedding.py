@@ -1,6 +1,5 @@
 """The embedding circle: principal components of W_E over the task's tokens, and their Fourier content."""
 
-import numpy as np
 import torch
 from einops import einsum
 from jaxtyping import Float, Int
@@ -38,9 +37,7 @@ def principal_components(
     return coordinates * torch.where(largest < 0, -1.0, 1.0), ratios
 
 
-def align(
-    components: Float[Tensor, "steps n k"], ratios: Float[Tensor, "steps k"]
-) -> Float[Tensor, "steps n k"]:
+def align(components: Float[Tensor, "steps n k"], ratios: Float[Tensor, "steps k"]) -> Float[Tensor, "steps n k"]:
     """Return the components with each step made to look like the next, backwards from the last.
 
     Allowed are a change of order, of sign, and a rotation within a pair of neighbours whose variances are
@@ -68,9 +65,7 @@ def align(
     return aligned
 
 
-def embedding(
-    trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int = 16, seed: int = 0
-) -> Series:
+def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int = 16, seed: int = 0) -> Series:
     """Measure the principal components of W_E over the task's tokens, and how much of a circle they are.
 
     The rows are the tokens named by the constant `tokens`: those on the task's circle in the circle's order

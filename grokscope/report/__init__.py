@@ -34,9 +34,7 @@ def write(trajectory: Trajectory) -> Path:
     series = {name: measures.saved(name, measures.usual_steps(name, trajectory)) for name in _SHOWN}
     drawn = {
         "losses": figures.figure_losses(log),
-        "embedding": figures.figure_embedding(
-            series["embedding"], figures.telling_steps(log, trajectory.steps)
-        ),
+        "embedding": figures.figure_embedding(series["embedding"], figures.telling_steps(log, trajectory.steps)),
         "circularity": figures.figure_circularity(log, series["embedding"]),
         "weight_norms": figures.figure_weight_norms(log, series["weight_norm"]),
         "sharpness": figures.figure_sharpness(log, series["sharpness"]),
@@ -96,12 +94,22 @@ def findings(log: Series, series: dict[str, Series]) -> list[Finding]:
     found = [
         Finding("memorized (train accuracy ≥ 99%)", _step(memorized)),
         Finding("generalised (test accuracy ≥ 99%)", _step(generalised)),
-        Finding("final train loss", f"{log['train_loss'][-1]:.2e} nats", f"at the start {log['train_loss'][0]:.2f}"),
+        Finding(
+            "final train loss",
+            f"{log['train_loss'][-1]:.2e} nats",
+            f"at the start {log['train_loss'][0]:.2f}",
+        ),
         Finding("final test loss", f"{log['test_loss'][-1]:.2e} nats", f"highest {log['test_loss'].max():.2f}"),
-        Finding("final test accuracy", f"{log['test_accuracy'][-1]:.2%}", f"highest {log['test_accuracy'].max():.2%}"),
+        Finding(
+            "final test accuracy",
+            f"{log['test_accuracy'][-1]:.2%}",
+            f"highest {log['test_accuracy'].max():.2%}",
+        ),
     ]
     norm = series["weight_norm"]["weight_norm"]
-    found.append(Finding("final weight norm", f"{norm[-1]:.1f}", f"at the start {norm[0]:.1f}, highest {norm.max():.1f}"))
+    found.append(
+        Finding("final weight norm", f"{norm[-1]:.1f}", f"at the start {norm[0]:.1f}, highest {norm.max():.1f}")
+    )
     embedding = series["embedding"]
     if "circularity" in embedding:
         found += [

@@ -1,0 +1,38 @@
+# Two commands do everything on a machine with Python 3.11 or newer: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+RUN := checkpoints/demo
+
+.PHONY: demo test test-all check bench install
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grokscope needs Python 3.11 or newer; name one by `make PYTHON=python3.12 …`")'
+	@echo "Installing into .venv …"
+	@$(PYTHON) -m venv .venv
+	@started=$$(date +%s); $(BIN)/python -m pip install --quiet --editable '.[dev]' && \
+	  echo "Installed in $$(( $$(date +%s) - started )) s."
+	@touch $@
+
+demo: $(INSTALLED)
+	@started=$$(date +%s); \
+	if [ -f $(RUN)/config.json ]; then $(BIN)/grokscope resume $(RUN); else $(BIN)/grokscope train quick --run demo; fi && \
+	$(BIN)/grokscope measure $(RUN) && \
+	$(BIN)/grokscope report $(RUN) --open && \
+	$(BIN)/python analyses/modular_circle.py $(RUN) && \
+	$(BIN)/python analyses/sharpness.py $(RUN) && \
+	echo "The demo took $$(( $$(date +%s) - started )) s. Open $(RUN)/report.html in a browser."
+
+test: $(INSTALLED)
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(INSTALLED)
+	@$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+
+bench: $(INSTALLED)
+	@$(BIN)/python tests/benchmarks/training.py

@@ -1,0 +1,34 @@
+"""Is the minimum that generalises flatter?
+
+Claim: Power et al. 2022 (section 3.4) suppose that training drifts to flatter minima, which generalise. Here the
+sharpness is the top eigenvalue of the train loss's Hessian. After memorization the loss is nearly zero, and the
+Hessian of a cross-entropy shrinks with it: a small eigenvalue late in a run says little by itself.
+
+How to run: python analyses/sharpness.py checkpoints/RUN
+Found: README.md, "What we measured".
+"""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from grokscope import figures, measures, phases
+from grokscope.cli import analysis
+from grokscope.trajectory import Trajectory
+
+
+def main(run: Path) -> Figure:
+    """Print sharpness and trace at the run's landmarks; return them under the losses."""
+    trajectory = Trajectory.open(run)
+    series = measures.saved("sharpness", measures.usual_steps("sharpness", trajectory))
+    top, trace, error = (series[name] for name in ("sharpness", "hessian_trace", "hessian_trace_stderr"))
+    for name, row in phases.landmarks(trajectory.log, series.steps, top):
+        print(
+            f"{name:<15}step {series.steps[row]:>7,}  top eigenvalue {top[row]:9.3g}  "
+            f"trace {trace[row]:9.3g} ± {2 * error[row]:.1g}"
+        )
+    return figures.figure_sharpness(trajectory.log, series)
+
+
+if __name__ == "__main__":
+    analysis(main, "sharpness")
