@@ -20,7 +20,7 @@ from grokscope.trajectory import Trajectory
 def main(run: Path) -> Figure:
     """Print sharpness and trace at the run's landmarks; return them under the losses."""
     trajectory = Trajectory.open(run)
-    series = measures.saved("sharpness", measures.usual_steps("sharpness", trajectory))
+    series = measures.saved("sharpness", trajectory)
     top, trace, error = (series[name] for name in ("sharpness", "hessian_trace", "hessian_trace_stderr"))
     for name, row in phases.landmarks(trajectory.log, series.steps, top):
         print(

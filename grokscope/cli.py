@@ -113,8 +113,6 @@ def _parse(command: Any, name: str, arguments: list[str], **keywords: Any) -> An
 def train(arguments: list[str]) -> None:
     """Train a preset or a CONFIG.toml, keeping dense checkpoints; any field of the config is a flag."""
     from grokscope import presets
-    from matplotlib.figure import Figure
-
     from grokscope.config import RunConfig
 
     @dataclass(frozen=True)
@@ -224,11 +222,11 @@ def measure(arguments: list[str]) -> None:
         plugins.load("measures", name)
     trajectory = _warned(Trajectory.open(asked.folder))
     for name in asked.names or measures.names():
-        part = trajectory.thin(asked.thin) if asked.thin else measures.usual_steps(name, trajectory)
-        print(f"{name} at {len(part):,} of {len(trajectory):,} checkpoints … ", end="", flush=True)
+        print(f"{name:<16}", end="", flush=True)
         started = time.monotonic()
-        measures.saved(name, part)
-        print(f"{time.monotonic() - started:.1f} s", flush=True)
+        series = measures.saved(name, trajectory, asked.thin)
+        took = time.monotonic() - started
+        print(f"{len(series):>6,} of {len(trajectory):,} checkpoints {took:6.1f} s", flush=True)
     print(f"Saved in {measures.folder(asked.folder)}.")
 
 
@@ -370,13 +368,15 @@ def _run_in_a_line(store: Any, folder: Path) -> str:
 
 
 def _announcement(config: "RunConfig", folder: Path) -> str:
-    from grokscope import schedule, training
+    from grokscope import schedule
+    from grokscope.optimize import Setup
+    from grokscope.recorder import disk_use
 
-    setup = training.Setup(config)
+    setup = Setup(config)
     n_parameters = sum(math.prod(shape) for shape in setup.model.shapes.values())
     fixed = schedule.parse(config.checkpoints).fixed_steps(config.n_steps)
     adaptive = f" and up to {config.max_checkpoints - len(fixed):,} adaptive ones"
-    n_bytes = training.disk_use(setup)
+    n_bytes = disk_use(setup)
     return "\n".join(
         [
             f"{folder}: {setup.task.formula}, {len(setup.split.train):,} of {len(setup.task.inputs):,} equations "

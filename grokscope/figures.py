@@ -225,13 +225,13 @@ def animation(embedding: Series, log: Series | None, n_frames: int = 80, side: f
     frames = []
     for row in chosen:
         step = int(embedding.steps[row])
-        figure = _new(side * len(limits), side + 0.3)
+        figure = _new(side * len(limits), side + 0.45)
         axes = figure.subplots(1, len(limits), squeeze=False)[0]
         plot_principal_plane(embedding, ax=axes[0], step=step)
-        axes[0].set_title("principal components 1 and 2")
+        axes[0].set_title("principal components 1 and 2", fontsize=_FONT_SIZE)
         if has_plane:
             plot_frequency_plane(embedding, ax=axes[1], step=step)
-            axes[1].set_title(f"plane of frequency {embedding['plane_frequencies'][0]}")
+            axes[1].set_title(f"plane of frequency {embedding['plane_frequencies'][0]}", fontsize=_FONT_SIZE)
         for ax, limit in zip(axes, limits, strict=True):
             ax.set_xlim(-limit, limit)
             ax.set_ylim(-limit, limit)

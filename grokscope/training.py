@@ -1,235 +1,30 @@
-"""Training: `optimize` is a generator of steps; `train`, `resume` and `densify` drain it into a run.
+"""Runs: `train`, `resume` and `densify` drain the training loop into a folder.
 
 What a run saves is a function of its config and its environment, never of the clock: where a segment ends
 depends on time, but the checkpoints, the log and the final resume state are the same wherever it does.
 """
 
 import dataclasses
-import math
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
-from grokscope import environment, files, schedule, store, tasks
-from grokscope import model as models
+from grokscope import environment, files, store
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
 from grokscope.interrupts import Interrupted, deferred_signals
-from grokscope.optimizers import Optimizer
+from grokscope.optimize import NotFinite, Row, Setup, State, optimize
+from grokscope.recorder import SEGMENT_CHECKPOINTS, Recorder, as_arrays
 from grokscope.trajectory import Trajectory, data_digest
 
-Row = dict[str, float]
 Observer = Callable[[int, Row], None]
 """Called after every step with the step and the latest row of the log; what it does cannot touch the training."""
-
-_SEGMENT_CHECKPOINTS = 64
-_SEGMENT_BYTES = 2**26
-_SEGMENT_SECONDS = 30.0
-
-
-class NotFinite(GrokscopeError):
-    """A loss, gradient or weight is not finite; `weights_are_finite` says whether training could go on from here."""
-
-    def __init__(self, what: str, step: int, last_finite: int, *, weights_are_finite: bool):
-        super().__init__(
-            f"{what} is not finite at step {step}; the last finite step is {last_finite}. What was saved is "
-            f"intact. A smaller optimizer.lr or model.init_scale, or loss_dtype 'float64', may help."
-        )
-        self.weights_are_finite = weights_are_finite
-
-
-@dataclass
-class State:
-    """What training changes: the number of updates made, the parameters (in place) and the optimizer."""
-
-    step: int
-    parameters: dict[str, Tensor]
-    optimizer: Optimizer
-
-
-class Setup:
-    """What training reads: config, task, split, model, and the data on the training device."""
-
-    def __init__(self, config: RunConfig):
-        self.config = config.validate()
-        self.task = tasks.build(config.task)
-        self.split = tasks.split(self.task, config.task.train_fraction, config.split_seed)
-        self.model = models.build(config.model, self.task)
-        self.device = _device(config.device)
-        self.inputs, self.labels = self.task.inputs.to(self.device), self.task.labels.to(self.device)
-        self._train = self.split.train.to(self.device)
-        self._test = self.split.test.to(self.device)
-        self._train_inputs, self._train_labels = self.inputs[self._train], self.labels[self._train]
-        self._epoch: tuple[int, Tensor] = (-1, self._train)
-        n_train = len(self._train)
-        if config.batch_size is not None and config.batch_size > n_train:
-            raise GrokscopeError(
-                f"batch_size: {config.batch_size} exceeds the training set; allowed: from 1 to {n_train}, or none."
-            )
-
-    def state(self, resumed: Mapping[str, Tensor] | None = None) -> State:
-        """Return the state at initialization, or the one that `resume_state` described."""
-        if resumed is None:
-            parameters = self.model.initialize(self.config.init_seed)
-        else:
-            parameters = {name: resumed[f"parameters/{name}"] for name in self.model.shapes}
-        parameters = {name: tensor.to(self.device) for name, tensor in parameters.items()}
-        for name in self.model.trained:
-            parameters[name].requires_grad_()
-        optimizer = Optimizer(self.config.optimizer, {name: parameters[name] for name in self.model.trained})
-        if resumed is None:
-            return State(0, parameters, optimizer)
-        prefix = "optimizer/"
-        optimizer.load({name[len(prefix) :]: one for name, one in resumed.items() if name.startswith(prefix)})
-        return State(int(resumed["step"]), parameters, optimizer)
-
-    def batch(self, step: int) -> tuple[Int[Tensor, "batch n_ctx"], Int[Tensor, " batch"]]:
-        """Return the batch of the update that follows `step`: a function of the training seed and the step.
-
-        Minibatches run through the training set in a new random order each epoch; an epoch's last may be short.
-        """
-        if self.config.batch_size is None:
-            return self._train_inputs, self._train_labels
-        n_train = len(self._train)
-        epoch, position = divmod(step, -(-n_train // self.config.batch_size))
-        if self._epoch[0] != epoch:
-            order = tasks.permutation("batches", self.config.training_seed, epoch, n_train)
-            self._epoch = (epoch, torch.from_numpy(order).to(self.device))
-        chosen = self._epoch[1][position * self.config.batch_size :][: self.config.batch_size]
-        return self._train_inputs[chosen], self._train_labels[chosen]
-
-    def evaluate(self, state: State) -> Row:
-        """Return the log's row for the present parameters; raise NotFinite if a loss is not finite."""
-        loss, right = models.evaluate(self.model, state.parameters, self.inputs, self.labels, self.config.loss_dtype)
-        row = {
-            "train_loss": float(loss[self._train].mean()),
-            "test_loss": float(loss[self._test].mean()),
-            "train_accuracy": float(right[self._train].double().mean()),
-            "test_accuracy": float(right[self._test].double().mean()),
-        }
-        for name in ("train_loss", "test_loss"):
-            if not np.isfinite(row[name]):
-                raise NotFinite(f"The {name}", state.step, state.step - 1, weights_are_finite=True)
-        return row
-
-
-def optimize(setup: Setup, state: State) -> Iterator[State]:
-    """Make one update after the other, for ever, and yield the state after each.
-
-    Raise NotFinite, naming the tensor, before an update with a loss or gradient that is not finite, and after
-    one that leaves a weight so.
-    """
-    trained = {name: state.parameters[name] for name in setup.model.trained}
-    while True:
-        inputs, labels = setup.batch(state.step)
-        logits = setup.model.logits(state.parameters, inputs)
-        loss = models.losses(logits, labels, setup.config.loss_dtype).mean()
-        gradients = dict(zip(trained, torch.autograd.grad(loss, list(trained.values())), strict=True))
-        _require_finite(state.step, {"The training loss": loss.detach()}, weights_are_finite=True)
-        _require_finite(
-            state.step,
-            {f"The gradient of {name}": gradient for name, gradient in gradients.items()},
-            weights_are_finite=True,
-        )
-        state.optimizer.update(gradients, state.step)
-        state.step += 1
-        weights = {f"The parameter {name}": tensor.detach() for name, tensor in trained.items()}
-        _require_finite(state.step, weights, weights_are_finite=False)
-        yield state
-
-
-class _Recorder:
-    """Takes checkpoints and log rows as the schedule says, and commits them in segments."""
-
-    def __init__(self, setup: Setup, run: store.Store, state: State, resumed: Mapping[str, Tensor] | None):
-        self._setup, self._store = setup, run
-        self._schedule = schedule.parse(setup.config.checkpoints)
-        fixed = self._schedule.fixed_steps(setup.config.n_steps)
-        self._fixed = set(fixed.tolist())
-        self._adaptive_left = setup.config.max_checkpoints - len(fixed)
-        self._reference = float(resumed["schedule/reference"]) if resumed else 1.0
-        self._n_adaptive = int(resumed["schedule/n_adaptive"]) if resumed else 0
-        # After a lost segment or a step that was not finite, some later steps are there already.
-        self._have_checkpoints = set(run.steps.tolist())
-        self._have_rows = set(run.log()[:, 0].astype(int).tolist())
-        self._begin = state.step if resumed else -1
-        self._steps: list[int] = []
-        self._checkpoints: list[Mapping[str, np.ndarray]] = []
-        self._rows: list[tuple[float, ...]] = []
-        self._committed_at = time.monotonic()
-        self.row: Row = {}
-
-    def observe(self, state: State) -> None:
-        """Evaluate, take a checkpoint and commit, each if it is time to."""
-        config, step, amount = self._setup.config, state.step, self._schedule.adaptive
-        wanted = step in self._fixed
-        evaluated = step % config.evaluate_every == 0 or step == config.n_steps
-        if evaluated or (wanted and amount):
-            row = self._setup.evaluate(state)
-            # Below the smallest normal number a loss has no meaningful logarithm.
-            test_loss = max(row["test_loss"], float(np.finfo(np.float64).tiny))
-            if evaluated:
-                self.row = row
-                if step not in self._have_rows:
-                    self._rows.append((float(step), *row.values()))
-            if amount and not wanted and abs(np.log(test_loss / self._reference)) >= amount:
-                wanted = self._n_adaptive < self._adaptive_left
-                self._n_adaptive += wanted
-            if wanted:
-                self._reference = test_loss
-        if wanted and step not in self._have_checkpoints:
-            self._steps.append(step)
-            self._checkpoints.append(_as_arrays(state.parameters))
-        if self._is_due():
-            self.commit(state)
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return self._store.folder
-
-    def adaptive_is_spent(self) -> bool:
-        """Return whether the adaptive schedule has taken all the checkpoints that `max_checkpoints` leaves it."""
-        return self._schedule.adaptive is not None and self._n_adaptive >= self._adaptive_left
-
-    def _is_due(self) -> bool:
-        n_bytes = sum(array.nbytes for one in self._checkpoints[:1] for array in one.values())
-        return (
-            len(self._checkpoints) >= _SEGMENT_CHECKPOINTS
-            or len(self._checkpoints) * n_bytes >= _SEGMENT_BYTES
-            or time.monotonic() - self._committed_at >= _SEGMENT_SECONDS
-        )
-
-    def commit(self, state: State, *, resumable: bool = True) -> None:
-        """Write what was taken since the last commit as one segment, with a resume state if `resumable`."""
-        if state.step == self._begin and not self._steps:
-            return
-        resume = {
-            "step": torch.tensor(state.step),
-            "schedule/reference": torch.tensor(self._reference, dtype=torch.float64),
-            "schedule/n_adaptive": torch.tensor(self._n_adaptive),
-            **{f"parameters/{name}": tensor.detach() for name, tensor in state.parameters.items()},
-            **{f"optimizer/{name}": tensor for name, tensor in state.optimizer.state().items()},
-        }
-        self._store.commit(
-            self._steps,
-            self._checkpoints,
-            coverage=(self._begin, state.step),
-            log=self._rows,
-            resume=_as_arrays(resume) if resumable else None,
-        )
-        self._begin = state.step
-        self._steps, self._checkpoints, self._rows = [], [], []
-        self._committed_at = time.monotonic()
 
 
 def train(
@@ -258,7 +53,7 @@ def train(
             held.enter_context(files.Lock(building))
             state = setup.state()
             started = store.create(building, record)
-            recorder = _Recorder(setup, started, state, None)
+            recorder = Recorder(setup, started, state, None)
             recorder.observe(state)
             recorder.commit(state)
         started.folder = folder
@@ -294,7 +89,7 @@ def resume(
             run = store.Store(folder)
             setup = Setup(run.record.config)
             state, resumed = _latest(setup, run, run.last_step)
-            recorder = _Recorder(setup, run, state, resumed)
+            recorder = Recorder(setup, run, state, resumed)
             _drain(setup, state, recorder, observer, interrupted)
     return Trajectory.open(folder)
 
@@ -335,8 +130,8 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
                 _compare(run, state)
             if state.step in wanted:
                 steps.append(state.step)
-                checkpoints.append(_as_arrays(state.parameters))
-            if len(steps) >= _SEGMENT_CHECKPOINTS:
+                checkpoints.append(as_arrays(state.parameters))
+            if len(steps) >= SEGMENT_CHECKPOINTS:
                 commit()
             if interrupted():
                 commit()
@@ -348,15 +143,6 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
             next(updates)
         commit()
     return Trajectory.open(folder)
-
-
-def disk_use(setup: Setup) -> int:
-    """Estimate the bytes that a run's fixed checkpoints and their resume states take on disk."""
-    n_bytes = 4 * sum(math.prod(shape) for shape in setup.model.shapes.values())
-    n_fixed = len(schedule.parse(setup.config.checkpoints).fixed_steps(setup.config.n_steps))
-    per_segment = min(_SEGMENT_CHECKPOINTS, max(_SEGMENT_BYTES // n_bytes, 1))
-    # A resume state holds the parameters and two moments of each.
-    return n_bytes * (n_fixed + 3 * -(-n_fixed // per_segment))
 
 
 def checked_name(name: str) -> str:
@@ -381,7 +167,7 @@ def free_name(base: str, root: Path) -> str:
 def _drain(
     setup: Setup,
     state: State,
-    recorder: _Recorder,
+    recorder: Recorder,
     observer: Observer | None,
     interrupted: Callable[[], int],
 ) -> None:
@@ -435,7 +221,7 @@ def _latest(setup: Setup, run: store.Store, step: int) -> tuple[State, Mapping[s
 
 def _compare(run: store.Store, state: State) -> None:
     saved = run.read(state.parameters, [state.step])
-    for name, array in _as_arrays(state.parameters).items():
+    for name, array in as_arrays(state.parameters).items():
         if array.tobytes() != saved[name][0].tobytes():
             here = environment.present(run.record.config.device)
             drift = environment.drift(run.record.environment, here)
@@ -443,26 +229,3 @@ def _compare(run: store.Store, state: State) -> None:
                 f"Training {run.folder} once more gives other bits at step {state.step}, first in {name}; "
                 f"nothing more is added. What drifted: {'; '.join(drift) or 'nothing that is recorded'}."
             )
-
-
-def _as_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: tensor.detach().to("cpu", copy=True).numpy() for name, tensor in tensors.items()}
-
-
-def _require_finite(step: int, tensors: Mapping[str, Tensor], *, weights_are_finite: bool) -> None:
-    total = torch.nn.utils.get_total_norm(list(tensors.values()))
-    if torch.isfinite(total):
-        return
-    # The norm of finite numbers may overflow: only the elements decide.
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise NotFinite(name, step, step - 1, weights_are_finite=weights_are_finite)
-
-
-def _device(name: str) -> torch.device:
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise GrokscopeError(
-            f"device: {name!r} is not there; this machine has {torch.cuda.device_count()} CUDA devices, and 'cpu'."
-        )
-    return device

@@ -39,31 +39,43 @@ def evaluate(name: str, trajectory: Trajectory, **options: Any) -> Series:
     )
 
 
-def saved(name: str, trajectory: Trajectory, **options: Any) -> Series:
-    """Return a measure of a run, from RUN/measures if the same was measured there before, else evaluated.
+def saved(name: str, trajectory: Trajectory, thin: int | None = None) -> Series:
+    """Return a measure of a run with its default options, from RUN/measures if it is there, else save it there.
 
-    What is evaluated is saved there. The same means the same checkpoints, bit for bit, and the same options.
+    It is evaluated at `thin` checkpoints, or, without it, at all of them, a costly measure at a few; then also a
+    saved series with more of them will do. A saved series counts only if it was measured on these very
+    checkpoints, bit for bit. Raise GrokscopeError for a trajectory in memory, which has no folder.
     """
     if trajectory.path is None:
         raise GrokscopeError("A trajectory in memory has no folder to save measures in; use `evaluate`.")
-    path = trajectory.path / "measures" / f"{name}.safetensors"
-    if path.exists():
-        try:
-            series = Series.load(path)
-            given = _with_defaults(name, plugins.load("measures", name), options)
-            if series.digest == trajectory.digest and series.options == given:
-                return series
-        except GrokscopeError:
-            pass  # A damaged result is no loss: it is measured again.
-    series = evaluate(name, trajectory, **options)
+    wanted = trajectory.thin(thin or COSTLY.get(name, len(trajectory)))
+    path = folder(trajectory.path) / f"{name}.safetensors"
+    series = _valid(path, name, trajectory)
+    if series is not None and (
+        series.digest == wanted.digest
+        or (thin is None and len(series) >= len(wanted) and series.steps[-1] == trajectory.steps[-1])
+    ):
+        return series
+    series = evaluate(name, wanted)
     files.make_folder(path.parent)
     series.save(path)
     return series
 
 
-def usual_steps(name: str, trajectory: Trajectory) -> Trajectory:
-    """Return the checkpoints at which a measure is evaluated unless somebody asks for others."""
-    return trajectory.thin(COSTLY[name]) if name in COSTLY else trajectory
+def _valid(path: Path, name: str, trajectory: Trajectory) -> Series | None:
+    """Return the series in a file if it is this measure of these checkpoints with default options, else None."""
+    if not path.exists():
+        return None
+    try:
+        series = Series.load(path)
+        of_these = trajectory.select(series.steps).digest == series.digest
+        return (
+            series
+            if of_these and series.options == _with_defaults(name, plugins.load("measures", name), {})
+            else None
+        )
+    except GrokscopeError:
+        return None  # Damaged, or of other checkpoints: no loss, it is measured again.
 
 
 def folder(trajectory_path: Path) -> Path:

@@ -31,7 +31,7 @@ def write(trajectory: Trajectory) -> Path:
     if trajectory.path is None:
         raise GrokscopeError("A trajectory in memory has no folder for a report.")
     log = trajectory.log
-    series = {name: measures.saved(name, measures.usual_steps(name, trajectory)) for name in _SHOWN}
+    series = {name: measures.saved(name, trajectory) for name in _SHOWN}
     drawn = {
         "losses": figures.figure_losses(log),
         "embedding": figures.figure_embedding(series["embedding"], figures.telling_steps(log, trajectory.steps)),
@@ -57,6 +57,7 @@ def write(trajectory: Trajectory) -> Path:
         config=json.dumps(trajectory.config.to_dict(), indent=2, ensure_ascii=False),
         digest=trajectory.digest,
         n_checkpoints=len(trajectory),
+        n_sharpness=len(series["sharpness"]),
         version=__version__,
     )
     path = trajectory.path / "report.html"

@@ -1,0 +1,117 @@
+"""The recorder: which checkpoints and log rows a run takes, and when it commits them."""
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grokscope import schedule, store
+from grokscope.optimize import Row, Setup, State
+
+SEGMENT_CHECKPOINTS = 64
+SEGMENT_BYTES = 2**26
+SEGMENT_SECONDS = 30.0
+"""A segment is committed when it reaches one of these. Nothing that is saved depends on where one ends."""
+
+
+class Recorder:
+    """Takes checkpoints and log rows as the schedule says, and commits them in segments."""
+
+    def __init__(self, setup: Setup, run: store.Store, state: State, resumed: Mapping[str, Tensor] | None):
+        self._setup, self._store = setup, run
+        self._schedule = schedule.parse(setup.config.checkpoints)
+        fixed = self._schedule.fixed_steps(setup.config.n_steps)
+        self._fixed = set(fixed.tolist())
+        self._adaptive_left = setup.config.max_checkpoints - len(fixed)
+        self._reference = float(resumed["schedule/reference"]) if resumed else 1.0
+        self._n_adaptive = int(resumed["schedule/n_adaptive"]) if resumed else 0
+        # After a lost segment or a step that was not finite, some later steps are there already.
+        self._have_checkpoints = set(run.steps.tolist())
+        self._have_rows = set(run.log()[:, 0].astype(int).tolist())
+        self._begin = state.step if resumed else -1
+        self._steps: list[int] = []
+        self._checkpoints: list[Mapping[str, np.ndarray]] = []
+        self._rows: list[tuple[float, ...]] = []
+        self._committed_at = time.monotonic()
+        self.row: Row = {}
+
+    def observe(self, state: State) -> None:
+        """Evaluate, take a checkpoint and commit, each if it is time to."""
+        config, step, amount = self._setup.config, state.step, self._schedule.adaptive
+        wanted = step in self._fixed
+        evaluated = step % config.evaluate_every == 0 or step == config.n_steps
+        if evaluated or (wanted and amount):
+            row = self._setup.evaluate(state)
+            # Below the smallest normal number a loss has no meaningful logarithm.
+            test_loss = max(row["test_loss"], float(np.finfo(np.float64).tiny))
+            if evaluated:
+                self.row = row
+                if step not in self._have_rows:
+                    self._rows.append((float(step), *row.values()))
+            if amount and not wanted and abs(np.log(test_loss / self._reference)) >= amount:
+                wanted = self._n_adaptive < self._adaptive_left
+                self._n_adaptive += wanted
+            if wanted:
+                self._reference = test_loss
+        if wanted and step not in self._have_checkpoints:
+            self._steps.append(step)
+            self._checkpoints.append(as_arrays(state.parameters))
+        if self._is_due():
+            self.commit(state)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self._store.folder
+
+    def adaptive_is_spent(self) -> bool:
+        """Return whether the adaptive schedule has taken all the checkpoints that `max_checkpoints` leaves it."""
+        return self._schedule.adaptive is not None and self._n_adaptive >= self._adaptive_left
+
+    def _is_due(self) -> bool:
+        n_bytes = sum(array.nbytes for one in self._checkpoints[:1] for array in one.values())
+        return (
+            len(self._checkpoints) >= SEGMENT_CHECKPOINTS
+            or len(self._checkpoints) * n_bytes >= SEGMENT_BYTES
+            or time.monotonic() - self._committed_at >= SEGMENT_SECONDS
+        )
+
+    def commit(self, state: State, *, resumable: bool = True) -> None:
+        """Write what was taken since the last commit as one segment, with a resume state if `resumable`."""
+        if state.step == self._begin and not self._steps:
+            return
+        resume = {
+            "step": torch.tensor(state.step),
+            "schedule/reference": torch.tensor(self._reference, dtype=torch.float64),
+            "schedule/n_adaptive": torch.tensor(self._n_adaptive),
+            **{f"parameters/{name}": tensor.detach() for name, tensor in state.parameters.items()},
+            **{f"optimizer/{name}": tensor for name, tensor in state.optimizer.state().items()},
+        }
+        self._store.commit(
+            self._steps,
+            self._checkpoints,
+            coverage=(self._begin, state.step),
+            log=self._rows,
+            resume=as_arrays(resume) if resumable else None,
+        )
+        self._begin = state.step
+        self._steps, self._checkpoints, self._rows = [], [], []
+        self._committed_at = time.monotonic()
+
+
+def disk_use(setup: Setup) -> int:
+    """Estimate the bytes that a run's fixed checkpoints and their resume states take on disk."""
+    n_bytes = 4 * sum(math.prod(shape) for shape in setup.model.shapes.values())
+    n_fixed = len(schedule.parse(setup.config.checkpoints).fixed_steps(setup.config.n_steps))
+    per_segment = min(SEGMENT_CHECKPOINTS, max(SEGMENT_BYTES // n_bytes, 1))
+    # A resume state holds the parameters and two moments of each.
+    return n_bytes * (n_fixed + 3 * -(-n_fixed // per_segment))
+
+
+def as_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return copies of tensors as NumPy arrays, so that training can go on changing them."""
+    return {name: tensor.detach().to("cpu", copy=True).numpy() for name, tensor in tensors.items()}
