@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ def _dispatch(arguments: list[str]) -> None:
 
 def _guarded(command: Callable[[list[str]], None], arguments: list[str]) -> None:
     """Run a command so that nothing a user can cause ends in a traceback."""
+    warnings.formatwarning = lambda message, *_, **__: f"grokscope: {message}\n"
     try:
         command(arguments)
         sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class Recorder:
         # After a lost segment or a step that was not finite, some later steps are there already.
         self._have_checkpoints = set(run.steps.tolist())
         self._have_rows = set(run.log()[:, 0].astype(int).tolist())
+        self._said_spent = False
         self._begin = state.step if resumed else -1
         self._steps: list[int] = []
         self._checkpoints: list[Mapping[str, np.ndarray]] = []
@@ -55,6 +57,13 @@ class Recorder:
             if amount and not wanted and abs(np.log(test_loss / self._reference)) >= amount:
                 wanted = self._n_adaptive < self._adaptive_left
                 self._n_adaptive += wanted
+                if not wanted and not self._said_spent:
+                    self._said_spent = True
+                    warnings.warn(
+                        f"At step {step} the adaptive schedule has taken all that max_checkpoints = "
+                        f"{config.max_checkpoints:,} leaves it, and takes no more.",
+                        stacklevel=2,
+                    )
             if wanted:
                 self._reference = test_loss
         if wanted and step not in self._have_checkpoints:
@@ -67,10 +76,6 @@ class Recorder:
     def folder(self) -> Path:
         """The run's folder."""
         return self._store.folder
-
-    def adaptive_is_spent(self) -> bool:
-        """Return whether the adaptive schedule has taken all the checkpoints that `max_checkpoints` leaves it."""
-        return self._schedule.adaptive is not None and self._n_adaptive >= self._adaptive_left
 
     def _is_due(self) -> bool:
         n_bytes = sum(array.nbytes for one in self._checkpoints[:1] for array in one.values())

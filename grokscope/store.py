@@ -148,8 +148,8 @@ class Store:
 
     @property
     def last_step(self) -> int:
-        """The last step that training has committed, a checkpoint or not."""
-        return max((segment.coverage[1] for segment in self.segments if segment.coverage), default=0)
+        """The last step that training can go on from, a checkpoint or not."""
+        return max((segment.resume_step or 0 for segment in self.segments), default=0)
 
     @cached_property
     def gaps(self) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +85,7 @@ def resume(
         with files.Lock(folder):
             files.remove_temporary(store.segments_folder(folder))
             run = store.Store(folder)
-            _prepare_to_resume(run, n_steps, allow_drift)
-            run = store.Store(folder)
+            run.record = _renewed(run, n_steps, allow_drift)
             setup = Setup(run.record.config)
             state, resumed = _latest(setup, run, run.last_step)
             recorder = Recorder(setup, run, state, resumed)
@@ -112,35 +111,29 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
             )
         setup = Setup(run.record.config)
         state, _ = _latest(setup, run, start)
-        wanted = set(range(start, stop + 1, every)) - set(run.steps.tolist())
         present = set(run.steps.tolist())
-        steps: list[int] = []
-        checkpoints: list[Mapping[str, np.ndarray]] = []
+        wanted = set(range(start, stop + 1, every)) - present
+        added: dict[int, Mapping[str, np.ndarray]] = {}
 
         def commit() -> None:
-            if steps:
-                run.commit(steps, checkpoints, coverage=None)
-            steps.clear()
-            checkpoints.clear()
+            if added:
+                run.commit(list(added), list(added.values()), coverage=None)
+            added.clear()
 
-        last = max((step for step in wanted), default=-1)
-        updates = optimize(setup, state)
-        while state.step <= last:
+        for _ in chain([state], optimize(setup, state)):
             if state.step in present:
                 _compare(run, state)
             if state.step in wanted:
-                steps.append(state.step)
-                checkpoints.append(as_arrays(state.parameters))
-            if len(steps) >= SEGMENT_CHECKPOINTS:
+                added[state.step] = as_arrays(state.parameters)
+            if len(added) >= SEGMENT_CHECKPOINTS:
                 commit()
+            if observer:
+                observer(state.step, {})
             if interrupted():
                 commit()
                 raise Interrupted(folder, interrupted())
-            if observer:
-                observer(state.step, {})
-            if state.step == last:
+            if state.step >= max(wanted, default=0):
                 break
-            next(updates)
         commit()
     return Trajectory.open(folder)
 
@@ -186,8 +179,8 @@ def _drain(
     recorder.commit(state)
 
 
-def _prepare_to_resume(run: store.Store, n_steps: int | None, allow_drift: bool) -> None:
-    """Bring the record up to date: a new length, an accepted drift; raise GrokscopeError for one not accepted."""
+def _renewed(run: store.Store, n_steps: int | None, allow_drift: bool) -> store.Record:
+    """Return the record with a new length or an allowed drift, and save it; raise GrokscopeError for other drift."""
     record, step = run.record, run.last_step
     drift = environment.drift(record.environment, environment.present(record.config.device))
     if drift and not allow_drift:
@@ -203,7 +196,9 @@ def _prepare_to_resume(run: store.Store, n_steps: int | None, allow_drift: bool)
         config = dataclasses.replace(config, n_steps=n_steps).validate()
     if len(history) > len(record.history):
         here = environment.present(record.config.device)
-        store.Record(config, here, record.data_digest, tuple(history)).write(run.folder)
+        record = store.Record(config, here, record.data_digest, tuple(history))
+        record.write(run.folder)
+    return record
 
 
 def _latest(setup: Setup, run: store.Store, step: int) -> tuple[State, Mapping[str, Tensor] | None]:
