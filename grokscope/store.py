@@ -87,6 +87,20 @@ class Segment:
 
     file: tensors.TensorFile
 
+    def belongs_to(self, record: Record) -> bool:
+        """Whether it is a segment, and of this run; one with the right checksums may still be a stranger's."""
+        about, shapes = self.file.metadata, self.file.shapes
+        steps, ends = about.get("steps"), (about.get("begin"), about.get("end"))
+        return (
+            about.get("kind") == "segment"
+            and about.get("config_digest") == record.config.digest
+            and isinstance(steps, list)
+            and all(type(step) is int for step in steps)
+            and (ends == (None, None) or all(type(end) is int for end in ends))
+            and shapes.get("log", ())[1:] == (len(LOG_COLUMNS),)
+            and all(shape[:1] == (len(steps),) for name, shape in shapes.items() if name.startswith(_CHECKPOINTS))
+        )
+
     @property
     def path(self) -> Path:
         """The segment's file."""
@@ -136,8 +150,7 @@ class Store:
         for path in sorted((folder / _SEGMENTS).glob("[!.]*.safetensors")):
             try:
                 segment = Segment(tensors.TensorFile(path))
-                about = segment.file.metadata
-                if about.get("kind") != "segment" or about["config_digest"] != self.record.config.digest:
+                if not segment.belongs_to(self.record):
                     raise GrokscopeError(f"{path} is no segment of this run.")
                 self.segments.append(segment)
             except GrokscopeError as error:
