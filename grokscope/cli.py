@@ -144,10 +144,11 @@ def train(arguments: list[str]) -> None:
     config = asked.config.validate()
 
     from grokscope import training
+    from grokscope.progress import Progress
 
     name = asked.run or training.free_name(training.checked_name(Path(asked.source).stem), asked.root)
     print(_announcement(config, asked.root / name), flush=True)
-    with _Progress(config.n_steps) as progress:
+    with Progress(config.n_steps) as progress:
         trajectory = training.train(config, name, asked.root, observer=progress)
     _conclude(trajectory)
 
@@ -167,6 +168,7 @@ def resume(arguments: list[str]) -> None:
     asked = _parse(Resume, "resume", arguments)
 
     from grokscope import store, training
+    from grokscope.progress import Progress
 
     before = store.Store(asked.folder)
     n_steps = asked.n_steps or before.record.config.n_steps
@@ -174,7 +176,7 @@ def resume(arguments: list[str]) -> None:
         print(f"{asked.folder} is finished: {before.last_step:,} steps. --n-steps N makes it longer.")
         return
     print(f"Going on with {asked.folder} from step {before.last_step:,} of {n_steps:,}.", flush=True)
-    with _Progress(n_steps, before.last_step) as progress:
+    with Progress(n_steps, before.last_step) as progress:
         trajectory = training.resume(asked.folder, asked.n_steps, asked.allow_drift, observer=progress)
     _conclude(trajectory)
 
@@ -196,9 +198,10 @@ def densify(arguments: list[str]) -> None:
     asked = _parse(Densify, "densify", arguments)
 
     from grokscope import store, training
+    from grokscope.progress import Progress
 
     before = len(store.Store(asked.folder).steps)
-    with _Progress(asked.stop) as progress:
+    with Progress(asked.stop) as progress:
         trajectory = training.densify(asked.folder, asked.start, asked.stop, asked.every, observer=progress)
     print(f"{asked.folder}: {len(trajectory) - before:,} checkpoints added, {len(trajectory):,} in all.")
 
@@ -407,57 +410,3 @@ def _conclude(trajectory: "Trajectory") -> None:
         f"test accuracy {last['test_accuracy']:.2%}; {len(trajectory):,} checkpoints in {trajectory.path}\n"
         f"next: grokscope report {trajectory.path}"
     )
-
-
-class _Progress:
-    """A bar with step, losses, accuracies, speed, time left and stage; plain lines where there is no terminal."""
-
-    def __init__(self, n_steps: int, start: int = 0):
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self._every = 0.2 if console.is_terminal else 10.0
-        self._bar = Progress(
-            TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self._console, self._n_steps = console, n_steps
-        self._task = self._bar.add_task("", total=n_steps, completed=start)
-        self._stage = "before memorization"
-        self._last = (time.monotonic(), start)
-
-    def __enter__(self) -> "_Progress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, step: int, row: dict[str, float]) -> None:
-        """Show a step; does nothing most of the time, so that it costs nothing."""
-        then, before = self._last
-        now = time.monotonic()
-        if now - then < self._every and step < self._n_steps:
-            return
-        self._last = (now, step)
-        said = f"{(step - before) / max(now - then, 1e-9):,.0f} steps/s"
-        if row:
-            from grokscope.phases import LEVEL
-
-            if row["test_accuracy"] >= LEVEL:
-                self._stage = "generalised"
-            elif row["train_accuracy"] >= LEVEL and self._stage == "before memorization":
-                self._stage = "memorized"
-            said = (
-                f"loss {row['train_loss']:.1e} train {row['test_loss']:.1e} test · accuracy "
-                f"{row['train_accuracy']:.0%} train {row['test_accuracy']:.0%} test · {said} · {self._stage}"
-            )
-        self._bar.update(self._task, completed=step, description=said)
-        if not self._console.is_terminal:
-            self._console.print(f"step {step:,}/{self._n_steps:,} · {said}", soft_wrap=True, highlight=False)

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 
 import torch
 
+NUMERICS = "1"
+"""Raised by a change of grokscope's own that changes bits: another order of arithmetic in the loss or the update."""
+
 
 def present(device: str) -> dict[str, str]:
     """Return what would change bits here: versions, threads, instruction set, device, precision, kernel."""
     found = {
+        "grokscope numerics": NUMERICS,
         "torch": torch.__version__,
         "machine": platform.machine(),
         "device": "cpu",
