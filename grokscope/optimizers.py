@@ -33,7 +33,8 @@ class Optimizer:
         for group in self._torch.param_groups:
             group["lr"] = self._config.lr * (min(u / warmup, 1) if warmup else 1)
         for name, parameter in self._parameters.items():
-            parameter.grad = gradients[name]
+            # A fused kernel walks parameter, gradient and moments by address, whatever the gradient's strides.
+            parameter.grad = gradients[name].contiguous()
         self._torch.step()
         self._torch.zero_grad(set_to_none=True)
 
