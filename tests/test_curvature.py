@@ -133,7 +133,7 @@ def test_a_product_is_the_dense_hessians(dtype):
     def unflattened(vector: torch.Tensor) -> list[torch.Tensor]:
         return [part.reshape(s) for part, s in zip(vector.split([3, 12, 1]), shapes, strict=True)]
 
-    H = torch.func.hessian(lambda vector: cubic(unflattened(vector)))(flat)
+    H = torch.autograd.functional.hessian(lambda vector: cubic(unflattened(vector)), flat)
     parameters = [part.to(dtype).requires_grad_() for part in unflattened(flat)]
     product, n = curvature.hvp(cubic(parameters), parameters)
     assert n == 16

@@ -1,0 +1,148 @@
+"""What the tests share: types checked at run time, tiny configs, and one finished tiny run to copy."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+PACKAGE = Path(__file__).parent.parent / "grokscope"
+
+# A config's construction never raises, so nothing that holds a user's unchecked values is checked by type. The
+# hook takes modules by prefix, so the door itself, `grokscope`, is not among them.
+# TODO: `trajectory` goes out of this list when its Protocol is @runtime_checkable; beartype refuses it as it is.
+UNCHECKED = {"__init__", "config", "presets", "schedule", "cli", "trajectory"}
+
+install_import_hook(
+    [
+        f"grokscope.{path.stem}"
+        for path in PACKAGE.iterdir()
+        if path.stem not in UNCHECKED and (path.suffix == ".py" or (path / "__init__.py").exists())
+    ],
+    "beartype.beartype",
+)
+
+from grokscope import files, recorder, tasks, training  # noqa: E402
+from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig  # noqa: E402
+
+settings.register_profile("grokscope", deadline=None, derandomize=True, database=None)
+settings.load_profile("grokscope")
+
+Saved = dict[tuple[Any, ...], tuple[Any, ...]]
+
+
+def make_tiny_config() -> RunConfig:
+    return RunConfig(
+        task=TaskConfig(p=7, train_fraction=0.6),
+        model=ModelConfig(d_model=16, n_heads=2, d_mlp=24),
+        optimizer=OptimizerConfig(lr=1e-2, warmup_steps=4),
+        n_steps=60,
+        checkpoints="every 10",
+        evaluate_every=10,
+    )
+
+
+@pytest.fixture
+def tiny_config() -> RunConfig:
+    """A config that trains in a blink."""
+    return make_tiny_config()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the tiny config in a few segments. It is shared: read it, or take `run_copy`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorder, "SEGMENT_CHECKPOINTS", 2)
+        training.train(make_tiny_config(), "tiny", tmp_path_factory.mktemp("runs"))
+    return next(tmp_path_factory.getbasetemp().glob("runs*/tiny"))
+
+
+@pytest.fixture
+def run_copy(tiny_run: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny run that a test may change."""
+    return shutil.copytree(tiny_run, tmp_path / "copy")
+
+
+@pytest.fixture
+def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every step commit a segment, and quickly: no test that asks for this cuts the power."""
+    monkeypatch.setattr(recorder, "SEGMENT_SECONDS", 0.0)
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def permuted() -> Callable[..., np.ndarray]:
+    """Another order than `tasks.permutation` draws, as a later version of a task or of its split might."""
+    draw = tasks.permutation
+    return lambda *arguments: draw(*arguments)[::-1].copy()
+
+
+def read_everything(folder: Path) -> Saved:
+    """Return everything that a run has saved, whichever segments it lies in, as raw bytes.
+
+    It reads the files with safetensors alone, so that it is no judge in grokscope's own case: every checkpoint,
+    every log row, the resume state of the last step, and the config. A checkpoint or row that lies in two
+    segments must be the same in both.
+    """
+    found: Saved = {}
+    ends: list[int] = []
+
+    def add(key: tuple[Any, ...], value: tuple[Any, ...]) -> None:
+        assert found.setdefault(key, value) == value, f"{key} differs between two segments"
+
+    for path in sorted((folder / "segments").glob("[!.]*")):
+        arrays = safetensors.numpy.load_file(path)
+        with safetensors.safe_open(path, "np") as file:
+            about = json.loads(file.metadata()["metadata"])
+        for name, array in arrays.items():
+            if name.startswith("checkpoints/"):
+                for step, row in zip(about["steps"], array, strict=True):
+                    add(("checkpoint", step, name), (str(row.dtype), row.shape, row.tobytes()))
+            elif name.startswith("resume/"):
+                key = ("resume", about["end"], name)
+                add(key, (str(array.dtype), array.shape, array.tobytes()))
+        for row in arrays["log"]:
+            add(("log", int(row[0])), (row.tobytes(),))
+        if about["end"] is not None:
+            ends.append(about["end"])
+    values = json.loads((folder / "config.json").read_bytes())
+    found["config",] = (json.dumps(values["config"]), values["data_digest"])
+    last = max(ends)
+    assert any(key[:2] == ("resume", last) for key in found), "the last commit has no resume state"
+    return {key: value for key, value in found.items() if key[0] != "resume" or key[1] == last}
+
+
+@pytest.fixture
+def saved() -> Callable[[Path], Saved]:
+    """The function that reads everything a run has saved, as raw bytes by what it is."""
+    return read_everything
+
+
+@pytest.fixture
+def toml() -> Callable[[dict[str, Any]], str]:
+    """The function that writes nested plain values as TOML; none becomes the text "none"."""
+    return write_toml
+
+
+def write_toml(values: dict[str, Any]) -> str:
+    top = [item for item in values.items() if not isinstance(item[1], dict)]
+    lines = [f"{_key(key)} = {_literal(value)}" for key, value in top]
+    for name, table in values.items():
+        if isinstance(table, dict):
+            lines += [f"[{_key(name)}]", *(f"{_key(key)} = {_literal(one)}" for key, one in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _key(key: str) -> str:
+    return json.dumps(key)
+
+
+def _literal(value: Any) -> str:
+    return json.dumps("none" if value is None else value, ensure_ascii=False)

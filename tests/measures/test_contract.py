@@ -1,0 +1,364 @@
+"""What every registered measure keeps to, whichever it is, and what each is invariant to."""
+
+import dataclasses
+import inspect
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import grokscope
+from grokscope import Trajectory, measures, plugins
+from grokscope.errors import GrokscopeError
+from grokscope.series import Series
+
+NAMES = measures.names()
+
+# What the documentation names; a script outside the repository relies on these.
+KEYS = {
+    "loss": {"train_loss", "test_loss", "loss", "train_accuracy", "test_accuracy", "accuracy"},
+    "weight_norm": {"weight_norm", "distance_from_initialization", "weight_norm.embed.W_E"},
+    "embedding": {
+        "principal_components", "explained_variance_ratio", "component_frequency", "component_circularity",
+        "circularity", "circularity_shuffled", "component_circularity_shuffled",
+    },
+    "sharpness": {"sharpness", "hessian_trace", "hessian_trace_stderr"},
+}  # fmt: skip
+
+
+def assert_same(one: Series, other: Series) -> None:
+    """Assert that two series say the same, bit for bit."""
+    assert (one.measure, one.options, one.digest) == (other.measure, other.options, other.digest)
+    assert one.steps.tolist() == other.steps.tolist()
+    assert set(one.arrays) == set(other.arrays) and set(one.constants) == set(other.constants)
+    for name in {*one.arrays, *one.constants}:
+        assert one[name].dtype == other[name].dtype, name
+        assert (one[name].shape, one[name].tobytes()) == (other[name].shape, other[name].tobytes()), name
+
+
+def options_of(name: str) -> dict[str, object]:
+    parameters = inspect.signature(plugins.load("measures", name)).parameters.values()
+    return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+
+@pytest.fixture(scope="module")
+def trajectory(tiny_run: Path) -> Trajectory:
+    return Trajectory.open(tiny_run).thin(4)
+
+
+@pytest.fixture(scope="module")
+def evaluated(trajectory):
+    """The function that evaluates a measure once for all the tests that only look at it."""
+    return cache(lambda name: measures.evaluate(name, trajectory))
+
+
+def test_the_measures_that_are_promised_are_registered():
+    assert set(KEYS) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_measure_is_a_function_of_a_trajectory_and_keyword_only_options(name):
+    measure = plugins.load("measures", name)
+    first, *rest = inspect.signature(measure).parameters.values()
+    assert first.name == "trajectory" and first.default is first.empty
+    assert all(one.kind is one.KEYWORD_ONLY and one.default is not one.empty for one in rest)
+    assert inspect.getdoc(measure)
+    assert options_of(name).get("seed", 0) == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_series_has_the_trajectorys_steps_and_finite_arrays_over_them(name, trajectory, evaluated):
+    series = evaluated(name)
+    assert series.measure == name
+    assert series.steps.dtype == np.int64 and series.steps.tolist() == trajectory.steps.tolist()
+    assert series.arrays
+    for key, array in series.arrays.items():
+        assert isinstance(array, np.ndarray) and len(array) == 4, key
+        assert np.isfinite(array).all(), key
+    assert KEYS.get(name, set()) <= set(series.arrays)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_control_and_an_error_stand_beside_what_they_belong_to(name, evaluated):
+    arrays = evaluated(name).arrays
+    for key in arrays:
+        for ending in ("_shuffled", "_stderr"):
+            if key.endswith(ending):
+                assert arrays[key].shape == arrays[key.removesuffix(ending)].shape, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_options_digest_and_gaps_are_recorded(name, trajectory, evaluated):
+    series = evaluated(name)
+    assert series.options == options_of(name)
+    assert series.digest == trajectory.digest
+    assert series["gaps"].shape == (0, 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lost_segment_is_a_recorded_gap(name, run_copy):
+    lost = sorted((run_copy / "segments").glob("*.safetensors"))[1]
+    lost.unlink()
+    damaged = Trajectory.open(run_copy)
+    assert damaged.gaps
+    kept = damaged.select([damaged.steps[0], damaged.steps[-1]])
+    assert measures.evaluate(name, kept)["gaps"].tolist() == [list(gap) for gap in damaged.gaps]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_second_evaluation_gives_the_same_bits(name, tiny_run, evaluated):
+    """Also from files opened anew, and whatever random numbers were drawn in between."""
+    torch.rand(3)
+    assert_same(measures.evaluate(name, Trajectory.open(tiny_run).thin(4)), evaluated(name))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "seed" in options_of(name)])
+def test_the_seed_counts_and_is_recorded(name, trajectory, evaluated):
+    other = measures.evaluate(name, trajectory, seed=1)
+    assert other.options == {**options_of(name), "seed": 1}
+    assert any(not np.array_equal(other[key], evaluated(name)[key]) for key in other.arrays)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_measure_changes_neither_the_parameters_nor_torchs_or_numpys_generator(name, plant):
+    trajectory = plant({0: {}, 5: {"unembed.b_U": torch.ones(11)}})
+    before = {one: trajectory.parameter(one) for one in trajectory.model.shapes}
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist()  # pyright: ignore
+    measures.evaluate(name, trajectory)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tolist() == states[1]  # pyright: ignore
+    assert all(torch.equal(trajectory.parameter(one), tensor) for one, tensor in before.items())
+    assert not any(tensor.requires_grad for tensor in trajectory.first.parameters.values())
+
+
+def test_no_measure_touches_pythons_generator(tiny_run):
+    """In a process of its own, since beartype, which checks types in the tests, draws from it."""
+    code = (
+        "import random, sys, grokscope\n"
+        "trajectory = grokscope.Trajectory.open(sys.argv[1]).thin(2)\n"
+        "random.seed(1); before = random.getstate()\n"
+        "for name in grokscope.measures.names(): grokscope.measures.evaluate(name, trajectory)\n"
+        "assert random.getstate() == before\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tiny_run)], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluation_writes_nothing(name, run_copy):
+    def listing() -> dict[Path, tuple[int, int]]:
+        return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in run_copy.rglob("*")}
+
+    before = listing()
+    measures.evaluate(name, Trajectory.open(run_copy).thin(2))
+    assert listing() == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_option_is_refused_with_the_one_that_was_meant(name, trajectory):
+    options = options_of(name)
+    for option in options:
+        with pytest.raises(GrokscopeError, match=f"{name!r}.*{option[:-1]!r}.*Did you mean {option!r}"):
+            measures.evaluate(name, trajectory, **{option[:-1]: 1})
+    with pytest.raises(GrokscopeError, match=f"{name!r}.*'nonsense'") as refused:
+        measures.evaluate(name, trajectory, nonsense=1)
+    assert "allowed: ." not in str(refused.value), "a measure without options should say that it has none"
+
+
+def test_an_unknown_measure_is_refused_with_the_one_that_was_meant(trajectory):
+    with pytest.raises(GrokscopeError, match="'sharpnes'.*Did you mean 'sharpness'"):
+        measures.evaluate("sharpnes", trajectory)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_series_survives_a_file(name, evaluated, tmp_path):
+    evaluated(name).save(tmp_path / "series.safetensors")
+    assert_same(Series.load(tmp_path / "series.safetensors"), evaluated(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_series_is_a_frame_of_as_many_rows(name, evaluated):
+    frame = evaluated(name).to_frame()
+    assert frame.index.tolist() == evaluated(name).steps.tolist()
+    n_numbers = sum(array[0].size for array in evaluated(name).arrays.values())
+    assert frame.shape == (4, n_numbers)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fewer_checkpoints_give_the_same_numbers_at_those(name, trajectory, evaluated):
+    """What is decided by the end of a run stays if the last step stays; alignment alone looks at neighbours."""
+    whole, part = evaluated(name), measures.evaluate(name, trajectory.select(trajectory.steps[[1, 3]]))
+    for key in set(whole.arrays) - {"principal_components"}:
+        np.testing.assert_allclose(part[key], whole[key][[1, 3]], rtol=1e-9, atol=1e-12, err_msg=key)
+    for key in set(whole.constants):
+        np.testing.assert_allclose(part[key], whole[key], rtol=1e-9, err_msg=key)
+
+
+def rotate(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rotate the residual stream: without LayerNorm nothing in the model prefers an axis of it."""
+    generator = torch.Generator().manual_seed(0)
+    width = parameters["embed.W_E"].shape[1]
+    R = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64)).Q
+    written = ("W_E", "W_pos", "W_O", "W_out", "b_out", "b_O")
+    read = ("W_Q", "W_K", "W_V", "W_in", "W_U")
+    turned = {
+        name: one @ R if name.split(".")[-1] in written else R.T @ one if name.split(".")[-1] in read else one
+        for name, one in parameters.items()
+    }
+    return turned
+
+
+def permute_neurons(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Number the MLP's neurons in another order."""
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
+    mlp = "blocks.0.mlp."
+    return parameters | {
+        f"{mlp}W_in": parameters[f"{mlp}W_in"][:, order],
+        f"{mlp}b_in": parameters[f"{mlp}b_in"][order],
+        f"{mlp}W_out": parameters[f"{mlp}W_out"][order],
+    }
+
+
+def swap_heads(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Number the attention heads the other way round."""
+    heads = [f"blocks.0.attn.{name}" for name in ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V")]
+    return parameters | {name: parameters[name].flip(0) for name in heads}
+
+
+def rescale_neurons(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Multiply what goes into each neuron by 3 and divide what comes out: a ReLU does not notice."""
+    mlp = "blocks.0.mlp."
+    return parameters | {
+        f"{mlp}W_in": parameters[f"{mlp}W_in"] * 3,
+        f"{mlp}b_in": parameters[f"{mlp}b_in"] * 3,
+        f"{mlp}W_out": parameters[f"{mlp}W_out"] / 3,
+    }
+
+
+def shift_logits(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Add the same to all logits of an example, which a softmax does not notice."""
+    W_U = parameters["unembed.W_U"]
+    return parameters | {"unembed.W_U": W_U + torch.linspace(-1, 1, len(W_U), dtype=torch.float64)[:, None]}
+
+
+# The transformations that leave the model's function as it is, and for each measure the arrays that change under
+# one. A trace is estimated with probes along the axes: what moves the axes moves it, within its standard error.
+PROBES = {"hessian_trace", "hessian_trace_stderr"}
+MLP = {"weight_norm.blocks.0.mlp.W_in", "weight_norm.blocks.0.mlp.b_in", "weight_norm.blocks.0.mlp.W_out"}
+TOTAL = {"weight_norm", "distance_from_initialization"}
+CHANGES = {
+    "loss": {},
+    "embedding": {},
+    "weight_norm": {rescale_neurons: MLP | TOTAL, shift_logits: {"weight_norm", "weight_norm.unembed.W_U"}},
+    "sharpness": {
+        rotate: PROBES,
+        permute_neurons: PROBES,
+        swap_heads: PROBES,
+        rescale_neurons: {"sharpness", *PROBES},
+    },
+}
+OPTIONS = {"sharpness": {"dtype": "float64", "tolerance": 1e-6, "n_probes": 64}}
+
+
+@pytest.fixture(scope="module")
+def generic(plant_once) -> dict[int, dict[str, torch.Tensor]]:
+    """Parameters by step, in float64, none of them zero and the embedding's variances well apart."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = plant_once({0: {}}).model.shapes
+    steps = {
+        step: {name: torch.randn(s, generator=generator, dtype=torch.float64) * 0.3 for name, s in shapes.items()}
+        for step in (0, 10)
+    }
+    for one in steps.values():
+        one["embed.W_E"] = one["embed.W_E"] * torch.linspace(3, 0.3, 16, dtype=torch.float64)
+    return steps
+
+
+@pytest.mark.parametrize("transform", [rotate, permute_neurons, swap_heads, rescale_neurons, shift_logits])
+@pytest.mark.parametrize("name", sorted(plugins.BUILT_IN["measures"]))
+def test_a_measure_is_invariant_to_what_it_should_be(name, transform, plant, generic):
+    moved = {step: transform(one) for step, one in generic.items()}
+    assert any(not torch.equal(moved[0][key], one) for key, one in generic[0].items())
+    before, after = (
+        measures.evaluate(name, plant(steps, biases="all"), **OPTIONS.get(name, {})) for steps in (generic, moved)
+    )
+    changes = CHANGES[name].get(transform, set())
+    for key in before.arrays:
+        # A residual and a control's estimated error are no properties of the model.
+        if not key.endswith(("_residual", "_residual_stderr")):
+            same = np.allclose(after[key], before[key], rtol=1e-5, atol=1e-8)
+            assert same == (key not in changes), key
+    if changes == PROBES:
+        error = np.hypot(before["hessian_trace_stderr"], after["hessian_trace_stderr"])
+        assert (np.abs(before["hessian_trace"] - after["hessian_trace"]) < 4 * error).all()
+
+
+@pytest.fixture
+def evaluations(monkeypatch) -> list[str]:
+    """The names of the measures that were evaluated, not read from a file."""
+    called, evaluate = [], measures.evaluate
+
+    def counted(name, trajectory, **options):
+        called.append(name)
+        return evaluate(name, trajectory, **options)
+
+    monkeypatch.setattr(measures, "evaluate", counted)
+    return called
+
+
+def test_what_was_measured_is_not_measured_again(run_copy, evaluations):
+    first = measures.saved("loss", Trajectory.open(run_copy))
+    assert_same(measures.saved("loss", Trajectory.open(run_copy)), first)
+    assert evaluations == ["loss"]
+    assert_same(Series.load(measures.folder(run_copy) / "loss.safetensors"), first)
+
+
+def test_a_costly_measure_is_taken_at_a_few_steps_unless_more_are_there(run_copy, evaluations, monkeypatch):
+    monkeypatch.setitem(measures.COSTLY, "loss", 3)
+    trajectory = Trajectory.open(run_copy)
+    assert measures.saved("loss", trajectory).steps.tolist() == trajectory.thin(3).steps.tolist()
+    assert len(measures.saved("loss", trajectory, thin=5)) == 5
+    assert len(measures.saved("loss", trajectory)) == 5
+    assert len(measures.saved("loss", trajectory, thin=2)) == 2
+    assert len(measures.saved("loss", trajectory)) == 3
+    assert len(evaluations) == 4
+
+
+def test_a_longer_run_is_measured_anew(run_copy, evaluations):
+    measures.saved("loss", Trajectory.open(run_copy).select([0, 10]))
+    assert measures.saved("loss", Trajectory.open(run_copy)).steps[-1] == 60
+    assert len(evaluations) == 2
+
+
+def test_results_with_other_options_are_not_taken_for_the_usual_ones(run_copy, evaluations):
+    trajectory = Trajectory.open(run_copy)
+    measures.saved("embedding", trajectory)
+    measures.evaluate("embedding", trajectory, seed=5).save(measures.folder(run_copy) / "embedding.safetensors")
+    assert measures.saved("embedding", trajectory).options == options_of("embedding")
+    assert len(evaluations) == 3
+
+
+def test_a_damaged_result_is_measured_anew(run_copy, evaluations):
+    first = measures.saved("loss", Trajectory.open(run_copy))
+    path = measures.folder(run_copy) / "loss.safetensors"
+    path.write_bytes(path.read_bytes()[:-7] + b"damaged")
+    assert_same(measures.saved("loss", Trajectory.open(run_copy)), first)
+    assert len(evaluations) == 2
+    assert_same(Series.load(path), first)
+
+
+def test_another_runs_results_are_not_taken_for_this_ones(run_copy, tiny_config, tmp_path, evaluations):
+    other = grokscope.train(dataclasses.replace(tiny_config, init_seed=1), "other", tmp_path)
+    measures.saved("loss", Trajectory.open(run_copy))
+    shutil.copytree(measures.folder(run_copy), measures.folder(tmp_path / "other"))
+    assert measures.saved("loss", other).digest == other.digest
+    assert len(evaluations) == 2
+
+
+def test_a_trajectory_in_memory_has_nowhere_to_save(plant):
+    with pytest.raises(GrokscopeError, match="in memory"):
+        measures.saved("loss", plant({0: {}}))

@@ -1,0 +1,174 @@
+"""Eigenvalue and trace of a small transformer's Hessian against the dense Hessian in float64.
+
+The dense Hessian is independent: it is torch's own, over HookedTransformer's forward and `F.cross_entropy`, and so
+shares neither the model's code nor the loss's nor the products' with the measure.
+"""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+from grokscope import Snapshot, Trajectory, curvature, measures
+from grokscope import model as models
+from grokscope.errors import GrokscopeError
+
+TINY = {"p": 5, "d_model": 8, "d_mlp": 8}
+
+
+def memorized(start: Trajectory, n_steps: int, ahead: float = 1.0) -> dict[str, torch.Tensor]:
+    """Return float32 parameters after plain Adam on the train set, the logits then scaled by `ahead`."""
+    task, train = start.task, start.split.train
+    parameters = {name: one.clone() for name, one in start.first.parameters.items()}
+    moved = [parameters[name].requires_grad_() for name in start.model.trained]
+    optimizer = torch.optim.Adam(moved, lr=0.02)
+    for _ in range(n_steps):
+        optimizer.zero_grad()
+        F.cross_entropy(start.model.logits(parameters, task.inputs[train]), task.labels[train]).backward()
+        optimizer.step()
+    last = {name: one.detach() for name, one in parameters.items()}
+    return last | {"unembed.W_U": last["unembed.W_U"] * ahead, "unembed.b_U": last["unembed.b_U"] * ahead}
+
+
+def dense_hessian(trajectory: Trajectory, i: int) -> tuple[float, torch.Tensor]:
+    """Return train loss and Hessian over the trained parameters at a checkpoint, all in float64."""
+    snapshot, task, train = trajectory[i], trajectory.task, trajectory.split.train
+    parameters = {name: one.double() for name, one in snapshot.parameters.items()}
+    hooked = trajectory.model.hooked(parameters)
+    names = trajectory.model.trained
+    shapes = [trajectory.model.shapes[name] for name in names]
+    sizes = [math.prod(shape) for shape in shapes]
+
+    def loss(flat: torch.Tensor) -> torch.Tensor:
+        parts = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+        moved = dict(zip(names, parts, strict=True))
+        logits = torch.func.functional_call(hooked, moved, (task.inputs[train],))[:, -1]
+        return F.cross_entropy(logits, task.labels[train])
+
+    flat = torch.cat([parameters[name].flatten() for name in names])
+    with warnings.catch_warnings():
+        # At its first vmap torch itself calls torch.jit.script, which it has deprecated.
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+        return loss(flat).item(), torch.autograd.functional.hessian(loss, flat, vectorize=True)
+
+
+@pytest.fixture(scope="module", params=["plain", "normalized"])
+def measured(request, plant_once):
+    """A tiny run: untrained, memorized, and so far beyond that its loss is tiny; with its dense Hessians."""
+    form, ahead = {
+        "plain": ({"biases": "mlp"}, 1.2),
+        "normalized": (
+            {"biases": "all", "normalization_type": "LN", "act_fn": "gelu", "n_layers": 2, "d_mlp": 4},
+            2.0,
+        ),
+    }[request.param]
+    start = plant_once({0: {}}, **TINY | form)
+    steps = {0: {}, 25: memorized(start, 25), 400: memorized(start, 200, ahead)}
+    trajectory = plant_once(steps, **TINY | form)
+    return trajectory, [dense_hessian(trajectory, i) for i in range(3)]
+
+
+def test_the_late_loss_is_tiny(measured):
+    """Or the tests of this module would not see what float32 loses."""
+    _, dense = measured
+    losses = [loss for loss, _ in dense]
+    assert losses[0] > 1 > losses[1] > 1e-5 > 1e-6 > losses[2] > 1e-9
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sharpness_is_the_top_eigenvalue_of_the_dense_hessian_to_a_thousandth(measured, dtype):
+    trajectory, dense = measured
+    series = measures.evaluate("sharpness", trajectory, dtype=dtype)
+    for i, (_, H) in enumerate(dense):
+        largest = np.linalg.eigvalsh(H.numpy())[-1]
+        assert series["sharpness"][i] == pytest.approx(largest, rel=1e-3)
+        assert 0 <= series["sharpness_residual"][i] <= 1e-3 * series["sharpness"][i]
+
+
+def test_the_trace_is_the_dense_hessians_within_four_standard_errors(measured):
+    trajectory, dense = measured
+    series = measures.evaluate("sharpness", trajectory, n_probes=100, dtype="float64")
+    for i, (_, H) in enumerate(dense):
+        error, stderr = series["hessian_trace"][i] - H.trace().item(), series["hessian_trace_stderr"][i]
+        assert abs(error) < 4 * stderr
+        # One probe's variance is 2·Σ_{i≠j} H_ij², so the stated error is neither too small nor too large.
+        expected = (2 * (H.square().sum() - H.diagonal().square().sum()).item() / 100) ** 0.5
+        assert stderr == pytest.approx(expected, rel=0.5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_are_the_dense_hessians_also_where_the_loss_is_tiny(measured, dtype):
+    trajectory, dense = measured
+    names, train = trajectory.model.trained, trajectory.split.train
+    inputs, labels = trajectory.task.inputs[train], trajectory.task.labels[train]
+    for snapshot, (_, H) in zip(trajectory, dense, strict=True):
+        parameters = {name: one.to(getattr(torch, dtype)) for name, one in snapshot.parameters.items()}
+        leaves = [parameters[name].requires_grad_() for name in names]
+        loss = models.losses(trajectory.model.logits(parameters, inputs), labels).mean()
+        product, n = curvature.hvp(loss, leaves)
+        assert n == len(H)
+        top = torch.linalg.eigh(H).eigenvectors[:, -1]
+        generator = torch.Generator().manual_seed(0)
+        for vector in (top, torch.randn(n, generator=generator, dtype=torch.float64)):
+            expected = H @ vector
+            error = (product(vector).double() - expected).norm() / expected.norm()
+            assert error < (1e-3 if dtype == "float32" else 1e-7)
+
+
+def test_a_larger_transformer_agrees_with_arpack(plant):
+    """ARPACK's implicitly restarted Lanczos shares with ours the products alone, tested above."""
+    start = plant({0: {}})
+    trajectory = plant({0: {}, 40: memorized(start, 40)})
+    series = measures.evaluate("sharpness", trajectory, dtype="float64", tolerance=1e-5)
+    train = trajectory.split.train
+
+    def largest(snapshot: Snapshot) -> float:
+        parameters = {name: one.double() for name, one in snapshot.parameters.items()}
+        leaves = [parameters[name].requires_grad_() for name in trajectory.model.trained]
+        logits = trajectory.model.logits(parameters, trajectory.task.inputs[train])
+        product, n = curvature.hvp(F.cross_entropy(logits, trajectory.task.labels[train]), leaves)
+        operator = LinearOperator((n, n), matvec=lambda v: product(torch.from_numpy(v.ravel())).numpy(), dtype=float)
+        return eigsh(operator, k=1, which="LA", v0=np.random.default_rng(0).standard_normal(n))[0][0]
+
+    assert series["sharpness"].tolist() == pytest.approx([largest(one) for one in trajectory], rel=1e-7)
+
+
+def test_only_trained_parameters_are_directions(plant):
+    """With the attention's and the unembedding's biases among them the eigenvalue is another."""
+    mlp, every = (measures.evaluate("sharpness", plant({0: {}}, biases=b, **TINY)) for b in ("mlp", "all"))
+    assert every["sharpness"][0] > mlp["sharpness"][0] * 1.001
+
+
+def test_the_probes_are_the_same_at_every_step(plant):
+    """So equal checkpoints give equal numbers, and differences along a run are not the probes'."""
+    series = measures.evaluate("sharpness", plant({0: {}, 10: {}}, **TINY))
+    for name, array in series.arrays.items():
+        assert array[0] == array[1], name
+
+
+def test_the_seed_is_an_option(plant):
+    trajectory = plant({0: {}}, **TINY)
+    first, other = (measures.evaluate("sharpness", trajectory, seed=seed) for seed in (0, 1))
+    assert first["hessian_trace"][0] != other["hessian_trace"][0]
+    assert first["sharpness"][0] == pytest.approx(other["sharpness"][0], rel=1e-3)
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_a_global_switch_of_gradients_does_not_matter(plant, n_layers):
+    """Notebooks that explore a model with TransformerLens begin by switching gradients off."""
+    trajectory = plant({0: {}}, **TINY, n_layers=n_layers)
+    expected = measures.evaluate("sharpness", trajectory)
+    with torch.no_grad():
+        found = measures.evaluate("sharpness", trajectory)
+    assert found["sharpness"].tolist() == expected["sharpness"].tolist()
+
+
+@pytest.mark.parametrize("option", [{"dtype": "float16"}, {"n_probes": 0}, {"n_probes": 1}, {"tolerance": -1.0}])
+def test_an_option_out_of_range_is_refused_by_name(plant, option):
+    """One probe has no standard error, and no residual is below zero."""
+    with pytest.raises(GrokscopeError, match=next(iter(option))):
+        measures.evaluate("sharpness", plant({0: {}}, **TINY), **option)

@@ -1,0 +1,247 @@
+"""Configs: what may be in one, and that everything wrong with one is said at once."""
+
+import dataclasses
+import json
+import math
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grokscope import presets
+from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig, from_dict, is_prime
+from grokscope.errors import GrokscopeError
+
+# For each field: a wrong value, what the message must say is allowed, and another good value.
+FIELDS: dict[str, tuple[Any, str, Any]] = {
+    "task.name": ("additon", "addition", "division"),
+    "task.p": (12, "prime from 3 to 2003", 11),
+    "task.train_fraction": (1.0, "between 0 and 1", 0.5),
+    "task.form": ("a+b", "'a b =' or 'a ∘ b ='", "a ∘ b ="),
+    "model.n_layers": (0, "from 1 to 12", 2),
+    "model.d_model": (-4, "from 2 to 4096", 64),
+    "model.n_heads": (65, "from 1 to 64", 8),
+    "model.d_mlp": (0.5, "from 1 to 16384", 16),
+    "model.act_fn": ("tanh", "'relu' or 'gelu'", "gelu"),
+    "model.normalization_type": ("RMS", "none or 'LN'", "LN"),
+    "model.biases": ("some", "'all' or 'mlp' or 'none'", "all"),
+    "model.init_scale": (0.0, "above 0", 2.0),
+    "optimizer.name": ("adam", "adamw", None),
+    "optimizer.lr": (-1e-3, "above 0", 1e-2),
+    "optimizer.weight_decay": (-1.0, "from 0 to 1000", 0.5),
+    "optimizer.betas": ([0.9, 1.0], "from 0 to below 1", [0.8, 0.9]),
+    "optimizer.warmup_steps": (-1, "from 0", 3),
+    "checkpoints": ("evry 100", "every K", "every 7"),
+    "max_checkpoints": (1, "from 2", 500),
+    "n_steps": (0, "from 1", 1000),
+    "batch_size": (0, "from 1, or none", 64),
+    "evaluate_every": (0, "from 1", 3),
+    "loss_dtype": ("float16", "'float32' or 'float64'", "float32"),
+    "device": ("tpu", "'cpu', 'cuda'", "cuda:1"),
+    "split_seed": (-1, "from 0", 1),
+    "init_seed": (1.5, "from 0", 1),
+    "training_seed": ("one", "from 0", 1),
+}
+
+ODD = {
+    "none": None,
+    "a text": "x",
+    "no text": "",
+    "bytes": b"x",
+    "true": True,
+    "a fraction": 0.5,
+    "below zero": -1,
+    "not a number": math.nan,
+    "infinity": math.inf,
+    "beyond every float": 10**400,
+    "a list": [],
+    "a table": {"x": 1},
+    "a set": {1},
+    "complex": 1j,
+    "an object": object(),
+    "a type": int,
+    "an array": np.arange(3.0),
+    "a NumPy integer": np.int64(3),
+}
+
+
+def names(config_type: type = RunConfig, prefix: str = "") -> list[str]:
+    """Return every field's name with the names of the tables it lies in."""
+    found = []
+    for item in dataclasses.fields(config_type):
+        part = item.default_factory
+        deeper = isinstance(part, type)
+        found += names(part, f"{prefix}{item.name}.") if deeper else [prefix + item.name]
+    return found
+
+
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Return {"task.p": 7} as {"task": {"p": 7}}."""
+    tables: dict[str, Any] = {}
+    for name, value in values.items():
+        *table, key = name.split(".")
+        (tables.setdefault(table[0], {}) if table else tables)[key] = value
+    return tables
+
+
+def construct(values: dict[str, Any]) -> RunConfig:
+    """Construct a config in Python, without any check, from values by full name."""
+    tables = nested(values)
+    for name, kind in (("task", TaskConfig), ("model", ModelConfig), ("optimizer", OptimizerConfig)):
+        if isinstance(tables.get(name), dict) and name not in values:
+            tables[name] = kind(**tables[name])
+    return RunConfig(**tables)
+
+
+def faults_in(message: str) -> list[str]:
+    """Return the faults of a message that names several, one a line."""
+    heading, *lines = message.splitlines()
+    assert heading.endswith(f"{len(lines)} settings cannot be used:"), message
+    return [line.strip() for line in lines]
+
+
+def test_the_table_above_has_every_field():
+    assert list(FIELDS) == names()
+
+
+def test_every_wrong_field_and_every_unknown_one_is_named_in_one_error_with_what_is_allowed(
+    tmp_path: Path, toml: Any
+):
+    wrong = {name: value for name, (value, _, _) in FIELDS.items()}
+    unknown = {f"{table}setting{i}": i for table in ("", "task.", "model.", "optimizer.") for i in range(9)}
+    with pytest.raises(GrokscopeError) as from_python:
+        from_dict(nested({**wrong, **unknown}))
+    found = faults_in(str(from_python.value))
+    assert len(found) == len(FIELDS) + len(unknown) >= 60
+    for name, (_, allowed, _) in FIELDS.items():
+        (fault,) = [line for line in found if line.startswith(f"{name}:")]
+        assert allowed in fault and "allowed" in fault
+    for name in unknown:
+        assert any(f"{name!r}" in line and "allowed" in line for line in found)
+
+    path = tmp_path / "wrong.toml"
+    path.write_text(toml(nested({**wrong, **unknown})), encoding="utf-8")
+    with pytest.raises(GrokscopeError) as from_toml:
+        presets.read(path)
+    assert str(from_toml.value).startswith(f"{path}: ")
+    assert sorted(faults_in(str(from_toml.value))) == sorted(found)
+
+    with pytest.raises(GrokscopeError) as constructed:
+        construct({**wrong, "optimizer.betas": (0.9, 1.0)}).validate()
+    assert set(faults_in(str(constructed.value))) < set(found)
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_construction_and_faults_never_raise_whatever_a_field_holds(odd: Any):
+    escaped = {}
+    for name in [*FIELDS, "task", "model", "optimizer"]:
+        try:
+            found = construct({name: odd}).faults()
+            assert all(isinstance(fault, str) for fault in found)
+        except Exception as error:
+            escaped[name] = repr(error)
+    assert not escaped
+
+
+@pytest.mark.parametrize("name", ["task", "model", "optimizer"])
+def test_a_table_that_is_none_is_one_fault(name: str):
+    for call in (lambda: from_dict({name: 3}), lambda: construct({name: 3}).validate()):
+        with pytest.raises(GrokscopeError, match=f"^One setting cannot be used: {name}: 3 is no "):
+            call()
+
+
+def test_an_unknown_setting_suggests_the_right_one():
+    with pytest.raises(GrokscopeError, match=r"'model\.n_head'.*Did you mean 'model\.n_heads'\?"):
+        from_dict({"model": {"n_head": 4}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model.d_model": 128, "model.n_heads": 3}, r"^model\.n_heads: 3 does not divide.* 1, 2, 4, 8, 16, 32, 64$"),
+        ({"checkpoints": "window 10 200 5", "n_steps": 100}, r"^checkpoints: 'window 10 200 5'.* 100$"),
+        ({"checkpoints": "every 1", "n_steps": 100, "max_checkpoints": 100}, r"^checkpoints: .*101 .*up to .*100$"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_one_fault(changes: dict[str, Any], said: str):
+    (fault,) = construct(changes).faults()
+    assert re.search(said, fault), fault
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.d_model": 128, "model.n_heads": 64},
+        {"checkpoints": "window 10 100 5", "n_steps": 100},
+        {"checkpoints": "every 1", "n_steps": 99, "max_checkpoints": 100},
+        {"checkpoints": "every 1 + log 50 + window 0 99 1", "n_steps": 99, "max_checkpoints": 100},
+    ],
+)
+def test_settings_just_this_side_of_a_contradiction_are_allowed(changes: dict[str, Any]):
+    assert construct(changes).faults() == []
+
+
+def test_a_field_that_is_wrong_hides_only_the_contradictions_that_need_it():
+    found = construct({"model.n_heads": 0, "n_steps": -1, "checkpoints": "window 9 3 1"}).faults()
+    assert [fault.split(":")[0] for fault in found] == ["model.n_heads", "n_steps", "checkpoints"]
+
+
+@pytest.mark.parametrize(("checkpoints", "n_steps"), [("every 1", 10**9), ("log 999999999999999", 1000)])
+def test_a_schedule_of_astronomical_length_is_judged_without_building_it(checkpoints: str, n_steps: int):
+    program = (
+        "from grokscope.config import RunConfig\n"
+        f"print(RunConfig(checkpoints={checkpoints!r}, n_steps={n_steps}, max_checkpoints=100).faults())"
+    )
+    limit = 2 * 2**30
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "up to max_checkpoints = 100" in done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name, (_, _, other) in FIELDS.items() if other is not None])
+def test_every_setting_survives_json_and_counts_in_the_digest_except_the_length(name: str):
+    base, other = RunConfig(), from_dict(nested({name: FIELDS[name][2]}))
+    assert other != base
+    assert from_dict(json.loads(json.dumps(other.to_dict()))) == other
+    assert (other.digest == base.digest) == (name == "n_steps")
+
+
+def test_a_whole_number_and_its_float_are_the_same_setting():
+    whole = construct({"optimizer.lr": 1, "optimizer.betas": [0, 0.5]}).validate()
+    fraction = construct({"optimizer.lr": 1.0, "optimizer.betas": (0.0, 0.5)}).validate()
+    assert whole.digest == fraction.digest
+
+
+def test_the_text_none_means_none_where_none_is_allowed():
+    base = construct({"batch_size": 5, "model.normalization_type": "LN"})
+    changed = from_dict({"batch_size": "none", "model": {"normalization_type": "none", "biases": "none"}}, base)
+    assert changed.batch_size is None and changed.model.normalization_type is None
+    assert changed.model.biases == "none"
+    for name in ("checkpoints", "device", "task.name"):
+        with pytest.raises(GrokscopeError, match=f"{name}: .*'none'"):
+            from_dict(nested({name: "none"}))
+
+
+def test_values_change_only_what_they_name_in_the_base():
+    base = construct({"model.d_mlp": 99, "n_steps": 7})
+    assert from_dict({"model": {"n_layers": 3}}, base) == construct(
+        {"model.d_mlp": 99, "n_steps": 7, "model.n_layers": 3}
+    )
+
+
+def test_primes_agree_with_a_sieve():
+    sieve = np.ones(2100, bool)
+    sieve[:2] = False
+    for n in range(2, 46):
+        sieve[2 * n :: n] = False
+    assert [n for n in range(-3, 2100) if is_prime(n)] == np.flatnonzero(sieve).tolist()

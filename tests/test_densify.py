@@ -1,0 +1,191 @@
+"""`densify`: a window of a run trained once more gives the bits the run had, or says where it does not."""
+
+import dataclasses
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grokscope import Trajectory, environment, files, optimize, tensors, training
+from grokscope.config import RunConfig
+from grokscope.errors import GrokscopeError
+from grokscope.interrupts import Interrupted
+from grokscope.store import Store
+
+Bits = dict[int, dict[str, bytes]]
+
+
+def bits(trajectory: Trajectory) -> Bits:
+    """Return every checkpoint's parameters as bytes."""
+    return {s.step: {name: one.numpy().tobytes() for name, one in s.parameters.items()} for s in trajectory}
+
+
+@pytest.fixture(scope="module")
+def every_step(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bits:
+    """Every step's parameters, from a run of the same config that took a checkpoint at each."""
+    config = dataclasses.replace(Trajectory.open(tiny_run).config, checkpoints="every 1")
+    return bits(training.train(config, "run", tmp_path_factory.mktemp("every")))
+
+
+def segments(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (run / "segments").glob("*")}
+
+
+def alter(run: Path, step: int, name: str) -> None:
+    """Change one weight of one checkpoint and write its segment again with sound checksums."""
+    for path in (run / "segments").glob("*.safetensors"):
+        file = tensors.TensorFile(path)
+        if step in file.metadata["steps"]:
+            content = {one: file.read(one).copy() for one in file.shapes}
+            row = content[f"checkpoints/{name}"][file.metadata["steps"].index(step)]
+            row.flat[0] = np.nextafter(row.flat[0], np.float32(np.inf))
+            tensors.write(path, content, file.metadata, by_row=("checkpoints/",))
+            return
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "every"),
+    [(0, 60, 1), (13, 27, 1), (13, 27, 2), (13, 26, 5), (20, 20, 1), (31, 31, 1), (51, 60, 3), (5, 6, 100)],
+)
+def test_exactly_the_missing_steps_are_added_with_the_bits_the_training_had(
+    start: int, stop: int, every: int, run_copy: Path, every_step: Bits, saved: Callable[[Path], Any]
+):
+    before, files_before = Trajectory.open(run_copy), segments(run_copy)
+    content = saved(run_copy)
+    denser = training.densify(run_copy, start, stop, every)
+    wanted = set(range(start, stop + 1, every)) | set(before.steps.tolist())
+    assert denser.steps.tolist() == sorted(wanted)
+    assert bits(denser) == {step: every_step[step] for step in wanted}
+
+    added = {name: data for name, data in segments(run_copy).items() if name not in files_before}
+    assert {name: data for name, data in segments(run_copy).items() if name in files_before} == files_before
+    assert bool(added) == (len(denser) > len(before))
+    after = saved(run_copy)
+    assert {key: value for key, value in after.items() if key in content} == content
+    assert all(key[0] == "checkpoint" for key in set(after) - set(content))
+    assert denser.log["test_loss"].tobytes() == before.log["test_loss"].tobytes()
+    assert list(Store(run_copy).damage()) == []
+
+
+def test_a_second_time_nothing_is_added(run_copy: Path):
+    first = training.densify(run_copy, 10, 30, 2)
+    before = segments(run_copy)
+    assert training.densify(run_copy, 10, 30, 2).digest == first.digest
+    assert segments(run_copy) == before
+
+
+@pytest.mark.parametrize("value", [1, 4])
+def test_many_steps_are_added_in_several_segments(
+    value: int, run_copy: Path, every_step: Bits, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(training, "SEGMENT_CHECKPOINTS", value)
+    before = len(segments(run_copy))
+    assert bits(training.densify(run_copy, 12, 28)) == {
+        step: every_step[step] for step in {*range(0, 61, 10), *range(12, 29)}
+    }
+    assert len(segments(run_copy)) - before >= 16 // value
+
+
+@pytest.mark.parametrize(("start", "stop", "every"), [(-1, 5, 1), (6, 5, 1), (0, 61, 1), (0, 5, 0), (70, 80, 1)])
+def test_a_window_that_cannot_be_is_refused_with_what_can(start: int, stop: int, every: int, run_copy: Path):
+    before = segments(run_copy)
+    with pytest.raises(GrokscopeError, match=rf"start {start}, stop {stop}, every {every}; .*<= 60.*every from 1"):
+        training.densify(run_copy, start, stop, every)
+    assert segments(run_copy) == before
+
+
+@pytest.mark.parametrize(
+    ("step", "name"), [(20, "blocks.0.mlp.W_out"), (30, "embed.W_E"), (0, "unembed.W_U"), (40, "unembed.b_U")]
+)
+def test_a_difference_in_bits_is_named_and_nothing_more_is_added(
+    step: int, name: str, run_copy: Path, every_step: Bits, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(training, "SEGMENT_CHECKPOINTS", 3)
+    alter(run_copy, step, name)
+    with pytest.raises(GrokscopeError, match=rf"other bits at step {step}, first in {name}; .*What drifted: nothing"):
+        training.densify(run_copy, 0, 55)
+    after = Trajectory.open(run_copy)
+    assert all(one < step for one in after.steps.tolist() if one % 10)
+    assert all(bits(after)[one] == every_step[one] for one in after.steps.tolist() if one != step)
+
+
+def test_a_change_in_what_is_computed_is_noticed_where_a_checkpoint_is_passed(
+    run_copy: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before, update, present = segments(run_copy), optimize.Optimizer.update, environment.present
+    monkeypatch.setattr(
+        optimize.Optimizer,
+        "update",
+        lambda self, gradients, u: update(self, {name: 1.01 * one for name, one in gradients.items()}, u),
+    )
+    monkeypatch.setattr(environment, "present", lambda device: {**present(device), "torch": "1.0.0"})
+    with pytest.raises(
+        GrokscopeError, match=r"other bits at step \d+, first in .*What drifted: torch was .* 1\.0\.0"
+    ):
+        training.densify(run_copy, 12, 48)
+    assert segments(run_copy) == before
+
+
+@pytest.mark.parametrize(("start", "stop"), [(1, 9), (52, 55)])
+def test_a_window_that_passes_no_checkpoint_adds_no_other_bits_either(
+    start: int, stop: int, run_copy: Path, every_step: Bits, monkeypatch: pytest.MonkeyPatch
+):
+    """Between two checkpoints nothing is passed: the training must be followed to the next one, or refused."""
+    update, present = optimize.Optimizer.update, environment.present
+    monkeypatch.setattr(
+        optimize.Optimizer,
+        "update",
+        lambda self, gradients, u: update(self, {name: 1.01 * one for name, one in gradients.items()}, u),
+    )
+    monkeypatch.setattr(environment, "present", lambda device: {**present(device), "torch": "1.0.0"})
+    with pytest.raises(GrokscopeError, match="torch"):
+        training.densify(run_copy, start, stop)
+    found = bits(Trajectory.open(run_copy))
+    assert found == {step: every_step[step] for step in found}
+
+
+def test_the_checkpoints_of_a_lost_segment_come_back(run_copy: Path, every_step: Bits):
+    lost = next(
+        path for path in (run_copy / "segments").glob("*") if 30 in tensors.TensorFile(path).metadata["steps"]
+    )
+    steps = tensors.TensorFile(lost).metadata["steps"]
+    lost.unlink()
+    assert set(Trajectory.open(run_copy).steps.tolist()) == set(range(0, 61, 10)) - set(steps)
+    for step in steps:
+        training.densify(run_copy, step, step)
+    assert bits(Trajectory.open(run_copy)) == {step: every_step[step] for step in range(0, 61, 10)}
+
+
+def test_a_signal_commits_what_was_added_so_far(run_copy: Path, every_step: Bits):
+    def stop(step: int, row: dict[str, float]) -> None:
+        if step == 17:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as interruption:
+        training.densify(run_copy, 11, 29, observer=stop)
+    assert interruption.value.signal_number == signal.SIGTERM
+    expected = {*range(0, 61, 10), *range(11, 18)}
+    assert bits(Trajectory.open(run_copy)) == {step: every_step[step] for step in expected}
+    assert len(training.densify(run_copy, 11, 29)) == 7 + 18
+
+
+def test_it_takes_the_writer_s_lock(run_copy: Path):
+    before = segments(run_copy)
+    with files.Lock(run_copy), pytest.raises(GrokscopeError, match="is being written by process"):
+        training.densify(run_copy, 0, 5)
+    training.densify(run_copy, 0, 5, observer=lambda step, row: None if files.is_locked(run_copy) else pytest.fail())
+    assert len(segments(run_copy)) == len(before) + 1
+
+
+def test_a_run_that_is_lengthened_later_resumes_from_its_own_end(
+    run_copy: Path, tiny_config: RunConfig, tmp_path: Path
+):
+    training.densify(run_copy, 41, 59)
+    lengthened = training.resume(run_copy, n_steps=80)
+    expected = training.train(dataclasses.replace(tiny_config, n_steps=80), "long", tmp_path)
+    assert lengthened.select(expected.steps).digest == expected.digest
+    assert json.loads((run_copy / "config.json").read_bytes())["history"][0]["step"] == 60

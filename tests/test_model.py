@@ -1,0 +1,244 @@
+"""The model against HookedTransformer's own forward, for every architecture that a config admits.
+
+HookedTransformer is an independent oracle: it computes every position of every example with einsums and hooks of
+its own, and shares with `Model.logits` the parameters' names alone.
+"""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from grokscope import model as models
+from grokscope import tasks
+from grokscope.config import TOKEN_FORMS, ModelConfig, TaskConfig
+
+ARCHITECTURES = [
+    {"n_layers": n_layers, "act_fn": act_fn, "normalization_type": norm, "biases": biases}
+    for n_layers, act_fn, norm, biases in product((1, 2, 3), ("relu", "gelu"), (None, "LN"), ("all", "mlp", "none"))
+]
+# At its first vmap torch imports its decompositions, one of which still calls torch.jit.script.
+VMAP = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
+
+def build(form: str = "a b =", *, p: int = 5, d_model: int = 8, n_heads: int = 2, d_mlp: int = 12, **changes):
+    """Return a small model and the task that it is for."""
+    task = tasks.build(TaskConfig(p=p, form=form))
+    config = ModelConfig(d_model=d_model, n_heads=n_heads, d_mlp=d_mlp, **changes)
+    return models.build(config, task), task
+
+
+def scattered(model: models.Model, seed: int = 0, scale: float = 0.5) -> dict[str, torch.Tensor]:
+    """Return float64 parameters none of which is zero or one, so that each can be seen in the logits."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64) * scale + (name.endswith(".w"))
+        for name, shape in model.shapes.items()
+    }
+
+
+def assert_agrees_with_hooked(model: models.Model, task: tasks.Task) -> None:
+    parameters = {name: one.requires_grad_() for name, one in scattered(model).items()}
+    hooked = model.hooked(parameters)
+    logits = model.logits(parameters, task.inputs)
+    expected = hooked(task.inputs)[:, -1]
+    assert logits.dtype == expected.dtype == torch.float64
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    gradients = torch.autograd.grad((logits * weights).sum(), list(parameters.values()))
+    (expected * weights).sum().backward()
+    theirs = dict(hooked.named_parameters())
+    assert set(theirs) == set(parameters)
+    for name, gradient in zip(parameters, gradients, strict=True):
+        torch.testing.assert_close(gradient, theirs[name].grad, rtol=0, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("form", TOKEN_FORMS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda one: "-".join(map(str, one.values())))
+def test_logits_and_gradients_are_hooked_transformers(architecture, form):
+    assert_agrees_with_hooked(*build(form, **architecture))
+
+
+@pytest.mark.parametrize("n_heads", [1, 4, 8])
+def test_any_number_of_heads_that_divides_d_model_agrees(n_heads):
+    assert_agrees_with_hooked(*build(n_layers=2, n_heads=n_heads, normalization_type="LN"))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda one: "-".join(map(str, one.values())))
+def test_shapes_are_hooked_transformers_and_frozen_biases_are_not_trained(architecture):
+    model, _ = build(**architecture)
+    hooked = model.hooked(model.initialize(0))
+    assert model.shapes == {name: tuple(one.shape) for name, one in hooked.named_parameters()}
+    biases = {name for name in model.shapes if name.split(".")[-1].startswith("b_")}
+    in_the_mlp = {name for name in biases if ".mlp." in name}
+    frozen = {"all": set(), "mlp": biases - in_the_mlp, "none": biases}[architecture["biases"]]
+    assert set(model.trained) == set(model.shapes) - frozen
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_an_answer_depends_on_its_own_tokens_alone(n_layers):
+    """What is shared between examples is looked up, not mixed: any batch in any order gives the same rows."""
+    model, task = build(n_layers=n_layers, normalization_type="LN")
+    parameters = scattered(model)
+    chosen = torch.tensor([17, 3, 3, 24, 0])
+    torch.testing.assert_close(
+        model.logits(parameters, task.inputs[chosen]), model.logits(parameters, task.inputs)[chosen]
+    )
+
+
+@VMAP
+@pytest.mark.parametrize(("n_layers", "norm"), [(1, None), (1, "LN"), (2, None), (2, "LN")])
+def test_many_models_at_once_are_each_alone(n_layers, norm):
+    model, task = build(n_layers=n_layers, normalization_type=norm)
+    several = [scattered(model, seed) for seed in range(3)]
+    stacked = {name: torch.stack([one[name] for one in several]) for name in model.shapes}
+
+    def loss(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+        return models.losses(model.logits(parameters, task.inputs), task.labels).mean()
+
+    together = torch.func.vmap(lambda parameters: model.logits(parameters, task.inputs))(stacked)
+    gradients = torch.func.vmap(torch.func.grad(loss))(stacked)
+    for i, alone in enumerate(several):
+        torch.testing.assert_close(together[i], model.logits(alone, task.inputs))
+        leaves = {name: one.clone().requires_grad_() for name, one in alone.items()}
+        expected = torch.autograd.grad(loss(leaves), list(leaves.values()))
+        for name, gradient in zip(leaves, expected, strict=True):
+            torch.testing.assert_close(gradients[name][i], gradient)
+
+
+@pytest.mark.parametrize("form", TOKEN_FORMS)
+@pytest.mark.parametrize(("n_layers", "norm"), [(1, None), (1, "LN"), (2, "LN"), (3, None)])
+def test_the_second_derivative_is_the_difference_of_gradients(n_layers, norm, form):
+    """Central differences of the gradient know nothing of double backward; their error is of order ε²."""
+    model, task = build(form, n_layers=n_layers, normalization_type=norm, act_fn="gelu")
+    parameters, direction = scattered(model, scale=0.25), scattered(model, seed=1)
+
+    def gradient(at: float, create_graph: bool = False):
+        leaves = {name: (one + at * direction[name]).requires_grad_() for name, one in parameters.items()}
+        loss = models.losses(model.logits(leaves, task.inputs), task.labels).mean()
+        return list(leaves.values()), torch.autograd.grad(loss, list(leaves.values()), create_graph=create_graph)
+
+    leaves, first = gradient(0.0, create_graph=True)
+    along = sum((g * direction[name]).sum() for name, g in zip(parameters, first, strict=True))
+    second = torch.autograd.grad(along, leaves, materialize_grads=True)
+    ahead, behind = gradient(1e-5)[1], gradient(-1e-5)[1]
+    for exact, more, less in zip(second, ahead, behind, strict=True):
+        torch.testing.assert_close(exact, (more - less) / 2e-5, rtol=1e-5, atol=1e-7)
+
+
+def test_hooked_is_a_copy_for_hooks_and_caches():
+    model, task = build(n_layers=2)
+    parameters = model.initialize(0)
+    before = {name: one.clone() for name, one in parameters.items()}
+    hooked = model.hooked(parameters)
+    logits, cache = hooked.run_with_cache(task.inputs)
+    assert cache["pattern", 0].shape == (25, 2, 3, 3)
+    torch.testing.assert_close(logits[:, -1], model.logits(parameters, task.inputs), rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        for one in hooked.parameters():
+            one.add_(1)
+    assert all(torch.equal(parameters[name], before[name]) for name in before)
+
+
+def test_nothing_touches_a_global_generator():
+    """HookedTransformerConfig would reset torch's, NumPy's and Python's. beartype itself draws from Python's."""
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()  # pyright: ignore
+    model, task = build()
+    parameters = model.initialize(3)
+    model.hooked(parameters)
+    models.evaluate(model, parameters, task.inputs, task.labels)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.random.get_state()[1].tolist() == numpy_state  # pyright: ignore
+
+
+def test_initial_weights_have_the_papers_deviations():
+    model, _ = build(p=113, d_model=128, n_heads=4, d_mlp=512, normalization_type="LN")
+    for name, one in model.initialize(0).items():
+        kind = name.split(".")[-1]
+        assert one.dtype == torch.float32
+        if kind.startswith("W_"):
+            expected = (114 if kind == "W_U" else 128) ** -0.5
+            # The standard error of a normal sample's deviation is σ/√(2n), that of its mean σ/√n.
+            assert abs(one.std() / expected - 1) < 4 / (2 * one.numel()) ** 0.5
+            assert abs(one.mean()) < 4 * expected / one.numel() ** 0.5
+        else:
+            assert (one == (1 if kind == "w" else 0)).all()
+
+
+def test_an_initialization_is_a_function_of_the_seed_with_a_stream_for_each_tensor():
+    model, _ = build(n_layers=2)
+    first, again, other = model.initialize(0), model.initialize(0), model.initialize(1)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    weights = [name for name in first if ".W_" in name]
+    assert not any(torch.equal(first[name], other[name]) for name in weights)
+    # No two tensors of one shape are alike, and a deeper model begins like a shallower one.
+    assert len({tuple(first[name].flatten()[:4].tolist()) for name in weights}) == len(weights)
+    shallow = build(n_layers=1)[0].initialize(0)
+    assert all(torch.equal(shallow[name], first[name]) for name in shallow)
+
+
+def test_init_scale_multiplies_every_weight_matrix_and_nothing_else():
+    plain, scaled = (build(init_scale=s, normalization_type="LN")[0].initialize(0) for s in (1.0, 4.0))
+    for name, one in plain.items():
+        torch.testing.assert_close(scaled[name], one * (4 if ".W_" in name else 1))
+
+
+def test_faults_name_every_missing_unknown_and_misshapen_parameter():
+    model, _ = build()
+    parameters = model.initialize(0)
+    assert model.faults(parameters) == []
+    del parameters["embed.W_E"]
+    parameters["blocks.0.attn.W_Q"] = torch.zeros(2, 8, 3)
+    parameters["head.weight"] = torch.zeros(1)
+    found = model.faults(parameters)
+    assert len(found) == 3
+    assert any("embed.W_E is missing" in one for one in found)
+    assert any("head.weight is unknown" in one for one in found)
+    assert any("blocks.0.attn.W_Q" in one and "(2, 8, 3)" in one and "(2, 8, 4)" in one for one in found)
+
+
+def test_equal_logits_cost_the_logarithm_of_their_number():
+    found = models.losses(torch.full((3, 59), 7.0), torch.tensor([0, 5, 58]))
+    torch.testing.assert_close(found, torch.full((3,), math.log(59), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("margin", [4.0, 18.0, 24.0, 30.0])
+def test_a_tiny_loss_is_exact_to_the_rounding_of_a_logit_in_float64(margin):
+    """−log softmax = log(1 + (n − 1)e^−margin); the float32 setting is the control that loses it."""
+    logits = torch.zeros(1, 59)
+    logits[0, 7] = margin
+    exact = math.log1p(58 * math.exp(-margin))
+    found = models.losses(logits, torch.tensor([7]), "float64")
+    assert found.dtype == torch.float64
+    assert found.item() == pytest.approx(exact, rel=1e-12, abs=margin * 2**-52)
+    in_float32 = models.losses(logits, torch.tensor([7]), "float32").item()
+    assert (abs(in_float32 / exact - 1) < 1e-3) == (margin < 10)
+
+
+def test_losses_are_cross_entropy():
+    logits = torch.randn(20, 7, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(20) % 7
+    expected = F.cross_entropy(logits.double(), labels, reduction="none")
+    torch.testing.assert_close(models.losses(logits, labels), expected)
+
+
+def test_evaluation_in_parts_is_evaluation_at_once(monkeypatch):
+    model, task = build()
+    parameters = scattered(model)
+    loss, right = models.evaluate(model, parameters, task.inputs, task.labels)
+    logits = model.logits(parameters, task.inputs)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, task.labels, reduction="none"))
+    assert right.tolist() == (logits.argmax(-1) == task.labels).tolist()
+    monkeypatch.setattr(models, "_EVALUATED_AT_ONCE", 7)
+    parts = models.evaluate(model, parameters, task.inputs, task.labels)
+    torch.testing.assert_close(parts[0], loss)
+    assert parts[1].tolist() == right.tolist()
+
+
+def test_evaluation_builds_no_graph():
+    model, task = build()
+    parameters = {name: one.requires_grad_() for name, one in scattered(model).items()}
+    assert not models.evaluate(model, parameters, task.inputs, task.labels)[0].requires_grad

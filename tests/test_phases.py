@@ -1,0 +1,68 @@
+"""Memorization, generalisation and stages from hand-made accuracies."""
+
+import numpy as np
+import pytest
+
+from grokscope import phases
+from grokscope.series import Series
+
+
+def log(train: list[float], test: list[float], every: int = 10) -> Series:
+    steps = np.arange(len(train)) * every
+    return Series("log", steps, {"train_accuracy": np.array(train), "test_accuracy": np.array(test)})
+
+
+def test_a_crossing_is_the_first_evaluated_step_at_the_level_and_bears_the_one_before():
+    series = log([0.1, 0.98, 0.99, 0.5, 1.0], [0.0, 0.1, 0.2, 0.989, 1.0])
+    assert phases.memorization_step(series) == phases.Crossing(20, 10)
+    assert phases.generalisation_step(series) == phases.Crossing(40, 30)
+    assert phases.first_crossing(series, "test_accuracy", level=0.2) == phases.Crossing(20, 10)
+
+
+def test_what_was_so_from_the_start_has_no_step_before():
+    crossing = phases.memorization_step(log([1.0, 1.0], [0.0, 0.0]))
+    assert crossing == phases.Crossing(0, -1)
+    assert str(crossing) == "0"
+
+
+def test_what_never_came_is_none():
+    series = log([0.5, 0.9899], [0.0, np.nan])
+    assert phases.memorization_step(series) is None
+    assert phases.generalisation_step(series) is None
+
+
+def test_a_crossing_is_written_with_its_interval():
+    assert str(phases.Crossing(12_340, 12_330)) == "12,340 (after 12,330)"
+
+
+B, M, G = "before memorization", "memorized", "generalised"
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "expected"),
+    [
+        ([0, 0, 1, 1, 1], [0, 0, 0, 1, 1], [(B, 0, 20), (M, 20, 30), (G, 30, 40)]),
+        ([0, 0, 1, 1, 1], [0, 0, 0, 0, 0], [(B, 0, 20), (M, 20, 40)]),
+        ([0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [(B, 0, 40)]),
+        ([0, 0, 1, 1, 1], [0, 0, 1, 1, 1], [(B, 0, 20), (G, 20, 40)]),
+        ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [(B, 0, 20), (G, 20, 40)]),
+        ([1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [(M, 0, 20), (G, 20, 40)]),
+        ([0, 0, 1, 1, 1], [0, 0, 0, 0, 1], [(B, 0, 20), (M, 20, 40)]),
+        ([1], [1], []),
+    ],
+)
+def test_stages_divide_the_steps_without_overlap(train, test, expected):
+    assert phases.stages(log(train, test)) == expected
+
+
+def test_landmarks_are_the_ends_the_highest_value_and_the_crossings_in_order():
+    series = log([0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1])
+    steps = np.array([0, 18, 25, 39, 50])  # Checkpoints lie elsewhere than the evaluations.
+    found = phases.landmarks(series, steps, np.array([1.0, 2.0, 5.0, 3.0, 4.0]))
+    assert sorted(found) == [("first", 0), ("generalised", 3), ("highest", 2), ("last", 4), ("memorized", 1)]
+    assert [row for _, row in found] == [0, 1, 2, 3, 4]
+
+
+def test_a_run_that_never_memorized_has_its_ends_and_its_highest_value_for_landmarks():
+    found = phases.landmarks(log([0, 0], [0, 0]), np.array([0, 10]), np.array([2.0, 1.0]))
+    assert sorted(found) == [("first", 0), ("highest", 0), ("last", 1)]

@@ -1,0 +1,134 @@
+"""Series: access, frames, and a round trip through a file."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from grokscope.errors import GrokscopeError
+from grokscope.series import Series
+
+STEPS = np.array([0, 5, 20])
+
+
+def series() -> Series:
+    return Series(
+        "embedding",
+        STEPS,
+        {"circularity": np.array([0.1, 0.5, 0.9]), "points": np.arange(12.0).reshape(3, 2, 2)},
+        {"frequencies": np.array([1, 2]), "gaps": np.empty((0, 2), np.int64)},
+        options={"seed": 3, "dtype": "float32", "tolerance": 1e-3},
+        digest="ab" * 32,
+    )
+
+
+def assert_same(one: Series, other: Series) -> None:
+    assert (one.measure, one.options, one.digest) == (other.measure, other.options, other.digest)
+    np.testing.assert_array_equal(one.steps, other.steps)
+    for ones, others in ((one.arrays, other.arrays), (one.constants, other.constants)):
+        assert set(ones) == set(others)
+        for name, array in ones.items():
+            assert (array.dtype, array.shape) == (others[name].dtype, others[name].shape)
+            assert array.tobytes() == others[name].tobytes()
+
+
+def test_arrays_and_constants_are_had_by_name():
+    one = series()
+    assert one["circularity"] is one.arrays["circularity"]
+    assert one["gaps"] is one.constants["gaps"]
+    assert one.keys() == ["circularity", "points", "frequencies", "gaps"]
+    assert "points" in one and "frequencies" in one and "steps" not in one
+    assert len(one) == 3
+
+
+def test_an_unknown_name_is_refused_with_those_there_are():
+    with pytest.raises(GrokscopeError, match="'embedding' has no 'sharpness'; it has: circularity, points"):
+        series()["sharpness"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "constants"),
+    [({"a": np.zeros(2)}, {}), ({"a": np.zeros(3)}, {"a": np.zeros(1)})],
+    ids=["a first axis that is no step", "a name twice"],
+)
+def test_what_is_no_series_cannot_be_made(arrays, constants):
+    with pytest.raises(ValueError, match="log"):
+        Series("log", STEPS, arrays, constants)
+
+
+def test_a_series_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        series().digest = "cd"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_frame_has_a_row_a_step_and_a_column_a_number():
+    frame = series().to_frame()
+    assert frame.index.name == "step" and frame.index.tolist() == [0, 5, 20]
+    assert list(frame.columns) == ["circularity", "points.0.0", "points.0.1", "points.1.0", "points.1.1"]
+    assert frame["points.1.0"].tolist() == [2, 6, 10]
+
+
+def test_a_series_comes_back_from_a_file_bit_for_bit(tmp_path):
+    series().save(tmp_path / "one.safetensors")
+    assert_same(Series.load(tmp_path / "one.safetensors"), series())
+
+
+NUMBERS = st.sampled_from([np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_])
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), n_steps=st.integers(1, 5))
+def test_any_arrays_and_constants_come_back(data, n_steps, tmp_path_factory):
+    shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+    names = st.lists(st.text("abW_./ é", min_size=1, max_size=8), max_size=4, unique=True)
+    found = data.draw(names)
+    split = data.draw(st.integers(0, len(found)))
+
+    def draw(leading: tuple[int, ...]) -> np.ndarray:
+        return data.draw(hnp.arrays(data.draw(NUMBERS), leading + data.draw(shapes)))
+
+    one = Series(
+        "measure",
+        np.arange(n_steps) * 7,
+        {name: draw((n_steps,)) for name in found[:split]},
+        {name: draw(()) for name in found[split:]},
+    )
+    path = tmp_path_factory.mktemp("series") / "one.safetensors"
+    one.save(path)
+    assert_same(Series.load(path), one)
+
+
+def test_views_of_other_arrays_come_back_as_what_they_show(tmp_path):
+    transposed, strided = np.arange(12.0).reshape(4, 3).T, np.arange(6)[::2]
+    Series("measure", STEPS, {"a": transposed, "b": strided}).save(tmp_path / "one.safetensors")
+    loaded = Series.load(tmp_path / "one.safetensors")
+    np.testing.assert_array_equal(loaded["a"], transposed)
+    np.testing.assert_array_equal(loaded["b"], [0, 2, 4])
+
+
+def test_any_flipped_byte_is_noticed_and_the_file_named(tmp_path):
+    series().save(tmp_path / "whole.safetensors")
+    whole = (tmp_path / "whole.safetensors").read_bytes()
+    path = tmp_path / "hurt.safetensors"
+    for place in np.random.default_rng(0).choice(len(whole), 150, replace=False):
+        hurt = bytearray(whole)
+        hurt[place] ^= 1 << (place % 8)
+        path.write_bytes(hurt)
+        with pytest.raises(GrokscopeError, match="hurt.safetensors"):
+            Series.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no series", b"\x08" + bytes(7) + b"{}      "])
+def test_what_is_no_series_file_is_refused_and_named(tmp_path, content):
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(GrokscopeError, match="other.safetensors"):
+        Series.load(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(GrokscopeError, match="absent.safetensors"):
+        Series.load(tmp_path / "absent.safetensors")

@@ -1,0 +1,355 @@
+"""The store: what is damaged is found and named, and what is not stays readable."""
+
+import dataclasses
+import json
+import os
+import pickle
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grokscope import Trajectory, files, measures, store, tensors, training
+from grokscope.config import RunConfig
+from grokscope.errors import GrokscopeError
+from grokscope.store import Record, Store
+
+
+def segments(run: Path) -> list[Path]:
+    return sorted((run / "segments").glob("*.safetensors"))
+
+
+def holding(run: Path, step: int) -> Path:
+    """Return the segment that holds a checkpoint."""
+    (path,) = [path for path in segments(run) if step in tensors.TensorFile(path).metadata["steps"]]
+    return path
+
+
+def place(path: Path, name: str) -> tuple[int, int]:
+    """Return where a tensor's bytes lie in a safetensors file, from the format's own description."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    first, last = json.loads(data[8 : 8 + size])[name]["data_offsets"]
+    return 8 + size + first, 8 + size + last
+
+
+def flip(path: Path, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_header(path: Path) -> None:
+    flip(path, 8 * 40 + 1)
+
+
+def zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def swap_for_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"W": [1.0]}))
+
+
+def swap_for_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def swap_for_stranger(path: Path) -> None:
+    """A file of grokscope's own with sound checksums that is no segment."""
+    tensors.write(path, {"steps": np.arange(3)}, {"kind": "series"})
+
+
+UNREADABLE = [truncate, flip_header, zero, empty, swap_for_pickle, swap_for_folder, swap_for_stranger]
+
+
+@pytest.mark.parametrize("harm", UNREADABLE, ids=lambda harm: harm.__name__)
+def test_a_segment_that_cannot_be_read_leaves_the_others_readable_and_is_named(
+    harm: Callable[[Path], None], tiny_run: Path, run_copy: Path
+):
+    path = holding(run_copy, 30)
+    lost = tensors.TensorFile(path).metadata["steps"]
+    begin, end = tensors.TensorFile(path).metadata["begin"], tensors.TensorFile(path).metadata["end"]
+    harm(path)
+
+    whole, damaged = Trajectory.open(tiny_run), Trajectory.open(run_copy)
+    assert damaged.steps.tolist() == [step for step in whole.steps.tolist() if step not in lost]
+    for step in damaged.steps:
+        for name, tensor in damaged.at(int(step)).parameters.items():
+            assert tensor.numpy().tobytes() == whole.at(int(step)).parameters[name].numpy().tobytes()
+    (sentence,) = damaged.damaged
+    assert str(path) in sentence
+    assert damaged.gaps == [(begin + 1, end)]
+    assert damaged.log.steps.tolist() == [t for t in whole.log.steps.tolist() if not begin < t <= end]
+    assert measures.evaluate("weight_norm", damaged)["gaps"].tolist() == [[begin + 1, end]]
+
+    found = list(Store(run_copy).damage())
+    assert any(path.name in one for one in found)
+    assert any(f"steps {begin + 1} to {end}" in one for one in found)
+
+
+def test_a_segment_that_is_deleted_is_a_gap(run_copy: Path):
+    path = holding(run_copy, 30)
+    about = tensors.TensorFile(path).metadata
+    path.unlink()
+    damaged = Trajectory.open(run_copy)
+    assert damaged.damaged == [] and damaged.gaps == [(about["begin"] + 1, about["end"])]
+    assert not set(about["steps"]) & set(damaged.steps.tolist())
+    (sentence,) = Store(run_copy).damage()
+    assert f"steps {about['begin'] + 1} to {about['end']}" in sentence
+
+
+def test_the_loss_of_the_first_segment_is_a_gap_at_step_0(run_copy: Path):
+    holding(run_copy, 0).unlink()
+    damaged = Trajectory.open(run_copy)
+    assert damaged.gaps == [(0, 0)] and damaged.initialization is None
+    assert np.isnan(measures.evaluate("weight_norm", damaged)["distance_from_initialization"]).all()
+
+
+def test_without_any_readable_segment_the_run_is_refused_and_each_is_named(run_copy: Path):
+    for path in segments(run_copy):
+        truncate(path)
+    with pytest.raises(GrokscopeError) as refusal:
+        Trajectory.open(run_copy)
+    assert all(str(path) in str(refusal.value) for path in segments(run_copy))
+
+
+@pytest.mark.parametrize(("step", "name"), [(30, "embed.W_E"), (40, "blocks.0.mlp.W_in"), (0, "unembed.b_U")])
+def test_a_flipped_bit_in_a_checkpoint_is_named_by_segment_step_and_tensor(run_copy: Path, step: int, name: str):
+    path = holding(run_copy, step)
+    steps = tensors.TensorFile(path).metadata["steps"]
+    first, last = place(path, f"checkpoints/{name}")
+    row_bytes = (last - first) // len(steps)
+    flip(path, 8 * (first + row_bytes * steps.index(step)) + 5)
+
+    (sentence,) = Store(run_copy).damage()
+    assert path.name in sentence and f"step {step}, {name} " in sentence
+    damaged = Trajectory.open(run_copy)
+    with pytest.raises(GrokscopeError, match=rf"{path} is damaged: checkpoints/{name}"):
+        damaged.at(step)
+    with pytest.raises(GrokscopeError, match=str(path)):
+        damaged.parameter(name)
+    for other in set(damaged.steps.tolist()) - {step}:
+        damaged.at(other)
+
+
+@pytest.mark.parametrize("name", ["log", "resume/parameters/embed.W_E", "resume/optimizer/embed.W_E/exp_avg"])
+def test_a_flipped_bit_elsewhere_in_a_segment_is_named_too(run_copy: Path, name: str):
+    path = holding(run_copy, 30)
+    flip(path, 8 * place(path, name)[0])
+    (sentence,) = Store(run_copy).damage()
+    assert path.name in sentence and name in sentence
+    Trajectory.open(run_copy).at(30)
+
+
+def test_a_damaged_log_leaves_the_other_segments_rows_readable(tiny_run: Path, run_copy: Path):
+    path = holding(run_copy, 30)
+    begin, end = tensors.TensorFile(path).metadata["begin"], tensors.TensorFile(path).metadata["end"]
+    flip(path, 8 * place(path, "log")[0])
+    rows, expected = Trajectory.open(run_copy).log, Trajectory.open(tiny_run).log
+    assert rows.steps.tolist() == [step for step in expected.steps.tolist() if not begin < step <= end]
+
+
+def outcome(run: Path, original: dict[int, bytes]) -> str:
+    """Say how damage to a run shows; fail on any exception but GrokscopeError, and on silently other data."""
+    try:
+        opened = Store(run)
+    except GrokscopeError:
+        return "refused"
+    found = list(opened.damage())
+    for step in opened.steps.tolist():
+        try:
+            read = opened.read([name for name in opened.checksums(step)], [step])
+        except GrokscopeError:
+            continue
+        assert b"".join(read[name].tobytes() for name in sorted(read)) == original[step]
+    return "found" if found else "unnoticed"
+
+
+@pytest.mark.parametrize("n_flips", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_every_flipped_bit_of_a_segment_is_found(n_flips: int, run_copy: Path):
+    path = holding(run_copy, 30)
+    intact = Store(run_copy)
+    original = {
+        step: b"".join(array.tobytes() for _, array in sorted(intact.read(intact.checksums(step), [step]).items()))
+        for step in intact.steps.tolist()
+    }
+    for other in segments(run_copy):
+        if other != path:
+            other.unlink()
+    data, choose = path.read_bytes(), random.Random(n_flips)
+    size = int.from_bytes(data[:8], "little")
+    for i in range(n_flips):
+        # A quarter of the flips in the header, which is small and where most can go wrong.
+        bit = choose.randrange(8 * (8 + size)) if i % 4 == 0 else choose.randrange(8 * len(data))
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        opened = Store(run_copy)
+        assert path.name in " ".join(opened.damage()), f"bit {bit % 8} of byte {bit // 8}"
+        assert outcome(run_copy, original) == "found"
+
+
+def test_every_flipped_bit_of_config_json_is_found_or_changes_nothing(run_copy: Path):
+    path = run_copy / "config.json"
+    data, record = path.read_bytes(), Record.read(run_copy)
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            assert Record.read(run_copy) == record, f"bit {bit % 8} of byte {bit // 8}"
+        except GrokscopeError as error:
+            assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -1, -2])
+def test_a_config_json_that_is_cut_short_is_refused(length: int, run_copy: Path):
+    path = run_copy / "config.json"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(GrokscopeError, match=f"{path} is damaged"):
+        Trajectory.open(run_copy)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '{"format": "x"}', '{"format": 1}', "[" * 100_000, "9" * 5000])
+def test_a_config_json_that_is_another_s_is_refused(text: str, run_copy: Path):
+    (run_copy / "config.json").write_text(text)
+    with pytest.raises(GrokscopeError, match=str(run_copy / "config.json")):
+        Trajectory.open(run_copy)
+
+
+def test_a_config_json_that_was_edited_is_refused(run_copy: Path):
+    path = run_copy / "config.json"
+    values = json.loads(path.read_bytes())
+    values["config"]["optimizer"]["lr"] *= 2
+    path.write_text(json.dumps(values))
+    for read in (Trajectory.open, training.resume):
+        with pytest.raises(GrokscopeError, match=f"{path} is damaged or was edited"):
+            read(run_copy)
+
+
+def test_a_newer_format_is_refused_with_both_versions(run_copy: Path):
+    from grokscope import __version__
+
+    path = run_copy / "config.json"
+    values = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**values, "format": 7, "grokscope": "9.8.7", "unheard": "of"}))
+    with pytest.raises(GrokscopeError) as refusal:
+        Trajectory.open(run_copy)
+    for part in (str(path), "format 7", "9.8.7", __version__, f"up to {store.FORMAT}"):
+        assert part in str(refusal.value)
+
+
+def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for name in ("empty", "file", "none"):
+        with pytest.raises(GrokscopeError, match=f"^{tmp_path / name} is no "):
+            Trajectory.open(tmp_path / name)
+        assert not store.is_run(tmp_path / name)
+
+
+def test_the_segment_of_another_run_is_refused(tiny_config: RunConfig, run_copy: Path, tmp_path: Path):
+    other = dataclasses.replace(tiny_config, init_seed=7, n_steps=10)
+    stranger = training.train(other, "other", tmp_path).path
+    assert stranger is not None
+    target = run_copy / "segments" / "999999.safetensors"
+    target.write_bytes(segments(stranger)[0].read_bytes())
+    opened = Trajectory.open(run_copy)
+    assert opened.damaged == [f"{target} is no segment of this run."]
+    assert opened.digest == Trajectory.open(run_copy).digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": None},
+        {"steps": [0, 1]},
+        {"steps": ["0"]},
+        {"end": "60"},
+        {"begin": None},
+        {"config_digest": None},
+        {"kind": 3},
+    ],
+    ids=str,
+)
+def test_a_segment_with_sound_checksums_and_senseless_content_is_refused(change: dict[str, Any], run_copy: Path):
+    path = holding(run_copy, 0)
+    file = tensors.TensorFile(path)
+    content = {name: file.read(name) for name in file.shapes}
+    tensors.write(path, content, {**file.metadata, **change}, by_row=("checkpoints/",))
+    opened = Store(run_copy)
+    assert opened.damaged == [f"{path} is no segment of this run."]
+    assert 0 not in opened.steps
+
+
+def test_readers_ignore_what_is_half_written_and_need_no_lock(tiny_run: Path, run_copy: Path):
+    half = run_copy / "segments" / f".999999.safetensors.12345{files.TEMPORARY}"
+    half.write_bytes(b"half")
+    (run_copy / "segments" / "notes.txt").write_text("mine")
+    with files.Lock(run_copy):
+        opened = Trajectory.open(run_copy)
+    assert opened.damaged == [] and list(Store(run_copy).damage()) == []
+    assert opened.digest == Trajectory.open(tiny_run).digest
+
+
+def test_segments_are_merged_by_step_whatever_their_files_are_called(tiny_run: Path, run_copy: Path):
+    paths = segments(run_copy)
+    names = [f"{i:03d}-renamed.safetensors" for i in range(len(paths))]
+    random.Random(0).shuffle(names)
+    for path, name in zip(paths, names, strict=True):
+        path.rename(path.with_name(name))
+    renamed, original = Trajectory.open(run_copy), Trajectory.open(tiny_run)
+    assert renamed.steps.tolist() == original.steps.tolist()
+    assert renamed.digest == original.digest
+    assert renamed.log.steps.tolist() == original.log.steps.tolist()
+
+
+def test_a_run_of_30_000_checkpoints_lists_every_step(
+    tiny_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: None)
+    config = dataclasses.replace(tiny_config, checkpoints="every 1", n_steps=29_999, max_checkpoints=30_000)
+    run = store.create(tmp_path / "long", Record(config, {}, ""))
+    steps = np.random.default_rng(0).permutation(30_000).reshape(-1, 60)
+    for end, some in enumerate(steps.tolist()):
+        checkpoints = [{"w": np.full(1, step, np.float32)} for step in some]
+        run.commit(some, checkpoints, coverage=(end - 1, end))
+    opened = Store(tmp_path / "long")
+    assert opened.steps.tolist() == list(range(30_000))
+    chosen = [29_999, 0, 17, 12_345, 17]
+    assert opened.read(["w"], chosen)["w"].ravel().tolist() == chosen
+
+
+def test_a_segment_is_never_written_over(run_copy: Path):
+    before = {path: path.read_bytes() for path in segments(run_copy)}
+    segments(run_copy)[1].unlink()
+    Store(run_copy).commit([], [], coverage=(60, 61))
+    after = {path: path.read_bytes() for path in segments(run_copy)}
+    assert len(after) == len(before)
+    assert all(after[path] == data for path, data in before.items() if path in after)
+    assert len(set(after) - set(before)) == 1
+
+
+def test_the_record_survives_writing_and_reading(tiny_config: RunConfig, tmp_path: Path):
+    record = Record(tiny_config, {"torch": "∘ 1"}, "abc", ({"event": "x", "step": 3, "drift": ["a"]},))
+    record.write(tmp_path)
+    assert Record.read(tmp_path) == record
+
+
+def test_only_the_two_committed_kinds_of_file_lie_in_a_run(tiny_run: Path):
+    found = {os.path.relpath(path, tiny_run) for path in tiny_run.rglob("*") if path.is_file()}
+    assert {name for name in found if not name.startswith("segments/")} == {"config.json", "lock"}
+    assert all(name.endswith(".safetensors") for name in found if name.startswith("segments/"))

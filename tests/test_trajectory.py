@@ -1,0 +1,307 @@
+"""Trajectories: the public interface to a run's checkpoints, from disk and from memory."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from grokscope import Trajectory, measures, store, tasks, training
+from grokscope.config import ModelConfig, RunConfig
+from grokscope.errors import GrokscopeError
+
+STEPS = [0, 10, 20, 30, 40, 50, 60]
+
+
+@pytest.fixture
+def trajectory(tiny_run: Path) -> Trajectory:
+    return Trajectory.open(tiny_run)
+
+
+def state_dicts(trajectory: Trajectory) -> dict[int, dict[str, torch.Tensor]]:
+    """Return every snapshot as the state dict of a real HookedTransformer, buffers and all."""
+    return {snapshot.step: snapshot.model.state_dict() for snapshot in trajectory}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two sets of parameters have the same names, dtypes and bytes."""
+    return one.keys() == other.keys() and all(
+        one[name].dtype == other[name].dtype and one[name].numpy().tobytes() == other[name].numpy().tobytes()
+        for name in one
+    )
+
+
+def test_steps_are_the_committed_checkpoints(trajectory: Trajectory):
+    assert isinstance(trajectory.steps, np.ndarray) and np.issubdtype(trajectory.steps.dtype, np.integer)
+    assert trajectory.steps.tolist() == STEPS and len(trajectory) == len(STEPS)
+    assert [snapshot.step for snapshot in trajectory] == STEPS
+
+
+def test_a_snapshot_is_found_by_step_by_position_and_at_the_ends(trajectory: Trajectory):
+    assert equal(trajectory.at(30).parameters, trajectory[3].parameters)
+    assert equal(trajectory.at(30).parameters, trajectory[-4].parameters)
+    assert equal(trajectory.at(trajectory.steps[3]).parameters, trajectory[3].parameters)
+    assert trajectory.first.step == 0 and trajectory.last.step == 60
+    assert equal(trajectory.first.parameters, trajectory[0].parameters)
+    assert equal(trajectory.last.parameters, trajectory[-1].parameters)
+    assert not equal(trajectory.first.parameters, trajectory.last.parameters)
+    with pytest.raises(IndexError):
+        trajectory[7]
+
+
+@pytest.mark.parametrize(("step", "nearest"), [(33, "30 and 40"), (61, "60"), (-1, "0")])
+def test_a_step_without_checkpoint_is_refused_with_its_neighbours(trajectory: Trajectory, step: int, nearest: str):
+    with pytest.raises(GrokscopeError, match=rf"no checkpoint at step {step}; the nearest: {nearest}\."):
+        trajectory.at(step)
+
+
+@pytest.mark.parametrize("which", [slice(2, 5), slice(None), slice(-2, None), slice(None, None, 3)])
+def test_a_slice_is_a_trajectory_of_those_steps(trajectory: Trajectory, which: slice):
+    part = trajectory[which]
+    assert part.steps.tolist() == STEPS[which]
+    assert equal(part.last.parameters, trajectory.at(STEPS[which][-1]).parameters)
+    assert part.config == trajectory.config and torch.equal(part.split.train, trajectory.split.train)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 6, 7, 8, 100])
+def test_thin_keeps_first_and_last_and_spreads_the_rest_evenly(trajectory: Trajectory, n: int):
+    kept = trajectory.thin(n).steps.tolist()
+    assert len(kept) == min(n, len(STEPS)) and kept == sorted(set(kept)) and set(kept) <= set(STEPS)
+    assert kept[-1] == 60
+    if n > 1:
+        assert kept[0] == 0
+        assert max(np.diff(kept)) - min(np.diff(kept)) <= 10
+
+
+def test_thinning_to_nothing_is_refused(trajectory: Trajectory):
+    with pytest.raises(GrokscopeError, match="from 1"):
+        trajectory.thin(0)
+
+
+def test_select_takes_steps_in_any_order_once(trajectory: Trajectory):
+    assert trajectory.select([50, 0, 50]).steps.tolist() == [0, 50]
+    assert trajectory.select(trajectory.steps[::2]).steps.tolist() == STEPS[::2]
+    assert trajectory.select(step for step in (10, 20)).steps.tolist() == [10, 20]
+
+
+@pytest.mark.parametrize(("steps", "said"), [([0, 5, 15], "5, 15"), ([], "No step"), ([0.5], "0.5")])
+def test_select_refuses_what_is_not_there_by_name(trajectory: Trajectory, steps: list[Any], said: str):
+    with pytest.raises(GrokscopeError, match=said):
+        trajectory.select(steps)
+
+
+def test_a_part_knows_the_initialization_and_nothing_else_of_the_rest(trajectory: Trajectory):
+    part = trajectory.select([40, 60])
+    assert part.initialization is not None
+    assert equal(part.initialization, trajectory.at(0).parameters)
+    with pytest.raises(GrokscopeError, match="no checkpoint at step 0"):
+        part.at(0)
+
+
+def test_parameter_is_the_snapshots_stacked(trajectory: Trajectory):
+    part = trajectory.select([0, 20, 30, 60])
+    for name, shape in trajectory.model.shapes.items():
+        stacked = part.parameter(name)
+        assert stacked.dtype == torch.float32 and tuple(stacked.shape) == (4, *shape)
+        expected = torch.stack([snapshot.parameters[name] for snapshot in part])
+        assert stacked.numpy().tobytes() == expected.numpy().tobytes()
+
+
+def test_an_unknown_parameter_is_refused_with_the_right_one(trajectory: Trajectory):
+    with pytest.raises(GrokscopeError, match=r"Did you mean 'embed\.W_E'"):
+        trajectory.parameter("embed.WE")
+
+
+def test_what_a_caller_does_to_a_snapshot_stays_with_the_caller(tiny_run: Path, trajectory: Trajectory):
+    memory = Trajectory.from_state_dicts(trajectory.config, {s.step: s.parameters for s in trajectory})
+    for one in (trajectory, memory):
+        for tensor in (one.at(10).parameters["embed.W_E"], one.parameter("embed.W_E")):
+            tensor.zero_()
+        assert equal(one.at(10).parameters, Trajectory.open(tiny_run).at(10).parameters)
+
+
+def test_the_split_and_the_task_are_the_config_s(trajectory: Trajectory):
+    config = trajectory.config
+    expected = tasks.split(tasks.build(config.task), config.task.train_fraction, config.split_seed)
+    assert torch.equal(trajectory.split.train, expected.train)
+    assert torch.equal(trajectory.split.test, expected.test)
+    together = torch.cat([trajectory.split.train, trajectory.split.test]).sort().values
+    assert torch.equal(together, torch.arange(len(trajectory.task.inputs)))
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        ModelConfig(d_model=16, n_heads=2, d_mlp=24),
+        ModelConfig(d_model=12, n_heads=3, d_mlp=8, n_layers=2, act_fn="gelu", normalization_type="LN", biases="all"),
+    ],
+    ids=["nanda", "two layers"],
+)
+def test_a_snapshot_s_model_is_a_hooked_transformer_with_the_same_logits(architecture: ModelConfig, tmp_path: Path):
+    from transformer_lens import HookedTransformer
+
+    config = RunConfig(
+        task=dataclasses.replace(RunConfig().task, p=5, form="a ∘ b ="), model=architecture, n_steps=20
+    )
+    trajectory = training.train(config, "run", tmp_path)
+    snapshot, tokens = trajectory.last, trajectory.task.inputs
+    assert isinstance(snapshot.model, HookedTransformer)
+    hooked, cache = snapshot.model.run_with_cache(tokens)
+    assert "blocks.0.attn.hook_pattern" in cache
+    torch.testing.assert_close(hooked[:, -1], trajectory.model.logits(snapshot.parameters, tokens))
+    named = {name: tensor.detach() for name, tensor in snapshot.model.named_parameters()}
+    assert equal(dict(sorted(named.items())), dict(sorted(snapshot.parameters.items())))
+
+
+def test_the_digest_is_a_function_of_config_steps_and_bits_alone(trajectory: Trajectory, tmp_path: Path):
+    again = training.train(trajectory.config, "again", tmp_path)
+    assert again.digest == trajectory.digest
+    assert trajectory.select(STEPS).digest == trajectory.digest
+    assert trajectory.thin(3).digest != trajectory.digest
+
+    parameters = {snapshot.step: snapshot.parameters for snapshot in trajectory}
+    assert Trajectory.from_state_dicts(trajectory.config, parameters).digest == trajectory.digest
+    other = dataclasses.replace(trajectory.config, init_seed=5)
+    assert Trajectory.from_state_dicts(other, parameters).digest != trajectory.digest
+    parameters[20]["embed.W_E"][0, 0] = -parameters[20]["embed.W_E"][0, 0]
+    assert Trajectory.from_state_dicts(trajectory.config, parameters).digest != trajectory.digest
+
+
+def test_state_dicts_of_hooked_transformers_make_the_same_trajectory(trajectory: Trajectory):
+    content = state_dicts(trajectory)
+    assert any(name.endswith(".attn.mask") for name in content[0])
+    memory = Trajectory.from_state_dicts(trajectory.config, dict(reversed(content.items())))
+    assert memory.steps.tolist() == STEPS
+    assert all(equal(memory.at(step).parameters, trajectory.at(step).parameters) for step in STEPS)
+    assert memory.digest == trajectory.digest
+    assert (memory.path, memory.gaps, memory.damaged) == (None, [], [])
+    for name in ("loss", "weight_norm"):
+        one, other = measures.evaluate(name, memory), measures.evaluate(name, trajectory)
+        assert all(np.array_equal(one[key], other[key]) for key in other.keys())  # noqa: SIM118
+
+
+def test_the_caller_s_tensors_may_change_afterwards(trajectory: Trajectory):
+    content = {0: {name: tensor.clone() for name, tensor in trajectory.first.parameters.items()}}
+    memory = Trajectory.from_state_dicts(trajectory.config, content)
+    for tensor in content[0].values():
+        tensor.zero_()
+    assert equal(memory.first.parameters, trajectory.first.parameters)
+
+
+def test_float64_is_kept_and_parameters_that_require_grad_are_taken(trajectory: Trajectory):
+    content = {7: {name: one.double().requires_grad_() for name, one in trajectory.last.parameters.items()}}
+    memory = Trajectory.from_state_dicts(trajectory.config, content)
+    assert all(tensor.dtype == torch.float64 for tensor in memory.at(7).parameters.values())
+    assert memory.parameter("embed.W_E").dtype == torch.float64
+    assert next(memory.last.model.parameters()).dtype == torch.float64
+    assert measures.evaluate("loss", memory)["loss"][0] == pytest.approx(
+        measures.evaluate("loss", trajectory)["loss"][-1], rel=1e-5
+    )
+
+
+def test_every_missing_unknown_and_misshapen_key_is_named_in_one_error(trajectory: Trajectory):
+    content = {step: dict(trajectory.at(step).parameters) for step in (0, 10, 20)}
+    del content[0]["embed.W_E"], content[0]["blocks.0.mlp.b_in"]
+    content[10]["embed.W_X"] = torch.zeros(3)
+    content[10]["blocks.7.attn.W_Q"] = torch.zeros(3)
+    content[20]["unembed.W_U"] = content[20]["unembed.W_U"].T
+    content[20]["pos_embed.W_pos"] = None  # pyright: ignore[reportArgumentType]
+    content[-5] = {}
+    with pytest.raises(GrokscopeError) as refusal:
+        Trajectory.from_state_dicts(trajectory.config, content)
+    heading, *found = str(refusal.value).splitlines()
+    expected = [
+        r"step 0: embed\.W_E is missing",
+        r"step 0: blocks\.0\.mlp\.b_in is missing",
+        r"step 10: embed\.W_X is unknown",
+        r"step 10: blocks\.7\.attn\.W_Q is unknown",
+        r"step 20: unembed\.W_U has shape \(7, 16\); allowed: \(16, 7\)",
+        r"step 20: pos_embed\.W_pos is no tensor",
+        r"step -5: allowed: a whole number from 0",
+    ]
+    assert len(found) == len(expected)
+    assert all(sum(bool(re.search(one, line)) for line in found) == 1 for one in expected), found
+
+
+def test_no_state_dict_and_a_config_that_cannot_be_used_are_refused(trajectory: Trajectory):
+    with pytest.raises(GrokscopeError, match="no state dict"):
+        Trajectory.from_state_dicts(trajectory.config, {})
+    wrong = dataclasses.replace(trajectory.config, n_steps=-1)
+    with pytest.raises(GrokscopeError, match="n_steps"):
+        Trajectory.from_state_dicts(wrong, {0: trajectory.first.parameters})
+
+
+def test_a_split_of_one_s_own_takes_the_config_s_place(trajectory: Trajectory):
+    train, test = torch.arange(0, 49, 2), torch.arange(1, 49, 2)
+    content = {step: trajectory.at(step).parameters for step in (0, 60)}
+    for split in (tasks.Split(train, test), (train, test)):
+        memory = Trajectory.from_state_dicts(trajectory.config, content, split)
+        assert torch.equal(memory.split.train, train) and torch.equal(memory[1:].split.test, test)
+        found = measures.evaluate("loss", memory)
+        assert not np.array_equal(found["train_loss"], measures.evaluate("loss", trajectory[::6])["train_loss"])
+        assert np.array_equal(found["loss"], measures.evaluate("loss", trajectory[::6])["loss"])
+
+
+@pytest.mark.parametrize(
+    "split",
+    [([0, 49], [1]), ([-1], [1]), ([], [1]), ([0, 1], [1, 2]), ([0, 0], [1])],
+    ids=["beyond", "below", "no train", "in both", "twice"],
+)
+def test_a_split_that_is_none_is_refused(trajectory: Trajectory, split: tuple[list[int], list[int]]):
+    parts = (torch.tensor(split[0], dtype=torch.int64), torch.tensor(split[1], dtype=torch.int64))
+    with pytest.raises(GrokscopeError, match="split"):
+        Trajectory.from_state_dicts(trajectory.config, {0: trajectory.first.parameters}, parts)
+
+
+def test_a_trajectory_in_memory_has_no_log(trajectory: Trajectory):
+    memory = Trajectory.from_state_dicts(trajectory.config, {0: trajectory.first.parameters})
+    with pytest.raises(GrokscopeError, match="loss"):
+        _ = memory.log
+
+
+def test_the_log_belongs_to_the_run_whichever_steps_are_selected(trajectory: Trajectory):
+    assert trajectory.log.steps.tolist() == STEPS
+    assert trajectory.log.keys() == ["train_loss", "test_loss", "train_accuracy", "test_accuracy", "gaps"]
+    assert trajectory.thin(2).log.steps.tolist() == STEPS
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_a_run_opens_while_it_trains_and_shows_what_was_committed_at_that_moment(
+    tiny_config: RunConfig, tmp_path: Path
+):
+    opened: dict[int, Trajectory] = {}
+
+    def look(step: int, row: dict[str, float]) -> None:
+        opened[step] = Trajectory.open(tmp_path / "run")
+
+    training.train(tiny_config, "run", tmp_path, observer=look)
+    for step, trajectory in opened.items():
+        assert trajectory.steps.tolist() == [one for one in STEPS if one <= step]
+        assert trajectory.log.steps.tolist() == trajectory.steps.tolist()
+        assert (trajectory.damaged, trajectory.gaps) == ([], [])
+    assert equal(opened[35].last.parameters, Trajectory.open(tmp_path / "run").at(30).parameters)
+
+
+def test_a_run_whose_task_gives_other_examples_is_refused(
+    run_copy: Path, monkeypatch: pytest.MonkeyPatch, permuted: Callable[..., Any]
+):
+    monkeypatch.setattr(tasks, "permutation", permuted)
+    with pytest.raises(GrokscopeError, match=f"{run_copy}.*'addition'.*other examples or another split"):
+        Trajectory.open(run_copy)
+
+
+def test_parameter_reads_each_segment_once(tiny_run: Path, monkeypatch: pytest.MonkeyPatch):
+    trajectory, reads = Trajectory.open(tiny_run), []
+    read_all = store.tensors.TensorFile.read_all
+
+    def note(self: Any, *arguments: Any) -> Any:
+        reads.append(self.path)
+        return read_all(self, *arguments)
+
+    monkeypatch.setattr(store.tensors.TensorFile, "read_all", note)
+    trajectory.parameter("embed.W_E")
+    assert len(reads) == len(set(reads)) < len(trajectory)
