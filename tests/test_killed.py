@@ -31,6 +31,7 @@ import json, os, random, signal, sys, time
 from pathlib import Path
 import numpy as np
 import torch
+import torch._dynamo  # The first optimizer would import it, which takes seconds, in each child anew.
 from grokscope import files, recorder, training
 from grokscope.config import from_dict
 from grokscope.interrupts import Interrupted

@@ -82,9 +82,16 @@ def run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the pictures out where a test reads the words alone."""
+    """Draw the figures and do not render them."""
     monkeypatch.setattr(figures, "png", lambda figure, dpi=160: b"png")
     monkeypatch.setattr(figures, "save", lambda figure, path: [])
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch, quick_figures: None) -> None:
+    """Leave the pictures out where a test reads the words alone."""
+    for name in ("losses", "embedding", "circularity", "weight_norms", "sharpness"):
+        monkeypatch.setattr(figures, f"figure_{name}", lambda *series: None)
     monkeypatch.setattr(figures, "animation", lambda embedding, log: b"webp")
 
 
@@ -126,7 +133,7 @@ def test_every_finding_is_on_the_page(run):
     assert report.summary(trajectory.log, series) in page.text["p"]
 
 
-def test_a_second_report_is_the_same_and_measures_nothing(run, quick_figures, monkeypatch, tmp_path):
+def test_a_second_report_is_the_same_and_measures_nothing(run, no_figures, monkeypatch, tmp_path):
     copy = shutil.copytree(run, tmp_path / "tiny")
     first = report.write(Trajectory.open(copy)).read_bytes()
     monkeypatch.setattr(measures, "evaluate", lambda *_, **__: pytest.fail("was measured again"))
@@ -137,7 +144,7 @@ def hostile_name() -> str:
     return HOSTILE.replace("/", "∕")  # A folder's name can hold anything but a slash.
 
 
-def test_hostile_names_and_texts_are_shown_and_not_obeyed(run, quick_figures, monkeypatch, tmp_path):
+def test_hostile_names_and_texts_are_shown_and_not_obeyed(run, no_figures, monkeypatch, tmp_path):
     """In the run's name, the task's formula and the sentence on a damaged segment, which names its path."""
 
     def hostile(config):
@@ -154,7 +161,7 @@ def test_hostile_names_and_texts_are_shown_and_not_obeyed(run, quick_figures, mo
     assert hostile_name() in page.text["p"]
 
 
-def test_what_is_damaged_or_lost_is_said(run, quick_figures, tmp_path):
+def test_what_is_damaged_or_lost_is_said(run, no_figures, tmp_path):
     copy = shutil.copytree(run, tmp_path / "tiny")
     segments = sorted((copy / "segments").glob("*.safetensors"))
     segments[2].write_bytes(b"damaged")

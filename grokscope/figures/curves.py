@@ -1,35 +1,29 @@
-"""Figures: `plot_*(series, *, ax)` draws on an Axes and returns it; `figure_*` puts several on one Figure.
+"""Curves over the step: losses, accuracies, norms, circularity, sharpness, with the stages shaded behind them."""
 
-A figure never computes a measure, and never touches pyplot or the global rcParams. Colours are Okabe and Ito's,
-which colour-blind readers can tell apart; train and test also differ in line style.
-"""
-
-import io
 import math
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
-from matplotlib import colormaps
+from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
-from PIL import Image
 
-from grokscope import files, phases
+from grokscope import phases
+from grokscope.figures.style import (
+    BLUE,
+    FONT_SIZE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PAGE_WIDTH,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    new_figure,
+)
 from grokscope.series import Series
 
-BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY = (
-    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#6B6B6B",
-)  # fmt: skip
-PAGE_WIDTH = 7.0
-"""The width in inches of a figure that spans a page; fonts are legible at this size."""
-
 _STAGE_COLOURS = {"before memorization": "#F4F4F4", "memorized": "#FBEBD9", "generalised": "#DFF1EA"}
-_FONT_SIZE = 8
-_RESIDUES = "twilight_shifted"
 
 
 def plot_losses(series: Series, *, ax: Axes) -> Axes:
@@ -43,8 +37,8 @@ def plot_losses(series: Series, *, ax: Axes) -> Axes:
 
 def plot_accuracies(series: Series, *, ax: Axes) -> Axes:
     """Draw train and test accuracy in percent."""
-    _line(series, "train_accuracy", ax, BLUE, "train", scale=100)
-    _line(series, "test_accuracy", ax, VERMILLION, "test", linestyle="--", scale=100)
+    _line(series, "train_accuracy", ax, BLUE, "train", scale=100.0)
+    _line(series, "test_accuracy", ax, VERMILLION, "test", linestyle="--", scale=100.0)
     ax.set_ylim(-3, 103)
     ax.set_ylabel("accuracy (%)")
     return _finish(series, ax)
@@ -74,7 +68,7 @@ def plot_parameter_norms(series: Series, *, ax: Axes) -> Axes:
     # Room above the curves for the legend.
     ax.set_ylim(0, 1.45 * max(np.nanmax(series[name]) for name in names))
     ax.set_ylabel("L2 norm of each matrix")
-    ax.legend(frameon=False, fontsize=_FONT_SIZE - 1, ncols=5, loc="upper left")
+    ax.legend(frameon=False, fontsize=FONT_SIZE - 1, ncols=5, loc="upper left")
     return ax
 
 
@@ -106,24 +100,6 @@ def plot_sharpness(series: Series, *, ax: Axes) -> Axes:
     return _finish(series, ax)
 
 
-def plot_principal_plane(series: Series, *, ax: Axes, step: int, first: int = 0) -> Axes:
-    """Draw the tokens on principal components `first` and `first` + 1 at the checkpoint nearest to `step`.
-
-    Colours and the joining line follow the circle's order at the frequency of the last step's component.
-    """
-    row = _nearest(series, step)
-    points = series["principal_components"][row][:, first : first + 2]
-    frequency = int(series["component_frequency"][-1, first]) if "component_frequency" in series else None
-    return _plot_circle(series, points, frequency, ax, int(series.steps[row]))
-
-
-def plot_frequency_plane(series: Series, *, ax: Axes, step: int, plane: int = 0) -> Axes:
-    """Draw the tokens in the plane of the `plane`-th strongest key frequency at the checkpoint nearest to `step`."""
-    row = _nearest(series, step)
-    frequency = int(series["plane_frequencies"][plane])
-    return _plot_circle(series, series["frequency_planes"][row, plane], frequency, ax, int(series.steps[row]))
-
-
 def shade_stages(log: Series, *, ax: Axes, named: bool = True) -> Axes:
     """Shade the stages that accuracy tells (before memorization, memorized, generalised) behind the curves."""
     left, right = ax.get_xlim()
@@ -144,7 +120,7 @@ def shade_stages(log: Series, *, ax: Axes, named: bool = True) -> Axes:
             transform=ax.get_xaxis_transform(),
             ha="center" if fits else "right",
             va="bottom",
-            fontsize=_FONT_SIZE - 1,
+            fontsize=FONT_SIZE - 1,
         )
     for first, last in log["gaps"]:
         ax.axvspan(first, last, facecolor="none", edgecolor=GREY, hatch="///", linewidth=0, zorder=-5)
@@ -185,111 +161,8 @@ def figure_circularity(log: Series, embedding: Series) -> Figure:
     return _shaded(figure, log, [upper, lower])
 
 
-def figure_embedding(embedding: Series, steps: Sequence[int]) -> Figure:
-    """Return small multiples of the embedding: a column a step; the principal plane, then key-frequency planes.
-
-    For a task without a circle there is the principal plane alone.
-    """
-    n_planes = min(2, len(embedding["plane_frequencies"])) if "plane_frequencies" in embedding else 0
-    side = PAGE_WIDTH / len(steps)
-    figure = _new(PAGE_WIDTH, side * (1 + n_planes) + 0.2)
-    axes = figure.subplots(1 + n_planes, len(steps), squeeze=False)
-    for column, step in enumerate(steps):
-        plot_principal_plane(embedding, ax=axes[0, column], step=step)
-        for plane in range(n_planes):
-            plot_frequency_plane(embedding, ax=axes[1 + plane, column], step=step, plane=plane)
-            axes[1 + plane, column].set_title("")
-    axes[0, 0].set_ylabel("PC 1 and PC 2")
-    for plane in range(n_planes):
-        axes[1 + plane, 0].set_ylabel(f"frequency {embedding['plane_frequencies'][plane]}")
-    for row in axes:
-        # One scale a row, so that growth and decay over time are seen.
-        limit = max(abs(edge) for ax in row for edge in (*ax.get_xlim(), *ax.get_ylim()))
-        for ax in row:
-            ax.set_xlim(-limit, limit)
-            ax.set_ylim(-limit, limit)
-    return figure
-
-
-def animation(embedding: Series, log: Series | None, n_frames: int = 80, side: float = 2.6) -> bytes:
-    """Return an animated WebP of the circle forming: principal plane and strongest frequency plane, step by step.
-
-    Frames are spread over the logarithm of the step, where grokking has its pace; the log, if given, adds the
-    test accuracy to the caption.
-    """
-    chosen = np.unique([_nearest(embedding, step) for step in np.geomspace(1, max(embedding.steps[-1], 2), n_frames)])
-    has_plane = "plane_frequencies" in embedding
-    limits = [np.abs(embedding["principal_components"][:, :, :2]).max() * 1.08]
-    if has_plane:
-        limits.append(np.abs(embedding["frequency_planes"][:, 0]).max() * 1.08)
-    frames = []
-    for row in chosen:
-        step = int(embedding.steps[row])
-        figure = _new(side * len(limits), side + 0.45)
-        axes = figure.subplots(1, len(limits), squeeze=False)[0]
-        plot_principal_plane(embedding, ax=axes[0], step=step)
-        axes[0].set_title("principal components 1 and 2", fontsize=_FONT_SIZE)
-        if has_plane:
-            plot_frequency_plane(embedding, ax=axes[1], step=step)
-            axes[1].set_title(f"plane of frequency {embedding['plane_frequencies'][0]}", fontsize=_FONT_SIZE)
-        for ax, limit in zip(axes, limits, strict=True):
-            ax.set_xlim(-limit, limit)
-            ax.set_ylim(-limit, limit)
-        caption = f"step {step:,}"
-        if log is not None:
-            caption += f" · test accuracy {log['test_accuracy'][_nearest(log, step)]:.0%}"
-        figure.suptitle(caption, fontsize=_FONT_SIZE + 1)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
-    durations = [80] * (len(frames) - 1) + [2000]
-    data = io.BytesIO()
-    frames[0].save(data, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80)
-    return data.getvalue()
-
-
-def telling_steps(log: Series, steps: Int[np.ndarray, " steps"], n: int = 6) -> list[int]:
-    """Return up to `n` checkpoints at which a run is worth a look: start, memorization, then on to the end.
-
-    Those after memorization are spread over the logarithm of the step up to generalisation, which is one of
-    them, and the last.
-    """
-    memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
-    end = int(steps[-1])
-    wanted = [0.0]
-    start = memorized.step if memorized else max(end // 50, 1)
-    goal = generalised.step if generalised and generalised.step > start else end
-    wanted += np.geomspace(start, goal, n - 2).tolist() + [end]
-    return sorted({int(steps[np.abs(steps - step).argmin()]) for step in wanted})
-
-
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and PDF beside each other, fonts embedded; return both paths."""
-    files.make_folder(path.parent)
-    written = []
-    for kind in ("png", "pdf"):
-        data = io.BytesIO()
-        # No date in the file: the same figure has the same bytes.
-        metadata = {"CreationDate": None} if kind == "pdf" else None
-        figure.savefig(data, format=kind, dpi=200, metadata=metadata)
-        written.append(path.with_suffix(f".{kind}"))
-        files.write_atomic(written[-1], data.getvalue())
-    return written
-
-
-def png(figure: Figure, dpi: int = 160) -> bytes:
-    """Return a figure as PNG bytes."""
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=dpi)
-    return data.getvalue()
-
-
-def _new(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _stack(heights: list[float]) -> tuple[Figure, list[Axes]]:
-    figure = _new(PAGE_WIDTH, 1.55 * sum(heights) + 0.4)
+    figure = new_figure(PAGE_WIDTH, 1.55 * sum(heights) + 0.4)
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     return figure, list(axes)
 
@@ -310,7 +183,7 @@ def _line(
     colour: str,
     label: str,
     *,
-    scale: float = 1,
+    scale: float = 1.0,
     linestyle: str = "-",
     linewidth: float = 1.4,
     marker: str = "",
@@ -355,44 +228,13 @@ def _finish(series: Series, ax: Axes) -> Axes:
     ax.set_xlim(0, last)
     ax.set_xlabel("step (optimizer updates)")
     _small(ax)
-    ax.legend(frameon=False, fontsize=_FONT_SIZE)
+    ax.legend(frameon=False, fontsize=FONT_SIZE)
     return ax
 
 
 def _small(ax: Axes) -> None:
     for axis in (ax.xaxis, ax.yaxis):
-        axis.label.set_fontsize(_FONT_SIZE)
-    ax.tick_params(labelsize=_FONT_SIZE)
+        axis.label.set_fontsize(FONT_SIZE)
+    ax.tick_params(labelsize=FONT_SIZE)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
-
-
-def _plot_circle(
-    series: Series, points: Float[np.ndarray, "n 2"], frequency: int | None, ax: Axes, step: int
-) -> Axes:
-    n = len(points)
-    position = np.arange(n) if frequency is None else np.arange(n) * frequency % n
-    # Two tokens may share an angle where the frequency divides n; the stable order joins each round in turn.
-    order = np.argsort(position, kind="stable")
-    if frequency is not None:
-        path = points[np.append(order, order[0])]
-        ax.plot(path[:, 0], path[:, 1], color="#B8B8B8", linewidth=0.5, zorder=1)
-    ax.scatter(
-        points[:, 0], points[:, 1], c=position / n, cmap=colormaps[_RESIDUES], vmin=0, vmax=1, s=7, zorder=2,
-        linewidths=0.2, edgecolors="#404040",
-    )  # fmt: skip
-    limit = float(np.abs(points).max()) * 1.08 or 1.0
-    ax.set_xlim(-limit, limit)
-    ax.set_ylim(-limit, limit)
-    ax.set_aspect("equal")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.yaxis.label.set_fontsize(_FONT_SIZE)
-    ax.set_title(f"step {step:,}", fontsize=_FONT_SIZE)
-    for spine in ax.spines.values():
-        spine.set_color("#C8C8C8")
-    return ax
-
-
-def _nearest(series: Series, step: float) -> int:
-    return int(np.abs(series.steps - step).argmin())

@@ -1,0 +1,74 @@
+"""Figures: `plot_*(series, *, ax)` draws on an Axes and returns it; `figure_*` puts several on one Figure.
+
+A figure never computes a measure, and never touches pyplot or the global rcParams. Colours are Okabe and Ito's,
+which colour-blind readers can tell apart; train and test also differ in line style.
+"""
+
+import io
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from grokscope import files
+from grokscope.figures.circles import (
+    animation,
+    figure_embedding,
+    plot_frequency_plane,
+    plot_principal_plane,
+    telling_steps,
+)
+from grokscope.figures.curves import (
+    figure_circularity,
+    figure_losses,
+    figure_sharpness,
+    figure_weight_norms,
+    plot_accuracies,
+    plot_circularity,
+    plot_losses,
+    plot_parameter_norms,
+    plot_sharpness,
+    plot_weight_norm,
+    shade_stages,
+)
+
+__all__ = [
+    "animation",
+    "figure_circularity",
+    "figure_embedding",
+    "figure_losses",
+    "figure_sharpness",
+    "figure_weight_norms",
+    "plot_accuracies",
+    "plot_circularity",
+    "plot_frequency_plane",
+    "plot_losses",
+    "plot_parameter_norms",
+    "plot_principal_plane",
+    "plot_sharpness",
+    "plot_weight_norm",
+    "png",
+    "save",
+    "shade_stages",
+    "telling_steps",
+]
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as PNG and PDF beside each other, fonts embedded; return both paths."""
+    files.make_folder(path.parent)
+    written = []
+    for kind in ("png", "pdf"):
+        data = io.BytesIO()
+        # No date in the file: the same figure has the same bytes.
+        metadata = {"CreationDate": None} if kind == "pdf" else None
+        figure.savefig(data, format=kind, dpi=200, metadata=metadata)
+        written.append(path.with_suffix(f".{kind}"))
+        files.write_atomic(written[-1], data.getvalue())
+    return written
+
+
+def png(figure: Figure, dpi: int = 160) -> bytes:
+    """Return a figure as PNG bytes."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=dpi)
+    return data.getvalue()

@@ -1,0 +1,145 @@
+"""The embedding circle: one plane at one step, small multiples over steps, and the animation."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from grokscope import phases
+from grokscope.figures.style import FONT_SIZE, PAGE_WIDTH, new_figure
+from grokscope.series import Series
+
+_RESIDUES = "twilight_shifted"
+
+
+def plot_principal_plane(series: Series, *, ax: Axes, step: int, first: int = 0) -> Axes:
+    """Draw the tokens on principal components `first` and `first` + 1 at the checkpoint nearest to `step`.
+
+    Colours and the joining line follow the circle's order at the frequency of the last step's component.
+    """
+    row = _nearest(series, step)
+    points = series["principal_components"][row][:, first : first + 2]
+    frequency = int(series["component_frequency"][-1, first]) if "component_frequency" in series else None
+    return _plot_circle(series, points, frequency, ax, int(series.steps[row]))
+
+
+def plot_frequency_plane(series: Series, *, ax: Axes, step: int, plane: int = 0) -> Axes:
+    """Draw the tokens in the plane of the `plane`-th strongest key frequency at the checkpoint nearest to `step`."""
+    row = _nearest(series, step)
+    frequency = int(series["plane_frequencies"][plane])
+    return _plot_circle(series, series["frequency_planes"][row, plane], frequency, ax, int(series.steps[row]))
+
+
+def figure_embedding(embedding: Series, steps: Sequence[int]) -> Figure:
+    """Return small multiples of the embedding: a column a step; the principal plane, then key-frequency planes.
+
+    For a task without a circle there is the principal plane alone.
+    """
+    n_planes = min(2, len(embedding["plane_frequencies"])) if "plane_frequencies" in embedding else 0
+    side = PAGE_WIDTH / len(steps)
+    figure = new_figure(PAGE_WIDTH, side * (1 + n_planes) + 0.2)
+    axes = figure.subplots(1 + n_planes, len(steps), squeeze=False)
+    for column, step in enumerate(steps):
+        plot_principal_plane(embedding, ax=axes[0, column], step=step)
+        for plane in range(n_planes):
+            plot_frequency_plane(embedding, ax=axes[1 + plane, column], step=step, plane=plane)
+            axes[1 + plane, column].set_title("")
+    axes[0, 0].set_ylabel("PC 1 and PC 2")
+    for plane in range(n_planes):
+        axes[1 + plane, 0].set_ylabel(f"frequency {embedding['plane_frequencies'][plane]}")
+    for row in axes:
+        # One scale a row, so that growth and decay over time are seen.
+        limit = max(abs(edge) for ax in row for edge in (*ax.get_xlim(), *ax.get_ylim()))
+        for ax in row:
+            ax.set_xlim(-limit, limit)
+            ax.set_ylim(-limit, limit)
+    return figure
+
+
+def animation(embedding: Series, log: Series | None, n_frames: int = 80, side: float = 2.6) -> bytes:
+    """Return an animated WebP of the circle forming: principal plane and strongest frequency plane, step by step.
+
+    Frames are spread over the logarithm of the step, where grokking has its pace; the log, if given, adds the
+    test accuracy to the caption.
+    """
+    chosen = np.unique([_nearest(embedding, step) for step in np.geomspace(1, max(embedding.steps[-1], 2), n_frames)])
+    has_plane = "plane_frequencies" in embedding
+    limits = [np.abs(embedding["principal_components"][:, :, :2]).max() * 1.08]
+    if has_plane:
+        limits.append(np.abs(embedding["frequency_planes"][:, 0]).max() * 1.08)
+    frames = []
+    for row in chosen:
+        step = int(embedding.steps[row])
+        figure = new_figure(side * len(limits), side + 0.45)
+        axes = figure.subplots(1, len(limits), squeeze=False)[0]
+        plot_principal_plane(embedding, ax=axes[0], step=step)
+        axes[0].set_title("principal components 1 and 2", fontsize=FONT_SIZE)
+        if has_plane:
+            plot_frequency_plane(embedding, ax=axes[1], step=step)
+            axes[1].set_title(f"plane of frequency {embedding['plane_frequencies'][0]}", fontsize=FONT_SIZE)
+        for ax, limit in zip(axes, limits, strict=True):
+            ax.set_xlim(-limit, limit)
+            ax.set_ylim(-limit, limit)
+        caption = f"step {step:,}"
+        if log is not None:
+            caption += f" · test accuracy {log['test_accuracy'][_nearest(log, step)]:.0%}"
+        figure.suptitle(caption, fontsize=FONT_SIZE + 1)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+    durations = [80] * (len(frames) - 1) + [2000]
+    data = io.BytesIO()
+    frames[0].save(data, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80)
+    return data.getvalue()
+
+
+def telling_steps(log: Series, steps: Int[np.ndarray, " steps"], n: int = 6) -> list[int]:
+    """Return up to `n` checkpoints at which a run is worth a look: start, memorization, then on to the end.
+
+    Those after memorization are spread over the logarithm of the step up to generalisation, which is one of
+    them, and the last.
+    """
+    memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
+    end = int(steps[-1])
+    wanted = [0.0]
+    start = memorized.step if memorized else max(end // 50, 1)
+    goal = generalised.step if generalised and generalised.step > start else end
+    wanted += np.geomspace(start, goal, n - 2).tolist() + [end]
+    return sorted({int(steps[np.abs(steps - step).argmin()]) for step in wanted})
+
+
+def _plot_circle(
+    series: Series, points: Float[np.ndarray, "n 2"], frequency: int | None, ax: Axes, step: int
+) -> Axes:
+    n = len(points)
+    position = np.arange(n) if frequency is None else np.arange(n) * frequency % n
+    # Two tokens may share an angle where the frequency divides n; the stable order joins each round in turn.
+    order = np.argsort(position, kind="stable")
+    if frequency is not None:
+        path = points[np.append(order, order[0])]
+        ax.plot(path[:, 0], path[:, 1], color="#B8B8B8", linewidth=0.5, zorder=1)
+    ax.scatter(
+        points[:, 0], points[:, 1], c=position / n, cmap=colormaps[_RESIDUES], vmin=0, vmax=1, s=7, zorder=2,
+        linewidths=0.2, edgecolors="#404040",
+    )  # fmt: skip
+    limit = float(np.abs(points).max()) * 1.08 or 1.0
+    ax.set_xlim(-limit, limit)
+    ax.set_ylim(-limit, limit)
+    ax.set_aspect("equal")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.yaxis.label.set_fontsize(FONT_SIZE)
+    ax.set_title(f"step {step:,}", fontsize=FONT_SIZE)
+    for spine in ax.spines.values():
+        spine.set_color("#C8C8C8")
+    return ax
+
+
+def _nearest(series: Series, step: float) -> int:
+    return int(np.abs(series.steps - step).argmin())
