@@ -8,7 +8,9 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,16 +26,18 @@ class _Allowed:
     """What a field may hold: in words, as a test, and the type that its value has in ``config.json``."""
 
     words: str
-    test: Callable[[Any], bool]
+    test: Callable[[Any], bool] | None
+    """None for a value that other code judges: a registered name, a schedule."""
     kind: Callable[[Any], Any]
 
 
-def _field(default: Any, words: str, test: Callable[[Any], bool], kind: Callable[[Any], Any]) -> Any:
+def _field(default: Any, words: str, test: Callable[[Any], bool] | None, kind: Callable[[Any], Any]) -> Any:
     return field(default=default, metadata={"allowed": _Allowed(words, test, kind)})
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # The comparison refuses what is not a number, infinite, or an integer too large to be a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _integer(default: int | None, low: int, high: int = 2**62, *, none: str = "") -> Any:
@@ -52,11 +56,16 @@ def _number(default: float, words: str, test: Callable[[float], bool]) -> Any:
 
 def _choice(default: str | None, *allowed: str | None) -> Any:
     words = " or ".join("none" if name is None else repr(name) for name in allowed)
-    return _field(default, words, lambda value: value in allowed, lambda value: value)
+    return _field(default, words, lambda value: _is_among(value, allowed), lambda value: value)
 
 
 def _registered(default: str, kind: str) -> Any:
-    return _field(default, f"a name that `grokscope list {kind}` prints", lambda value: True, str)
+    return _field(default, f"a name that `grokscope list {kind}` prints", None, str)
+
+
+def _is_among(value: object, allowed: Sequence[str | None]) -> bool:
+    # What is no text may not even be comparable, such as an array.
+    return (value is None or isinstance(value, str)) and value in allowed
 
 
 def is_prime(value: int) -> bool:
@@ -140,7 +149,7 @@ class RunConfig:
     """What learns it."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """How it learns."""
-    checkpoints: str = _field("every 100", "see the schedule's own message", lambda value: True, str)
+    checkpoints: str = _field("every 100", "terms joined by '+'", None, str)
     """Which steps are kept, such as "every 100 + log 200 + pythia 1000 + window 2000 4000 5 + adaptive 0.1"."""
     max_checkpoints: int = _integer(10_000, 2, 10_000_000)
     """The most checkpoints: a fixed schedule beyond it is refused, an adaptive one stops taking more."""
@@ -155,10 +164,7 @@ class RunConfig:
     device: str = _field(
         "cpu",
         "'cpu', 'cuda' or 'cuda:N'",
-        lambda value: (
-            isinstance(value, str)
-            and (value in ("cpu", "cuda") or (value.startswith("cuda:") and value[5:].isdecimal()))
-        ),
+        lambda value: isinstance(value, str) and re.fullmatch(r"cpu|cuda(:(0|[1-9][0-9]?))?", value) is not None,
         str,
     )
     """Where training runs: "cpu", "cuda" or "cuda:N"."""
@@ -187,7 +193,11 @@ class RunConfig:
         unreadable = schedule.faults(self.checkpoints, n_steps)
         found += [f"checkpoints: {fault}" for fault in unreadable]
         if not unreadable and n_steps is not None and sound("max_checkpoints"):
-            n_fixed = len(schedule.parse(self.checkpoints).fixed_steps(n_steps))
+            parsed = schedule.parse(self.checkpoints)
+            # A term may ask for more steps than there is memory, so they are built only if they are few.
+            n_fixed = parsed.largest_term(n_steps)
+            if n_fixed <= self.max_checkpoints:
+                n_fixed = len(parsed.fixed_steps(n_steps))
             if n_fixed > self.max_checkpoints:
                 found.append(
                     f"checkpoints: {self.checkpoints!r} takes {n_fixed:,} checkpoints in {n_steps:,} steps; "
@@ -239,14 +249,17 @@ def _field_faults(config: Any, prefix: str) -> Iterator[str]:
                 yield f"{name}: {_shown(value)} is no {part.__name__}"  # pyright: ignore[reportAttributeAccessIssue]
         elif name in ("task.name", "optimizer.name"):
             kind = name.split(".")[0]
-            if value not in plugins.names(f"{kind}s"):
+            if not _is_among(value, plugins.names(f"{kind}s")):
                 yield f"{name}: " + plugins.unknown(kind, value, plugins.names(f"{kind}s")).rstrip(".")
-        elif not allowed.test(value):
+        elif allowed.test is not None and not allowed.test(value):
             yield f"{name}: {_shown(value)}; allowed: {allowed.words}"
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write out an integer of more than 4,300 digits.
+        text = "a number of thousands of digits"
     return text if len(text) <= 80 else text[:77] + "…"
 
 
@@ -271,6 +284,7 @@ def _from_dict(base: Any, values: Mapping[str, Any], prefix: str) -> tuple[Any, 
             else:
                 found.append(f"{prefix}{key}: {_shown(value)} is no table of settings")
         else:
-            is_none = value == "none" and fields[key].metadata["allowed"].test(None)
+            test = fields[key].metadata["allowed"].test
+            is_none = value == "none" and test is not None and test(None)
             changes[key] = None if is_none else tuple(value) if isinstance(value, list) else value
     return dataclasses.replace(base, **changes), [fault.rstrip(".") for fault in found]

@@ -26,7 +26,8 @@ def present(device: str) -> dict[str, str]:
         "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
     }
     if torch.device(device).type == "cuda":
-        found["device"] = torch.cuda.get_device_name(device)
+        there = (torch.device(device).index or 0) < torch.cuda.device_count()
+        found["device"] = torch.cuda.get_device_name(device) if there else f"no {device}"
         found["cuda"] = str(torch.version.cuda)
         found["cudnn"] = str(torch.backends.cudnn.version())
     return found

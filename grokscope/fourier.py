@@ -80,7 +80,12 @@ def frequency_plane(values: Float[Tensor, "*batch n d"], frequency: int) -> Floa
         second = torch.zeros_like(first)
     else:
         along = (directions[..., 1, :] * first).sum(-1, keepdim=True)
-        second = _unit(directions[..., 1, :] - along * first)
+        across = directions[..., 1, :] - along * first
+        # Where both waves lie along one direction, what is left across it is rounding and spans no plane.
+        size = torch.linalg.vector_norm(directions, dim=(-2, -1), keepdim=True)[..., 0]
+        rounding = 100 * torch.finfo(values.dtype).eps * size
+        across = across * (torch.linalg.vector_norm(across, dim=-1, keepdim=True) > rounding)
+        second = _unit(across)
     return einsum(centred, torch.stack([first, second], -2), "... n d, ... wave d -> ... n wave")
 
 

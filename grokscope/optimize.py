@@ -19,14 +19,14 @@ Row = dict[str, float]
 
 
 class NotFinite(GrokscopeError):
-    """A loss, gradient or weight is not finite; `weights_are_finite` says whether training could go on from here."""
+    """A loss, gradient or weight is not finite; `resumable` says whether a resume from here would stop here again."""
 
-    def __init__(self, what: str, step: int, last_finite: int, *, weights_are_finite: bool):
+    def __init__(self, what: str, step: int, last_finite: int, *, resumable: bool):
         super().__init__(
             f"{what} is not finite at step {step}; the last finite step is {last_finite}. What was saved is "
             f"intact. A smaller optimizer.lr or model.init_scale, or loss_dtype 'float64', may help."
         )
-        self.weights_are_finite = weights_are_finite
+        self.resumable = resumable
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Setup:
         }
         for name in ("train_loss", "test_loss"):
             if not np.isfinite(row[name]):
-                raise NotFinite(f"The {name}", state.step, state.step - 1, weights_are_finite=True)
+                raise NotFinite(f"The {name}", state.step, state.step - 1, resumable=False)
         return row
 
 
@@ -116,27 +116,27 @@ def optimize(setup: Setup, state: State) -> Iterator[State]:
         logits = setup.model.logits(state.parameters, inputs)
         loss = models.losses(logits, labels, setup.config.loss_dtype).mean()
         gradients = dict(zip(trained, torch.autograd.grad(loss, list(trained.values())), strict=True))
-        _require_finite(state.step, {"The training loss": loss.detach()}, weights_are_finite=True)
+        _require_finite(state.step, {"The training loss": loss.detach()}, resumable=True)
         _require_finite(
             state.step,
             {f"The gradient of {name}": gradient for name, gradient in gradients.items()},
-            weights_are_finite=True,
+            resumable=True,
         )
         state.optimizer.update(gradients, state.step)
         state.step += 1
         weights = {f"The parameter {name}": tensor.detach() for name, tensor in trained.items()}
-        _require_finite(state.step, weights, weights_are_finite=False)
+        _require_finite(state.step, weights, resumable=False)
         yield state
 
 
-def _require_finite(step: int, tensors: Mapping[str, Tensor], *, weights_are_finite: bool) -> None:
+def _require_finite(step: int, tensors: Mapping[str, Tensor], *, resumable: bool) -> None:
     total = torch.nn.utils.get_total_norm(list(tensors.values()))
     if torch.isfinite(total):
         return
     # The norm of finite numbers may overflow: only the elements decide.
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise NotFinite(name, step, step - 1, weights_are_finite=weights_are_finite)
+            raise NotFinite(name, step, step - 1, resumable=resumable)
 
 
 def _device(name: str) -> torch.device:

@@ -46,7 +46,7 @@ def names() -> list[str]:
 
 def get(name: str) -> RunConfig:
     """Return the preset of that name; change it with `dataclasses.replace`. Raise GrokscopeError if there is none."""
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise GrokscopeError(plugins.unknown("preset", name, names()))
     return PRESETS[name]
 
@@ -62,7 +62,7 @@ def read(path: Path) -> RunConfig:
         return from_dict(values, base)
     except OSError as error:
         raise GrokscopeError(f"{path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # Also for no UTF-8, and for a number of too many digits.
         raise GrokscopeError(f"{path} is no TOML file: {error}.") from error
     except GrokscopeError as error:
         raise GrokscopeError(f"{path}: {error}") from error

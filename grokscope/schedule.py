@@ -37,6 +37,17 @@ class Schedule:
     fixed: tuple[tuple[str, tuple[int, ...]], ...]
     adaptive: float | None
 
+    def largest_term(self, n_steps: int) -> int:
+        """Return the most steps that a fixed term gives by itself, without building any."""
+        sizes = [2]
+        for kind, numbers in self.fixed:
+            if kind == "log":
+                sizes.append(numbers[0])
+            else:
+                first, last = numbers[:2] if kind == "window" else (0, n_steps)
+                sizes.append((last - first) // numbers[-1] + 1)
+        return max(sizes)
+
     def fixed_steps(self, n_steps: int) -> Int[np.ndarray, " n_checkpoints"]:
         """Return the fixed checkpoints' steps from 0 to `n_steps`, both included, increasing, without repeats."""
         parts = [np.array([0, n_steps])]

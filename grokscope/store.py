@@ -206,8 +206,14 @@ class Store:
         }
 
     def log(self) -> Float[np.ndarray, "rows columns"]:
-        """Return all log rows in order of their step, in the columns of LOG_COLUMNS."""
-        parts = [segment.log() for segment in self.segments if segment.coverage]
+        """Return all readable log rows in order of their step, in the columns of LOG_COLUMNS."""
+        parts = []
+        for segment in self.segments:
+            try:
+                parts.append(segment.log())
+            except GrokscopeError as error:
+                if str(error) not in self.damaged:
+                    self.damaged.append(str(error))
         rows = np.concatenate([np.empty((0, len(LOG_COLUMNS))), *parts])
         return rows[np.unique(rows[:, 0], return_index=True)[1]]
 

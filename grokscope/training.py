@@ -6,8 +6,8 @@ depends on time, but the checkpoints, the log and the final resume state are the
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
 
@@ -82,9 +82,7 @@ def resume(
             )
         if run.last_step >= (n_steps or run.record.config.n_steps):
             return Trajectory.open(folder)
-        with files.Lock(folder):
-            files.remove_temporary(store.segments_folder(folder))
-            run = store.Store(folder)
+        with _writing(folder) as run:
             run.record = _renewed(run, n_steps, allow_drift)
             setup = Setup(run.record.config)
             state, resumed = _latest(setup, run, run.last_step)
@@ -96,14 +94,13 @@ def resume(
 def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: Observer | None = None) -> Trajectory:
     """Train steps `start` … `stop` of a run once more and add the checkpoints start, start + every, … to it.
 
-    It begins at the latest resume state at or before `start` and adds only steps that the run lacks. Where it
-    passes a checkpoint that exists, the bits must agree: at the first difference it raises GrokscopeError that
+    It begins at the latest resume state at or before `start` and adds only steps that the run lacks. Whatever it
+    passes that was saved before, a checkpoint or a resume state, must agree to the bit, and a new checkpoint is
+    added only once training has reached the next of these: at the first difference it raises GrokscopeError that
     names step, tensor and what drifted, and adds nothing more.
     """
     folder = Path(path)
-    with deferred_signals() as interrupted, files.Lock(folder):
-        files.remove_temporary(store.segments_folder(folder))
-        run = store.Store(folder)
+    with deferred_signals() as interrupted, _writing(folder) as run:
         if not (0 <= start <= stop <= run.last_step and every >= 1):
             raise GrokscopeError(
                 f"densify: start {start}, stop {stop}, every {every}; allowed: 0 <= start <= stop <= "
@@ -113,28 +110,28 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
         state, _ = _latest(setup, run, start)
         present = set(run.steps.tolist())
         wanted = set(range(start, stop + 1, every)) - present
-        added: dict[int, Mapping[str, np.ndarray]] = {}
-
-        def commit() -> None:
-            if added:
-                run.commit(list(added), list(added.values()), coverage=None)
-            added.clear()
+        witnesses = present | {step for step in (one.resume_step for one in run.resume_points()) if step is not None}
+        end = min((step for step in witnesses if wanted and step >= max(wanted)), default=0)
+        unconfirmed: dict[int, Mapping[str, np.ndarray]] = {}
+        confirmed: dict[int, Mapping[str, np.ndarray]] = {}
 
         for _ in chain([state], optimize(setup, state)):
-            if state.step in present:
-                _compare(run, state)
             if state.step in wanted:
-                added[state.step] = as_arrays(state.parameters)
-            if len(added) >= SEGMENT_CHECKPOINTS:
-                commit()
+                unconfirmed[state.step] = as_arrays(state.parameters)
+            if state.step in witnesses:
+                _compare(run, state)
+                confirmed |= unconfirmed
+                unconfirmed.clear()
+            stopped = interrupted()
+            while len(confirmed) >= SEGMENT_CHECKPOINTS or (confirmed and (state.step >= end or stopped)):
+                steps = list(confirmed)[:SEGMENT_CHECKPOINTS]
+                run.commit(steps, [confirmed.pop(step) for step in steps], coverage=None)
             if observer:
                 observer(state.step, {})
-            if interrupted():
-                commit()
-                raise Interrupted(folder, interrupted())
-            if state.step >= max(wanted, default=0):
+            if stopped:
+                raise Interrupted(folder, stopped)
+            if state.step >= end:
                 break
-        commit()
     return Trajectory.open(folder)
 
 
@@ -157,6 +154,18 @@ def free_name(base: str, root: Path) -> str:
     return name
 
 
+@contextmanager
+def _writing(folder: Path) -> Iterator[store.Store]:
+    """Yield a run's store under its lock; raise GrokscopeError for no run, a lock that is taken, or other data."""
+    store.Record.read(folder)
+    with files.Lock(folder):
+        files.remove_temporary(store.segments_folder(folder))
+        # Opened under the lock: nobody commits behind its back.
+        run = store.Store(folder)
+        Trajectory.of_store(run)
+        yield run
+
+
 def _drain(
     setup: Setup,
     state: State,
@@ -174,7 +183,7 @@ def _drain(
                 recorder.commit(state)
                 raise Interrupted(recorder.folder, interrupted())
     except NotFinite as error:
-        recorder.commit(state, resumable=error.weights_are_finite)
+        recorder.commit(state, resumable=error.resumable)
         raise
     recorder.commit(state)
 
@@ -215,9 +224,15 @@ def _latest(setup: Setup, run: store.Store, step: int) -> tuple[State, Mapping[s
 
 
 def _compare(run: store.Store, state: State) -> None:
-    saved = run.read(state.parameters, [state.step])
+    """Raise GrokscopeError if the parameters are not, to the bit, what the run saved at this step."""
+    if state.step in run.steps:
+        saved = {name: array[0] for name, array in run.read(state.parameters, [state.step]).items()}
+    else:
+        segment = next(one for one in run.resume_points() if one.resume_step == state.step)
+        resumed = segment.resume_state()
+        saved = {name: resumed[f"parameters/{name}"] for name in state.parameters}
     for name, array in as_arrays(state.parameters).items():
-        if array.tobytes() != saved[name][0].tobytes():
+        if array.tobytes() != saved[name].tobytes():
             here = environment.present(run.record.config.device)
             drift = environment.drift(run.record.environment, here)
             raise GrokscopeError(

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where a trajectory's checkpoints come from: a `Store` on disk, or memory."""
 
@@ -90,14 +91,18 @@ class Trajectory:
 
         A damaged segment leaves the others readable; `damaged` says which, and `gaps` where steps are lost.
         """
-        store = Store(Path(path))
+        return cls.of_store(Store(Path(path)))
+
+    @classmethod
+    def of_store(cls, store: Store) -> "Trajectory":
+        """Return the trajectory of a store that is open already; raise GrokscopeError as `open` does."""
         if not len(store.steps):
-            raise GrokscopeError(f"{path} has no readable checkpoint. {' '.join(store.damaged)}".strip())
+            raise GrokscopeError(f"{store.folder} has no readable checkpoint. {' '.join(store.damaged)}".strip())
         trajectory = cls(store.record.config, store, store.steps)
         if data_digest(trajectory.task, trajectory.split) != store.record.data_digest:
             raise GrokscopeError(
-                f"{path}: the task {trajectory.config.task.name!r} gives other examples or another split than "
-                f"the run was trained on. Use the version of the task that made it."
+                f"{store.folder}: the task {trajectory.config.task.name!r} gives other examples or another split "
+                f"than the run was trained on. Use the version of the task that made it."
             )
         return trajectory
 
@@ -242,14 +247,14 @@ class Trajectory:
         kept = np.unique(np.linspace(0, len(self) - 1, n).round().astype(int)) if n > 1 else np.array([-1])
         return self._of(self.steps[kept])
 
-    def select(self, steps: Iterable[int]) -> "Trajectory":
+    def select(self, steps: Iterable[int | np.integer]) -> "Trajectory":
         """Return a trajectory of these steps, in increasing order; raise GrokscopeError naming those it lacks."""
-        wanted = np.unique(np.array(list(steps), np.int64))
+        wanted = np.unique(np.array(list(steps)))
         lacking = wanted[~np.isin(wanted, self.steps)]
         if len(lacking) or not len(wanted):
             shown = ", ".join(map(str, lacking[:10])) + (" …" if len(lacking) > 10 else "")
             raise GrokscopeError(f"There is no checkpoint at: {shown}." if len(lacking) else "No step is selected.")
-        return self._of(wanted)
+        return self._of(wanted.astype(np.int64))
 
     def _of(self, steps: Int[np.ndarray, " steps"]) -> "Trajectory":
         return Trajectory(self.config, self._source, steps, self._given_split)

@@ -17,8 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "grokscope"
 
 # A config's construction never raises, so nothing that holds a user's unchecked values is checked by type. The
 # hook takes modules by prefix, so the door itself, `grokscope`, is not among them.
-# TODO: `trajectory` goes out of this list when its Protocol is @runtime_checkable; beartype refuses it as it is.
-UNCHECKED = {"__init__", "config", "presets", "schedule", "cli", "trajectory"}
+UNCHECKED = {"__init__", "config", "presets", "schedule", "cli"}
 
 install_import_hook(
     [
@@ -26,7 +25,7 @@ install_import_hook(
         for path in PACKAGE.iterdir()
         if path.stem not in UNCHECKED and (path.suffix == ".py" or (path / "__init__.py").exists())
     ],
-    "beartype.beartype",
+    "typechecking.checked",
 )
 
 from grokscope import files, recorder, tasks, training  # noqa: E402

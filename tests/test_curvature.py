@@ -4,6 +4,8 @@
 shares no code with the Lanczos recurrence tested here, and the first sees the whole matrix.
 """
 
+import statistics
+
 import numpy as np
 import pytest
 import torch
@@ -68,10 +70,9 @@ def test_a_tighter_tolerance_agrees_with_arpack_to_ten_digits():
 
 @pytest.mark.parametrize("gap", [0.003, 0.01, 0.03, 0.1])
 def test_a_close_second_is_not_taken_for_the_top(gap):
-    """An eigenpair of the second alone has a small residual too; whether it comes first is the start's luck.
+    """The second eigenvalue's residual is small too: a start that leans its way must not end the search there.
 
-    The two waves of one frequency give a network's Hessian such pairs. In no basis but its own would a diagonal
-    matrix be easier, since the start is as likely to point one way as another.
+    The two waves of one frequency give a network's Hessian such pairs.
     """
     diagonal = torch.cat([torch.zeros(1800), torch.linspace(0, 0.6, 198), torch.tensor([1 - gap, 1.0])]).double()
     found = [curvature.lanczos(lambda v: diagonal * v, 2000, seed=seed).value for seed in range(100)]
@@ -113,6 +114,19 @@ def test_the_trace_is_unbiased_and_its_stated_error_is_its_error():
         scores.append((estimate.value - float(H.trace())) / estimate.stderr)
     assert abs(np.mean(scores)) < 4 / 300**0.5
     assert 0.85 < np.std(scores) < 1.2
+
+
+def test_mean_and_standard_error_are_those_of_the_probes():
+    H, samples = matrix(torch.linspace(-1, 3, 60).double()), []
+
+    def product(v: torch.Tensor) -> torch.Tensor:
+        assert v.abs().tolist() == [1] * 60
+        samples.append(float(v @ H @ v))
+        return H @ v
+
+    estimate = curvature.hutchinson(product, 60, n_probes=3)
+    assert estimate.value == pytest.approx(statistics.mean(samples), rel=1e-12)
+    assert estimate.stderr == pytest.approx(statistics.stdev(samples) / 3**0.5, rel=1e-12)
 
 
 def test_the_variance_of_a_probe_is_that_of_the_formula():

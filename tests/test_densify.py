@@ -78,16 +78,19 @@ def test_a_second_time_nothing_is_added(run_copy: Path):
     assert segments(run_copy) == before
 
 
-@pytest.mark.parametrize("value", [1, 4])
-def test_many_steps_are_added_in_several_segments(
-    value: int, run_copy: Path, every_step: Bits, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit", "n_segments"), [(1, 2), (64, 1)])
+def test_steps_are_added_in_segments_as_soon_as_a_saved_step_has_confirmed_them(
+    limit: int, n_segments: int, run_copy: Path, every_step: Bits, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(training, "SEGMENT_CHECKPOINTS", value)
-    before = len(segments(run_copy))
-    assert bits(training.densify(run_copy, 12, 28)) == {
-        step: every_step[step] for step in {*range(0, 61, 10), *range(12, 29)}
-    }
-    assert len(segments(run_copy)) - before >= 16 // value
+    monkeypatch.setattr(training, "SEGMENT_CHECKPOINTS", limit)
+    before, seen = len(segments(run_copy)), {}
+
+    def look(step: int, row: dict[str, float]) -> None:
+        seen[step] = len(segments(run_copy)) - before
+
+    expected = {step: every_step[step] for step in {*range(0, 61, 10), *range(12, 28)}}
+    assert bits(training.densify(run_copy, 12, 27, observer=look)) == expected
+    assert seen[19] == 0 and seen[29] == n_segments - 1 and seen[30] == n_segments
 
 
 @pytest.mark.parametrize(("start", "stop", "every"), [(-1, 5, 1), (6, 5, 1), (0, 61, 1), (0, 5, 0), (70, 80, 1)])
@@ -160,15 +163,15 @@ def test_the_checkpoints_of_a_lost_segment_come_back(run_copy: Path, every_step:
     assert bits(Trajectory.open(run_copy)) == {step: every_step[step] for step in range(0, 61, 10)}
 
 
-def test_a_signal_commits_what_was_added_so_far(run_copy: Path, every_step: Bits):
+def test_a_signal_commits_what_is_confirmed_so_far(run_copy: Path, every_step: Bits):
     def stop(step: int, row: dict[str, float]) -> None:
-        if step == 17:
+        if step == 23:
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Interrupted) as interruption:
         training.densify(run_copy, 11, 29, observer=stop)
     assert interruption.value.signal_number == signal.SIGTERM
-    expected = {*range(0, 61, 10), *range(11, 18)}
+    expected = {*range(0, 61, 10), *range(11, 21)}
     assert bits(Trajectory.open(run_copy)) == {step: every_step[step] for step in expected}
     assert len(training.densify(run_copy, 11, 29)) == 7 + 18
 

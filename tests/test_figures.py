@@ -105,7 +105,8 @@ def test_curves_are_the_numbers_that_were_given(ax):
 
 def test_accuracies_are_in_percent(ax):
     figures.plot_accuracies(log(), ax=ax)
-    np.testing.assert_allclose(curve(ax, "test")[1], 100 * log()["test_accuracy"])
+    for name in ("train", "test"):
+        np.testing.assert_allclose(curve(ax, name)[1], 100 * log()[f"{name}_accuracy"])
     assert "%" in ax.get_ylabel()
 
 
@@ -322,6 +323,15 @@ def test_a_collapsed_embedding_can_be_drawn():
     """The suite turns a warning, such as matplotlib's on identical limits, into an error."""
     series = embedding(growth=0.0)
     assert len(figures.figure_embedding(series, [0, 4000]).axes) == 6
+    assert figures.animation(series, None)[8:12] == b"WEBP"
+
+
+def test_an_embedding_without_a_key_frequency_has_its_principal_plane_alone():
+    whole = embedding()
+    none = {"frequency_planes": whole["frequency_planes"][:, :0]}
+    constants = {**whole.constants, "plane_frequencies": np.array([], np.int64)}
+    series = Series("embedding", STEPS, {**whole.arrays, **none}, constants)
+    assert len(figures.figure_embedding(series, [0, 4000]).axes) == 2
     assert figures.animation(series, None)[8:12] == b"WEBP"
 
 

@@ -62,7 +62,7 @@ def faults(name: str, source: str) -> list[str]:
             found.append(f"imports its sibling {one}")
         if name.startswith("measures/") and one.startswith("measures"):
             found.append(f"imports the measure {one}")
-        if top == "figures" and one not in ("series", "phases", "files"):
+        if top == "figures" and one.split("/")[0] not in ("series", "phases", "files", "figures"):
             found.append(f"computes with {one}")
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
@@ -103,7 +103,7 @@ def test_no_import_goes_round_in_a_circle():
         ("measures/loss", "from grokscope.measures.embedding import align", "imports the measure measures/embedding"),
         ("measures/loss", "from grokscope.training import train", "imports its sibling training"),
         ("optimize", "import grokscope.measures", "imports its sibling measures"),
-        ("figures", "from grokscope import fourier", "computes with fourier"),
+        ("figures/circles", "from grokscope import fourier", "computes with fourier"),
         ("trajectory", "from transformer_lens import HookedTransformer", "imports transformer_lens"),
         ("cli", "import matplotlib.pyplot", "imports matplotlib"),
         ("report/__init__", "from analyses import sharpness", "imports analyses"),

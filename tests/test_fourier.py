@@ -147,17 +147,17 @@ def test_a_pure_wave_has_circularity_one_at_its_frequency(n):
         torch.testing.assert_close(value, torch.ones(1, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("n", [58, 59])
+@pytest.mark.parametrize(("n", "frequency"), [(59, 9), (58, 9), (58, 29)])
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 0.9])
-def test_circularity_is_the_share_of_the_largest_wave(n, ratio):
+def test_circularity_is_the_share_of_the_largest_wave(n, frequency, ratio):
     """Noise that has been cleaned of the wave's frequency adds its own energy and nothing else."""
-    wave = waves(n, 9)[:, 0]
-    rows = fourier.fourier_basis(n)[[0, 17, 18]]
+    wave = waves(n, frequency)[:, 0]
+    rows = fourier.fourier_basis(n)[[0, 2 * frequency - 1, *range(2 * frequency, min(2 * frequency + 1, n))]]
     other = noise(n)
     other = other - rows.T @ (rows @ other)
     mixed = wave / wave.norm() + other / other.norm() * ratio**0.5
     value, where = fourier.circularity(mixed[:, None])
-    assert where.item() == 9
+    assert where.item() == frequency
     assert value.item() == pytest.approx(1 / (1 + ratio), rel=1e-12)
 
 

@@ -1,14 +1,23 @@
-"""Signals that wait for the end of a step; what they do to a real run in a process of its own is in test_training."""
+"""Signals that wait for the end of a step, here and in a `grokscope train` of its own; more are in test_killed."""
 
+import dataclasses
+import os
+import re
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from grokscope import interrupts
+from grokscope import Trajectory, interrupts
+from grokscope.config import RunConfig
 from grokscope.interrupts import Interrupted, deferred_signals
+from grokscope.store import Store
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -82,3 +91,31 @@ def test_an_interruption_names_the_run_and_the_signal_and_is_caught_as_any_other
     assert isinstance(error, KeyboardInterrupt)
     assert (error.folder, error.signal_number) == (Path("runs/mine"), 15)
     assert "runs/mine" in str(error) and "SIGTERM" in str(error)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_training_that_gets_a_signal_commits_says_how_to_go_on_and_exits(
+    number: signal.Signals, tiny_config: RunConfig, tmp_path: Path, toml: Callable[[dict[str, Any]], str]
+):
+    endless = dataclasses.replace(tiny_config, n_steps=10**6, checkpoints="every 1000")
+    (tmp_path / "endless.toml").write_text(toml(endless.to_dict()))
+    command = [sys.executable, "-c", "import sys; from grokscope.cli import main; main(sys.argv[1:])"]
+    process = subprocess.Popen(
+        [*command, "train", tmp_path / "endless.toml", "--root", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    run, deadline = tmp_path / "endless", time.monotonic() + 60
+    while not run.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert re.search(rf"{run} was stopped by {number.name} and is saved", errors)
+    assert re.search(rf"^ *grokscope resume {run}$", errors, re.MULTILINE)
+    assert Store(run).last_step > 0 and list(Store(run).damage()) == []
+    assert Trajectory.open(run).first.step == 0

@@ -72,6 +72,7 @@ def test_shapes_are_hooked_transformers_and_frozen_biases_are_not_trained(archit
     model, _ = build(**architecture)
     hooked = model.hooked(model.initialize(0))
     assert model.shapes == {name: tuple(one.shape) for name, one in hooked.named_parameters()}
+    assert hooked.cfg.eps == 1e-5, "LayerNorm's ε is TransformerLens' own"
     biases = {name for name in model.shapes if name.split(".")[-1].startswith("b_")}
     in_the_mlp = {name for name in biases if ".mlp." in name}
     frozen = {"all": set(), "mlp": biases - in_the_mlp, "none": biases}[architecture["biases"]]

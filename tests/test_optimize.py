@@ -138,7 +138,8 @@ def test_a_full_batch_is_the_training_set_at_every_step(tiny_config: RunConfig):
     ("changes", "said"),
     [
         ({"batch_size": 30}, r"^batch_size: 30 .*allowed: from 1 to 29, or none"),
-        ({"device": "cuda:300"}, r"^device: 'cuda:300'"),
+        ({"device": "cuda:99"}, r"^device: 'cuda:99'"),
+        ({"device": "cuda:300"}, r"device: 'cuda:300'"),
         ({"device": "cuda:07"}, r"device: 'cuda:07'"),
         ({"task": TaskConfig(p=3, train_fraction=0.1)}, r"^task\.train_fraction: 0\.1 "),
     ],
@@ -187,7 +188,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_leaves_the_weights_alone(
     monkeypatch.setattr(torch.autograd, "grad", poisoned)
     error, parameters, step = raised_by(setup)
     assert str(error).startswith("The gradient of blocks.0.mlp.W_in is not finite at step 5; ")
-    assert (step, error.weights_are_finite) == (5, True)
+    assert (step, error.resumable) == (5, True)
     monkeypatch.undo()
     expected = trained_by(setup, 5)
     assert all(torch.equal(parameters[name], tensor) for name, tensor in expected.items())
@@ -204,7 +205,7 @@ def test_a_weight_that_is_not_finite_is_named(tiny_config: RunConfig, monkeypatc
     monkeypatch.setattr(loops.Optimizer, "update", poisoned)
     error, _, step = raised_by(Setup(tiny_config))
     assert str(error).startswith("The parameter unembed.W_U is not finite at step 6; the last finite step is 5.")
-    assert (step, error.weights_are_finite) == (6, False)
+    assert (step, error.resumable) == (6, False)
 
 
 def test_finite_numbers_whose_norm_overflows_are_no_reason_to_stop(

@@ -84,7 +84,7 @@ def run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw the figures and do not render them."""
     monkeypatch.setattr(figures, "png", lambda figure, dpi=160: b"png")
-    monkeypatch.setattr(figures, "save", lambda figure, path: [])
+    monkeypatch.setattr(figures, "save", lambda figure, path: path.parent.mkdir(exist_ok=True))
 
 
 @pytest.fixture

@@ -437,7 +437,7 @@ def test_a_run_does_not_go_past_an_evaluation_that_is_not_finite_by_being_resume
 
     def poisoned(self: optimize.Setup, state: optimize.State) -> optimize.Row:
         if state.step == 30:
-            raise NotFinite("The test_loss", 30, 29, weights_are_finite=True)
+            raise NotFinite("The test_loss", 30, 29, resumable=False)
         return evaluate(self, state)
 
     monkeypatch.setattr(optimize.Setup, "evaluate", poisoned)

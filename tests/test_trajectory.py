@@ -88,8 +88,8 @@ def test_select_takes_steps_in_any_order_once(trajectory: Trajectory):
     assert trajectory.select(step for step in (10, 20)).steps.tolist() == [10, 20]
 
 
-@pytest.mark.parametrize(("steps", "said"), [([0, 5, 15], "5, 15"), ([], "No step"), ([0.5], "0.5")])
-def test_select_refuses_what_is_not_there_by_name(trajectory: Trajectory, steps: list[Any], said: str):
+@pytest.mark.parametrize(("steps", "said"), [([0, 5, 15], "5, 15"), ([], "No step")])
+def test_select_refuses_what_is_not_there_by_name(trajectory: Trajectory, steps: list[int], said: str):
     with pytest.raises(GrokscopeError, match=said):
         trajectory.select(steps)
 

@@ -26,7 +26,7 @@ def mean_loss(
 def sharpness(
     trajectory: Trajectory,
     *,
-    tolerance: float = 1e-3,
+    tolerance: float = 1e-5,
     n_probes: int = 16,
     seed: int = 0,
     dtype: str = "float32",

@@ -328,7 +328,9 @@ def test_a_costly_measure_is_taken_at_a_few_steps_unless_more_are_there(run_copy
     assert len(evaluations) == 4
 
 
-def test_a_longer_run_is_measured_anew(run_copy, evaluations):
+def test_a_longer_run_is_measured_anew(run_copy, evaluations, monkeypatch):
+    """Also where as many steps as a costly measure takes were measured before the run grew."""
+    monkeypatch.setitem(measures.COSTLY, "loss", 2)
     measures.saved("loss", Trajectory.open(run_copy).select([0, 10]))
     assert measures.saved("loss", Trajectory.open(run_copy)).steps[-1] == 60
     assert len(evaluations) == 2

@@ -247,13 +247,14 @@ def test_naming_the_residues_anew_moves_the_frequencies_alone(plant, factor):
 
 
 def test_the_untrained_control_is_step_0_or_else_the_seeds_initialization(plant):
-    last = table(circles(59, {7: 2.0, 22: 3.0}))
-    with_start = measures.evaluate("embedding", plant({0: {}, 5: last}, p=59))
+    first, last = table(noise(59, WIDTH)), table(circles(59, {7: 2.0, 22: 3.0}))
+    of_the_seed, given = (measures.evaluate("embedding", plant({0: s, 5: last}, p=59)) for s in ({}, first))
+    selected = measures.evaluate("embedding", plant({0: first, 5: last}, p=59).select([5]))
     without = measures.evaluate("embedding", plant({5: last}, p=59))
     for name in ("circularity", "component_circularity", "key_frequency_share"):
-        np.testing.assert_allclose(with_start[f"{name}_initialization"], with_start[name][0], rtol=1e-9)
-        np.testing.assert_allclose(without[f"{name}_initialization"], with_start[name][0], rtol=1e-9)
-    assert with_start["circularity_initialization"] < 0.4
+        for series, start in ((of_the_seed, of_the_seed), (given, given), (selected, given), (without, of_the_seed)):
+            np.testing.assert_allclose(series[f"{name}_initialization"], start[name][0], rtol=1e-9)
+    assert given["circularity_initialization"] != of_the_seed["circularity_initialization"] < 0.4
 
 
 def test_the_planes_are_of_the_strongest_keys_at_the_last_step(plant):

@@ -1,0 +1,387 @@
+"""The command line: what it prints, what it leaves on the disk, and that every mistake ends in one clear message."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grokscope import Trajectory, cli, presets, training
+from grokscope.config import OptimizerConfig, RunConfig
+from grokscope.files import Lock
+from grokscope.store import Record, Store
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def grokscope(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """The function that runs one command here, in an empty folder; it returns status, output and errors."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        status = 0
+        try:
+            cli.main([str(one) for one in arguments])
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        output, errors = capsys.readouterr()
+        assert "Traceback" not in output + errors
+        return status, output, errors
+
+    return run
+
+
+@pytest.fixture
+def tiny_toml(tiny_config: RunConfig, tmp_path: Path, toml: Callable[[dict[str, Any]], str]) -> Path:
+    """The tiny config as a file."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(toml(tiny_config.to_dict()), encoding="utf-8")
+    return path
+
+
+class Asked(Exception):
+    """What `train` was asked for, instead of a training."""
+
+
+@pytest.fixture
+def asked(grokscope: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[RunConfig, str, Path]]:
+    """The function that returns the config, the name and the root with which a command line would train."""
+
+    def refuse(config: RunConfig, name: str, root: Path, observer: Any) -> None:
+        raise Asked(config, name, root)
+
+    def ask(*arguments: Any) -> tuple[RunConfig, str, Path]:
+        with monkeypatch.context() as patch, pytest.raises(Asked) as answer:
+            patch.setattr(training, "train", refuse)
+            grokscope("train", *arguments)
+        return answer.value.args
+
+    return ask
+
+
+def test_a_run_from_its_training_to_its_report(
+    grokscope: Command, tiny_toml: Path, tiny_run: Path, tiny_config: RunConfig, tmp_path: Path
+):
+    root = tmp_path / "runs"
+    status, output, errors = grokscope("train", tiny_toml, "--root", root, "--n-steps", 40)
+    assert status == 0
+    run = root / "tiny"
+    for part in (str(run), "a + b mod 7", "29 of 49 equations", "5 fixed checkpoints", "40 steps", "MB on disk"):
+        assert part in output
+    assert f"grokscope report {run}" in output
+    assert re.search(r"step 40/40 .*loss .*train .*test .*accuracy .*steps/s .*memoriz", errors)
+    assert Record.read(run).config == dataclasses.replace(tiny_config, n_steps=40)
+
+    status, output, _ = grokscope("resume", "tiny", "--root", root)
+    assert (status, "finished" in output) == (0, True)
+    status, output, _ = grokscope("resume", run, "--n-steps", 60)
+    assert status == 0 and "from step 40 of 60" in output
+    assert Trajectory.open(run).digest == Trajectory.open(tiny_run).digest
+
+    status, output, _ = grokscope("densify", run, "--start", 12, "--stop", 18, "--every", 2)
+    assert (status, output) == (0, f"{run}: 4 checkpoints added, 11 in all.\n")
+
+    status, output, _ = grokscope("log", run)
+    rows = [json.loads(line) for line in output.splitlines()]
+    log = Trajectory.open(run).log
+    assert status == 0 and [row["step"] for row in rows] == list(range(0, 61, 10))
+    for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
+        assert [row[name] for row in rows] == log[name].tolist()
+    assert all(set(row) == {"step", *log.arrays} for row in rows)
+
+    status, output, _ = grokscope("measure", run, "weight_norm", "loss", "--thin", 3)
+    assert status == 0 and (run / "measures" / "loss.safetensors").exists()
+    assert not (run / "measures" / "embedding.safetensors").exists()
+
+    status, output, _ = grokscope("list", "runs", "--root", root)
+    assert status == 0 and re.search(r"^tiny .*addition mod 7, 60 of 60 steps, 11 checkpoints", output)
+
+    status, output, _ = grokscope("report", run)
+    assert status == 0 and str(run / "report.html") in output
+    figures = {path.suffix for path in (run / "figures").iterdir()}
+    assert {".png", ".pdf"} <= figures and figures & {".gif", ".webp"}
+    assert (run / "report.html").read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
+
+    status, output, _ = grokscope("verify", run)
+    assert (status, output) == (0, f"{run}: 11 checkpoints in {len(Store(run).segments)} segments, all intact.\n")
+
+
+def test_every_field_of_the_config_is_a_flag(asked: Callable, tiny_toml: Path, tiny_config: RunConfig):
+    config, name, root = asked(
+        *(tiny_toml, "--batch-size", "none", "--optimizer.lr", "3e-3", "--optimizer.betas", "0.5", "0.75"),
+        *("--model.n_layers", 2, "--model.normalization-type", "LN", "--task.form", "a ∘ b =", "--run", "mine"),
+    )
+    expected = dataclasses.replace(
+        tiny_config,
+        optimizer=dataclasses.replace(tiny_config.optimizer, lr=3e-3, betas=(0.5, 0.75)),
+        model=dataclasses.replace(tiny_config.model, n_layers=2, normalization_type="LN"),
+        task=dataclasses.replace(tiny_config.task, form="a ∘ b ="),
+    )
+    assert (config, name, root) == (expected, "mine", Path("checkpoints"))
+
+
+@pytest.mark.parametrize(
+    "spelled", [["--batch-size", "none"], ["--batch-size=none"], ["--batch_size", "None"]], ids=str
+)
+def test_none_is_spelled_as_in_toml(spelled: list[str], asked: Callable, toml: Callable, tmp_path: Path):
+    path = tmp_path / "small.toml"
+    path.write_text(toml({"preset": "quick", "batch_size": 50}))
+    assert asked(path)[0].batch_size == 50
+    assert asked(path, *spelled)[0].batch_size is None
+
+
+def test_the_default_name_is_the_preset_s_and_then_numbered(asked: Callable, tmp_path: Path):
+    root = tmp_path / "root"
+    for expected in ("quick", "quick-2", "quick-3"):
+        config, name, where = asked("quick", "--root", root)
+        assert (config, name, where) == (presets.get("quick"), expected, root)
+        (root / expected).mkdir(parents=True)
+
+
+def test_flags_may_come_before_what_they_change(asked: Callable, tiny_toml: Path, tiny_config: RunConfig):
+    config, name, _ = asked("--n-steps", 7, tiny_toml)
+    assert (config, name) == (dataclasses.replace(tiny_config, n_steps=7), "tiny")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["trian"], r"'trian'.*Did you mean 'train'\?"),
+        (["list", "runz"], r"'runz'.*Did you mean 'runs'\?"),
+        (["train", "quik"], r"'quik'; allowed: nanda2023, quick.*Did you mean 'quick'\?"),
+        (["train", "--n-steps", "5", "quik"], r"'quik'.*Did you mean 'quick'\?"),
+        (["train", "none.toml"], r"none\.toml cannot be read: No such file"),
+        (["train", "quick", "--task.p", "12"], r"task\.p: 12; allowed: a prime from 3"),
+        (
+            ["train", "quick", "--model.n-heads", "3"],
+            r"model\.n_heads: 3 does not divide d_model = 128; allowed: 1, 2",
+        ),
+        (["train", "quick", "--run", "copy", "--root", ".."], r"copy exists already"),
+        (["train", "quick", "--run", "a/b"], r"'a/b' is no name for a run"),
+        (["train", "quick", "--run", ".a"], r"'\.a' is no name for a run"),
+        (["train", "quick", "--batch-size", "99999"], r"batch_size: 99999 exceeds the training set"),
+        (["train", "quick", "--device", "cuda:77"], r"device: 'cuda:77'"),
+        (["train", "quick", "--checkpoints", "evry 5"], r"checkpoints: unknown term 'evry 5'"),
+        (["resume", "../none"], r"\.\./none is no folder, so no run"),
+        (["resume", "none"], r"checkpoints/none is no folder, so no run"),
+        (["resume", "../copy", "--n-steps", "10"], r"n_steps: 10 would shorten"),
+        (["densify", "../none", "--start", "0", "--stop", "5"], r"is no folder, so no run"),
+        (["densify", "../copy", "--start", "5", "--stop", "70"], r"start 5, stop 70.*<= 60"),
+        (["measure", "../here"], r"\.\./here is no run: it has no config\.json"),
+        (["measure", "../copy", "los"], r"'los'.*Did you mean 'loss'\?"),
+        (["report", "../here"], r"\.\./here is no run"),
+        (["verify", "../here"], r"\.\./here is no run"),
+        (["log", "../here"], r"\.\./here is no run"),
+    ],
+    ids=lambda one: " ".join(one) if isinstance(one, list) else "",
+)
+@pytest.mark.usefixtures("run_copy")
+def test_a_mistake_ends_in_one_clear_sentence(arguments: list[str], said: str, grokscope: Command, tmp_path: Path):
+    before = sorted(tmp_path.rglob("*"))
+    status, _, errors = grokscope(*arguments)
+    assert status in (1, 2)
+    assert errors.startswith("grokscope: ") and errors.count("\n") == 1
+    assert re.search(said, errors), errors
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "quick", "--n-setps", "5"], "--n-steps"),
+        (["train", "quick", "--optimizer.weight-deacy", "5"], "--optimizer.weight-decay"),
+        (["resume", "x", "--alow-drift"], "--allow-drift"),
+        (["train", "quick", "--n-steps", "many"], "--n-steps"),
+        (["train"], "PRESET"),
+        (["log"], "RUN"),
+        (["densify", "x"], "--start"),
+    ],
+    ids=lambda one: " ".join(one) if isinstance(one, list) else "",
+)
+def test_a_mistyped_flag_suggests_the_right_one(arguments: list[str], said: str, grokscope: Command):
+    status, _, errors = grokscope(*arguments)
+    assert status == 2 and said in errors
+
+
+def test_every_wrong_flag_is_named_in_one_message(grokscope: Command, tmp_path: Path):
+    wrong = {"--task.p": 12, "--model.n-heads": 0, "--optimizer.lr": -1, "--n-steps": 0, "--checkpoints": "x"}
+    wrong |= {"--loss-dtype": "float8", "--task.train-fraction": 2, "--task.name": "additon", "--split-seed": -1}
+    status, output, errors = grokscope("train", "quick", *(one for pair in wrong.items() for one in pair))
+    assert (status, output) == (1, "")
+    heading, *lines = errors.splitlines()
+    assert heading == f"grokscope: {len(wrong)} settings cannot be used:" and len(lines) == len(wrong)
+    for flag in wrong:
+        name = flag.removeprefix("--").replace("-", "_")
+        assert any(line.strip().startswith(f"{name}: ") and "allowed" in line for line in lines)
+    assert not (tmp_path / "here" / "checkpoints").exists()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("command", ["verify", "measure", "log", "resume"])
+def test_a_truncated_segment_is_named_by_every_command_that_reads_the_run(
+    command: str, run_copy: Path, grokscope: Command
+):
+    path = run_copy / "segments" / "000003.safetensors"
+    truncate(path)
+    status, output, errors = grokscope(command, run_copy, *(["weight_norm"] if command == "measure" else []))
+    assert str(path) in (output if command == "verify" else errors)
+    assert status == (1 if command == "verify" else 0)
+
+
+def test_a_run_in_which_nothing_is_readable_is_one_sentence(run_copy: Path, grokscope: Command):
+    for path in (run_copy / "segments").iterdir():
+        truncate(path)
+    for command in ("measure", "report"):
+        status, _, errors = grokscope(command, run_copy)
+        assert status == 1 and "no readable checkpoint" in errors
+
+
+def test_verify_names_the_segment_the_step_and_the_tensor_of_a_flipped_bit(run_copy: Path, grokscope: Command):
+    path = run_copy / "segments" / "000002.safetensors"
+    data = bytearray(path.read_bytes())
+    size = int.from_bytes(data[:8], "little")
+    data[8 + size + json.loads(data[8 : 8 + size])["checkpoints/embed.W_E"]["data_offsets"][0]] ^= 1
+    path.write_bytes(data)
+    status, output, errors = grokscope("verify", run_copy)
+    assert status == 1 and errors.startswith("grokscope: ")
+    assert re.fullmatch(r"000002\.safetensors: step 10, embed\.W_E does not match its checksum\n", output)
+
+
+def test_a_run_that_another_process_writes_is_refused_with_who_it_is(run_copy: Path, grokscope: Command):
+    with Lock(run_copy):
+        status, _, errors = grokscope("densify", run_copy, "--start", 0, "--stop", 5)
+        assert status == 1 and f"written by process {os.getpid()} on {os.uname().nodename} since " in errors
+        assert grokscope("log", run_copy)[0] == 0
+
+
+def test_a_bare_name_lies_under_the_root_and_a_path_is_a_path(run_copy: Path, grokscope: Command):
+    for arguments in (["copy", "--root", run_copy.parent], [run_copy], ["../copy"]):
+        assert grokscope("log", *arguments)[0] == 0
+
+
+def test_drift_is_refused_unless_it_is_allowed(
+    grokscope: Command, tiny_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from grokscope import environment
+
+    assert grokscope("train", tiny_toml, "--root", tmp_path)[0] == 0
+    present = environment.present
+    monkeypatch.setattr(environment, "present", lambda device: {**present(device), "torch": "1.0.0"})
+    status, _, errors = grokscope("resume", tmp_path / "tiny", "--n-steps", 70)
+    assert status == 1 and "torch was" in errors and "--allow-drift" in errors
+    assert grokscope("resume", tmp_path / "tiny", "--n-steps", 70, "--allow-drift")[0] == 0
+    assert [event["event"] for event in Record.read(tmp_path / "tiny").history] == ["drift allowed", "lengthened"]
+
+
+def test_list_prints_what_there_is(grokscope: Command, tmp_path: Path):
+    for kind, names in {
+        "tasks": ["addition", "division", "multiplication", "subtraction"],
+        "optimizers": ["adamw"],
+        "measures": ["embedding", "loss", "sharpness", "weight_norm"],
+    }.items():
+        assert grokscope("list", kind) == (0, "\n".join(names) + "\n", "")
+    assert re.search(r"^nanda2023 .*mod 113.*\nquick .*mod 59", grokscope("list", "presets")[1])
+    assert grokscope("list", "runs") == (0, "There is no run in checkpoints.\n", "")
+
+
+def test_list_runs_shows_a_damaged_run_beside_the_others(run_copy: Path, tiny_run: Path, grokscope: Command):
+    (run_copy / "config.json").write_text("{")
+    (run_copy.parent / "whole").symlink_to(tiny_run)
+    status, output, _ = grokscope("list", "runs", "--root", run_copy.parent)
+    lines = dict(line.split(maxsplit=1) for line in output.splitlines())
+    assert status == 0 and "damaged" in lines["copy"] and "60 of 60 steps" in lines["whole"]
+
+
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
+def test_every_command_explains_itself(command: str, grokscope: Command):
+    status, output, _ = grokscope(command, "--help")
+    assert status == 0 and f"grokscope {command}" in output
+    for nothing in ([], ["--help"], ["-h"]):
+        assert re.search(rf"^  {command} +\S", grokscope(*nothing)[1], re.MULTILINE)
+
+
+def in_a_process(program: str, *arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_help_and_list_and_log_do_not_import_torch(tiny_run: Path):
+    program = (
+        "import sys\n"
+        "from grokscope.cli import main\n"
+        "kinds = ('tasks', 'optimizers', 'measures', 'presets')\n"
+        "for arguments in (['--help'], ['--version'], *(['list', kind] for kind in kinds),\n"
+        "                  ['list', 'runs', '--root', sys.argv[2]], ['log', sys.argv[1]], ['verify', sys.argv[1]]):\n"
+        "    main(arguments)\n"
+        "print('imported:', *{'torch', 'transformer_lens', 'matplotlib', 'pandas'} & set(sys.modules))\n"
+    )
+    done = in_a_process(program, tiny_run, tiny_run.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "imported:"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_no_terminal_s_encoding_ends_in_a_traceback(encoding: str, tmp_path: Path):
+    program = "import sys\nfrom grokscope.cli import main\nmain(sys.argv[1:])\n"
+    for arguments in (["--help"], ["log", tmp_path / "ü ∘"]):
+        done = in_a_process(program, *arguments, PYTHONIOENCODING=encoding)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == (0 if arguments == ["--help"] else 1)
+
+
+def test_a_reader_who_has_enough_is_no_fault(tiny_run: Path):
+    program = "from grokscope.cli import main\nimport sys\nmain(['log', sys.argv[1]])\n"
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, tiny_run], stdout=writer, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_training_says_when_the_adaptive_schedule_has_had_its_share(
+    tiny_config: RunConfig, tmp_path: Path, toml: Callable
+):
+    fast = OptimizerConfig(lr=3e-2, warmup_steps=5)
+    config = dataclasses.replace(
+        tiny_config, checkpoints="adaptive 0.05", evaluate_every=1, max_checkpoints=5, optimizer=fast
+    )
+    (tmp_path / "adaptive.toml").write_text(toml(config.to_dict()))
+    program = "import sys\nfrom grokscope.cli import main\nmain(sys.argv[1:])\n"
+    done = in_a_process(program, "train", tmp_path / "adaptive.toml", "--root", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 fixed checkpoints and up to 3 adaptive ones" in done.stdout
+    assert len(re.findall(r"^grokscope: At step \d+ .*max_checkpoints = 5.*$", done.stderr, re.MULTILINE)) == 1
+    assert len(Trajectory.open(tmp_path / "adaptive").steps) == 5
+
+
+def test_the_estimate_printed_before_training_is_near_what_is_used(
+    grokscope: Command, tiny_toml: Path, tmp_path: Path
+):
+    arguments = ("--checkpoints", "every 1", "--model.d-model", 64, "--model.d-mlp", 256, "--run", "wide")
+    status, output, _ = grokscope("train", tiny_toml, "--root", tmp_path, *arguments)
+    told = re.search(r"61 fixed checkpoints in 60 steps: about (\d+) MB on disk", output)
+    used = sum(path.stat().st_size for path in (tmp_path / "wide" / "segments").iterdir()) / 1e6
+    assert status == 0 and told and np.isclose(int(told[1]), used, rtol=0.15)
