@@ -210,7 +210,7 @@ class Trajectory:
         content = [[int(step), sorted(self._source.checksums(int(step)).items())] for step in self.steps]
         return hashlib.sha256(json.dumps([self.config.digest, content]).encode()).hexdigest()
 
-    def at(self, step: int) -> Snapshot:
+    def at(self, step: int | np.integer) -> Snapshot:
         """Return the snapshot of a checkpoint; raise GrokscopeError that names its neighbours if there is none."""
         if step not in self.steps:
             below, above = self.steps[self.steps < step], self.steps[self.steps > step]

@@ -78,9 +78,9 @@ def test_a_second_time_nothing_is_added(run_copy: Path):
     assert segments(run_copy) == before
 
 
-@pytest.mark.parametrize(("limit", "n_segments"), [(1, 2), (64, 1)])
+@pytest.mark.parametrize(("limit", "at_20", "at_30"), [(1, 8, 15), (4, 2, 4), (64, 0, 1)])
 def test_steps_are_added_in_segments_as_soon_as_a_saved_step_has_confirmed_them(
-    limit: int, n_segments: int, run_copy: Path, every_step: Bits, monkeypatch: pytest.MonkeyPatch
+    limit: int, at_20: int, at_30: int, run_copy: Path, every_step: Bits, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(training, "SEGMENT_CHECKPOINTS", limit)
     before, seen = len(segments(run_copy)), {}
@@ -90,7 +90,7 @@ def test_steps_are_added_in_segments_as_soon_as_a_saved_step_has_confirmed_them(
 
     expected = {step: every_step[step] for step in {*range(0, 61, 10), *range(12, 28)}}
     assert bits(training.densify(run_copy, 12, 27, observer=look)) == expected
-    assert seen[19] == 0 and seen[29] == n_segments - 1 and seen[30] == n_segments
+    assert (seen[19], seen[20], seen[29], seen[30]) == (0, at_20, at_20, at_30)
 
 
 @pytest.mark.parametrize(("start", "stop", "every"), [(-1, 5, 1), (6, 5, 1), (0, 61, 1), (0, 5, 0), (70, 80, 1)])

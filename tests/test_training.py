@@ -392,7 +392,7 @@ def test_one_flipped_bit_in_a_segment_does_not_keep_a_run_from_going_on(
 def test_a_run_without_any_resume_state_is_refused(run_copy: Path):
     for path in (run_copy / "segments").iterdir():
         truncate(path)
-    with pytest.raises(GrokscopeError, match="no readable resume state"):
+    with pytest.raises(GrokscopeError, match="no readable"):
         training.resume(run_copy)
 
 

@@ -25,6 +25,8 @@ def plot_principal_plane(series: Series, *, ax: Axes, step: int, first: int = 0)
     """
     row = _nearest(series, step)
     points = series["principal_components"][row][:, first : first + 2]
+    # Two points have one component alone: they are drawn on a line.
+    points = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
     frequency = int(series["component_frequency"][-1, first]) if "component_frequency" in series else None
     return _plot_circle(series, points, frequency, ax, int(series.steps[row]))
 
@@ -41,7 +43,7 @@ def figure_embedding(embedding: Series, steps: Sequence[int]) -> Figure:
 
     For a task without a circle there is the principal plane alone.
     """
-    n_planes = min(2, len(embedding["plane_frequencies"])) if "plane_frequencies" in embedding else 0
+    n_planes = min(2, _n_planes(embedding))
     side = PAGE_WIDTH / len(steps)
     figure = new_figure(PAGE_WIDTH, side * (1 + n_planes) + 0.2)
     axes = figure.subplots(1 + n_planes, len(steps), squeeze=False)
@@ -69,10 +71,10 @@ def animation(embedding: Series, log: Series | None, n_frames: int = 80, side: f
     test accuracy to the caption.
     """
     chosen = np.unique([_nearest(embedding, step) for step in np.geomspace(1, max(embedding.steps[-1], 2), n_frames)])
-    has_plane = "plane_frequencies" in embedding
-    limits = [np.abs(embedding["principal_components"][:, :, :2]).max() * 1.08]
+    has_plane = _n_planes(embedding) > 0
+    limits = [_limit(embedding["principal_components"][:, :, :2])]
     if has_plane:
-        limits.append(np.abs(embedding["frequency_planes"][:, 0]).max() * 1.08)
+        limits.append(_limit(embedding["frequency_planes"][:, 0]))
     frames = []
     for row in chosen:
         step = int(embedding.steps[row])
@@ -108,8 +110,8 @@ def telling_steps(log: Series, steps: Int[np.ndarray, " steps"], n: int = 6) -> 
     memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
     end = int(steps[-1])
     wanted = [0.0]
-    start = memorized.step if memorized else max(end // 50, 1)
-    goal = generalised.step if generalised and generalised.step > start else end
+    start = max(memorized.step if memorized else end // 50, 1)
+    goal = generalised.step if generalised and generalised.step > start else max(end, 1)
     wanted += np.geomspace(start, goal, n - 2).tolist() + [end]
     return sorted({int(steps[np.abs(steps - step).argmin()]) for step in wanted})
 
@@ -128,7 +130,7 @@ def _plot_circle(
         points[:, 0], points[:, 1], c=position / n, cmap=colormaps[_RESIDUES], vmin=0, vmax=1, s=7, zorder=2,
         linewidths=0.2, edgecolors="#404040",
     )  # fmt: skip
-    limit = float(np.abs(points).max()) * 1.08 or 1.0
+    limit = _limit(points)
     ax.set_xlim(-limit, limit)
     ax.set_ylim(-limit, limit)
     ax.set_aspect("equal")
@@ -139,6 +141,15 @@ def _plot_circle(
     for spine in ax.spines.values():
         spine.set_color("#C8C8C8")
     return ax
+
+
+def _n_planes(embedding: Series) -> int:
+    return len(embedding["plane_frequencies"]) if "plane_frequencies" in embedding else 0
+
+
+def _limit(points: Float[np.ndarray, "*steps n axes"]) -> float:
+    """Return how far the axes must reach to hold all points, and some way for points that all lie at zero."""
+    return float(np.abs(points).max()) * 1.08 or 1.0
 
 
 def _nearest(series: Series, step: float) -> int:

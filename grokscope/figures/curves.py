@@ -168,6 +168,8 @@ def _stack(heights: list[float]) -> tuple[Figure, list[Axes]]:
 
 
 def _shaded(figure: Figure, log: Series, axes: list[Axes]) -> Figure:
+    # A run that was killed, or still trains, has rows in its log beyond its last checkpoint.
+    _set_step_axis(axes[0], max(round(ax.dataLim.x1) for ax in axes))
     figure.draw_without_rendering()
     for i, ax in enumerate(axes):
         shade_stages(log, ax=ax, named=i == 0)
@@ -214,22 +216,24 @@ def _broken(
 
 
 def _finish(series: Series, ax: Axes) -> Axes:
-    # Zero has a place of its own left of the logarithmic part.
+    _set_step_axis(ax, int(series.steps[-1]))
+    ax.set_xlabel("step (optimizer updates)")
+    _small(ax)
+    ax.legend(frameon=False, fontsize=FONT_SIZE)
+    return ax
+
+
+def _set_step_axis(ax: Axes, last: int) -> None:
+    """Let the axis run from step 0, which has a place of its own left of the logarithmic part, to the last."""
+    last = max(last, 10)
     ax.set_xscale("symlog", linthresh=10, linscale=0.35)
-    last = max(int(series.steps[-1]), 10)
     ticks = [0, *(10**k for k in range(1, int(math.log10(last)) + 1))]
     if last > 2 * ticks[-1]:
         ticks.append(last)
     ax.set_xticks(ticks)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    ax.xaxis.set_minor_locator(
-        FixedLocator([m * tick for tick in (10**k for k in range(1, 10)) for m in range(2, 10)])
-    )
+    ax.xaxis.set_minor_locator(FixedLocator([m * 10**k for k in range(1, 10) for m in range(2, 10)]))
     ax.set_xlim(0, last)
-    ax.set_xlabel("step (optimizer updates)")
-    _small(ax)
-    ax.legend(frameon=False, fontsize=FONT_SIZE)
-    return ax
 
 
 def _small(ax: Axes) -> None:

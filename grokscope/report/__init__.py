@@ -35,10 +35,11 @@ def write(trajectory: Trajectory) -> Path:
     drawn = {
         "losses": figures.figure_losses(log),
         "embedding": figures.figure_embedding(series["embedding"], figures.telling_steps(log, trajectory.steps)),
-        "circularity": figures.figure_circularity(log, series["embedding"]),
         "weight_norms": figures.figure_weight_norms(log, series["weight_norm"]),
         "sharpness": figures.figure_sharpness(log, series["sharpness"]),
     }
+    if "circularity" in series["embedding"]:
+        drawn["circularity"] = figures.figure_circularity(log, series["embedding"])
     folder = trajectory.path / "figures"
     for name, figure in drawn.items():
         figures.save(figure, folder / f"{name}.png")
@@ -77,8 +78,10 @@ def summary(log: Series, series: dict[str, Series]) -> str:
         return f"{said} and has not generalised within {last:,} steps: the test accuracy is {accuracy:.1%}."
     if generalised.step <= memorized.step:
         return f"{said} and generalised with it: there was no delay, and so no grokking."
-    delay = generalised.step / memorized.step
-    said += f" and generalised at step {generalised.step:,}, {delay:.0f} times as late: it grokked."
+    said += f" and generalised at step {generalised.step:,}"
+    said += (
+        f", {generalised.step / memorized.step:.0f} times as late: it grokked." if memorized.step else ": it grokked."
+    )
     embedding = series["embedding"]
     if "circularity" in embedding:
         n_key, share = len(embedding["key_frequencies"]), embedding["key_frequency_share"]
