@@ -90,9 +90,9 @@ class Model:
                 digest = hashlib.sha256(f"init/{seed}/{name}".encode()).digest()
                 generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
                 deviation = (self.d_vocab if kind == "W_U" else c.d_model) ** -0.5 * c.init_scale
-                parameters[name] = torch.randn(shape, generator=generator) * deviation
+                parameters[name] = torch.randn(shape, generator=generator, dtype=torch.float32) * deviation
             else:
-                parameters[name] = torch.full(shape, 1.0 if kind == "w" else 0.0)
+                parameters[name] = torch.full(shape, 1.0 if kind == "w" else 0.0, dtype=torch.float32)
         return parameters
 
     def faults(self, parameters: Parameters) -> list[str]:

@@ -55,4 +55,4 @@ def unknown(what: str, name: object, allowed: list[str]) -> str:
     """Say that `name` is no such thing, which names are allowed, and which was probably meant."""
     close = difflib.get_close_matches(str(name), allowed, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"Unknown {what} {str(name)!r}; allowed: {', '.join(allowed)}.{hint}"
+    return f"Unknown {what} {str(name)!r}; allowed: {', '.join(allowed) or 'none'}.{hint}"

@@ -24,6 +24,8 @@ from grokscope.errors import GrokscopeError
 
 Arrays = Mapping[str, np.ndarray]
 _OWN = ("checksums", "structure")
+_DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64", "int32": "I32", "bool": "BOOL", "uint8": "U8"}
+"""NumPy's names of the types that a file may hold, and safetensors' names of them."""
 
 
 def write(path: Path, tensors: Arrays, metadata: Mapping[str, Any], by_row: tuple[str, ...] = ()) -> None:
@@ -32,6 +34,10 @@ def write(path: Path, tensors: Arrays, metadata: Mapping[str, Any], by_row: tupl
     Raise GrokscopeError for an I/O error; the file is then as it was before.
     """
     arrays = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
+    if other := [name for name, array in arrays.items() if array.dtype.name not in _DTYPES]:
+        raise GrokscopeError(
+            f"{path} cannot hold {other[0]} of type {arrays[other[0]].dtype}; allowed: {', '.join(_DTYPES)}."
+        )
     rowwise = [name for name in arrays if by_row and name.startswith(by_row)]
     checksums = [crc for name, array in arrays.items() for crc in _checksums(array, name in rowwise)]
     about = {"metadata": json.dumps(dict(metadata), sort_keys=True), "by_row": json.dumps(rowwise)}
@@ -127,15 +133,7 @@ def _checksums(array: np.ndarray, by_row: bool) -> list[int]:
 
 
 def _layout(arrays: Arrays) -> list[tuple[str, str, list[int]]]:
-    codes = {
-        "float32": "F32",
-        "float64": "F64",
-        "int64": "I64",
-        "int32": "I32",
-        "bool": "BOOL",
-        "uint8": "U8",
-    }
-    layout = [(name, codes[array.dtype.name], list(array.shape)) for name, array in arrays.items()]
+    layout = [(name, _DTYPES[array.dtype.name], list(array.shape)) for name, array in arrays.items()]
     return sorted([*layout, ("structure", "I64", [1])])
 
 

@@ -262,7 +262,7 @@ def test_colour_and_line_follow_the_circle_at_the_right_frequency(ax, plane, fre
         figures.plot_principal_plane(embedding(), ax=ax, step=1000)
     else:
         figures.plot_frequency_plane(embedding(), ax=ax, step=1000, plane=plane)
-    np.testing.assert_allclose(points(ax).get_array(), np.arange(N) * frequency % N / N)
+    np.testing.assert_allclose(np.asarray(points(ax).get_array()), np.arange(N) * frequency % N / N)
     (line,) = ax.lines
     path = np.asarray(line.get_xydata())
     assert path[0].tolist() == path[-1].tolist() and len(path) == N + 1
@@ -273,7 +273,7 @@ def test_colour_and_line_follow_the_circle_at_the_right_frequency(ax, plane, fre
 
 def test_the_colour_follows_the_frequency_of_the_components_that_are_drawn(ax):
     figures.plot_principal_plane(embedding(), ax=ax, step=4000, first=2)
-    np.testing.assert_allclose(points(ax).get_array(), np.arange(N) * 5 % N / N)
+    np.testing.assert_allclose(np.asarray(points(ax).get_array()), np.arange(N) * 5 % N / N)
 
 
 def test_a_step_between_checkpoints_is_drawn_at_the_nearest_and_says_so(ax):
@@ -286,7 +286,7 @@ def test_a_task_without_a_circle_has_its_principal_plane_alone():
     assert len(figure.axes) == 2
     for ax in figure.axes:
         assert not ax.lines
-        np.testing.assert_allclose(points(ax).get_array(), np.arange(N) / N)
+        np.testing.assert_allclose(np.asarray(points(ax).get_array()), np.arange(N) / N)
 
 
 def test_a_single_component_is_drawn_on_a_line(ax):

@@ -27,7 +27,8 @@ FILES = {path.relative_to(ROOT).with_suffix("").as_posix(): path.read_text() for
 
 def imports(source: str) -> set[str]:
     """Return every module that a source imports, also inside functions, dotted; those for type checkers are none."""
-    found, waiting = set(), list(ast.parse(source).body)
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(source)]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import):

@@ -123,7 +123,7 @@ def test_the_second_derivative_is_the_difference_of_gradients(n_layers, norm, fo
         return list(leaves.values()), torch.autograd.grad(loss, list(leaves.values()), create_graph=create_graph)
 
     leaves, first = gradient(0.0, create_graph=True)
-    along = sum((g * direction[name]).sum() for name, g in zip(parameters, first, strict=True))
+    along = torch.stack([(g * direction[name]).sum() for name, g in zip(parameters, first, strict=True)]).sum()
     second = torch.autograd.grad(along, leaves, materialize_grads=True)
     ahead, behind = gradient(1e-5)[1], gradient(-1e-5)[1]
     for exact, more, less in zip(second, ahead, behind, strict=True):
@@ -137,7 +137,8 @@ def test_hooked_is_a_copy_for_hooks_and_caches():
     hooked = model.hooked(parameters)
     logits, cache = hooked.run_with_cache(task.inputs)
     assert cache["pattern", 0].shape == (25, 2, 3, 3)
-    torch.testing.assert_close(logits[:, -1], model.logits(parameters, task.inputs), rtol=1e-4, atol=1e-5)
+    answers = torch.as_tensor(logits)[:, -1]
+    torch.testing.assert_close(answers, model.logits(parameters, task.inputs), rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         for one in hooked.parameters():
             one.add_(1)

@@ -325,7 +325,7 @@ def test_a_run_of_30_000_checkpoints_lists_every_step(
     run = store.create(tmp_path / "long", Record(config, {}, ""))
     steps = np.random.default_rng(0).permutation(30_000).reshape(-1, 60)
     for end, some in enumerate(steps.tolist()):
-        checkpoints = [{"w": np.full(1, step, np.float32)} for step in some]
+        checkpoints: list[Any] = [{"w": np.full(1, step, np.float32)} for step in some]
         run.commit(some, checkpoints, coverage=(end - 1, end))
     opened = Store(tmp_path / "long")
     assert opened.steps.tolist() == list(range(30_000))

@@ -132,7 +132,8 @@ def test_a_split_is_the_one_that_the_written_out_generator_gives():
 
 @pytest.mark.parametrize("changed", [("other", 0, 0), ("split", 1, 0), ("split", 0, 1)])
 def test_every_argument_of_a_permutation_counts(changed):
-    first, other = tasks.permutation("split", 0, 0, 50), tasks.permutation(*changed, 50)
+    purpose, seed, index = changed
+    first, other = tasks.permutation("split", 0, 0, 50), tasks.permutation(purpose, seed, index, 50)
     assert sorted(first) == sorted(other) == list(range(50))
     assert first.tolist() != other.tolist()
 

@@ -42,9 +42,9 @@ def evaluate(name: str, trajectory: Trajectory, **options: Any) -> Series:
 def saved(name: str, trajectory: Trajectory, thin: int | None = None) -> Series:
     """Return a measure of a run with its default options, from RUN/measures if it is there, else save it there.
 
-    It is evaluated at `thin` checkpoints, or, without it, at all of them, a costly measure at a few; then also a
-    saved series with more of them will do. A saved series counts only if it was measured on these very
-    checkpoints, bit for bit. Raise GrokscopeError for a trajectory in memory, which has no folder.
+    It is evaluated at `thin` checkpoints, or, without it, at all of them, a costly measure at a few; a saved series
+    with more of them, up to the last, will do as well, and is never replaced by one with fewer. It counts only if
+    it was measured on these very checkpoints, bit for bit. Raise GrokscopeError for a trajectory in memory.
     """
     if trajectory.path is None:
         raise GrokscopeError("A trajectory in memory has no folder to save measures in; use `evaluate`.")
@@ -52,8 +52,7 @@ def saved(name: str, trajectory: Trajectory, thin: int | None = None) -> Series:
     path = folder(trajectory.path) / f"{name}.safetensors"
     series = _valid(path, name, trajectory)
     if series is not None and (
-        series.digest == wanted.digest
-        or (thin is None and len(series) >= len(wanted) and series.steps[-1] == trajectory.steps[-1])
+        series.digest == wanted.digest or (len(series) >= len(wanted) and series.steps[-1] == trajectory.steps[-1])
     ):
         return series
     series = evaluate(name, wanted)

@@ -30,7 +30,8 @@ def principal_components(
     centred = values - values.mean(-2, keepdim=True)
     gram = einsum(centred, centred, "step i d, step j d -> step i j")
     eigenvalues, eigenvectors = torch.linalg.eigh(gram)
-    variances = eigenvalues.flip(-1).clamp_min(0)
+    variances = eigenvalues.flip(-1)
+    variances = torch.where(variances > n * torch.finfo(values.dtype).eps * variances[:, :1], variances, 0.0)
     coordinates = eigenvectors.flip(-1)[..., :k] * variances[:, None, :k].sqrt()
     largest = coordinates.gather(1, coordinates.abs().argmax(1, keepdim=True))
     ratios = variances[:, :k] / variances.sum(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
@@ -43,16 +44,13 @@ def align(components: Float[Tensor, "steps n k"], ratios: Float[Tensor, "steps k
     Allowed are a change of order, of sign, and a rotation within a pair of neighbours whose variances are
     nearly equal, inside which plain PCA's choice of axes is arbitrary. The order is the assignment of largest
     overlap, the rotation the orthogonal Procrustes solution. Distances within a pair's plane do not change.
+    So early on, the first components are those that became the last step's first, whatever their variance then.
     """
     aligned = components.clone()
     for step in range(len(components) - 2, -1, -1):
         target = aligned[step + 1]
         overlap = einsum(_unit(aligned[step]), _unit(target), "n i, n j -> i j")
-        # A pair goes where its plane lies: both of its members bid with the plane's overlap.
-        bids = overlap.square()
-        for i, j in _degenerate_pairs(ratios[step]):
-            bids[[i, j]] = bids[[i, j]].mean(0, keepdim=True) + 1e-3 * bids[[i, j]]
-        source, place = linear_sum_assignment(-bids.numpy())
+        source, place = linear_sum_assignment(-overlap.square().numpy())
         slot = dict(zip(source.tolist(), place.tolist(), strict=True))
         moved = torch.empty_like(target)
         for i, to in slot.items():
@@ -107,8 +105,9 @@ def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int
         origin = trajectory.initialization or trajectory.model.initialize(trajectory.config.init_seed)
         untrained = origin["embed.W_E"][None, tokens].double()
         arrays |= _circular(values, components, key)
-        arrays["frequency_planes"] = torch.stack(
-            [fourier.frequency_plane(values, int(frequency)) for frequency in strongest], 1
+        planes = [fourier.frequency_plane(values, int(frequency)) for frequency in strongest]
+        arrays["frequency_planes"] = (
+            torch.stack(planes, 1) if planes else values.new_zeros(len(values), 0, len(tokens), 2)
         )
         arrays |= _shuffled(values, components, len(key), n_shuffles, seed)
         constants |= {

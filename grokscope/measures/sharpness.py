@@ -26,7 +26,7 @@ def mean_loss(
 def sharpness(
     trajectory: Trajectory,
     *,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-6,
     n_probes: int = 16,
     seed: int = 0,
     dtype: str = "float32",
@@ -34,7 +34,7 @@ def sharpness(
     """Measure λ_max and the trace of the Hessian ∇²L of the mean train loss over the trained parameters.
 
     Arrays over steps: `sharpness` (the largest algebraic eigenvalue, by Lanczos) with `sharpness_residual`
-    |Hv − λv|, at most `tolerance`·λ; `hessian_trace` with `hessian_trace_stderr` (Hutchinson, `n_probes` random
+    |Hv − λv|, at most `tolerance`·|λ| (do not loosen it beyond 1e-5: see `curvature.lanczos`); `hessian_trace` with `hessian_trace_stderr` (Hutchinson, `n_probes` random
     sign vectors, the same at each step). A frozen bias is no direction. Large: a small step along one direction
     changes the loss much; 0: flat. Parameters and logits are in `dtype`, the log-softmax in the config's
     `loss_dtype`: with that float64, float32 logits gave the same eigenvalue and trace to 1e-6 also where the
@@ -43,6 +43,8 @@ def sharpness(
     """
     if dtype not in _DTYPES:
         raise GrokscopeError(f"dtype: {dtype!r}; allowed: {' or '.join(_DTYPES)}.")
+    if n_probes < 2 or not tolerance > 0:
+        raise GrokscopeError(f"n_probes: {n_probes}, allowed: from 2; tolerance: {tolerance}, allowed: above 0.")
     task, train, names = trajectory.task, trajectory.split.train, trajectory.model.trained
     inputs, labels = task.inputs[train], task.labels[train]
     rows = []
@@ -50,10 +52,11 @@ def sharpness(
         parameters = {name: one.to(getattr(torch, dtype)) for name, one in snapshot.parameters.items()}
         for name in names:
             parameters[name].requires_grad_()
-        train_loss = mean_loss(trajectory.model, parameters, inputs, labels, trajectory.config)
-        product, n = curvature.hvp(train_loss, [parameters[name] for name in names])
-        top = curvature.lanczos(product, n, tolerance=tolerance, seed=seed)
-        trace = curvature.hutchinson(product, n, n_probes=n_probes, seed=seed)
+        with torch.enable_grad():
+            train_loss = mean_loss(trajectory.model, parameters, inputs, labels, trajectory.config)
+            product, n = curvature.hvp(train_loss, [parameters[name] for name in names])
+            top = curvature.lanczos(product, n, tolerance=tolerance, seed=seed)
+            trace = curvature.hutchinson(product, n, n_probes=n_probes, seed=seed)
         rows.append((top.value, top.residual, trace.value, trace.stderr))
     keys = ("sharpness", "sharpness_residual", "hessian_trace", "hessian_trace_stderr")
     return Series("sharpness", trajectory.steps, dict(zip(keys, np.array(rows).T, strict=True)))

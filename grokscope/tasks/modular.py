@@ -44,7 +44,7 @@ def powers(p: int) -> Int[Tensor, " n"]:
     """
     for g in range(2, p):
         found = [1]
-        while (following := found[-1] * g % p) != 1:
+        while (following := found[-1] * g % p) not in (0, 1, found[-1]):
             found.append(following)
         if len(found) == p - 1:
             return torch.tensor(found)

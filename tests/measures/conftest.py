@@ -1,5 +1,6 @@
 """Trajectories in memory whose parameters are planted, so that what a measure must say is known."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ def planted(
     """Return a trajectory with some parameters given at each step and the others as they are initialized."""
     config = RunConfig(
         task=TaskConfig(name=name, p=p, train_fraction=0.5),
-        model=ModelConfig(**{"d_model": 16, "n_heads": 2, "d_mlp": 24} | model),
+        model=dataclasses.replace(ModelConfig(d_model=16, n_heads=2, d_mlp=24), **model),
         **(run or {}),
     )
     start = models.build(config.model, tasks.build(config.task)).initialize(config.init_seed)

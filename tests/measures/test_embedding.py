@@ -125,13 +125,14 @@ def test_all_but_the_aligned_components_is_plain_pca(plant):
         np.testing.assert_allclose(
             series["explained_variance_ratio"][step], oracle.explained_variance_ratio_, rtol=1e-9
         )
-        circular, frequency = fourier.circularity(torch.from_numpy(coordinates))
+        plain = torch.from_numpy(coordinates)
+        circular, frequency = fourier.circularity(plain)
         np.testing.assert_allclose(series["component_circularity"][step], circular, rtol=1e-8)
         assert series["component_frequency"][step].tolist() == frequency.tolist()
         assert series["circularity"][step] == pytest.approx(circular[:4].mean().item(), rel=1e-8)
         # Order, signs and rotations within planes leave every distance in the ten dimensions as it was.
         aligned = torch.from_numpy(series["principal_components"][step])
-        torch.testing.assert_close(torch.cdist(aligned, aligned), torch.cdist(*[torch.from_numpy(coordinates)] * 2))
+        torch.testing.assert_close(torch.cdist(aligned, aligned), torch.cdist(plain, plain))
     signs = np.sign(coordinates[np.abs(coordinates).argmax(0), np.arange(10)])
     np.testing.assert_allclose(series["principal_components"][-1], coordinates * signs, rtol=1e-7, atol=1e-9)
 

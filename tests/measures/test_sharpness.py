@@ -6,12 +6,13 @@ shares neither the model's code nor the loss's nor the products' with the measur
 
 import math
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import aslinearoperator, eigsh
 
 from grokscope import Snapshot, Trajectory, curvature, measures
 from grokscope import model as models
@@ -53,7 +54,9 @@ def dense_hessian(trajectory: Trajectory, i: int) -> tuple[float, torch.Tensor]:
     with warnings.catch_warnings():
         # At its first vmap torch itself calls torch.jit.script, which it has deprecated.
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
-        return loss(flat).item(), torch.autograd.functional.hessian(loss, flat, vectorize=True)
+        hessian = torch.autograd.functional.hessian(loss, flat, vectorize=True)
+    assert isinstance(hessian, torch.Tensor)
+    return loss(flat).detach().item(), hessian
 
 
 @pytest.fixture(scope="module", params=["plain", "normalized"])
@@ -131,7 +134,9 @@ def test_a_larger_transformer_agrees_with_arpack(plant):
         leaves = [parameters[name].requires_grad_() for name in trajectory.model.trained]
         logits = trajectory.model.logits(parameters, trajectory.task.inputs[train])
         product, n = curvature.hvp(F.cross_entropy(logits, trajectory.task.labels[train]), leaves)
-        operator = LinearOperator((n, n), matvec=lambda v: product(torch.from_numpy(v.ravel())).numpy(), dtype=float)
+        operator = aslinearoperator(
+            SimpleNamespace(shape=(n, n), dtype=float, matvec=lambda v: product(torch.from_numpy(v.ravel())).numpy())
+        )
         return eigsh(operator, k=1, which="LA", v0=np.random.default_rng(0).standard_normal(n))[0][0]
 
     assert series["sharpness"].tolist() == pytest.approx([largest(one) for one in trajectory], rel=1e-7)
