@@ -42,22 +42,23 @@ def evaluate(name: str, trajectory: Trajectory, **options: Any) -> Series:
 def saved(name: str, trajectory: Trajectory, thin: int | None = None) -> Series:
     """Return a measure of a run with its default options, from RUN/measures if it is there, else save it there.
 
-    It is evaluated at `thin` checkpoints, or, without it, at all of them, a costly measure at a few; a saved series
-    with more of them, up to the last, will do as well, and is never replaced by one with fewer. It counts only if
-    it was measured on these very checkpoints, bit for bit. Raise GrokscopeError for a trajectory in memory.
+    It is evaluated at `thin` checkpoints, or, without it, at all of them, a costly measure at a few; then also a
+    saved series with more of them will do. A saved series counts only if it was measured on these very
+    checkpoints, bit for bit, and is never replaced by one with fewer of them. Raise GrokscopeError for a trajectory
+    in memory, which has no folder.
     """
     if trajectory.path is None:
         raise GrokscopeError("A trajectory in memory has no folder to save measures in; use `evaluate`.")
     wanted = trajectory.thin(thin or COSTLY.get(name, len(trajectory)))
     path = folder(trajectory.path) / f"{name}.safetensors"
-    series = _valid(path, name, trajectory)
-    if series is not None and (
-        series.digest == wanted.digest or (len(series) >= len(wanted) and series.steps[-1] == trajectory.steps[-1])
-    ):
-        return series
+    there = _valid(path, name, trajectory)
+    is_whole = there is not None and len(there) >= len(wanted) and there.steps[-1] == trajectory.steps[-1]
+    if there is not None and (there.digest == wanted.digest or (is_whole and thin is None)):
+        return there
     series = evaluate(name, wanted)
-    files.make_folder(path.parent)
-    series.save(path)
+    if not is_whole:
+        files.make_folder(path.parent)
+        series.save(path)
     return series
 
 

@@ -34,8 +34,8 @@ def sharpness(
     """Measure λ_max and the trace of the Hessian ∇²L of the mean train loss over the trained parameters.
 
     Arrays over steps: `sharpness` (the largest algebraic eigenvalue, by Lanczos) with `sharpness_residual`
-    |Hv − λv|, at most `tolerance`·|λ| (do not loosen it beyond 1e-5: see `curvature.lanczos`); `hessian_trace` with `hessian_trace_stderr` (Hutchinson, `n_probes` random
-    sign vectors, the same at each step). A frozen bias is no direction. Large: a small step along one direction
+    |Hv − λv|, at most `tolerance`·|λ| (see `curvature.lanczos` before you loosen it); `hessian_trace` with
+    `hessian_trace_stderr` (Hutchinson, `n_probes` random sign vectors, the same at each step). A frozen bias is no direction. Large: a small step along one direction
     changes the loss much; 0: flat. Parameters and logits are in `dtype`, the log-softmax in the config's
     `loss_dtype`: with that float64, float32 logits gave the same eigenvalue and trace to 1e-6 also where the
     loss is 1e-7. Not invariant to rescaling layers. (Keskar et al. 2016; Cohen et al. 2021.) Costs 10 to 50 +
