@@ -48,6 +48,12 @@ def make_tiny_config() -> RunConfig:
     )
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the tests fsync, which takes most of their time: none of them cuts the power. test_files has it real."""
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture
 def tiny_config() -> RunConfig:
     """A config that trains in a blink."""
@@ -71,9 +77,8 @@ def run_copy(tiny_run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every step commit a segment, and quickly: no test that asks for this cuts the power."""
+    """Make every step commit a segment."""
     monkeypatch.setattr(recorder, "SEGMENT_SECONDS", 0.0)
-    monkeypatch.setattr(files.os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture

@@ -18,6 +18,11 @@ from grokscope import files
 from grokscope.errors import GrokscopeError
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk() -> None:
+    """Keep fsync as it is: here it is what is tested."""
+
+
 @pytest.fixture
 def umask() -> Iterator[Callable[[int], int]]:
     """Set the umask for one test."""

@@ -152,8 +152,7 @@ def test_a_snapshot_s_model_is_a_hooked_transformer_with_the_same_logits(archite
     assert isinstance(snapshot.model, HookedTransformer)
     hooked, cache = snapshot.model.run_with_cache(tokens)
     assert "blocks.0.attn.hook_pattern" in cache
-    assert torch.is_tensor(hooked)
-    torch.testing.assert_close(hooked[:, -1], trajectory.model.logits(snapshot.parameters, tokens))
+    torch.testing.assert_close(torch.as_tensor(hooked)[:, -1], trajectory.model.logits(snapshot.parameters, tokens))
     named = {name: tensor.detach() for name, tensor in snapshot.model.named_parameters()}
     assert equal(dict(sorted(named.items())), dict(sorted(snapshot.parameters.items())))
 

@@ -35,11 +35,12 @@ def sharpness(
 
     Arrays over steps: `sharpness` (the largest algebraic eigenvalue, by Lanczos) with `sharpness_residual`
     |Hv − λv|, at most `tolerance`·|λ| (see `curvature.lanczos` before you loosen it); `hessian_trace` with
-    `hessian_trace_stderr` (Hutchinson, `n_probes` random sign vectors, the same at each step). A frozen bias is no direction. Large: a small step along one direction
-    changes the loss much; 0: flat. Parameters and logits are in `dtype`, the log-softmax in the config's
-    `loss_dtype`: with that float64, float32 logits gave the same eigenvalue and trace to 1e-6 also where the
-    loss is 1e-7. Not invariant to rescaling layers. (Keskar et al. 2016; Cohen et al. 2021.) Costs 10 to 50 +
-    `n_probes` products with the Hessian a checkpoint, each about two gradients.
+    `hessian_trace_stderr` (Hutchinson, `n_probes` random sign vectors, the same at each step). A frozen bias is
+    no direction. Large: a small step along one direction changes the loss much; 0: flat. Parameters and logits
+    are in `dtype`, the log-softmax in the config's `loss_dtype`: with that float64, float32 logits gave the same
+    eigenvalue and trace to 1e-6 also where the loss is 1e-7. Not invariant to rescaling layers. (Keskar et al.
+    2016; Cohen et al. 2021.) Costs 10 to 50 + `n_probes` products with the Hessian a checkpoint, each about two
+    gradients.
     """
     if dtype not in _DTYPES:
         raise GrokscopeError(f"dtype: {dtype!r}; allowed: {' or '.join(_DTYPES)}.")
