@@ -1,5 +1,6 @@
 """The command line: train · resume · densify · measure · report · verify · log · list. The only place that prints."""
 
+import io
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from grokscope.config import RunConfig
+    from grokscope.store import Store
     from grokscope.trajectory import Trajectory
 
+_Opened = TypeVar("_Opened", "Trajectory", "Store")
 _ROOT = Path("checkpoints")
 
 
@@ -47,6 +50,10 @@ def _dispatch(arguments: list[str]) -> None:
 def _guarded(command: Callable[[list[str]], None], arguments: list[str]) -> None:
     """Run a command so that nothing a user can cause ends in a traceback."""
     warnings.formatwarning = lambda message, *_, **__: f"grokscope: {message}\n"
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a sign gets a question mark in its place.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         command(arguments)
         sys.stdout.flush()
@@ -129,18 +136,31 @@ def train(arguments: list[str]) -> None:
         root: Path = _ROOT
         """The folder that holds the runs."""
 
-    source = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    if source is None:
-        base = RunConfig()
-    else:
-        base = presets.read(Path(source)) if source.endswith(".toml") else presets.get(source)
     # tyro spells it None; TOML, the documentation and people write none.
     optional = {"--batch-size", "--model.normalization-type"}
     spelled = [
         "None" if value == "none" and flag.replace("_", "-") in optional else value
         for flag, value in zip(["", *arguments], arguments, strict=False)
     ]
-    asked = _parse(Train, "train", spelled, default=Train(source or tyro.MISSING, base))
+    spelled = [
+        value.removesuffix("none") + "None"
+        if value.replace("_", "-") in {f"{flag}=none" for flag in optional}
+        else value
+        for value in spelled
+    ]
+
+    def parse(source: str | None) -> Train:
+        if source is None:
+            base = RunConfig()
+        else:
+            base = presets.read(Path(source)) if source.endswith(".toml") else presets.get(source)
+        return _parse(Train, "train", spelled, default=Train(source or tyro.MISSING, base))
+
+    # What the flags change is known only with the source, which may stand after them.
+    first = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    asked = parse(first)
+    if asked.source != first:
+        asked = parse(asked.source)
     config = asked.config.validate()
 
     from grokscope import training
@@ -170,9 +190,9 @@ def resume(arguments: list[str]) -> None:
     from grokscope import store, training
     from grokscope.progress import Progress
 
-    before = store.Store(asked.folder)
+    before = _warned(store.Store(asked.folder))
     n_steps = asked.n_steps or before.record.config.n_steps
-    if n_steps <= before.last_step == before.record.config.n_steps:
+    if before.record.config.n_steps == n_steps == before.last_step:
         print(f"{asked.folder} is finished: {before.last_step:,} steps. --n-steps N makes it longer.")
         return
     print(f"Going on with {asked.folder} from step {before.last_step:,} of {n_steps:,}.", flush=True)
@@ -294,7 +314,10 @@ def log(arguments: list[str]) -> None:
 
     from grokscope.store import LOG_COLUMNS, Store
 
-    for row in Store(asked.folder).log().tolist():
+    run = Store(asked.folder)
+    rows = run.log().tolist()
+    _warned(run)
+    for row in rows:
         print(json.dumps({**dict(zip(LOG_COLUMNS, row, strict=True)), "step": int(row[0])}))
 
 
@@ -392,10 +415,11 @@ def _announcement(config: "RunConfig", folder: Path) -> str:
     )
 
 
-def _warned(trajectory: "Trajectory") -> "Trajectory":
-    for sentence in trajectory.damaged:
+def _warned(opened: _Opened) -> _Opened:
+    """Return a trajectory or a store, having said on standard error what in it is damaged."""
+    for sentence in opened.damaged:
         print(f"grokscope: {sentence}", file=sys.stderr)
-    return trajectory
+    return opened
 
 
 def _conclude(trajectory: "Trajectory") -> None:

@@ -319,7 +319,8 @@ def in_a_process(program: str, *arguments: Any, **environment: str) -> subproces
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env={**os.environ, **environment},
     )
 
