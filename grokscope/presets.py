@@ -13,7 +13,7 @@ PRESETS = {
     "quick": RunConfig(
         task=TaskConfig(name="addition", p=59, train_fraction=0.5),
         model=ModelConfig(d_mlp=256),
-        n_steps=4_000,
+        n_steps=3_500,
         checkpoints="every 20 + log 60",
         evaluate_every=10,
     ),

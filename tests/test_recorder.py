@@ -32,7 +32,7 @@ def measured_test_losses(trajectory: Trajectory) -> dict[int, float]:
     return dict(zip(series.steps.tolist(), series["test_loss"].tolist(), strict=True))
 
 
-@pytest.mark.parametrize("amount", [0.05, 0.3, 1.5])
+@pytest.mark.parametrize("amount", [0.05, 1.5])
 @pytest.mark.parametrize("fixed", ["every 1000", "every 7 + log 5"])
 def test_adaptive_checkpoints_are_where_the_test_loss_has_moved_since_the_last_of_any_kind(
     amount: float, fixed: str, moving: RunConfig, tmp_path: Path

@@ -160,6 +160,7 @@ def test_a_damaged_log_leaves_the_other_segments_rows_readable(tiny_run: Path, r
     flip(path, 8 * place(path, "log")[0])
     rows, expected = Trajectory.open(run_copy).log, Trajectory.open(tiny_run).log
     assert rows.steps.tolist() == [step for step in expected.steps.tolist() if not begin < step <= end]
+    assert rows["gaps"].tolist() == [[begin + 1, end]], "a figure draws a line across what is lost"
 
 
 def outcome(run: Path, original: dict[int, bytes]) -> str:

@@ -82,8 +82,9 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("step", [1, 9, 10, 37, 59, 60])
+@pytest.mark.parametrize(
+    ("kind", "step"), [("full batch", step) for step in (1, 9, 10, 59, 60)] + [(kind, 37) for kind in KINDS]
+)
 def test_an_interrupted_run_is_resumed_to_the_bit(
     step: int, kind: str, tiny_config: RunConfig, tmp_path: Path, baseline: Callable, saved: Read
 ):
@@ -135,7 +136,7 @@ def test_the_comparison_catches_a_resume_that_forgets_something(
     assert saved(run) != expected
 
 
-@pytest.mark.parametrize("n_steps", [61, 95, 120])
+@pytest.mark.parametrize("n_steps", [61, 95])
 @pytest.mark.parametrize("kind", ["full batch", "minibatch"])
 def test_a_lengthened_run_is_the_one_of_that_length_from_the_start(
     kind: str, n_steps: int, tiny_config: RunConfig, tmp_path: Path, saved: Read
@@ -443,9 +444,11 @@ def test_a_run_does_not_go_past_an_evaluation_that_is_not_finite_by_being_resume
     monkeypatch.setattr(optimize.Setup, "evaluate", poisoned)
     with pytest.raises(NotFinite, match="at step 30"):
         training.train(tiny_config, "run", tmp_path)
+    before = contents(tmp_path)
     for _ in range(2):
         with pytest.raises(NotFinite, match="at step 30"):
             training.resume(tmp_path / "run")
+    assert contents(tmp_path) == before, "an attempt that gains nothing leaves nothing"
     assert Trajectory.open(tmp_path / "run").steps.tolist() == [0, 10, 20]
 
 
