@@ -126,6 +126,9 @@ class Lock:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # Nobody is told of an owner that has gone.
+                os.ftruncate(self._file, 0)
         self._close()
 
     def _close(self) -> None:

@@ -87,7 +87,8 @@ class Recorder:
 
     def commit(self, state: State, *, resumable: bool = True) -> None:
         """Write what was taken since the last commit as one segment, with a resume state if `resumable`."""
-        if state.step == self._begin and not self._steps:
+        nothing_new = not self._steps and not self._rows
+        if nothing_new and (state.step == self._begin or not resumable):
             return
         resume = {
             "step": torch.tensor(state.step),

@@ -145,6 +145,8 @@ class Store:
         self.folder = folder
         self.record = Record.read(folder)
         self.segments: list[Segment] = []
+        self.log_gaps: list[tuple[int, int]] = []
+        """The stretches (first, last) of training whose log `log` found damaged, their checkpoints perhaps not."""
         self.damaged: list[str] = []
         """Segments that cannot be read, one sentence each; the others are as readable as ever."""
         for path in sorted((folder / _SEGMENTS).glob("[!.]*.safetensors")):
@@ -214,6 +216,8 @@ class Store:
             except GrokscopeError as error:
                 if str(error) not in self.damaged:
                     self.damaged.append(str(error))
+                    begin, end = segment.coverage or (0, -1)
+                    self.log_gaps.append((begin + 1, end))
         rows = np.concatenate([np.empty((0, len(LOG_COLUMNS))), *parts])
         return rows[np.unique(rows[:, 0], return_index=True)[1]]
 

@@ -195,7 +195,7 @@ class Trajectory:
             "log",
             rows[:, 0].astype(np.int64),
             {name: rows[:, column] for column, name in enumerate(LOG_COLUMNS) if column},
-            {"gaps": np.array(self.gaps, np.int64).reshape(-1, 2)},
+            {"gaps": np.array(sorted(self.gaps + self._source.log_gaps), np.int64).reshape(-1, 2)},
             digest=self.digest,
         )
 
