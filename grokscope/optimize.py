@@ -64,7 +64,8 @@ class Setup:
             parameters = self.model.initialize(self.config.init_seed)
         else:
             parameters = {name: resumed[f"parameters/{name}"] for name in self.model.shapes}
-        parameters = {name: tensor.to(self.device) for name, tensor in parameters.items()}
+        # A copy, in memory that torch itself has aligned: where a matrix begins may decide the kernel, and so bits.
+        parameters = {name: tensor.to(self.device, copy=True) for name, tensor in parameters.items()}
         for name in self.model.trained:
             parameters[name].requires_grad_()
         optimizer = Optimizer(self.config.optimizer, {name: parameters[name] for name in self.model.trained})

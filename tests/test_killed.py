@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from grokscope import Trajectory, training
 from grokscope.config import OptimizerConfig, RunConfig
@@ -35,6 +36,8 @@ import torch._dynamo  # The first optimizer would import it, which takes seconds
 from grokscope import files, recorder, training
 from grokscope.config import from_dict
 from grokscope.interrupts import Interrupted
+
+torch.set_num_threads(1)
 
 def live(job):
     recorder.SEGMENT_SECONDS = job["seconds"]
@@ -161,6 +164,15 @@ class Forebear:
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A forked child has lost its parent's threads, and other threads are other bits: both sides take one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
