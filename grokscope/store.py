@@ -277,11 +277,6 @@ def create(folder: Path, record: Record) -> Store:
     return Store(folder)
 
 
-def is_run(folder: Path) -> bool:
-    """Return whether a folder looks like a run."""
-    return (folder / _CONFIG).is_file()
-
-
 def segments_folder(folder: Path) -> Path:
     """Return where a run's segments lie."""
     return folder / _SEGMENTS
