@@ -191,7 +191,8 @@ def _drain(
 def _renewed(run: store.Store, n_steps: int | None, allow_drift: bool) -> store.Record:
     """Return the record with a new length or an allowed drift, and save it; raise GrokscopeError for other drift."""
     record, step = run.record, run.last_step
-    drift = environment.drift(record.environment, environment.present(record.config.device))
+    here = environment.present(record.config.device)
+    drift = environment.drift(record.environment, here)
     if drift and not allow_drift:
         raise GrokscopeError(
             f"{run.folder} was trained elsewhere, and going on here may change bits: {'; '.join(drift)}. "
@@ -204,7 +205,6 @@ def _renewed(run: store.Store, n_steps: int | None, allow_drift: bool) -> store.
         history.append({"event": "lengthened", "step": step, "from": config.n_steps, "to": n_steps})
         config = dataclasses.replace(config, n_steps=n_steps).validate()
     if len(history) > len(record.history):
-        here = environment.present(record.config.device)
         record = store.Record(config, here, record.data_digest, tuple(history))
         record.write(run.folder)
     return record

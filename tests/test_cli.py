@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from shared import truncate
 
 from grokscope import Trajectory, cli, presets, training
 from grokscope.config import OptimizerConfig, RunConfig
@@ -226,10 +227,6 @@ def test_every_wrong_flag_is_named_in_one_message(grokscope: Command, tmp_path: 
         name = flag.removeprefix("--").replace("-", "_")
         assert any(line.strip().startswith(f"{name}: ") and "allowed" in line for line in lines)
     assert not (tmp_path / "here" / "checkpoints").exists()
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.mark.parametrize("command", ["verify", "measure", "log", "resume"])

@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 import torch
+from shared import KINDS, of_kind
 
 from grokscope import Trajectory, training
-from grokscope.config import OptimizerConfig, RunConfig
+from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
 from grokscope.store import Store
 
@@ -182,18 +183,6 @@ def live() -> Iterator[Forebear]:
     yield forebear
     forebear.process.kill()
     forebear.process.communicate()
-
-
-KINDS = ["full batch", "minibatch", "adaptive"]
-
-
-def of_kind(config: RunConfig, kind: str) -> RunConfig:
-    if kind == "minibatch":
-        return dataclasses.replace(config, batch_size=8, training_seed=3)
-    if kind == "adaptive":
-        fast = OptimizerConfig(lr=3e-2, warmup_steps=5)
-        return dataclasses.replace(config, checkpoints="every 25 + adaptive 0.1", evaluate_every=3, optimizer=fast)
-    return config
 
 
 def committed(run: Path, saved: Read) -> dict:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from shared import flip, place, truncate
 
 from grokscope import Trajectory, files, measures, store, tensors, training
 from grokscope.config import RunConfig
@@ -26,24 +27,6 @@ def holding(run: Path, step: int) -> Path:
     """Return the segment that holds a checkpoint."""
     (path,) = [path for path in segments(run) if step in tensors.TensorFile(path).metadata["steps"]]
     return path
-
-
-def place(path: Path, name: str) -> tuple[int, int]:
-    """Return where a tensor's bytes lie in a safetensors file, from the format's own description."""
-    data = path.read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    first, last = json.loads(data[8 : 8 + size])[name]["data_offsets"]
-    return 8 + size + first, 8 + size + last
-
-
-def flip(path: Path, bit: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(data)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def flip_header(path: Path) -> None:

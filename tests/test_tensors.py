@@ -1,6 +1,5 @@
 """Files of tensors: what is written is read, and whatever is damaged is noticed and named."""
 
-import json
 import pickle
 import random
 from pathlib import Path
@@ -12,6 +11,7 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from shared import flip, place
 
 from grokscope import tensors
 from grokscope.errors import GrokscopeError
@@ -42,20 +42,6 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "file.safetensors"
     tensors.write(path, example(), {"about": ["∘", 1]}, by_row=("rows/",))
     return path
-
-
-def place(path: Path, name: str) -> tuple[int, int]:
-    """Return where a tensor's bytes lie in a safetensors file, from the format's own description."""
-    data = path.read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    first, last = json.loads(data[8 : 8 + size])[name]["data_offsets"]
-    return 8 + size + first, 8 + size + last
-
-
-def flip(path: Path, bit: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(data)
 
 
 @given(CONTENT, st.dictionaries(st.text(), st.integers() | st.text() | st.none()))

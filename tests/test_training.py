@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from shared import KINDS, of_kind
 
 from grokscope import Trajectory, environment, files, optimize, recorder, store, tasks, tensors, training
 from grokscope.config import OptimizerConfig, RunConfig
@@ -22,17 +23,6 @@ from grokscope.optimize import NotFinite
 from grokscope.store import Record, Store
 
 Read = Callable[[Path], dict[tuple[Any, ...], tuple[Any, ...]]]
-KINDS = ["full batch", "minibatch", "adaptive"]
-
-
-def of_kind(config: RunConfig, kind: str) -> RunConfig:
-    """Return one of the three configs that resume in different ways."""
-    if kind == "minibatch":
-        return dataclasses.replace(config, batch_size=8, training_seed=3)
-    if kind == "adaptive":
-        fast = OptimizerConfig(lr=3e-2, warmup_steps=5)
-        return dataclasses.replace(config, checkpoints="every 25 + adaptive 0.1", evaluate_every=3, optimizer=fast)
-    return config
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,39 @@
+"""What several test files do alike: damage a file, and make the three configs that resume in different ways."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from grokscope.config import OptimizerConfig, RunConfig
+
+KINDS = ["full batch", "minibatch", "adaptive"]
+
+
+def of_kind(config: RunConfig, kind: str) -> RunConfig:
+    """Return one of the three configs that resume in different ways."""
+    if kind == "minibatch":
+        return dataclasses.replace(config, batch_size=8, training_seed=3)
+    if kind == "adaptive":
+        fast = OptimizerConfig(lr=3e-2, warmup_steps=5)
+        return dataclasses.replace(config, checkpoints="every 25 + adaptive 0.1", evaluate_every=3, optimizer=fast)
+    return config
+
+
+def place(path: Path, name: str) -> tuple[int, int]:
+    """Return where a tensor's bytes lie in a safetensors file, from the format's own description."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    first, last = json.loads(data[8 : 8 + size])[name]["data_offsets"]
+    return 8 + size + first, 8 + size + last
+
+
+def flip(path: Path, bit: int) -> None:
+    """Change one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    """Cut a file in half."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
