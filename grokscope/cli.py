@@ -121,7 +121,7 @@ def _parse(command: Any, name: str, arguments: list[str], **keywords: Any) -> An
 
 def train(arguments: list[str]) -> None:
     """Train a preset or a CONFIG.toml, keeping dense checkpoints; any field of the config is a flag."""
-    from grokscope import presets
+    from grokscope import fields, presets
     from grokscope.config import RunConfig
 
     @dataclass(frozen=True)
@@ -137,7 +137,11 @@ def train(arguments: list[str]) -> None:
         """The folder that holds the runs."""
 
     # tyro spells it None; TOML, the documentation and people write none.
-    optional = {"--batch-size", "--model.normalization-type"}
+    optional = {
+        f"--{name}".replace("_", "-")
+        for name, allowed in fields.leaves(RunConfig())
+        if allowed.test is not None and allowed.test(None)
+    }
     spelled = [
         "None" if value == "none" and flag.replace("_", "-") in optional else value
         for flag, value in zip(["", *arguments], arguments, strict=False)
@@ -161,7 +165,7 @@ def train(arguments: list[str]) -> None:
     asked = parse(first)
     if asked.source != first:
         asked = parse(asked.source)
-    config = asked.config.validate()
+    config = presets.with_table(asked.config, Path()).validate()
 
     from grokscope import training
     from grokscope.progress import Progress
@@ -340,7 +344,8 @@ def list_(arguments: list[str]) -> None:
     elif asked.what == "presets":
         from grokscope import presets
 
-        lines = [f"{name:<16}{_in_a_line(presets.get(name))}" for name in presets.names()]
+        width = max(map(len, presets.names())) + 2
+        lines = [f"{name:<{width}}{_in_a_line(presets.get(name))}" for name in presets.names()]
     elif asked.what == "runs":
         from grokscope import store
 
@@ -378,19 +383,26 @@ class _OfRun:
 
 
 def _in_a_line(config: "RunConfig") -> str:
-    task, model, optimizer = config.task, config.model, config.optimizer
+    model, optimizer = config.model, config.optimizer
     return (
-        f"{task.name} mod {task.p}, {task.train_fraction:.0%} trained on, {model.n_layers} layer"
+        f"{_task_in_words(config)}, {config.task.train_fraction:.0%} trained on, {model.n_layers} layer"
         f"{'s' if model.n_layers > 1 else ''}, {optimizer.name} lr {optimizer.lr:g} weight decay "
         f"{optimizer.weight_decay:g}, {config.n_steps:,} steps"
     )
+
+
+def _task_in_words(config: "RunConfig") -> str:
+    """Return the task's name with what it is on; as short as can be said without building it."""
+    place = plugins.BUILT_IN["tasks"].get(config.task.name, "")
+    on = {"modular": f" mod {config.task.p}", "groups": f" in {config.task.group}"}
+    return config.task.name + on.get(place.rpartition(":")[0].rpartition(".")[2], "")
 
 
 def _run_in_a_line(store: Any, folder: Path) -> str:
     try:
         run = store.Store(folder)
         done = f"{run.last_step:,} of {run.record.config.n_steps:,} steps, {len(run.steps):,} checkpoints"
-        return f"{folder.name:<16}{run.record.config.task.name} mod {run.record.config.task.p}, {done}"
+        return f"{folder.name:<16}{_task_in_words(run.record.config)}, {done}"
     except GrokscopeError as error:
         return f"{folder.name:<16}{error}"
 

@@ -4,68 +4,20 @@ Construction never raises. `RunConfig.faults` collects what is wrong over the wh
 `RunConfig.validate` raises one GrokscopeError that names every fault with what is allowed.
 """
 
-import dataclasses
 import hashlib
 import json
 import math
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from grokscope import plugins, schedule
+from grokscope import algebra, fields, schedule
 from grokscope.errors import GrokscopeError
+from grokscope.fields import checked, choice, flag, integer, is_number, number, registered, share
 
 TOKEN_FORMS = ("a b =", "a ∘ b =")
 LARGEST_P = 2003
-
-
-@dataclass(frozen=True)
-class _Allowed:
-    """What a field may hold: in words, as a test, and the type that its value has in ``config.json``."""
-
-    words: str
-    test: Callable[[Any], bool] | None
-    """None for a value that other code judges: a registered name, a schedule."""
-    kind: Callable[[Any], Any]
-
-
-def _field(default: Any, words: str, test: Callable[[Any], bool] | None, kind: Callable[[Any], Any]) -> Any:
-    return field(default=default, metadata={"allowed": _Allowed(words, test, kind)})
-
-
-def _is_number(value: object) -> bool:
-    # The comparison refuses what is not a number, infinite, or an integer too large to be a float.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _integer(default: int | None, low: int, high: int = 2**62, *, none: str = "") -> Any:
-    words = f"a whole number from {low}" + (f" to {high}" if high < 2**62 else "")
-
-    def test(value: object) -> bool:
-        whole = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-        return whole or (bool(none) and value is None)
-
-    return _field(default, words + (f", or none for {none}" if none else ""), test, lambda value: value)
-
-
-def _number(default: float, words: str, test: Callable[[float], bool]) -> Any:
-    return _field(default, words, lambda value: _is_number(value) and test(value), float)
-
-
-def _choice(default: str | None, *allowed: str | None) -> Any:
-    words = " or ".join("none" if name is None else repr(name) for name in allowed)
-    return _field(default, words, lambda value: _is_among(value, allowed), lambda value: value)
-
-
-def _registered(default: str, kind: str) -> Any:
-    return _field(default, f"a name that `grokscope list {kind}` prints", None, str)
-
-
-def _is_among(value: object, allowed: Sequence[str | None]) -> bool:
-    # What is no text may not even be comparable, such as an array.
-    return (value is None or isinstance(value, str)) and value in allowed
 
 
 def is_prime(value: int) -> bool:
@@ -75,68 +27,100 @@ def is_prime(value: int) -> bool:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """Which binary operation is learned, on which numbers, and how much of its table is shown."""
+    """Which binary operation is learned, on which elements, and how much of its table is shown."""
 
-    name: str = _registered("addition", "tasks")
+    name: str = registered("addition", "tasks")
     """The operation: one of the names that `grokscope list tasks` prints."""
-    p: int = _field(
+    p: int = checked(
         113,
         f"a prime from 3 to {LARGEST_P}",
         lambda value: isinstance(value, int) and 3 <= value <= LARGEST_P and is_prime(value),
         int,
     )
-    """The modulus, a prime: the operands are 0 … p − 1."""
-    train_fraction: float = _number(0.3, "a number between 0 and 1, both excluded", lambda value: 0 < value < 1)
+    """The modulus of an operation on numbers, a prime: the operands are 0 … p − 1."""
+    group: str = checked("S5", algebra.ALLOWED, lambda value: isinstance(value, str) and algebra.is_name(value), str)
+    """The finite group of an operation on a group, such as "S5", "A5", "D7", "C12" or the product "C3xC5"."""
+    table: str = checked("", algebra.TABLE_ALLOWED, None, str)
+    """The answers of the task "table": rows of element numbers; on the command line and in TOML "@FILE" reads one."""
+    train_fraction: float = number(0.3, "a number between 0 and 1, both excluded", lambda value: 0 < value < 1)
     """The share of all equations that is trained on; the rest is the test set."""
-    form: str = _choice("a b =", *TOKEN_FORMS)
+    form: str = choice("a b =", *TOKEN_FORMS)
     """How an equation is written in tokens: "a b =" or "a ∘ b ="; the answer is read at the "="."""
+    outliers: int = integer(0, 0)
+    """How many training answers are replaced by the answer of another training equation (Power et al. 2022)."""
+    random_labels: bool = flag(False)
+    """Whether every answer, in train and test, is drawn at random: a control that cannot be generalised."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A decoder-only transformer that HookedTransformer can hold, with learned positions."""
+    """A decoder-only transformer that HookedTransformer can hold."""
 
-    n_layers: int = _integer(1, 1, 12)
+    n_layers: int = integer(1, 1, 12)
     """The number of transformer blocks."""
-    d_model: int = _integer(128, 2, 4096)
+    d_model: int = integer(128, 2, 4096)
     """The width of the residual stream."""
-    n_heads: int = _integer(4, 1, 64)
+    n_heads: int = integer(4, 1, 64)
     """The number of attention heads in each block; it divides d_model, and d_head = d_model / n_heads."""
-    d_mlp: int = _integer(512, 1, 16384)
+    d_mlp: int = integer(512, 1, 16384)
     """The number of neurons in each block's MLP."""
-    act_fn: str = _choice("relu", "relu", "gelu")
+    act_fn: str = choice("relu", "relu", "gelu")
     """The neurons' activation function: "relu" or "gelu"."""
-    normalization_type: str | None = _choice(None, None, "LN")
+    normalization_type: str | None = choice(None, None, "LN")
     """"LN" for LayerNorm before attention, MLP and unembedding, or none for no normalization at all."""
-    biases: str = _choice("mlp", "all", "mlp", "none")
+    positions: str = choice("learned", "learned", "sinusoidal")
+    """"learned" position embeddings, or "sinusoidal" ones that never change (Vaswani et al. 2017, section 3.5)."""
+    biases: str = choice("mlp", "all", "mlp", "none")
     """Which linear layers' biases are trained: "all", "mlp" (Nanda et al. 2023) or "none"; the rest stay zero."""
-    init_scale: float = _number(1.0, "a number above 0 and up to 100", lambda value: 0 < value <= 100)
+    init: str = choice("normal", "normal", "torch")
+    """How weights begin: "normal" as in Nanda et al. 2023, or by "torch"'s defaults as in Power et al. 2022."""
+    init_scale: float = number(1.0, "a number above 0 and up to 100", lambda value: 0 < value <= 100)
     """A factor on every initial weight matrix (Liu et al. 2022, Omnigrok: α)."""
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How the gradient becomes an update."""
+    """How the gradient becomes an update: few parts that combine."""
 
-    name: str = _registered("adamw", "optimizers")
+    name: str = registered("adamw", "optimizers")
     """The optimizer: one of the names that `grokscope list optimizers` prints."""
-    lr: float = _number(1e-3, "a number above 0 and up to 100", lambda value: 0 < value <= 100)
+    lr: float = number(1e-3, "a number above 0 and up to 100", lambda value: 0 < value <= 100)
     """The learning rate after warm-up."""
-    weight_decay: float = _number(1.0, "a number from 0 to 1000", lambda value: 0 <= value <= 1000)
-    """The decoupled weight decay: each update shrinks the weights by lr · weight_decay (Loshchilov & Hutter 2019)."""
-    betas: tuple[float, float] = _field(
+    weight_decay: float = number(1.0, "a number from 0 to 1000", lambda value: 0 <= value <= 1000)
+    """adamw: decoupled, each update moves the weights by lr · weight_decay towards `decay_centre` (Loshchilov &
+    Hutter 2019). sgd: the gradient of weight_decay/2 · |w|² is added to the loss's. adam has none."""
+    decay_centre: str = choice("zero", "zero", "initialization")
+    """Where adamw's decay pulls the weights: to "zero", or to their "initialization" (Power et al. 2022)."""
+    betas: tuple[float, float] = checked(
         (0.9, 0.98),
         "two numbers from 0 to below 1",
         lambda value: (
             isinstance(value, tuple | list)
             and len(value) == 2
-            and all(_is_number(beta) and 0 <= beta < 1 for beta in value)
+            and all(is_number(beta) and 0 <= beta < 1 for beta in value)
         ),
         lambda value: [float(beta) for beta in value],
     )
     """Adam's two decay rates, of the gradient's mean and of its square's mean."""
-    warmup_steps: int = _integer(10, 0)
+    momentum: float = share(0.0)
+    """sgd's momentum."""
+    warmup_steps: int = integer(10, 0)
     """Update number u = 0, 1, … has lr · min(u / warmup_steps, 1); with 0 every update has lr."""
+    gradient_filter: str | None = choice(None, None, "grokfast_ema", "grokfast_ma", "orthogonal")
+    """What the gradient passes through first: Grokfast by a moving average, exponential ("grokfast_ema") or over a
+    window ("grokfast_ma") (Lee et al. 2024), or "orthogonal", ⊥Grad (Prieto et al. 2025)."""
+    filter_alpha: float = share(0.98)
+    """Grokfast's α, the momentum of the exponential moving average."""
+    filter_lambda: float = number(2.0, "a number from 0 to 1000", lambda value: 0 <= value <= 1000)
+    """Grokfast's λ, the factor on the slow gradients that are added."""
+    filter_window: int = integer(100, 1, 10_000)
+    """Grokfast's w, the number of gradients in the moving average; a run's resume state holds as many."""
+    update_noise: float = number(0.0, "a number from 0 to 1000", lambda value: 0 <= value <= 1000)
+    """σ of Gaussian noise on the update: W ← W + lr · (ΔW + σε) (Power et al. 2022)."""
+    weight_noise: float = number(0.0, "a number from 0 to 1000", lambda value: 0 <= value <= 1000)
+    """σ of Gaussian noise on every trained weight while the gradient is taken (Power et al. 2022)."""
+    sam_radius: float = number(0.0, "a number from 0 to 1000", lambda value: 0 <= value <= 1000)
+    """ρ of sharpness-aware minimization: the gradient is taken at W + ρ g/|g| (Foret et al. 2021); 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -149,35 +133,41 @@ class RunConfig:
     """What learns it."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """How it learns."""
-    checkpoints: str = _field("every 100", "terms joined by '+'", None, str)
+    checkpoints: str = checked("every 100", "terms joined by '+'", None, str)
     """Which steps are kept, such as "every 100 + log 200 + pythia 1000 + window 2000 4000 5 + adaptive 0.1"."""
-    max_checkpoints: int = _integer(10_000, 2, 10_000_000)
+    max_checkpoints: int = integer(10_000, 2, 10_000_000)
     """The most checkpoints: a fixed schedule beyond it is refused, an adaptive one stops taking more."""
-    n_steps: int = _integer(40_000, 1, 10**9)
+    n_steps: int = integer(40_000, 1, 10**9)
     """The number of optimizer updates."""
-    batch_size: int | None = _integer(None, 1, none="the full training set")
+    batch_size: int | None = integer(None, 1, none="the full training set")
     """The examples in a batch, or none for the full training set at every step."""
-    evaluate_every: int = _integer(10, 1)
+    batch_share: float = share(1.0, upper="of the training set")
+    """No batch is larger than this share of the training set, rounded up (Power et al. 2022: 0.5)."""
+    evaluate_every: int = integer(10, 1)
     """The number of steps between two rows of the log (losses and accuracies on train and test)."""
-    loss_dtype: str = _choice("float64", "float32", "float64")
+    loss: str = choice("softmax", "softmax", "stablemax")
+    """What turns logits into probabilities: "softmax" or "stablemax" (Prieto et al. 2025)."""
+    loss_dtype: str = choice("float64", "float32", "float64")
     """The precision of the log-softmax; parameters are float32. After memorization float32 loses the gradient."""
-    device: str = _field(
+    residual_dropout: float = share(0.0)
+    """The probability that training drops an element of what attention or MLP adds to the residual stream."""
+    device: str = checked(
         "cpu",
         "'cpu', 'cuda' or 'cuda:N'",
         lambda value: isinstance(value, str) and re.fullmatch(r"cpu|cuda(:(0|[1-9][0-9]?))?", value) is not None,
         str,
     )
     """Where training runs: "cpu", "cuda" or "cuda:N"."""
-    split_seed: int = _integer(0, 0)
-    """The seed of the train/test split."""
-    init_seed: int = _integer(0, 0)
+    split_seed: int = integer(0, 0)
+    """The seed of the train/test split, and of outliers and random labels."""
+    init_seed: int = integer(0, 0)
     """The seed of the initial weights."""
-    training_seed: int = _integer(0, 0)
-    """The seed of everything random during training: the batches."""
+    training_seed: int = integer(0, 0)
+    """The seed of everything random during training: batches, noise, dropout."""
 
     def faults(self) -> list[str]:
         """Return every fault of the whole tree, one sentence each with what is allowed; empty if there is none."""
-        found = list(_field_faults(self, ""))
+        found = list(fields.faults(self))
 
         def sound(*names: str) -> bool:
             """Whether these fields have possible values, so that one can say what contradicts what."""
@@ -189,6 +179,10 @@ class RunConfig:
                 f"model.n_heads: {self.model.n_heads} does not divide d_model = {self.model.d_model}; "
                 f"allowed: {', '.join(map(str, divisors))}"
             )
+        if sound("task", "task.name"):
+            found += [f"task.table: {fault}" for fault in _table_faults(self.task)]
+        if sound("optimizer", "optimizer.name", "optimizer.weight_decay", "optimizer.decay_centre"):
+            found += [f"optimizer.{fault}" for fault in _decay_faults(self.optimizer)]
         n_steps = self.n_steps if sound("n_steps") else None
         unreadable = schedule.faults(self.checkpoints, n_steps)
         found += [f"checkpoints: {fault}" for fault in unreadable]
@@ -211,12 +205,16 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the config as plain JSON values, floats as floats, in the order of the fields."""
-        return _to_dict(self)
+        return fields.to_plain(self)
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the config without `n_steps`: what must not change in the life of a run."""
-        rest = {name: value for name, value in self.to_dict().items() if name != "n_steps"}
+        """The SHA-256 of the settings that are not at their default, `n_steps` aside: what must not change.
+
+        So a setting that a later version adds, and that a run does not use, leaves the run what it was.
+        """
+        rest = _different(self.to_dict(), RunConfig().to_dict())
+        rest.pop("n_steps", None)
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
@@ -225,7 +223,7 @@ def from_dict(values: Mapping[str, Any], base: RunConfig | None = None) -> RunCo
 
     The text "none" stands for none in a field that admits it, since TOML has no null.
     """
-    config, unknown = _from_dict(base or RunConfig(), values, "")
+    config, unknown = fields.from_plain(base or RunConfig(), values)
     return _refuse(unknown + config.faults(), config)
 
 
@@ -237,54 +235,28 @@ def _refuse(found: list[str], config: RunConfig) -> RunConfig:
     raise GrokscopeError(f"{len(found)} settings cannot be used:\n" + "\n".join(f"  {fault}" for fault in found))
 
 
-def _field_faults(config: Any, prefix: str) -> Iterator[str]:
-    for item in dataclasses.fields(config):
-        value, name = getattr(config, item.name), prefix + item.name
-        allowed: _Allowed | None = item.metadata.get("allowed")
-        if allowed is None:
-            part = item.default_factory
-            if isinstance(value, part):  # pyright: ignore[reportArgumentType]
-                yield from _field_faults(value, f"{name}.")
-            else:
-                yield f"{name}: {_shown(value)} is no {part.__name__}"  # pyright: ignore[reportAttributeAccessIssue]
-        elif name in ("task.name", "optimizer.name"):
-            kind = name.split(".")[0]
-            if not _is_among(value, plugins.names(f"{kind}s")):
-                yield f"{name}: " + plugins.unknown(kind, value, plugins.names(f"{kind}s")).rstrip(".")
-        elif allowed.test is not None and not allowed.test(value):
-            yield f"{name}: {_shown(value)}; allowed: {allowed.words}"
+def _table_faults(task: TaskConfig) -> list[str]:
+    if not isinstance(task.table, str):
+        return [f"{fields.shown(task.table)}; allowed: {algebra.TABLE_ALLOWED}"]
+    if task.name == "table":
+        return algebra.table_faults(task.table)
+    return [f"a table, but the task is {task.name!r}; allowed: with the task 'table' only"] if task.table else []
 
 
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python does not write out an integer of more than 4,300 digits.
-        text = "a number of thousands of digits"
-    return text if len(text) <= 80 else text[:77] + "…"
+def _decay_faults(optimizer: OptimizerConfig) -> list[str]:
+    found = []
+    if optimizer.name == "adam" and optimizer.weight_decay:
+        found.append(f"weight_decay: {optimizer.weight_decay} with 'adam', which has none; allowed: 0, or 'adamw'")
+    if optimizer.name != "adamw" and optimizer.decay_centre != "zero":
+        found.append(f"decay_centre: {optimizer.decay_centre!r} with {optimizer.name!r}; allowed: with 'adamw' only")
+    return found
 
 
-def _to_dict(config: Any) -> dict[str, Any]:
-    values = {}
-    for item in dataclasses.fields(config):
-        value, allowed = getattr(config, item.name), item.metadata.get("allowed")
-        values[item.name] = allowed.kind(value) if allowed else _to_dict(value)
-    return values
-
-
-def _from_dict(base: Any, values: Mapping[str, Any], prefix: str) -> tuple[Any, list[str]]:
-    fields = {item.name: item for item in dataclasses.fields(base)}
-    changes, found = {}, []
-    for key, value in values.items():
-        if key not in fields:
-            found.append(plugins.unknown("setting", prefix + key, [prefix + name for name in fields]))
-        elif dataclasses.is_dataclass(getattr(base, key)):
-            if isinstance(value, Mapping):
-                changes[key], deeper = _from_dict(getattr(base, key), value, f"{prefix}{key}.")
-                found += deeper
-            else:
-                found.append(f"{prefix}{key}: {_shown(value)} is no table of settings")
-        else:
-            test = fields[key].metadata["allowed"].test
-            is_none = value == "none" and test is not None and test(None)
-            changes[key] = None if is_none else tuple(value) if isinstance(value, list) else value
-    return dataclasses.replace(base, **changes), [fault.rstrip(".") for fault in found]
+def _different(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested values that differ from the default ones."""
+    found = {
+        name: _different(value, default[name]) if isinstance(value, Mapping) else value
+        for name, value in values.items()
+        if value != default[name]
+    }
+    return found

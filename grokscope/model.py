@@ -5,7 +5,6 @@ Parameters are a dict under TransformerLens' names and shapes. Training, losses 
 HookedTransformer for hooks, caches and patching.
 """
 
-import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from grokscope import streams
 from grokscope.config import ModelConfig
 from grokscope.errors import GrokscopeError
 from grokscope.tasks import Task
@@ -70,27 +70,36 @@ class Model:
 
     @cached_property
     def trained(self) -> tuple[str, ...]:
-        """The names of the parameters that training moves; the others are biases that stay zero.
+        """The names of the parameters that training moves; the others are biases that stay zero, or sinusoids.
 
         LayerNorm's scale and shift are no linear layer's bias: they are always trained.
         """
-        frozen = {"all": (), "mlp": ("attn.b_", "unembed.b_"), "none": ("attn.b_", "mlp.b_", "unembed.b_")}
-        return tuple(name for name in self.shapes if not any(part in name for part in frozen[self.config.biases]))
+        biases = {"all": (), "mlp": ("attn.b_", "unembed.b_"), "none": ("attn.b_", "mlp.b_", "unembed.b_")}
+        frozen = biases[self.config.biases] + (("W_pos",) if self.config.positions == "sinusoidal" else ())
+        return tuple(name for name in self.shapes if not any(part in name for part in frozen))
 
     def initialize(self, seed: int) -> dict[str, Float[Tensor, "..."]]:
         """Return fresh float32 parameters, each tensor from a random stream of its own.
 
-        Weights are normal with standard deviation 1/√d_model, W_U with 1/√d_vocab, times `init_scale`; biases
-        are zero, LayerNorm scales one (Nanda et al. 2023, appendix). Touches no global generator.
+        With `init` "normal", weights have standard deviation 1/√d_model, W_U 1/√d_vocab (Nanda et al. 2023,
+        appendix). With "torch", embeddings have standard deviation 1 and every other matrix is uniform within
+        ±1/√(its inputs), torch's defaults and so Power et al.'s. Both times `init_scale`. Biases are zero,
+        LayerNorm scales one. Touches no global generator.
         """
         c, parameters = self.config, {}
         for name, shape in self.shapes.items():
             kind = name.split(".")[-1]
-            if kind.startswith("W_"):
-                digest = hashlib.sha256(f"init/{seed}/{name}".encode()).digest()
-                generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-                deviation = (self.d_vocab if kind == "W_U" else c.d_model) ** -0.5 * c.init_scale
-                parameters[name] = torch.randn(shape, generator=generator, dtype=torch.float32) * deviation
+            if kind == "W_pos" and c.positions == "sinusoidal":
+                parameters[name] = _sinusoids(*shape)
+            elif kind.startswith("W_"):
+                generator = streams.generator("init", seed, name)
+                if c.init == "torch" and kind not in ("W_E", "W_pos"):
+                    bound = (c.d_mlp if kind == "W_out" else c.d_model) ** -0.5
+                    drawn = torch.rand(shape, generator=generator, dtype=torch.float32) * (2 * bound) - bound
+                else:
+                    deviation = (self.d_vocab if kind == "W_U" else c.d_model) ** -0.5 if c.init == "normal" else 1.0
+                    drawn = torch.randn(shape, generator=generator, dtype=torch.float32) * deviation
+                parameters[name] = drawn * c.init_scale
             else:
                 parameters[name] = torch.full(shape, 1.0 if kind == "w" else 0.0, dtype=torch.float32)
         return parameters
@@ -107,9 +116,15 @@ class Model:
         return missing + unknown + wrong
 
     def logits(
-        self, parameters: Parameters, tokens: Int[Tensor, "batch n_ctx"]
+        self,
+        parameters: Parameters,
+        tokens: Int[Tensor, "batch n_ctx"],
+        dropout: Mapping[str, Float[Tensor, "batch positions d_model"]] | None = None,
     ) -> Float[Tensor, "batch d_vocab_out"]:
         """Return the logits at the answer position (the last), as HookedTransformer's forward gives them there.
+
+        `dropout` holds the masks of `dropout_masks`, by which that which each sublayer adds to the residual stream
+        is multiplied; without it nothing is dropped.
 
         Two things save work without changing the function. The last block computes its answer position only,
         and what the first block knows of a token and its position alone (its input, LayerNorm, queries, keys
@@ -130,14 +145,33 @@ class Model:
                 z = self._attend(parameters, block, residual, answer_only)
                 residual = residual[:, -1:] if answer_only else residual
             W_O = rearrange(parameters[f"{block}attn.W_O"], "head d_head d_model -> (head d_head) d_model")
-            residual = residual + F.linear(z, W_O.T, parameters[f"{block}attn.b_O"])
+            attn_out = F.linear(z, W_O.T, parameters[f"{block}attn.b_O"])
+            residual = residual + (attn_out * dropout[f"{block}hook_attn_out"] if dropout else attn_out)
             normalized = self._layer_norm(parameters, f"{block}ln2", residual)
             pre = F.linear(normalized, parameters[f"{block}mlp.W_in"].T, parameters[f"{block}mlp.b_in"])
             post = F.relu(pre) if self.config.act_fn == "relu" else F.gelu(pre)
-            residual = residual + F.linear(post, parameters[f"{block}mlp.W_out"].T, parameters[f"{block}mlp.b_out"])
+            mlp_out = F.linear(post, parameters[f"{block}mlp.W_out"].T, parameters[f"{block}mlp.b_out"])
+            residual = residual + (mlp_out * dropout[f"{block}hook_mlp_out"] if dropout else mlp_out)
         assert residual is not None
         final = self._layer_norm(parameters, "ln_final", residual[:, -1])
         return F.linear(final, parameters["unembed.W_U"].T, parameters["unembed.b_U"])
+
+    def dropout_masks(
+        self, n_batch: int, probability: float, generator: torch.Generator
+    ) -> dict[str, Float[Tensor, "batch positions d_model"]]:
+        """Draw residual-dropout masks for `logits`: each element 0 with `probability`, else 1/(1 − probability).
+
+        They are named after HookedTransformer's hooks on the outputs of attention and MLP, and have the positions
+        that `logits` computes: all, in the last block the answer's.
+        """
+        masks = {}
+        for layer in range(self.config.n_layers):
+            n_positions = 1 if layer == self.config.n_layers - 1 else self.n_ctx
+            for hook in ("hook_attn_out", "hook_mlp_out"):
+                shape = (n_batch, n_positions, self.config.d_model)
+                kept = torch.rand(shape, generator=generator, device=generator.device) >= probability
+                masks[f"blocks.{layer}.{hook}"] = kept.float() / (1 - probability)
+        return masks
 
     def _attend_tokens(
         self,
@@ -259,14 +293,24 @@ def build(config: ModelConfig, task: Task) -> Model:
 
 
 def losses(
-    logits: Float[Tensor, "batch d_vocab_out"], labels: Int[Tensor, " batch"], dtype: str = "float64"
+    logits: Float[Tensor, "batch d_vocab_out"],
+    labels: Int[Tensor, " batch"],
+    dtype: str = "float64",
+    function: str = "softmax",
 ) -> Float[Tensor, " batch"]:
-    """Return each example's cross-entropy −log softmax(logits)[label] in nats, the log-softmax in `dtype`.
+    """Return each example's cross-entropy −log p[label] in nats, computed in `dtype`.
 
-    After memorization losses are about 1e-7, where 1 − softmax cancels in float32 (Nanda et al. 2023 and
-    Prieto et al. 2025 both take float64 here).
+    p is softmax(logits), or with the `function` "stablemax" s(x)/Σ s with s(x) = x + 1 for x ≥ 0 and 1/(1 − x)
+    below (Prieto et al. 2025, eq. 5), which grows linearly and so cannot collapse. After memorization losses are
+    about 1e-7, where 1 − softmax cancels in float32 (both Nanda et al. 2023 and Prieto et al. take float64 here).
     """
-    log_probabilities = logits.to(getattr(torch, dtype)).log_softmax(-1)
+    x = logits.to(getattr(torch, dtype))
+    if function == "stablemax":
+        # Written so that the derivative at exactly zero is the one there is, 1.
+        log_s = torch.where(x >= 0, x.clamp_min(0).log1p(), -(-x.clamp_max(0)).log1p())
+        log_probabilities = log_s - log_s.exp().sum(-1, keepdim=True).log()
+    else:
+        log_probabilities = x.log_softmax(-1)
     return -log_probabilities.gather(1, labels[:, None])[:, 0]
 
 
@@ -277,6 +321,7 @@ def evaluate(
     inputs: Int[Tensor, "n_examples n_ctx"],
     labels: Int[Tensor, " n_examples"],
     dtype: str = "float64",
+    function: str = "softmax",
 ) -> tuple[Float[Tensor, " n_examples"], Bool[Tensor, " n_examples"]]:
     """Return every example's loss and whether its answer is right (the largest logit is the label's)."""
     parts = []
@@ -284,8 +329,16 @@ def evaluate(
         inputs.split(_EVALUATED_AT_ONCE), labels.split(_EVALUATED_AT_ONCE), strict=True
     ):
         logits = model.logits(parameters, some_inputs)
-        parts.append((losses(logits, some_labels, dtype), logits.argmax(-1) == some_labels))
+        parts.append((losses(logits, some_labels, dtype, function), logits.argmax(-1) == some_labels))
     return torch.cat([loss for loss, _ in parts]), torch.cat([right for _, right in parts])
+
+
+def _sinusoids(n_ctx: int, d_model: int) -> Float[Tensor, "n_ctx d_model"]:
+    """Return sin(pos / 10000^(i/d_model)) in the even columns i, and in each odd one the cosine of the one before."""
+    column = torch.arange(d_model)
+    wavelength = 10_000 ** ((column - column % 2).double() / d_model)
+    angle = torch.arange(n_ctx)[:, None].double() / wavelength
+    return torch.where(column % 2 == 0, angle.sin(), angle.cos()).float()
 
 
 def _causal(n_ctx: int, device: torch.device) -> Bool[Tensor, "query key"]:

@@ -1,5 +1,6 @@
 """The training loop: `optimize` is a generator of steps over a `State`, with everything else in a `Setup`."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -9,10 +10,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from grokscope import model as models
-from grokscope import tasks
+from grokscope import streams, tasks
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
-from grokscope.optimizers import Optimizer
+from grokscope.optimizers import Optimizer, noise_like
+
+_TINY = 1e-12
+"""Keeps a gradient of zero from being divided by its norm."""
 
 Row = dict[str, float]
 """What the log says of one step: train and test loss and accuracy."""
@@ -43,20 +47,16 @@ class Setup:
 
     def __init__(self, config: RunConfig):
         self.config = config.validate()
-        self.task = tasks.build(config.task)
-        self.split = tasks.split(self.task, config.task.train_fraction, config.split_seed)
+        self.task, self.split = tasks.load(config.task, config.split_seed)
         self.model = models.build(config.model, self.task)
         self.device = _device(config.device)
         self.inputs, self.labels = self.task.inputs.to(self.device), self.task.labels.to(self.device)
         self._train = self.split.train.to(self.device)
         self._test = self.split.test.to(self.device)
         self._train_inputs, self._train_labels = self.inputs[self._train], self.labels[self._train]
-        self._epoch: tuple[int, Tensor] = (-1, self._train)
         n_train = len(self._train)
-        if config.batch_size is not None and config.batch_size > n_train:
-            raise GrokscopeError(
-                f"batch_size: {config.batch_size} exceeds the training set; allowed: from 1 to {n_train}, or none."
-            )
+        self._batch_size = min(config.batch_size or n_train, math.ceil(config.batch_share * n_train))
+        self._epoch: tuple[int, Tensor] = (-1, self._train)
 
     def state(self, resumed: Mapping[str, Tensor] | None = None) -> State:
         """Return the state at initialization, or the one that `resume_state` described."""
@@ -68,7 +68,10 @@ class Setup:
         parameters = {name: tensor.to(self.device, copy=True) for name, tensor in parameters.items()}
         for name in self.model.trained:
             parameters[name].requires_grad_()
-        optimizer = Optimizer(self.config.optimizer, {name: parameters[name] for name in self.model.trained})
+        trained = {name: parameters[name] for name in self.model.trained}
+        start = self.model.initialize(self.config.init_seed)
+        centre = {name: start[name].to(self.device) for name in trained}
+        optimizer = Optimizer(self.config.optimizer, trained, centre, self.config.training_seed)
         if resumed is None:
             return State(0, parameters, optimizer)
         prefix = "optimizer/"
@@ -80,19 +83,21 @@ class Setup:
 
         Minibatches run through the training set in a new random order each epoch; an epoch's last may be short.
         """
-        if self.config.batch_size is None:
-            return self._train_inputs, self._train_labels
         n_train = len(self._train)
-        epoch, position = divmod(step, -(-n_train // self.config.batch_size))
+        if self._batch_size == n_train:
+            return self._train_inputs, self._train_labels
+        epoch, position = divmod(step, -(-n_train // self._batch_size))
         if self._epoch[0] != epoch:
-            order = tasks.permutation("batches", self.config.training_seed, epoch, n_train)
+            order = streams.permutation("batches", self.config.training_seed, epoch, n_train)
             self._epoch = (epoch, torch.from_numpy(order).to(self.device))
-        chosen = self._epoch[1][position * self.config.batch_size :][: self.config.batch_size]
+        chosen = self._epoch[1][position * self._batch_size :][: self._batch_size]
         return self._train_inputs[chosen], self._train_labels[chosen]
 
     def evaluate(self, state: State) -> Row:
         """Return the log's row for the present parameters; raise NotFinite if a loss is not finite."""
-        loss, right = models.evaluate(self.model, state.parameters, self.inputs, self.labels, self.config.loss_dtype)
+        loss, right = models.evaluate(
+            self.model, state.parameters, self.inputs, self.labels, self.config.loss_dtype, self.config.loss
+        )
         row = {
             "train_loss": float(loss[self._train].mean()),
             "test_loss": float(loss[self._test].mean()),
@@ -113,11 +118,8 @@ def optimize(setup: Setup, state: State) -> Iterator[State]:
     """
     trained = {name: state.parameters[name] for name in setup.model.trained}
     while True:
-        inputs, labels = setup.batch(state.step)
-        logits = setup.model.logits(state.parameters, inputs)
-        loss = models.losses(logits, labels, setup.config.loss_dtype).mean()
-        gradients = dict(zip(trained, torch.autograd.grad(loss, list(trained.values())), strict=True))
-        _require_finite(state.step, {"The training loss": loss.detach()}, resumable=True)
+        loss, gradients = loss_and_gradients(setup, state)
+        _require_finite(state.step, {"The training loss": loss}, resumable=True)
         _require_finite(
             state.step,
             {f"The gradient of {name}": gradient for name, gradient in gradients.items()},
@@ -128,6 +130,46 @@ def optimize(setup: Setup, state: State) -> Iterator[State]:
         weights = {f"The parameter {name}": tensor.detach() for name, tensor in trained.items()}
         _require_finite(state.step, weights, resumable=False)
         yield state
+
+
+def loss_and_gradients(setup: Setup, state: State) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss on the batch that follows `state.step`, and the gradient that its update is made of.
+
+    Weight noise moves the parameters before the call, θ + σε; sharpness-aware minimization then takes the
+    gradient once more at θ + ρ g/|g|, with the same batch, noise and dropout. What is random depends on the
+    training seed and the step alone.
+    """
+    config, step = setup.config, state.step
+    inputs, labels = setup.batch(step)
+    dropout = None
+    if config.residual_dropout:
+        generator = streams.generator("dropout", config.training_seed, step, setup.device)
+        dropout = setup.model.dropout_masks(len(inputs), config.residual_dropout, generator)
+
+    def at(parameters: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = setup.model.logits(parameters, inputs, dropout)
+        loss = models.losses(logits, labels, config.loss_dtype, config.loss).mean()
+        found = torch.autograd.grad(loss, [parameters[name] for name in setup.model.trained])
+        return loss.detach(), dict(zip(setup.model.trained, found, strict=True))
+
+    parameters: Mapping[str, Tensor] = state.parameters
+    if config.optimizer.weight_noise:
+        generator = streams.generator("weight noise", config.training_seed, step, setup.device)
+        noise = {name: noise_like(parameters[name], generator) for name in setup.model.trained}
+        parameters = _moved(parameters, noise, config.optimizer.weight_noise)
+    loss, gradients = at(parameters)
+    if config.optimizer.sam_radius:
+        norm = float(torch.nn.utils.get_total_norm(list(gradients.values())))
+        _, gradients = at(_moved(parameters, gradients, config.optimizer.sam_radius / max(norm, _TINY)))
+    return loss, gradients
+
+
+def _moved(parameters: Mapping[str, Tensor], directions: Mapping[str, Tensor], distance: float) -> dict[str, Tensor]:
+    """Return the parameters, those with a direction moved along it, ready to take a gradient there."""
+    return {
+        name: tensor.detach().add(directions[name], alpha=distance).requires_grad_() if name in directions else tensor
+        for name, tensor in parameters.items()
+    }
 
 
 def _require_finite(step: int, tensors: Mapping[str, Tensor], *, resumable: bool) -> None:

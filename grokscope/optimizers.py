@@ -1,56 +1,113 @@
-"""Optimizers: how gradients become updates, with warm-up and a state of named tensors for exact resume."""
+"""Optimizers: how gradients become updates, in parts that combine, with a state of named tensors for exact resume.
+
+A gradient passes through a filter, then through one of torch's optimizers with warm-up; then come what is left of
+a decay towards the initialization, and noise.
+"""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from grokscope import plugins
+from grokscope import filters, plugins, streams
 from grokscope.config import OptimizerConfig
+
+_FILTER = "filter/"
 
 
 def adamw(config: OptimizerConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    """Return AdamW with decoupled weight decay towards zero (Loshchilov & Hutter 2019), one fused kernel."""
+    """Return AdamW with decoupled weight decay (Loshchilov & Hutter 2019), one fused kernel."""
     return torch.optim.AdamW(
         parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+    )
+
+
+def adam(config: OptimizerConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """Return Adam (Kingma & Ba 2015) without any weight decay, one fused kernel."""
+    return torch.optim.Adam(parameters, lr=config.lr, betas=config.betas, fused=True)
+
+
+def sgd(config: OptimizerConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """Return stochastic gradient descent with momentum, v ← μv + g + λw and w ← w − lr·v, one fused kernel."""
+    return torch.optim.SGD(
+        parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
     )
 
 
 class Optimizer:
     """The optimizer that the config names, over named parameters, which it updates in place.
 
-    Update number u = 0, 1, … has learning rate lr · min(u / warmup_steps, 1).
+    Update number u = 0, 1, … has learning rate lr · min(u / warmup_steps, 1). With adamw's decay centre c at the
+    initialization, decay and update are W ← W − lr·λ(W − c) + lr·ΔW, the decay before the update as in AdamW.
+    Update noise adds lr·σε with ε ~ N(0, 1), drawn anew for each update from a stream of (seed, u).
     """
 
-    def __init__(self, config: OptimizerConfig, parameters: Mapping[str, Tensor]):
-        self._config = config
+    def __init__(
+        self,
+        config: OptimizerConfig,
+        parameters: Mapping[str, Tensor],
+        centre: Mapping[str, Tensor] | None = None,
+        seed: int = 0,
+    ):
+        self._config, self._seed = config, seed
         self._parameters = dict(parameters)
+        self._centre = dict(centre or {})
         self._torch = plugins.load("optimizers", config.name)(config, list(parameters.values()))
+        self._filter_state: dict[str, Tensor] = {}
 
+    @torch.no_grad()
     def update(self, gradients: Mapping[str, Tensor], u: int) -> None:
         """Make update number `u` with the gradient of each parameter."""
-        warmup = self._config.warmup_steps
+        config = self._config
+        lr = config.lr * (min(u / config.warmup_steps, 1) if config.warmup_steps else 1)
         for group in self._torch.param_groups:
-            group["lr"] = self._config.lr * (min(u / warmup, 1) if warmup else 1)
+            group["lr"] = lr
+        if config.gradient_filter:
+            transform = filters.FILTERS[config.gradient_filter]
+            gradients = transform(config, gradients, self._parameters, self._filter_state, u)
         for name, parameter in self._parameters.items():
             # A fused kernel walks parameter, gradient and moments by address, whatever the gradient's strides.
             parameter.grad = gradients[name].contiguous()
         self._torch.step()
         self._torch.zero_grad(set_to_none=True)
+        if config.decay_centre == "initialization":
+            for name, parameter in self._parameters.items():
+                parameter.add_(self._centre[name], alpha=lr * config.weight_decay)
+        if config.update_noise:
+            device = next(iter(self._parameters.values())).device
+            generator = streams.generator("update noise", self._seed, u, device)
+            for parameter in self._parameters.values():
+                parameter.add_(noise_like(parameter, generator), alpha=lr * config.update_noise)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the state as copies on the CPU, named "parameter/quantity", such as "embed.W_E/exp_avg"."""
-        return {
-            f"{name}/{quantity}": tensor.detach().to("cpu", copy=True)
+        """Return the state as copies on the CPU, named "parameter/quantity", such as "embed.W_E/exp_avg".
+
+        What the gradient filter remembers is named "filter/parameter".
+        """
+        live = {
+            f"{name}/{quantity}": tensor
             for name, parameter in self._parameters.items()
             for quantity, tensor in self._torch.state.get(parameter, {}).items()
+            if tensor is not None  # sgd without momentum says so of its buffer.
         }
+        live |= {_FILTER + name: tensor for name, tensor in self._filter_state.items()}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in live.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned. Hyperparameters are the config's, not the state's."""
         self._torch.state.clear()
+        self._filter_state.clear()
         for full_name, tensor in state.items():
-            name, _, quantity = full_name.rpartition("/")
-            parameter = self._parameters[name]
-            # As in torch's own load_state_dict: everything lives with its parameter, in its own dtype.
-            self._torch.state[parameter][quantity] = tensor.to(parameter.device, copy=True)
+            if full_name.startswith(_FILTER):
+                name = full_name.removeprefix(_FILTER)
+                self._filter_state[name] = tensor.to(self._parameters[name].device, copy=True)
+            else:
+                name, _, quantity = full_name.rpartition("/")
+                parameter = self._parameters[name]
+                # As in torch's own load_state_dict: everything lives with its parameter, in its own dtype.
+                self._torch.state[parameter][quantity] = tensor.to(parameter.device, copy=True)
+
+
+def noise_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Return standard normal noise of a tensor's shape, dtype and device."""
+    return torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype, device=tensor.device)

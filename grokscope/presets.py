@@ -1,11 +1,49 @@
 """Named RunConfigs, and the TOML files that start from them."""
 
+import dataclasses
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from grokscope import plugins
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig, from_dict
 from grokscope.errors import GrokscopeError
+
+# Power et al. 2022, section 2 and appendix A.1: the architecture as near as HookedTransformer comes to it (LayerNorm
+# stands before each sublayer and once more at the end, where theirs follows each addition), and the optimizer.
+_POWER = RunConfig(
+    task=TaskConfig(name="division", p=97, train_fraction=0.5, form="a ∘ b ="),
+    model=ModelConfig(
+        n_layers=2,
+        d_model=128,
+        n_heads=4,
+        d_mlp=512,
+        act_fn="relu",
+        normalization_type="LN",
+        positions="sinusoidal",
+        biases="none",
+        init="torch",
+    ),
+    optimizer=OptimizerConfig(name="adamw", lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98), warmup_steps=10),
+    n_steps=100_000,
+    batch_size=512,
+    batch_share=0.5,
+    checkpoints="every 1000 + log 100",
+    evaluate_every=100,
+)
+
+
+def _variant(*, batch_size: int | None = 512, residual_dropout: float = 0.0, **optimizer: Any) -> RunConfig:
+    """Return one of the nine ways to train S5's product (Power et al. 2022, figure 2 left)."""
+    return dataclasses.replace(
+        _POWER,
+        task=TaskConfig(name="composition", group="S5", train_fraction=0.5, form="a ∘ b ="),
+        optimizer=dataclasses.replace(_POWER.optimizer, **{"name": "adam", "weight_decay": 0.0} | optimizer),
+        batch_size=batch_size,
+        batch_share=1.0 if batch_size is None else 0.5,
+        residual_dropout=residual_dropout,
+    )
+
 
 PRESETS = {
     # A grokking run that a laptop finishes in about a minute. Fraction, width of the MLP and seeds are chosen so
@@ -36,6 +74,17 @@ PRESETS = {
         evaluate_every=20,
         loss_dtype="float64",
     ),
+    "power2022": _POWER,
+    # Figure 2 left, in the order of its legend as field and paper name them.
+    "power2022-full-batch": _variant(batch_size=None),
+    "power2022-minibatch": _variant(),
+    "power2022-update-noise": _variant(batch_size=None, update_noise=1.0),
+    "power2022-weight-noise": _variant(weight_noise=0.01),
+    "power2022-dropout": _variant(residual_dropout=0.1),
+    "power2022-decay": _variant(name="adamw", weight_decay=1.0),
+    "power2022-decay-to-init": _variant(name="adamw", weight_decay=1.0, decay_centre="initialization"),
+    "power2022-lr-3e-4": _variant(lr=3e-4),
+    "power2022-lr-3e-3": _variant(lr=3e-3),
 }
 
 
@@ -54,15 +103,39 @@ def get(name: str) -> RunConfig:
 def read(path: Path) -> RunConfig:
     """Read a RunConfig from a TOML file; its top-level key ``preset`` names what it starts from.
 
-    Raise one GrokscopeError that names the file and every fault in it.
+    ``task.table = "@FILE"`` stands for the text of a file beside it. Raise one GrokscopeError that names the TOML
+    file and every fault in it.
     """
+    values = read_toml(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
         base = get(values.pop("preset")) if "preset" in values else RunConfig()
-        return from_dict(values, base)
+        return from_dict(with_table(values, path.parent), base)
+    except GrokscopeError as error:
+        raise GrokscopeError(f"{path}: {error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return what a TOML file holds; raise GrokscopeError that names it if it cannot be read or is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise GrokscopeError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # Also for no UTF-8, and for a number of too many digits.
         raise GrokscopeError(f"{path} is no TOML file: {error}.") from error
-    except GrokscopeError as error:
-        raise GrokscopeError(f"{path}: {error}") from error
+
+
+def with_table(values: Any, folder: Path) -> Any:
+    """Return a RunConfig, or the nested values of one, with the file's text where ``task.table`` is "@FILE"."""
+    is_config = isinstance(values, RunConfig)
+    task = values.task if is_config else values.get("task")
+    name = task.table if is_config else task.get("table") if isinstance(task, dict) else None
+    if not isinstance(name, str) or not name.startswith("@"):
+        return values
+    path = folder / name.removeprefix("@")
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise GrokscopeError(f"task.table: {path} cannot be read: {error}.") from error
+    if is_config:
+        return dataclasses.replace(values, task=dataclasses.replace(values.task, table=text))
+    return {**values, "task": {**values["task"], "table": text}}

@@ -150,16 +150,18 @@ class Trajectory:
         return cls(config, source, source.steps, _checked_split(split, len(task.inputs)))
 
     @cached_property
+    def _data(self) -> tuple[tasks.Task, tasks.Split]:
+        return tasks.load(self.config.task, self.config.split_seed, self._given_split)
+
+    @property
     def task(self) -> tasks.Task:
         """The task: every equation, its answer, and the structure that measures ask for."""
-        return tasks.build(self.config.task)
+        return self._data[0]
 
-    @cached_property
+    @property
     def split(self) -> tasks.Split:
         """Which of the task's examples are trained on: `split.train` and `split.test` index `task.inputs`."""
-        if self._given_split is not None:
-            return self._given_split
-        return tasks.split(self.task, self.config.task.train_fraction, self.config.split_seed)
+        return self._data[1]
 
     @cached_property
     def model(self) -> models.Model:

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "grokscope"
 
 # A config's construction never raises, so nothing that holds a user's unchecked values is checked by type. The
 # hook takes modules by prefix, so the door itself, `grokscope`, is not among them.
-UNCHECKED = {"__init__", "config", "presets", "schedule", "cli"}
+UNCHECKED = {"__init__", "fields", "config", "presets", "schedule", "cli"}
 
 install_import_hook(
     [
@@ -28,7 +28,7 @@ install_import_hook(
     "typechecking.checked",
 )
 
-from grokscope import files, recorder, tasks, training  # noqa: E402
+from grokscope import files, recorder, streams, training  # noqa: E402
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig  # noqa: E402
 
 settings.register_profile("grokscope", deadline=None, derandomize=True, database=None)
@@ -83,8 +83,8 @@ def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def permuted() -> Callable[..., np.ndarray]:
-    """Another order than `tasks.permutation` draws, as a later version of a task or of its split might."""
-    draw = tasks.permutation
+    """Another order than `streams.permutation` draws, as a later version of a task or of its split might."""
+    draw = streams.permutation
     return lambda *arguments: draw(*arguments)[::-1].copy()
 
 

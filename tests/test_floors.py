@@ -10,9 +10,10 @@ import grokscope
 
 ROOT = Path(grokscope.__file__).parent
 FLOORS = (
-    "errors files tensors config presets series phases plugins schedule fourier curvature environment interrupts",
+    "errors files tensors fields algebra streams config presets series phases plugins schedule fourier curvature "
+    "environment interrupts",
     "tasks",
-    "model optimizers",
+    "model filters optimizers",
     "store trajectory",
     "optimize recorder training measures",
     "figures",

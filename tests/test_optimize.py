@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from grokscope import model as models
 from grokscope import optimize as loops
-from grokscope import tasks
+from grokscope import streams
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.optimize import NotFinite, Setup, optimize
@@ -44,7 +44,7 @@ def plain_loop(config: RunConfig, n_updates: int, dtype: torch.dtype) -> dict[st
         chosen = setup.split.train
         if config.batch_size is not None:
             epoch, position = divmod(step, -(-n_train // config.batch_size))
-            order = tasks.permutation("batches", config.training_seed, epoch, n_train)
+            order = streams.permutation("batches", config.training_seed, epoch, n_train)
             chosen = chosen[order[position * config.batch_size : (position + 1) * config.batch_size]]
         logits = hooked(setup.task.inputs[chosen])[:, -1]
         adamw.zero_grad()

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from grokscope import tasks
+from grokscope import streams, tasks
 from grokscope.config import TOKEN_FORMS, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.tasks.modular import powers
@@ -77,7 +77,7 @@ def test_on_the_circle_the_operation_adds_or_subtracts_positions(name, p):
 )
 def test_a_split_takes_the_floor_of_its_share_and_leaves_the_rest(fraction, n_train):
     task = tasks.build(TaskConfig(p=113))
-    split = tasks.split(task, fraction, seed=3)
+    split = tasks.draw_split(task, fraction, seed=3)
     assert len(split.train) == n_train
     assert sorted(split.train.tolist() + split.test.tolist()) == list(range(12769))
     assert (split.train.diff() > 0).all() and (split.test.diff() > 0).all()
@@ -87,13 +87,13 @@ def test_a_share_is_exact_where_floating_point_falls_short():
     assert math.floor(0.29 * 100) == 28
     task = tasks.build(TaskConfig(name="division", p=5))
     hundred = tasks.Task("", "", task.inputs.repeat(5, 1), task.labels.repeat(5), 5, 6, 5, None)
-    assert len(tasks.split(hundred, 0.29, seed=0).train) == 29
+    assert len(tasks.draw_split(hundred, 0.29, seed=0).train) == 29
 
 
 def test_a_split_is_a_function_of_the_seed():
     task = tasks.build(TaskConfig(p=23))
     state = torch.get_rng_state()
-    first, again, other = (tasks.split(task, 0.5, seed) for seed in (0, 0, 1))
+    first, again, other = (tasks.draw_split(task, 0.5, seed) for seed in (0, 0, 1))
     assert torch.equal(first.train, again.train) and torch.equal(first.test, again.test)
     # Two unrelated halves share half their members, give or take √529/4.
     shared = len(set(first.train.tolist()) & set(other.train.tolist()))
@@ -104,7 +104,7 @@ def test_a_split_is_a_function_of_the_seed():
 @pytest.mark.parametrize(("fraction", "empty"), [(0.01, "training"), (1.0, "test")])
 def test_a_split_with_an_empty_part_is_refused(fraction, empty):
     with pytest.raises(GrokscopeError, match=f"task.train_fraction.*{empty} set empty"):
-        tasks.split(tasks.build(TaskConfig(p=7)), fraction, seed=0)
+        tasks.draw_split(tasks.build(TaskConfig(p=7)), fraction, seed=0)
 
 
 def philox(key: tuple[int, int], n: int) -> list[int]:
@@ -127,13 +127,13 @@ def test_a_split_is_the_one_that_the_written_out_generator_gives():
     key = hashlib.sha256(b"split/5/0").digest()
     bits = philox((int.from_bytes(key[:8], "little"), int.from_bytes(key[8:16], "little")), 121)
     order = sorted(range(121), key=lambda i: bits[i])
-    assert tasks.split(task, 0.4, seed=5).train.tolist() == sorted(order[:48])
+    assert tasks.draw_split(task, 0.4, seed=5).train.tolist() == sorted(order[:48])
 
 
 @pytest.mark.parametrize("changed", [("other", 0, 0), ("split", 1, 0), ("split", 0, 1)])
 def test_every_argument_of_a_permutation_counts(changed):
     purpose, seed, index = changed
-    first, other = tasks.permutation("split", 0, 0, 50), tasks.permutation(purpose, seed, index, 50)
+    first, other = streams.permutation("split", 0, 0, 50), streams.permutation(purpose, seed, index, 50)
     assert sorted(first) == sorted(other) == list(range(50))
     assert first.tolist() != other.tolist()
 

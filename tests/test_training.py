@@ -15,7 +15,7 @@ import pytest
 import torch
 from shared import KINDS, of_kind
 
-from grokscope import Trajectory, environment, files, optimize, recorder, store, tasks, tensors, training
+from grokscope import Trajectory, environment, files, optimize, recorder, store, streams, tensors, training
 from grokscope.config import OptimizerConfig, RunConfig
 from grokscope.errors import GrokscopeError
 from grokscope.interrupts import Interrupted
@@ -232,7 +232,7 @@ def test_a_run_whose_data_have_changed_is_refused_before_it_is_written(
 ):
     run = interrupted(tiny_config, tmp_path, 33)
     before = contents(run)
-    monkeypatch.setattr(tasks, "permutation", permuted)
+    monkeypatch.setattr(streams, "permutation", permuted)
     for go_on in (training.resume, lambda run: training.densify(run, 0, 5)):
         with pytest.raises(GrokscopeError, match="other examples or another split"):
             go_on(run)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from grokscope import Trajectory, measures, store, tasks, training
+from grokscope import Trajectory, measures, store, streams, tasks, training
 from grokscope.config import ModelConfig, RunConfig
 from grokscope.errors import GrokscopeError
 
@@ -126,7 +126,7 @@ def test_what_a_caller_does_to_a_snapshot_stays_with_the_caller(tiny_run: Path, 
 
 def test_the_split_and_the_task_are_the_config_s(trajectory: Trajectory):
     config = trajectory.config
-    expected = tasks.split(tasks.build(config.task), config.task.train_fraction, config.split_seed)
+    expected = tasks.draw_split(tasks.build(config.task), config.task.train_fraction, config.split_seed)
     assert torch.equal(trajectory.split.train, expected.train)
     assert torch.equal(trajectory.split.test, expected.test)
     together = torch.cat([trajectory.split.train, trajectory.split.test]).sort().values
@@ -289,7 +289,7 @@ def test_a_run_opens_while_it_trains_and_shows_what_was_committed_at_that_moment
 def test_a_run_whose_task_gives_other_examples_is_refused(
     run_copy: Path, monkeypatch: pytest.MonkeyPatch, permuted: Callable[..., Any]
 ):
-    monkeypatch.setattr(tasks, "permutation", permuted)
+    monkeypatch.setattr(streams, "permutation", permuted)
     with pytest.raises(GrokscopeError, match=f"{run_copy}.*'addition'.*other examples or another split"):
         Trajectory.open(run_copy)
 

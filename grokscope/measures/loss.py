@@ -11,16 +11,16 @@ def loss(trajectory: Trajectory) -> Series:
     """Measure mean cross-entropy (nats) and accuracy over the train, the test and all equations.
 
     Arrays over steps: `train_loss test_loss loss train_accuracy test_accuracy accuracy`; no prefix means all
-    equations. The log-softmax is taken in the config's `loss_dtype`, as the run's own log does. A loss of
+    equations. It is the config's `loss` in its `loss_dtype`, as in the run's own log. With softmax a loss of
     ln(n) is a guess among n answers; an accuracy of 1 is every answer right. Costs one forward pass over all
     equations a checkpoint.
     """
-    task, split = trajectory.task, trajectory.split
+    task, split, config = trajectory.task, trajectory.split, trajectory.config
     parts = {"train_": split.train, "test_": split.test, "": slice(None)}
     rows = []
     for snapshot in trajectory:
         losses, right = models.evaluate(
-            trajectory.model, snapshot.parameters, task.inputs, task.labels, trajectory.config.loss_dtype
+            trajectory.model, snapshot.parameters, task.inputs, task.labels, config.loss_dtype, config.loss
         )
         rows.append(
             {f"{prefix}loss": float(losses[part].mean()) for prefix, part in parts.items()}

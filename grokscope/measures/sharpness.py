@@ -19,8 +19,8 @@ _DTYPES = ("float32", "float64")
 def mean_loss(
     model: Model, parameters: Parameters, inputs: Tensor, labels: Tensor, config: RunConfig
 ) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy over some equations, the log-softmax in the config's `loss_dtype`."""
-    return models.losses(model.logits(parameters, inputs), labels, config.loss_dtype).mean()
+    """Return the mean over some equations of the config's `loss`, taken in its `loss_dtype`."""
+    return models.losses(model.logits(parameters, inputs), labels, config.loss_dtype, config.loss).mean()
 
 
 def sharpness(

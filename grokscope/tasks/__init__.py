@@ -1,23 +1,23 @@
 """Tasks: what is learned, as data. One small file a family; a task is a function `TaskConfig -> Task`."""
 
-import hashlib
+import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from grokscope import plugins
+from grokscope import plugins, streams
+from grokscope.algebra import Group
 from grokscope.config import TaskConfig
 from grokscope.errors import GrokscopeError
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A table of equations in tokens, and the structure that measures ask for.
+    """A table of equations in tokens, and the structure that measures and colourings ask for.
 
     Tokens are the elements 0 … n − 1, then "=", then "∘" where the form has it. The answer is read at the last
     position, which holds the "=".
@@ -30,29 +30,45 @@ class Task:
     inputs: Int[Tensor, "n_examples n_ctx"]
     """Every equation's tokens without the answer."""
     labels: Int[Tensor, " n_examples"]
-    """Every equation's answer, an element."""
+    """Every equation's answer, an element: what is trained on, outliers and random labels included."""
     n_elements: int
     """The number of elements, n; their tokens are 0 … n − 1."""
     d_vocab: int
     """The number of tokens, elements and signs together."""
     d_vocab_out: int
     """The number of possible answers."""
-    circle: Int[Tensor, " n"] | None
+    circle: Int[Tensor, " n"] | None = None
     """The elements' tokens in the order of the circle that the operation turns: token `circle[j]` lies at angle
-    2πj/n. Elements on no circle (zero, for multiplication) are not in it; None if the operation has no circle."""
+    2πj/n, so len(circle) is the cyclic order. Elements on no circle (zero, for multiplication) are not in it; None
+    if the operation has no circle."""
+    group: Group | None = None
+    """The group whose elements the tokens are, with its conjugacy classes and cosets; None where there is none."""
 
     @property
     def n_ctx(self) -> int:
         """The number of tokens in an equation, the answer not counted."""
         return self.inputs.shape[1]
 
+    @property
+    def operands(self) -> Int[Tensor, "n_examples 2"]:
+        """Every equation's a and b."""
+        return self.inputs[:, [0, self.n_ctx - 2]]
+
     @cached_property
     def n_examples_off_circle(self) -> int:
         """How many equations have an operand that is on no circle, and so no part in circular measures."""
         if self.circle is None:
             return len(self.inputs)
-        on_circle = torch.isin(self.inputs, self.circle) | (self.inputs >= self.n_elements)
-        return int((~on_circle.all(1)).sum())
+        return int((~torch.isin(self.operands, self.circle).all(1)).sum())
+
+    @cached_property
+    def is_commutative(self) -> bool:
+        """Whether a ∘ b = b ∘ a wherever both are equations of the task."""
+        answers = torch.full((self.n_elements, self.n_elements), -1)
+        a, b = self.operands.unbind(1)
+        answers[a, b] = self.labels
+        both = (answers >= 0) & (answers.T >= 0)
+        return bool((answers == answers.T)[both].all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +80,57 @@ class Split:
 
 
 def build(config: TaskConfig) -> Task:
-    """Return the task that the config names; raise GrokscopeError if nobody has registered it."""
+    """Return the task that the config names, every answer right; raise GrokscopeError if nobody has registered it."""
     return plugins.load("tasks", config.name)(config)
 
 
-def split(task: Task, train_fraction: float, seed: int) -> Split:
+def load(config: TaskConfig, seed: int, split: Split | None = None) -> tuple[Task, Split]:
+    """Return what a run learns from: the task, with random labels or outliers if the config asks, and the split.
+
+    The split defaults to the one that `seed` draws. Raise GrokscopeError if train or test would be empty, or if
+    there are more outliers than training examples.
+    """
+    task = build(config)
+    split = split or draw_split(task, config.train_fraction, seed)
+    if config.random_labels:
+        task = with_random_labels(task, seed)
+    if config.outliers:
+        task = with_outliers(task, split, config.outliers, seed)
+    return task, split
+
+
+def equations(
+    config: TaskConfig,
+    formula: str,
+    a: Int[Tensor, " n_examples"],
+    b: Int[Tensor, " n_examples"],
+    labels: Int[Tensor, " n_examples"],
+    n_elements: int,
+    *,
+    circle: Int[Tensor, " n"] | None = None,
+    group: Group | None = None,
+) -> Task:
+    """Return the task of the equations a ∘ b = label, written in tokens as the config's form says."""
+    equals, operation = torch.full_like(a, n_elements), torch.full_like(a, n_elements + 1)
+    columns = [a, operation, b, equals] if config.form == "a ∘ b =" else [a, b, equals]
+    return Task(
+        name=config.name,
+        formula=formula,
+        inputs=torch.stack(columns, 1),
+        labels=labels,
+        n_elements=n_elements,
+        d_vocab=n_elements + len(columns) - 2,
+        d_vocab_out=n_elements,
+        circle=circle,
+        group=group,
+    )
+
+
+def draw_split(task: Task, train_fraction: float, seed: int) -> Split:
     """Draw ⌊train_fraction · n_examples⌋ training examples; the rest is the test set.
 
-    The examples are sorted by random 64-bit numbers of NumPy's Philox generator, whose raw stream never
-    changes, so a split is the same for ever. Raise GrokscopeError if train or test would be empty.
+    The examples are sorted by random 64-bit numbers of a stream that never changes, so a split is the same for
+    ever. Raise GrokscopeError if train or test would be empty.
     """
     n_examples = len(task.inputs)
     # Exact: in floating point 0.29 · 100 is below 29.
@@ -83,12 +141,29 @@ def split(task: Task, train_fraction: float, seed: int) -> Split:
             f"{'training' if n_train == 0 else 'test'} set empty; allowed: from {1 / n_examples:.2g} "
             f"to below 1."
         )
-    order = torch.from_numpy(permutation("split", seed, 0, n_examples))
+    order = torch.from_numpy(streams.permutation("split", seed, 0, n_examples))
     return Split(order[:n_train].sort().values, order[n_train:].sort().values)
 
 
-def permutation(purpose: str, seed: int, index: int, n: int) -> np.ndarray:
-    """Return a random order of 0 … n − 1, a function of its arguments alone, in every version of NumPy."""
-    key = hashlib.sha256(f"{purpose}/{seed}/{index}".encode()).digest()
-    bits = np.random.Philox(key=np.frombuffer(key[:16], np.uint64)).random_raw(n)
-    return np.argsort(bits, kind="stable")
+def with_outliers(task: Task, split: Split, n_outliers: int, seed: int) -> Task:
+    """Return the task with the answers of `n_outliers` training equations replaced by another one's.
+
+    Equation i of a random order of the training set takes the answer of a training equation drawn at random from
+    the others (Power et al. 2022, section 3.3), which may by chance be the right one. For one seed the outliers of
+    a smaller number are among those of a larger. Test answers stay right.
+    """
+    n_train = len(split.train)
+    if n_outliers > n_train or n_train < 2:
+        raise GrokscopeError(f"task.outliers: {n_outliers} of {n_train} training equations; allowed: 0 to {n_train}.")
+    order = split.train[torch.from_numpy(streams.permutation("outliers", seed, 0, n_train))]
+    drawn = streams.integers("outliers", seed, 1, n_train) % (n_train - 1) + 1
+    source = (torch.arange(n_train) + torch.from_numpy(drawn.astype("int64"))) % n_train
+    labels = task.labels.clone()
+    labels[order[:n_outliers]] = task.labels[order[source[:n_outliers]]]
+    return dataclasses.replace(task, labels=labels)
+
+
+def with_random_labels(task: Task, seed: int) -> Task:
+    """Return the task with every answer drawn uniformly at random, which leaves nothing to generalise to."""
+    drawn = streams.integers("random labels", seed, 0, len(task.labels)) % task.d_vocab_out
+    return dataclasses.replace(task, labels=torch.from_numpy(drawn.astype("int64")))

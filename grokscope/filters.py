@@ -1,0 +1,87 @@
+"""Gradient filters: what a gradient passes through before the optimizer sees it.
+
+A filter takes and returns each parameter's gradient; what it remembers is in `state`, a tensor a parameter, which
+is saved with the run. `u` is the number of the update, from 0.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from grokscope.config import OptimizerConfig
+
+Filter = Callable[
+    [OptimizerConfig, Mapping[str, Tensor], Mapping[str, Tensor], dict[str, Tensor], int], dict[str, Tensor]
+]
+
+
+def grokfast_ema(
+    config: OptimizerConfig,
+    gradients: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    state: dict[str, Tensor],
+    u: int,
+) -> dict[str, Tensor]:
+    """Return g + λμ with μ ← αμ + (1 − α)g, which amplifies what is slow in the gradient.
+
+    μ starts at the first gradient (Lee et al. 2024, Grokfast-EMA, algorithm 2 and its code).
+    """
+    for name, gradient in gradients.items():
+        if u == 0:
+            state[name] = gradient.clone()
+        else:
+            state[name].mul_(config.filter_alpha).add_(gradient, alpha=1 - config.filter_alpha)
+    return {name: gradient.add(state[name], alpha=config.filter_lambda) for name, gradient in gradients.items()}
+
+
+def grokfast_ma(
+    config: OptimizerConfig,
+    gradients: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    state: dict[str, Tensor],
+    u: int,
+) -> dict[str, Tensor]:
+    """Return g + λ · the mean of the last w gradients, this one among them; g itself until there are w.
+
+    (Lee et al. 2024, Grokfast-MA, algorithm 1 and its code.) The state is a ring of w gradients a parameter.
+    """
+    filtered = {}
+    for name, gradient in gradients.items():
+        if u == 0:
+            state[name] = gradient.new_zeros(config.filter_window, *gradient.shape)
+        state[name][u % config.filter_window] = gradient
+        is_full = u + 1 >= config.filter_window
+        filtered[name] = gradient.add(state[name].mean(0), alpha=config.filter_lambda) if is_full else gradient
+    return filtered
+
+
+def orthogonal(
+    config: OptimizerConfig,
+    gradients: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    state: dict[str, Tensor],
+    u: int,
+) -> dict[str, Tensor]:
+    """Return each tensor's g − (w·g / w·w) w, scaled back to the norm of g: ⊥Grad, which cannot scale the weights.
+
+    (Prieto et al. 2025, section 5 and, for the scale, its code.) Where w is zero, g is returned; where g lies
+    along w, zero.
+    """
+    filtered = {}
+    for name, gradient in gradients.items():
+        weight, tiny = parameters[name].detach(), torch.finfo(gradient.dtype).tiny
+        along = (weight * gradient).sum() / weight.square().sum().clamp_min(tiny)
+        across = gradient - along * weight
+        # What is left of a gradient along the weight is rounding, which must not be blown up to its norm.
+        size, left = torch.linalg.vector_norm(gradient), torch.linalg.vector_norm(across)
+        is_rounding = left <= 10 * torch.finfo(gradient.dtype).eps * size
+        filtered[name] = torch.where(is_rounding, 0.0, across * (size / left.clamp_min(tiny)))
+    return filtered
+
+
+FILTERS: dict[str, Filter] = {
+    "grokfast_ema": grokfast_ema,
+    "grokfast_ma": grokfast_ma,
+    "orthogonal": orthogonal,
+}
