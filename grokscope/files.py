@@ -59,6 +59,14 @@ def make_folder(path: Path) -> None:
         raise _explained(error, "make the folder", path, 0) from error
 
 
+def remove(path: Path) -> None:
+    """Remove a file if it is there; raise GrokscopeError that names it if it cannot be removed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _explained(error, "remove", path, 0) from error
+
+
 @contextmanager
 def building(path: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `path`, whole and at once, when the block ends well.

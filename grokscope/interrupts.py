@@ -12,12 +12,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was stopped by a signal after it committed; `grokscope resume` goes on with it."""
+    """A run, or a sweep, was stopped by a signal after it committed; the command `again` goes on with it."""
 
-    def __init__(self, folder: Path, signal_number: int):
+    def __init__(self, folder: Path, signal_number: int, again: str = ""):
         super().__init__(f"{folder} was stopped by {signal.Signals(signal_number).name} and is saved.")
         self.folder = folder
         self.signal_number = signal_number
+        self.again = again or f"grokscope resume {folder}"
 
 
 @contextmanager

@@ -1,10 +1,13 @@
-"""The progress of a training run on the terminal, as an observer that `train` calls after every step."""
+"""Progress on the terminal: of a run, as an observer that `train` calls after every step, and of a sweep."""
 
+import threading
 import time
+from pathlib import Path
 
 import rich.progress
 from rich.console import Console
 
+from grokscope import sweep
 from grokscope.phases import LEVEL
 
 
@@ -55,3 +58,57 @@ class Progress:
         self._bar.update(self._task, completed=step, description=said)
         if not self._console.is_terminal:
             self._console.print(f"step {step:,}/{self._n_steps:,} · {said}", soft_wrap=True, highlight=False)
+
+
+class SweepProgress:
+    """A bar over all steps of all cells, from the cells' own files, so that it does not matter where they train."""
+
+    def __init__(self, plan: sweep.Sweep, folder: Path):
+        self._console = Console(stderr=True)
+        self._every = 1.0 if self._console.is_terminal else 30.0
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(bar_width=20),
+            rich.progress.TaskProgressColumn(),
+            rich.progress.TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._plan, self._folder = plan, folder
+        self._steps: dict[str, int] = {}
+        self._task = self._bar.add_task("", total=sum(cell.config.n_steps for cell in plan.cells))
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "SweepProgress":
+        self._bar.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._bar.stop()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._every):
+            self._show()
+
+    def _show(self) -> None:
+        counts = {"finished": len(self._steps), "running": 0, "failed": 0}
+        steps = sum(self._steps.values())
+        for cell in self._plan.cells:
+            if cell.name in self._steps:
+                continue
+            state = sweep.state(cell, self._folder)
+            steps += state.step
+            if state.status in counts:
+                counts[state.status] += 1
+            if state.status == "finished":  # It will not change any more.
+                self._steps[cell.name] = cell.config.n_steps
+        said = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n or status == "finished")
+        said += f" of {len(self._plan.cells):,} cells"
+        self._bar.update(self._task, completed=steps, description=said)
+        if not self._console.is_terminal:
+            self._console.print(said, highlight=False)

@@ -16,12 +16,12 @@ FLOORS = (
     "model filters optimizers",
     "store trajectory",
     "optimize recorder training measures",
-    "figures",
+    "sweep figures",
     "report",
     "progress cli",
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
-TRAINING = {"optimize", "recorder", "training"}
+TRAINING = {"optimize", "recorder", "training", "sweep"}
 WRITING = {"write_text", "write_bytes", "touch", "mkdir", "makedirs", "unlink", "rmtree", "mkstemp", "mkdtemp"}
 FILES = {path.relative_to(ROOT).with_suffix("").as_posix(): path.read_text() for path in ROOT.rglob("*.py")}
 

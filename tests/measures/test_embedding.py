@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 
 from grokscope import Trajectory, fourier, measures, plugins, tasks
 from grokscope.errors import GrokscopeError
-from grokscope.measures.embedding import align, principal_components
+from grokscope.pca import align, principal_components
 from grokscope.tasks.modular import addition, powers
 
 WIDTH = 16

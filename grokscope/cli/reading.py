@@ -1,0 +1,169 @@
+"""Commands that read: measure, report, verify, log, list."""
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from grokscope import plugins
+from grokscope.cli.base import ROOT, OfRun, Usage, parse, warned
+from grokscope.errors import GrokscopeError
+
+if TYPE_CHECKING:
+    from grokscope.config import RunConfig
+
+
+def measure(arguments: list[str]) -> None:
+    """Measure a run at its checkpoints and save the results in RUN/measures."""
+
+    @dataclass(frozen=True)
+    class Measure(OfRun):
+        """Measure a run and save the results in RUN/measures. What was measured before is not measured again."""
+
+        names: tyro.conf.Positional[tuple[str, ...]] = ()
+        """Names that `grokscope list measures` prints; by default all."""
+        thin: int | None = None
+        """Measure at this many checkpoints, spread evenly; by default at all, costly measures at 24."""
+
+    asked = parse(Measure, "measure", arguments)
+
+    from grokscope import measures
+    from grokscope.trajectory import Trajectory
+
+    for name in asked.names:
+        plugins.load("measures", name)
+    trajectory = warned(Trajectory.open(asked.folder))
+    for name in asked.names or measures.names():
+        print(f"{name:<16}", end="", flush=True)
+        started = time.monotonic()
+        series = measures.saved(name, trajectory, asked.thin)
+        took = time.monotonic() - started
+        print(f"{len(series):>6,} of {len(trajectory):,} checkpoints {took:6.1f} s", flush=True)
+    print(f"Saved in {measures.folder(asked.folder)}.")
+
+
+def report(arguments: list[str]) -> None:
+    """Write a run's figures and its report, one self-contained HTML page."""
+
+    @dataclass(frozen=True)
+    class Report(OfRun):
+        """Write a run's figures and its report, one HTML page; what is not measured yet is measured first."""
+
+        open: bool = False
+        """Open the page in the browser."""
+
+    asked = parse(Report, "report", arguments)
+
+    from grokscope import report as reports
+    from grokscope.trajectory import Trajectory
+
+    path = reports.write(warned(Trajectory.open(asked.folder)))
+    print(f"figures  {path.parent / 'figures'}\nreport   {path}")
+    if asked.open:
+        import webbrowser
+
+        # Without a screen Python may start a text browser, which would wait for keys.
+        if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+            webbrowser.open(path.resolve().as_uri())
+
+
+def verify(arguments: list[str]) -> None:
+    """Read everything that a run has saved and name whatever is damaged or lost."""
+
+    @dataclass(frozen=True)
+    class Verify(OfRun):
+        """Read everything that a run has saved and name whatever is damaged or lost; exit status 1 if anything is."""
+
+    asked = parse(Verify, "verify", arguments)
+
+    from grokscope.store import Store
+
+    run = Store(asked.folder)
+    found = list(run.damage())
+    for sentence in found:
+        print(sentence)
+    if found:
+        raise GrokscopeError(
+            f"{asked.folder}: {len(found)} faults. Everything else is readable; remove a damaged segment and "
+            f"`grokscope densify` gives back the checkpoints that were in it."
+        )
+    print(f"{asked.folder}: {len(run.steps):,} checkpoints in {len(run.segments):,} segments, all intact.")
+
+
+def log(arguments: list[str]) -> None:
+    """Print a run's log as JSON lines: losses and accuracies at every evaluated step."""
+
+    @dataclass(frozen=True)
+    class Log(OfRun):
+        """Print a run's log as JSON lines. The row of step t belongs to the parameters after t updates."""
+
+    asked = parse(Log, "log", arguments)
+
+    from grokscope.store import LOG_COLUMNS, Store
+
+    run = Store(asked.folder)
+    rows = run.log().tolist()
+    warned(run)
+    for row in rows:
+        print(json.dumps({**dict(zip(LOG_COLUMNS, row, strict=True)), "step": int(row[0])}))
+
+
+def list_(arguments: list[str]) -> None:
+    """List the tasks, optimizers, measures, presets or runs there are."""
+
+    @dataclass(frozen=True)
+    class List:
+        """List the tasks, optimizers, measures, presets or runs there are."""
+
+        what: tyro.conf.Positional[str]
+        """One of: tasks, optimizers, measures, presets, runs."""
+        root: Path = ROOT
+        """The folder that holds the runs."""
+
+    asked = parse(List, "list", arguments)
+    kinds = [*plugins.BUILT_IN, "presets", "runs"]
+    if asked.what in plugins.BUILT_IN:
+        lines = plugins.names(asked.what)
+    elif asked.what == "presets":
+        from grokscope import presets
+
+        width = max(map(len, presets.names())) + 2
+        lines = [f"{name:<{width}}{_in_a_line(presets.get(name))}" for name in presets.names()]
+    elif asked.what == "runs":
+        from grokscope import store
+
+        found = sorted(path.parent for path in asked.root.glob("[!.]*/config.json"))
+        lines = [_run_in_a_line(store, folder) for folder in found] or [f"There is no run in {asked.root}."]
+    else:
+        raise Usage(plugins.unknown("list", asked.what, kinds))
+    print("\n".join(lines))
+
+
+def _in_a_line(config: "RunConfig") -> str:
+    model, optimizer = config.model, config.optimizer
+    return (
+        f"{_task_in_words(config)}, {config.task.train_fraction:.0%} trained on, {model.n_layers} layer"
+        f"{'s' if model.n_layers > 1 else ''}, {optimizer.name} lr {optimizer.lr:g} weight decay "
+        f"{optimizer.weight_decay:g}, {config.n_steps:,} steps"
+    )
+
+
+def _task_in_words(config: "RunConfig") -> str:
+    """Return the task's name with what it is on; as short as can be said without building it."""
+    place = plugins.BUILT_IN["tasks"].get(config.task.name, "")
+    on = {"modular": f" mod {config.task.p}", "groups": f" in {config.task.group}"}
+    return config.task.name + on.get(place.rpartition(":")[0].rpartition(".")[2], "")
+
+
+def _run_in_a_line(store: Any, folder: Path) -> str:
+    try:
+        run = store.Store(folder)
+        done = f"{run.last_step:,} of {run.record.config.n_steps:,} steps, {len(run.steps):,} checkpoints"
+        return f"{folder.name:<16}{_task_in_words(run.record.config)}, {done}"
+    except GrokscopeError as error:
+        return f"{folder.name:<16}{error}"

@@ -1,0 +1,270 @@
+"""Commands that train: train, resume, densify, sweep."""
+
+import math
+import shlex
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from grokscope.cli.base import ROOT, OfRun, parse, warned
+from grokscope.errors import GrokscopeError
+
+if TYPE_CHECKING:
+    import pandas
+
+    from grokscope.config import RunConfig
+    from grokscope.sweep import Sweep as Plan
+    from grokscope.trajectory import Trajectory
+
+
+def train(arguments: list[str]) -> None:
+    """Train a preset or a CONFIG.toml, keeping dense checkpoints; any field of the config is a flag."""
+    from grokscope import fields, presets
+    from grokscope.config import RunConfig
+
+    @dataclass(frozen=True)
+    class Train:
+        """Train PRESET or CONFIG.toml into a new run, keeping checkpoints. Any field of the config is a flag."""
+
+        source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET|CONFIG.toml")]
+        """A name that `grokscope list presets` prints, or a TOML file."""
+        config: Annotated[RunConfig, tyro.conf.arg(name="")]
+        run: str | None = None
+        """The run's name; by default the preset's or the file's, then NAME-2, …"""
+        root: Path = ROOT
+        """The folder that holds the runs."""
+
+    # tyro spells it None; TOML, the documentation and people write none.
+    optional = {
+        f"--{name}".replace("_", "-")
+        for name, allowed in fields.leaves(RunConfig())
+        if allowed.test is not None and allowed.test(None)
+    }
+    spelled = [
+        "None" if value == "none" and flag.replace("_", "-") in optional else value
+        for flag, value in zip(["", *arguments], arguments, strict=False)
+    ]
+    spelled = [
+        value.removesuffix("none") + "None"
+        if value.replace("_", "-") in {f"{flag}=none" for flag in optional}
+        else value
+        for value in spelled
+    ]
+
+    def parsed(source: str | None) -> Train:
+        if source is None:
+            base = RunConfig()
+        else:
+            base = presets.read(Path(source)) if source.endswith(".toml") else presets.get(source)
+        return parse(Train, "train", spelled, default=Train(source or tyro.MISSING, base))
+
+    # What the flags change is known only with the source, which may stand after them.
+    first = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    asked = parsed(first)
+    if asked.source != first:
+        asked = parsed(asked.source)
+    config = presets.with_table(asked.config, Path()).validate()
+
+    from grokscope import training
+    from grokscope.progress import Progress
+
+    name = asked.run or training.free_name(training.checked_name(Path(asked.source).stem), asked.root)
+    print(_announcement(config, asked.root / name), flush=True)
+    with Progress(config.n_steps) as progress:
+        trajectory = training.train(config, name, asked.root, observer=progress)
+    _conclude(trajectory)
+
+
+def resume(arguments: list[str]) -> None:
+    """Go on with a run from its last commit, exact to the bit."""
+
+    @dataclass(frozen=True)
+    class Resume(OfRun):
+        """Go on with a run from its last commit, exact to the bit. A finished run is left as it is."""
+
+        n_steps: int | None = None
+        """A new, larger number of steps."""
+        allow_drift: bool = False
+        """Go on although the environment differs in what decides bits; this is recorded in the run."""
+
+    asked = parse(Resume, "resume", arguments)
+
+    from grokscope import store, training
+    from grokscope.progress import Progress
+
+    before = warned(store.Store(asked.folder))
+    n_steps = asked.n_steps or before.record.config.n_steps
+    if before.record.config.n_steps == n_steps == before.last_step:
+        print(f"{asked.folder} is finished: {before.last_step:,} steps. --n-steps N makes it longer.")
+        return
+    print(f"Going on with {asked.folder} from step {before.last_step:,} of {n_steps:,}.", flush=True)
+    with Progress(n_steps, before.last_step) as progress:
+        trajectory = training.resume(asked.folder, asked.n_steps, asked.allow_drift, observer=progress)
+    _conclude(trajectory)
+
+
+def densify(arguments: list[str]) -> None:
+    """Train a window of a run once more and add the checkpoints in it that it lacks."""
+
+    @dataclass(frozen=True)
+    class Densify(OfRun):
+        """Train steps START … STOP once more and add the checkpoints START, START + EVERY, … that the run lacks."""
+
+        start: int
+        """The first step wanted."""
+        stop: int
+        """The last step wanted."""
+        every: int = 1
+        """The number of steps from one wanted checkpoint to the next."""
+
+    asked = parse(Densify, "densify", arguments)
+
+    from grokscope import store, training
+    from grokscope.progress import Progress
+
+    before = len(store.Store(asked.folder).steps)
+    with Progress(asked.stop) as progress:
+        trajectory = training.densify(asked.folder, asked.start, asked.stop, asked.every, observer=progress)
+    print(f"{asked.folder}: {len(trajectory) - before:,} checkpoints added, {len(trajectory):,} in all.")
+
+
+def sweep(arguments: list[str]) -> None:
+    """Train every cell of a SWEEP.toml, side by side; the same command does what is left."""
+
+    @dataclass(frozen=True)
+    class Sweep:
+        """Train every cell of SWEEP.toml. Finished cells are skipped, stopped ones gone on with."""
+
+        source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SWEEP.toml")]
+        """A run's settings with a table [sweep] of what varies."""
+        run: str | None = None
+        """The sweep's name; by default the file's."""
+        root: Path = ROOT
+        """The folder that holds the runs."""
+        jobs: int | None = None
+        """How many cells at a time; by default one for each core."""
+        backend: str = "local"
+        """"local" for processes here, or "ray" for the Ray cluster that RAY_ADDRESS names, or one made here."""
+        shard: str = "1/1"
+        """Do the i-th of n parts only, as i/n: for a cluster's array of jobs."""
+        retry: bool = False
+        """Try cells again that have failed."""
+        allow_drift: bool = False
+        """Go on with cells although the environment differs in what decides bits; each run records it."""
+        dry_run: bool = False
+        """Say what there is to do, and do nothing."""
+
+    asked = parse(Sweep, "sweep", arguments)
+
+    from grokscope import sweep as sweeps
+    from grokscope import training
+    from grokscope.interrupts import Interrupted
+    from grokscope.progress import SweepProgress
+    from grokscope.sweep import results, workers
+
+    plan = sweeps.read(asked.source)
+    folder = asked.root / training.checked_name(asked.run or asked.source.stem)
+    part = plan.shard(*_shard(asked.shard))
+    if asked.jobs is not None and asked.jobs < 1:
+        raise GrokscopeError(f"--jobs {asked.jobs}; allowed: a whole number from 1.")
+    print(f"{folder}: {_states(part, folder)}. {plan.about}".strip(), flush=True)
+    if asked.dry_run:
+        print("\n".join(f"  {sweeps.state(cell, folder).status:<11}{cell.name}" for cell in part.cells))
+        return
+    sweeps.save(plan, folder)
+    try:
+        with SweepProgress(part, folder):
+            workers.run(
+                part,
+                folder,
+                jobs=asked.jobs,
+                backend=asked.backend,
+                retry=asked.retry,
+                allow_drift=asked.allow_drift,
+            )
+    except Interrupted as interrupt:
+        again = shlex.join(["grokscope", "sweep", *arguments])
+        raise Interrupted(folder, interrupt.signal_number, again) from interrupt
+    written = results.write(plan, folder)
+    cells = results.table(plan, folder)
+    _print_summary(results.summary(cells, plan.axes), [axis for axis in plan.axes if axis != "seed"])
+    for _, cell in cells[cells["state"] == "failed"].iterrows():
+        print(f"failed: {cell['cell']}: {cell['reason']}", file=sys.stderr)
+    print(f"{_states(plan, folder)}\nsaved {' and '.join(map(str, written))}")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    i, _, n = text.partition("/")
+    if not (i.isdecimal() and n.isdecimal()):
+        raise GrokscopeError(f"--shard {text}: allowed: i/n with i from 1 to n, such as 2/8.")
+    return int(i), int(n)
+
+
+def _states(plan: "Plan", folder: Path) -> str:
+    """Return how many cells are in which state."""
+    from grokscope import sweep as sweeps
+
+    counts = Counter(sweeps.state(cell, folder).status for cell in plan.cells)
+    return f"{len(plan.cells):,} cells, " + ", ".join(f"{n:,} {status}" for status, n in counts.most_common())
+
+
+def _print_summary(rows: "pandas.DataFrame", axes: list[str]) -> None:
+    """Print medians over seeds with their intervals, a setting a line."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if rows.empty:
+        return
+    table = Table(caption="median steps to 99% over seeds [95% bootstrap interval]; ∞: later than the budget")
+    for heading in (*(axis.rpartition(".")[2] for axis in axes), "seeds", "train 99%", "test 99%", "best test"):
+        table.add_column(heading, justify="right")
+    for _, row in rows.iterrows():
+        steps = [
+            "{} [{} – {}]".format(*(_step(row[f"{event}_{part}"]) for part in ("median", "low", "high")))
+            for event in ("memorized", "generalised")
+        ]
+        settings = [str(row[axis]) for axis in axes]
+        table.add_row(*settings, str(row["n"]), *steps, f"{row['best_test_accuracy_median']:.1%}")
+    Console().print(table)
+
+
+def _step(value: float) -> str:
+    return f"{value:,.0f}" if math.isfinite(value) else "∞"
+
+
+def _announcement(config: "RunConfig", folder: Path) -> str:
+    from grokscope import schedule
+    from grokscope.optimize import Setup
+    from grokscope.recorder import disk_use
+
+    setup = Setup(config)
+    n_parameters = sum(math.prod(shape) for shape in setup.model.shapes.values())
+    fixed = schedule.parse(config.checkpoints).fixed_steps(config.n_steps)
+    adaptive = f" and up to {config.max_checkpoints - len(fixed):,} adaptive ones"
+    n_bytes = disk_use(setup)
+    return "\n".join(
+        [
+            f"{folder}: {setup.task.formula}, {len(setup.split.train):,} of {len(setup.task.inputs):,} equations "
+            f"trained on, {n_parameters:,} parameters",
+            f"{len(fixed):,} fixed checkpoints{adaptive if schedule.parse(config.checkpoints).adaptive else ''} in "
+            f"{config.n_steps:,} steps: about {n_bytes / 1e6:,.0f} MB on disk",
+        ]
+    )
+
+
+def _conclude(trajectory: "Trajectory") -> None:
+    from grokscope import phases
+
+    memorized = phases.memorization_step(trajectory.log)
+    generalised = phases.generalisation_step(trajectory.log)
+    last = {name: array[-1] for name, array in trajectory.log.arrays.items()}
+    print(
+        f"memorized at step {memorized or '—'}, generalised at step {generalised or '—'}\n"
+        f"at the end: train loss {last['train_loss']:.2e}, test loss {last['test_loss']:.2e}, "
+        f"test accuracy {last['test_accuracy']:.2%}; {len(trajectory):,} checkpoints in {trajectory.path}\n"
+        f"next: grokscope report {trajectory.path}"
+    )

@@ -1,0 +1,301 @@
+"""Sweeps: many runs from one file, each a cell with a name of its own, and what has become of each.
+
+A cell is a run like any other in the sweep's folder. What a cell is called depends on its settings alone, so a
+sweep can grow; what it has reached stands in the cell's own run, so the same command does only what is left.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from grokscope import fields, files, plugins, presets, store, tasks
+from grokscope.config import RunConfig, from_dict
+from grokscope.errors import GrokscopeError
+
+FORMAT = 1
+LARGEST = 100_000
+SEEDS = ("split_seed", "init_seed", "training_seed")
+
+_RECORD, _FAILURES = "sweep.json", "failures"
+_KEYS = ("about", "seeds", "grid", "cells")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep."""
+
+    name: str
+    """The run's name in the sweep's folder, made of its settings."""
+    settings: Mapping[str, Any]
+    """What the sweep varies, by dotted name; "seed" stands for all three seeds."""
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Cells in the order of their file, and in a sentence what they are for."""
+
+    cells: tuple[Cell, ...]
+    about: str = ""
+
+    @cached_property
+    def axes(self) -> list[str]:
+        """The dotted names of what varies, in order; "seed", if it is there, comes last."""
+        names = dict.fromkeys(name for cell in self.cells for name in cell.settings if name != "seed")
+        return [*names, *(["seed"] if any("seed" in cell.settings for cell in self.cells) else [])]
+
+    def shard(self, i: int, n: int) -> "Sweep":
+        """Return every n-th cell from the i-th on, i from 1: the shards of 1 … n are all cells, each once."""
+        if not 1 <= i <= n:
+            raise GrokscopeError(f"--shard {i}/{n}: allowed: i/n with i from 1 to n, such as 2/8.")
+        return dataclasses.replace(self, cells=self.cells[i - 1 :: n])
+
+
+@dataclass(frozen=True)
+class State:
+    """What has become of a cell."""
+
+    status: str
+    """"new", "unfinished", "finished", "failed", or "running" in some process."""
+    step: int
+    """How far it can be gone on from."""
+    reason: str = ""
+    """Why it failed."""
+
+
+def read(path: Path) -> Sweep:
+    """Read a sweep from TOML: a run's settings, as in `presets.read`, and a table ``sweep`` of what varies.
+
+    ``[sweep.grid]`` has a list of values for a setting, and every combination is a cell; ``[[sweep.cells]]`` lists
+    settings that belong together, each combined with the grid; ``sweep.seeds`` runs each with these seeds (for
+    split, initialization and training alike); ``sweep.about`` is a sentence. Raise one GrokscopeError that names
+    the file and every fault in it.
+    """
+    values = presets.read_toml(path)
+    try:
+        return _from_values(presets.with_table(values, path.parent))
+    except GrokscopeError as error:
+        raise GrokscopeError(f"{path}: {error}") from error
+
+
+def load(folder: Path) -> Sweep:
+    """Return the sweep that a folder holds; raise GrokscopeError if it holds none."""
+    path = folder / _RECORD
+    if not path.is_file():
+        raise GrokscopeError(f"{folder} is no sweep: it has no {_RECORD}; `grokscope sweep` makes one.")
+    try:
+        values = json.loads(path.read_bytes())
+        if values["format"] > FORMAT:
+            raise GrokscopeError(f"{path} has format {values['format']}; this grokscope reads up to {FORMAT}.")
+        cells = [Cell(one["name"], one["settings"], from_dict(one["config"])) for one in values["cells"]]
+        return Sweep(tuple(cells), values["about"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GrokscopeError(f"{path} is damaged: it is no record of a sweep ({error}).") from error
+
+
+def save(sweep: Sweep, folder: Path) -> None:
+    """Write a sweep's record into its folder; raise GrokscopeError if a cell there has other settings."""
+    other = [cell.name for cell in sweep.cells if _conflicts(cell, folder)]
+    if other:
+        raise GrokscopeError(
+            f"{folder} has {len(other)} cells of these names with other settings, such as {other[0]}; choose another "
+            f"--run name."
+        )
+    cells = [
+        {"name": cell.name, "settings": dict(cell.settings), "config": cell.config.to_dict()} for cell in sweep.cells
+    ]
+    record = {"format": FORMAT, "about": sweep.about, "cells": cells}
+    files.make_folder(folder)
+    files.write_atomic(folder / _RECORD, json.dumps(record, ensure_ascii=False).encode())
+
+
+def state(cell: Cell, folder: Path) -> State:
+    """Return what has become of a cell in the sweep's folder, from its files alone."""
+    step = 0
+    try:
+        if (folder / cell.name).is_dir():
+            step = store.Store(folder / cell.name).last_step
+            if step >= cell.config.n_steps:
+                return State("finished", step)
+            if files.is_locked(folder / cell.name):
+                return State("running", step)
+        mark = _mark(folder, cell)
+        if mark.is_file():
+            return State("failed", step, json.loads(mark.read_bytes())["reason"])
+    except (GrokscopeError, OSError, ValueError, KeyError, TypeError) as error:
+        return State("failed", step, str(error))
+    return State("unfinished" if (folder / cell.name).is_dir() else "new", step)
+
+
+def mark_failed(cell: Cell, folder: Path, reason: str) -> None:
+    """Note that a cell failed, and why; `forget_failure` takes it back."""
+    files.make_folder(folder / _FAILURES)
+    files.write_atomic(_mark(folder, cell), json.dumps({"reason": reason}, ensure_ascii=False).encode())
+
+
+def forget_failure(cell: Cell, folder: Path) -> None:
+    """Take back what `mark_failed` noted."""
+    files.remove(_mark(folder, cell))
+
+
+def _mark(folder: Path, cell: Cell) -> Path:
+    return folder / _FAILURES / f"{cell.name}.json"
+
+
+def _conflicts(cell: Cell, folder: Path) -> bool:
+    if not (folder / cell.name).is_dir():
+        return False
+    try:
+        return store.Record.read(folder / cell.name).config.digest != cell.config.digest
+    except GrokscopeError:
+        return False  # A damaged cell is no conflict: `state` says what is wrong with it.
+
+
+def _from_values(values: Mapping[str, Any]) -> Sweep:
+    values = dict(values)
+    plan = values.pop("sweep", None)
+    if not isinstance(plan, dict):
+        raise GrokscopeError("There is no table [sweep], so nothing varies; it has about, seeds, grid, cells.")
+    base = presets.get(values.pop("preset")) if "preset" in values else RunConfig()
+    base, found = fields.from_plain(base, values)
+    found += [plugins.unknown("key of sweep", key, list(_KEYS)).rstrip(".") for key in plan if key not in _KEYS]
+    about = plan.get("about", "")
+    if not isinstance(about, str):
+        found.append(f"sweep.about: {fields.shown(about)}; allowed: a sentence")
+    axes = _axes(plan, found)
+    listed = _listed(plan, found)
+    n_cells = len(listed)
+    for _, choices in axes:
+        n_cells *= len(choices)
+    if not (axes or plan.get("cells")) and not found:
+        found.append("sweep: nothing varies; allowed: seeds, a grid or cells")
+    if n_cells > LARGEST:
+        found.append(f"sweep: {n_cells:,} cells; allowed: up to {LARGEST:,}")
+    cells = [] if found else [_cell(base, settings) for settings in _combined(listed, axes)]
+    found += _cell_faults(cells)
+    if found:
+        heading = "One fault" if len(found) == 1 else f"{len(found)} faults"
+        raise GrokscopeError(f"{heading} in this sweep:\n" + "\n".join(f"  {fault}" for fault in found))
+    return Sweep(tuple(cells), about)
+
+
+def _axes(plan: Mapping[str, Any], found: list[str]) -> list[tuple[str, list[Any]]]:
+    """Return each axis of the grid with its values, the seeds last; add to `found` what is wrong with them."""
+    kinds = {name: allowed.kind for name, allowed in fields.leaves(RunConfig())}
+    axes = []
+    grid = plan.get("grid", {})
+    if not isinstance(grid, dict):
+        found.append(f"sweep.grid: {fields.shown(grid)}; allowed: a table of settings, each with a list of values")
+        grid = {}
+    for name, choices in _leaves(grid):
+        if name not in kinds:
+            found.append(plugins.unknown("setting", name, list(kinds)).rstrip(".") + " (in sweep.grid)")
+        elif not isinstance(choices, list) or not choices:
+            found.append(f"sweep.grid: {name} = {fields.shown(choices)}; allowed: a list of one value or more")
+        else:
+            axes.append((name, choices))
+    seeds = plan.get("seeds")
+    if seeds is not None:
+        if isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds):
+            axes.append(("seed", seeds))
+        else:
+            found.append(f"sweep.seeds: {fields.shown(seeds)}; allowed: a list of whole numbers from 0")
+    return axes
+
+
+def _listed(plan: Mapping[str, Any], found: list[str]) -> list[dict[str, Any]]:
+    """Return the settings of each of ``sweep.cells``, or of one that changes nothing if there are none."""
+    cells = plan.get("cells", [{}])
+    if not isinstance(cells, list) or not cells or not all(isinstance(cell, dict) for cell in cells):
+        found.append(f"sweep.cells: {fields.shown(cells)}; allowed: one table [[sweep.cells]] or more")
+        return [{}]
+    kinds = {name: allowed.kind for name, allowed in fields.leaves(RunConfig())}
+    listed = [dict(_leaves(cell)) for cell in cells]
+    unknown = dict.fromkeys(name for settings in listed for name in settings if name not in kinds)
+    found += [plugins.unknown("setting", name, list(kinds)).rstrip(".") + " (in sweep.cells)" for name in unknown]
+    return listed
+
+
+def _combined(listed: list[dict[str, Any]], axes: list[tuple[str, list[Any]]]) -> Iterator[dict[str, Any]]:
+    for settings in listed:
+        for choices in itertools.product(*(choices for _, choices in axes)):
+            yield {**settings, **dict(zip((name for name, _ in axes), choices, strict=True))}
+
+
+def _cell(base: RunConfig, settings: dict[str, Any]) -> Cell:
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        for full_name in SEEDS if name == "seed" else (name,):
+            *tables, leaf = full_name.split(".")
+            place = nested
+            for table in tables:
+                place = place.setdefault(table, {})
+            place[leaf] = value
+    config, _ = fields.from_plain(base, nested)
+    return Cell(_name(config, settings), settings, config)
+
+
+def _name(config: RunConfig, settings: Mapping[str, Any]) -> str:
+    """Return a cell's name: each setting as "name=value", or a digest where that makes no name for a run."""
+    full_names = [name for name, _ in fields.leaves(config)]
+    parts = []
+    for name, value in settings.items():
+        leaf = name.rpartition(".")[2]
+        is_unique = sum(one.rpartition(".")[2] == leaf for one in full_names) == 1
+        parts.append(f"{leaf if is_unique else name}={_written(value)}")
+    name = "+".join(parts)
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}", name):
+        return name
+    return f"cell-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, list):
+        return "_".join(map(_written, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+def _cell_faults(cells: list[Cell]) -> list[str]:
+    """Return every fault of every cell, each once, with how many cells have it."""
+    where: dict[str, list[str]] = {}
+    loaded: dict[tuple[Any, int], str] = {}
+    for cell in cells:
+        faults = cell.config.faults()
+        if not faults:
+            # What only the task itself can refuse: an empty test set, too many outliers.
+            data = (cell.config.task, cell.config.split_seed)
+            if data not in loaded:
+                loaded[data] = _data_fault(*data)
+            faults = [loaded[data]] if loaded[data] else []
+        for fault in faults:
+            where.setdefault(fault, []).append(cell.name)
+    for name, count in Counter(cell.name for cell in cells).items():
+        if count > 1:
+            where[f"the cell {name} is there {count} times"] = [name] * count
+    return [f"{fault} ({len(at)} of {len(cells)} cells, such as {at[0]})" for fault, at in where.items()]
+
+
+def _data_fault(task: Any, split_seed: int) -> str:
+    try:
+        tasks.load(task, split_seed)
+    except GrokscopeError as error:
+        return str(error).rstrip(".")
+    return ""
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,0 +1,47 @@
+"""The process of one cell: ``python -m grokscope.sweep.cell FOLDER [--allow-drift]``, the config on standard input.
+
+A cell has a process of its own, so that one that dies takes nobody with it, and its bits are those of a fresh
+process. It exits with 0 when the cell is finished, 1 with the reason on standard error, 128 + N after signal N.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from grokscope import training
+from grokscope.config import from_dict
+from grokscope.errors import GrokscopeError
+from grokscope.interrupts import Interrupted
+
+
+def main(arguments: list[str]) -> int:
+    """Train the cell's run, or go on with it, to its end; return the exit status."""
+    threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
+    folder, allow_drift = Path(arguments[0]), "--allow-drift" in arguments
+    try:
+        config = from_dict(json.load(sys.stdin))
+        if folder.is_dir():
+            training.resume(folder, config.n_steps, allow_drift)
+        else:
+            training.train(config, folder.name, folder.parent)
+    except Interrupted as interrupt:
+        return 128 + interrupt.signal_number
+    except GrokscopeError as error:
+        sys.stderr.write(str(error))
+        return 1
+    return 0
+
+
+def _stop_with(parent: int) -> None:
+    """Stop as a signal would, saving everything, when the process that started this one is gone."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

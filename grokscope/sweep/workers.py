@@ -1,0 +1,123 @@
+"""The workers of a sweep: each cell in a process of its own, side by side by joblib, here or on a Ray cluster."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import joblib
+
+from grokscope import files, sweep
+from grokscope.errors import GrokscopeError
+from grokscope.interrupts import Interrupted, deferred_signals
+from grokscope.sweep import Cell, Sweep
+
+BACKENDS = ("local", "ray")
+MOST_ATTEMPTS = 3
+"""A cell whose process dies is tried again twice."""
+
+
+def run(
+    plan: Sweep,
+    folder: Path,
+    *,
+    jobs: int | None = None,
+    backend: str = "local",
+    retry: bool = False,
+    allow_drift: bool = False,
+) -> None:
+    """Do what is left of a sweep in its folder, which `sweep.save` has made; return when it is done.
+
+    Finished cells and those that some other process trains are left alone, cells that failed too unless `retry`;
+    the others are trained or gone on with, `jobs` at a time (by default one for each core; on Ray, one for each of
+    the cluster's). A signal is passed on to the cells, which commit, and then raises Interrupted. When this
+    process dies, its cells commit and stop by themselves. Raise GrokscopeError for a backend that is not there.
+    """
+    cells = [cell for cell in plan.cells if _is_left(cell, folder, retry)]
+    jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
+    if backend == "ray":
+        with _ray():
+            joblib.Parallel(n_jobs=jobs, batch_size=1)(
+                joblib.delayed(run_cell)(cell, folder.resolve(), allow_drift) for cell in cells
+            )
+        return
+    if backend != "local":
+        raise GrokscopeError(f"backend: {backend!r}; allowed: {' or '.join(map(repr, BACKENDS))}.")
+    with deferred_signals() as interrupted:
+        # Threads, since each only waits for a process of its own.
+        joblib.Parallel(n_jobs=jobs, backend="threading", batch_size=1)(
+            joblib.delayed(run_cell)(cell, folder, allow_drift, interrupted) for cell in cells
+        )
+        if interrupted():
+            raise Interrupted(folder, interrupted())
+
+
+def run_cell(
+    cell: Cell, folder: Path, allow_drift: bool = False, interrupted: Callable[[], int] | None = None
+) -> None:
+    """Train one cell to its end in a process with one thread; one that dies is tried again, at most twice.
+
+    What keeps it from its end is noted with `sweep.mark_failed`: the process's own reason, which would be the
+    same again, or how it died.
+    """
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        if interrupted and interrupted():
+            return
+        status, said = _process(cell, folder, allow_drift, interrupted)
+        if status == 0:
+            return sweep.forget_failure(cell, folder)
+        if interrupted and interrupted():
+            return
+        if status == 1 and (folder / cell.name).is_dir() and files.is_locked(folder / cell.name):
+            return  # Some other process was faster.
+        if status == 1 and "Traceback" not in said:
+            return sweep.mark_failed(cell, folder, said)
+        if attempt == MOST_ATTEMPTS:
+            how = f"died by {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
+            sweep.mark_failed(cell, folder, f"Its process {how} {attempt} times. {said[-2000:]}".strip())
+
+
+def _process(cell: Cell, folder: Path, allow_drift: bool, interrupted: Callable[[], int] | None) -> tuple[int, str]:
+    """Run a cell's process to its end; return its exit status and what it said on standard error."""
+    command = [sys.executable, "-m", "grokscope.sweep.cell", str(folder / cell.name)]
+    process = subprocess.Popen(
+        command + ["--allow-drift"] * allow_drift,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # Many small models on many cores: a thread each is faster than sharing, and the same bits everywhere.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        # A signal from the terminal reaches the cell through this process alone, once.
+        start_new_session=True,
+        text=True,
+    )
+    given: str | None = json.dumps(cell.config.to_dict())
+    passed_on = False
+    while True:
+        try:
+            _, said = process.communicate(given, timeout=0.2)
+            return process.returncode, said
+        except subprocess.TimeoutExpired:
+            given = None
+            if interrupted and interrupted() and not passed_on:
+                passed_on = True
+                with suppress(ProcessLookupError):
+                    process.send_signal(interrupted())
+
+
+def _is_left(cell: Cell, folder: Path, retry: bool) -> bool:
+    status = sweep.state(cell, folder).status
+    return status in ("new", "unfinished") or (status == "failed" and retry)
+
+
+def _ray() -> joblib.parallel_config:
+    try:
+        from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise GrokscopeError("backend: 'ray' is not installed; `pip install 'grokscope[ray]'` adds it.") from error
+    register_ray()
+    return joblib.parallel_config(backend="ray")
