@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from grokscope import algebra, fields, schedule
@@ -18,6 +19,13 @@ from grokscope.fields import checked, choice, flag, integer, is_number, number, 
 
 TOKEN_FORMS = ("a b =", "a ∘ b =")
 LARGEST_P = 2003
+ADDED = (
+    *("task.group", "task.table", "task.outliers", "task.random_labels", "model.positions", "model.init"),
+    *("optimizer.decay_centre", "optimizer.momentum", "optimizer.gradient_filter", "optimizer.filter_alpha"),
+    *("optimizer.filter_lambda", "optimizer.filter_window", "optimizer.update_noise", "optimizer.weight_noise"),
+    *("optimizer.sam_radius", "batch_share", "loss", "residual_dropout"),
+)
+"""Settings that came after the first runs were written: whoever adds a setting adds it here."""
 
 
 def is_prime(value: int) -> bool:
@@ -209,12 +217,17 @@ class RunConfig:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the settings that are not at their default, `n_steps` aside: what must not change.
+        """The SHA-256 of the settings that must not change in the life of a run: all but `n_steps`.
 
-        So a setting that a later version adds, and that a run does not use, leaves the run what it was.
+        A setting in `ADDED` counts only where it is not at its default, so that adding it changed no run.
         """
-        rest = _different(self.to_dict(), RunConfig().to_dict())
-        rest.pop("n_steps", None)
+        rest, default = self.to_dict(), RunConfig().to_dict()
+        del rest["n_steps"]
+        for name in ADDED:
+            *tables, leaf = name.split(".")
+            place, usual = (reduce(lambda at, table: at[table], tables, values) for values in (rest, default))
+            if place[leaf] == usual[leaf]:
+                del place[leaf]
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
@@ -249,14 +262,4 @@ def _decay_faults(optimizer: OptimizerConfig) -> list[str]:
         found.append(f"weight_decay: {optimizer.weight_decay} with 'adam', which has none; allowed: 0, or 'adamw'")
     if optimizer.name != "adamw" and optimizer.decay_centre != "zero":
         found.append(f"decay_centre: {optimizer.decay_centre!r} with {optimizer.name!r}; allowed: with 'adamw' only")
-    return found
-
-
-def _different(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the nested values that differ from the default ones."""
-    found = {
-        name: _different(value, default[name]) if isinstance(value, Mapping) else value
-        for name, value in values.items()
-        if value != default[name]
-    }
     return found

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokscope import streams
-from grokscope.config import ModelConfig
+from grokscope.config import ModelConfig, RunConfig
 from grokscope.errors import GrokscopeError
 from grokscope.tasks import Task
 
@@ -312,6 +312,17 @@ def losses(
     else:
         log_probabilities = x.log_softmax(-1)
     return -log_probabilities.gather(1, labels[:, None])[:, 0]
+
+
+def mean_loss(
+    model: Model,
+    parameters: Parameters,
+    inputs: Int[Tensor, "n_examples n_ctx"],
+    labels: Int[Tensor, " n_examples"],
+    config: RunConfig,
+) -> Float[Tensor, ""]:
+    """Return the mean over some equations of the config's `loss`, taken in its `loss_dtype`; it has a gradient."""
+    return losses(model.logits(parameters, inputs), labels, config.loss_dtype, config.loss).mean()
 
 
 @torch.no_grad()

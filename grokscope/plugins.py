@@ -39,6 +39,8 @@ BUILT_IN = {
         "weight_norm": "grokscope.measures.weight_norm:weight_norm",
         "embedding": "grokscope.measures.embedding:embedding",
         "sharpness": "grokscope.measures.sharpness:sharpness",
+        "keskar_sharpness": "grokscope.measures.keskar_sharpness:keskar_sharpness",
+        "unembedding": "grokscope.measures.unembedding:unembedding",
     },
 }
 

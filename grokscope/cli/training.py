@@ -14,10 +14,9 @@ from grokscope.cli.base import ROOT, OfRun, parse, warned
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
-    import pandas
-
     from grokscope.config import RunConfig
     from grokscope.sweep import Sweep as Plan
+    from grokscope.sweep.results import Row
     from grokscope.trajectory import Trajectory
 
 
@@ -192,8 +191,9 @@ def sweep(arguments: list[str]) -> None:
     written = results.write(plan, folder)
     cells = results.table(plan, folder)
     _print_summary(results.summary(cells, plan.axes), [axis for axis in plan.axes if axis != "seed"])
-    for _, cell in cells[cells["state"] == "failed"].iterrows():
-        print(f"failed: {cell['cell']}: {cell['reason']}", file=sys.stderr)
+    for cell in cells:
+        if cell["state"] == "failed":
+            print(f"failed: {cell['cell']}: {cell['reason']}", file=sys.stderr)
     print(f"{_states(plan, folder)}\nsaved {' and '.join(map(str, written))}")
 
 
@@ -212,28 +212,25 @@ def _states(plan: "Plan", folder: Path) -> str:
     return f"{len(plan.cells):,} cells, " + ", ".join(f"{n:,} {status}" for status, n in counts.most_common())
 
 
-def _print_summary(rows: "pandas.DataFrame", axes: list[str]) -> None:
+def _print_summary(rows: "list[Row]", axes: list[str]) -> None:
     """Print medians over seeds with their intervals, a setting a line."""
-    from rich.console import Console
-    from rich.table import Table
-
-    if rows.empty:
-        return
-    table = Table(caption="median steps to 99% over seeds [95% bootstrap interval]; ∞: later than the budget")
-    for heading in (*(axis.rpartition(".")[2] for axis in axes), "seeds", "train 99%", "test 99%", "best test"):
-        table.add_column(heading, justify="right")
-    for _, row in rows.iterrows():
-        steps = [
-            "{} [{} – {}]".format(*(_step(row[f"{event}_{part}"]) for part in ("median", "low", "high")))
-            for event in ("memorized", "generalised")
-        ]
-        settings = [str(row[axis]) for axis in axes]
-        table.add_row(*settings, str(row["n"]), *steps, f"{row['best_test_accuracy_median']:.1%}")
-    Console().print(table)
+    lines = [[*(axis.rpartition(".")[2] for axis in axes), "seeds", "train 99%", "test 99%", "best test"]]
+    for row in rows:
+        settings = ["" if row[axis] is None else str(row[axis]) for axis in axes]
+        steps = [_with_interval(row, event) for event in ("memorized", "generalised")]
+        lines.append([*settings, str(row["n"]), *steps, f"{row['best_test_accuracy_median']:.1%}"])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)))
+    print("median steps to 99% over seeds [95% bootstrap interval]; ∞: later than the budget, or never")
 
 
-def _step(value: float) -> str:
-    return f"{value:,.0f}" if math.isfinite(value) else "∞"
+def _with_interval(row: "Row", event: str) -> str:
+    median, low, high = (
+        f"{value:,.0f}" if math.isfinite(value) else "∞"
+        for value in (row[f"{event}_{part}"] for part in ("median", "low", "high"))
+    )
+    return f"{median} [{low} – {high}]" if row["n"] > 1 else median
 
 
 def _announcement(config: "RunConfig", folder: Path) -> str:

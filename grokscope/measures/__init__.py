@@ -16,7 +16,7 @@ from grokscope.errors import GrokscopeError
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
-COSTLY = {"sharpness": 24}
+COSTLY = {"sharpness": 24, "keskar_sharpness": 12, "unembedding": 6}
 """Measures that take seconds a checkpoint, and at how many checkpoints `grokscope measure` evaluates them."""
 
 

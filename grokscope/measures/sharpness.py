@@ -2,25 +2,14 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from grokscope import curvature
 from grokscope import model as models
-from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
-from grokscope.model import Model, Parameters
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 _DTYPES = ("float32", "float64")
-
-
-def mean_loss(
-    model: Model, parameters: Parameters, inputs: Tensor, labels: Tensor, config: RunConfig
-) -> Float[Tensor, ""]:
-    """Return the mean over some equations of the config's `loss`, taken in its `loss_dtype`."""
-    return models.losses(model.logits(parameters, inputs), labels, config.loss_dtype, config.loss).mean()
 
 
 def sharpness(
@@ -54,7 +43,7 @@ def sharpness(
         for name in names:
             parameters[name].requires_grad_()
         with torch.enable_grad():
-            train_loss = mean_loss(trajectory.model, parameters, inputs, labels, trajectory.config)
+            train_loss = models.mean_loss(trajectory.model, parameters, inputs, labels, trajectory.config)
             product, n = curvature.hvp(train_loss, [parameters[name] for name in names])
             top = curvature.lanczos(product, n, tolerance=tolerance, seed=seed)
             trace = curvature.hutchinson(product, n, n_probes=n_probes, seed=seed)

@@ -164,8 +164,14 @@ def _from_values(values: Mapping[str, Any]) -> Sweep:
     plan = values.pop("sweep", None)
     if not isinstance(plan, dict):
         raise GrokscopeError("There is no table [sweep], so nothing varies; it has about, seeds, grid, cells.")
-    base = presets.get(values.pop("preset")) if "preset" in values else RunConfig()
-    base, found = fields.from_plain(base, values)
+    base, found = RunConfig(), []
+    if "preset" in values:
+        try:
+            base = presets.get(values.pop("preset"))
+        except GrokscopeError as error:
+            found.append(str(error).rstrip("."))
+    base, unknown = fields.from_plain(base, values)
+    found += unknown
     found += [plugins.unknown("key of sweep", key, list(_KEYS)).rstrip(".") for key in plan if key not in _KEYS]
     about = plan.get("about", "")
     if not isinstance(about, str):
@@ -180,7 +186,7 @@ def _from_values(values: Mapping[str, Any]) -> Sweep:
     if n_cells > LARGEST:
         found.append(f"sweep: {n_cells:,} cells; allowed: up to {LARGEST:,}")
     cells = [] if found else [_cell(base, settings) for settings in _combined(listed, axes)]
-    found += _cell_faults(cells)
+    found += _cell_faults(cells) if cells else base.faults()
     if found:
         heading = "One fault" if len(found) == 1 else f"{len(found)} faults"
         raise GrokscopeError(f"{heading} in this sweep:\n" + "\n".join(f"  {fault}" for fault in found))
@@ -279,9 +285,9 @@ def _cell_faults(cells: list[Cell]) -> list[str]:
             faults = [loaded[data]] if loaded[data] else []
         for fault in faults:
             where.setdefault(fault, []).append(cell.name)
-    for name, count in Counter(cell.name for cell in cells).items():
-        if count > 1:
-            where[f"the cell {name} is there {count} times"] = [name] * count
+    twice = [name for name, count in Counter(cell.name for cell in cells).items() if count > 1]
+    if twice:
+        where["cells that are there more than once: each list of values needs different ones"] = twice
     return [f"{fault} ({len(at)} of {len(cells)} cells, such as {at[0]})" for fault, at in where.items()]
 
 

@@ -1,10 +1,11 @@
 """The results of a sweep in two tables: a row for each cell, and a row for each setting over its seeds."""
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from grokscope import files, phases, sweep
@@ -15,12 +16,14 @@ from grokscope.trajectory import Trajectory
 EVENTS = ("memorized", "generalised")
 N_RESAMPLES = 2000
 
+Row = dict[str, Any]
 
-def table(plan: Sweep, folder: Path) -> pd.DataFrame:
+
+def table(plan: Sweep, folder: Path) -> list[Row]:
     """Return a row for each cell: its settings, its state, and what its log says.
 
     `memorized` and `generalised` are the first evaluated steps with train and test accuracy of at least 99%; the
-    event lies in the interval (`…_after`, `…`], between two evaluations. Both are missing where it did not happen
+    event lies in the interval (`…_after`, `…`], between two evaluations. Both are infinite where it did not happen
     within `steps`, the last step evaluated: the cell is censored there. `phase` is Liu et al.'s.
     """
     rows = []
@@ -33,34 +36,38 @@ def table(plan: Sweep, folder: Path) -> pd.DataFrame:
             except GrokscopeError as error:
                 row |= {"state": "failed", "reason": str(error)}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return rows
 
 
-def summary(cells: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
+def summary(rows: Iterable[Row], axes: list[str]) -> list[Row]:
     """Return a row for each combination of settings, over its seeds, finished cells only.
 
     For each event `…_median` is the median step over the seeds with a 95% percentile bootstrap interval
     `…_low` … `…_high` (Efron 1979; `bootstrap_median`). A seed without the event counts as later than any step,
     so a median may be infinite: later than the budget. `n` is the number of seeds, `n_…` of those with the event.
     """
-    done = cells[cells["state"] == "finished"]
     by = [axis for axis in axes if axis != "seed"]
-    rows = []
-    for values, group in done.groupby(by, sort=False, dropna=False) if by else [((), done)]:
-        row = dict(zip(by, values, strict=True)) | {"n": len(group)}
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["state"] == "finished":
+            # Settings may be lists, which are no keys; their text is.
+            groups.setdefault(repr([row.get(axis) for axis in by]), []).append(row)
+    found = []
+    for group in groups.values():
+        merged: Row = {axis: group[0].get(axis) for axis in by} | {"n": len(group)}
         for event in EVENTS:
-            steps = group[event].fillna(np.inf).to_numpy(float)
+            steps = np.array([row[event] for row in group])
             median, low, high = bootstrap_median(steps)
-            row |= {
+            merged |= {
                 f"n_{event}": int(np.isfinite(steps).sum()),
                 f"{event}_median": median,
                 f"{event}_low": low,
                 f"{event}_high": high,
             }
-        row["test_accuracy_median"] = group["test_accuracy"].median()
-        row["best_test_accuracy_median"] = group["best_test_accuracy"].median()
-        rows.append(row)
-    return pd.DataFrame(rows)
+        for name in ("test_accuracy", "best_test_accuracy"):
+            merged[f"{name}_median"] = float(np.median([row[name] for row in group]))
+        found.append(merged)
+    return found
 
 
 def bootstrap_median(
@@ -77,23 +84,25 @@ def bootstrap_median(
 
 def write(plan: Sweep, folder: Path) -> list[Path]:
     """Write both tables into the sweep's folder as CSV and return their paths."""
-    cells = table(plan, folder)
+    import pandas
+
+    rows = table(plan, folder)
     written = []
-    for name, frame in (("results", cells), ("summary", summary(cells, plan.axes))):
+    for name, found in (("results", rows), ("summary", summary(rows, plan.axes))):
         text = io.StringIO()
-        frame.to_csv(text, index=False)
+        pandas.DataFrame(found).to_csv(text, index=False)
         written.append(folder / f"{name}.csv")
         files.write_atomic(written[-1], text.getvalue().encode())
     return written
 
 
-def _outcome(trajectory: Trajectory) -> dict[str, float | str]:
+def _outcome(trajectory: Trajectory) -> Row:
     log = trajectory.log
-    found: dict[str, float | str] = {"steps": int(log.steps[-1])}
+    found: Row = {"steps": int(log.steps[-1])}
     for event, crossing in zip(EVENTS, (phases.memorization_step(log), phases.generalisation_step(log)), strict=True):
         found |= {
-            f"{event}_after": np.nan if crossing is None else crossing.after,
-            event: np.nan if crossing is None else crossing.step,
+            f"{event}_after": np.inf if crossing is None else crossing.after,
+            event: np.inf if crossing is None else crossing.step,
         }
     found |= {name: float(array[-1]) for name, array in log.arrays.items()}
     found["best_test_accuracy"] = float(log["test_accuracy"].max())

@@ -41,7 +41,7 @@ def run(
     jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
     if backend == "ray":
         with _ray():
-            joblib.Parallel(n_jobs=jobs, batch_size=1)(
+            joblib.Parallel(n_jobs=jobs)(
                 joblib.delayed(run_cell)(cell, folder.resolve(), allow_drift) for cell in cells
             )
         return
@@ -49,7 +49,7 @@ def run(
         raise GrokscopeError(f"backend: {backend!r}; allowed: {' or '.join(map(repr, BACKENDS))}.")
     with deferred_signals() as interrupted:
         # Threads, since each only waits for a process of its own.
-        joblib.Parallel(n_jobs=jobs, backend="threading", batch_size=1)(
+        joblib.Parallel(n_jobs=jobs, backend="threading")(
             joblib.delayed(run_cell)(cell, folder, allow_drift, interrupted) for cell in cells
         )
         if interrupted():

@@ -1,0 +1,178 @@
+"""Keskar's sharpness: by how much the train loss can rise within a small box around the parameters."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.optimize import minimize
+from torch import Tensor
+
+from grokscope import model as models
+from grokscope import streams
+from grokscope.errors import GrokscopeError
+from grokscope.series import Series
+from grokscope.trajectory import Snapshot, Trajectory
+
+Vector = Float[np.ndarray, " n"]
+Objective = Callable[[Vector], tuple[float, Vector]]
+
+_DTYPES = ("float32", "float64")
+_SLOPE = 1e3
+"""The root mean square slope, along box sides of length 2, that the objective is scaled to at the start."""
+
+
+@dataclass(frozen=True)
+class Maximum:
+    """The largest value of an objective that was seen in a box, and where."""
+
+    value: float
+    at_centre: float
+    """f(x), which the maximum is never below."""
+    point: Vector
+    """The displacement y from the centre, |y_i| ≤ ε(|x_i| + 1) to the bit."""
+    residual: float
+    """What a linear objective of the same gradient would still gain in the box, ∇f·(z − y) at the best corner z."""
+    n_iterations: int
+
+
+def box(x: Vector, epsilon: float) -> Vector:
+    """Return the half sides ε(|x_i| + 1) of the box C around x."""
+    return epsilon * (np.abs(x) + 1)
+
+
+def largest_in_box(
+    objective: Objective, x: Vector, *, epsilon: float, n_iterations: int = 10, start: Vector | None = None
+) -> Maximum:
+    """Return the largest f(x + y) that `n_iterations` of L-BFGS-B on −f see in C = {|y_i| ≤ ε(|x_i| + 1)}.
+
+    `objective` gives f and its gradient. `start` is where in the box to start, as shares from −1 to 1 of its half
+    sides (default: y = 0). y = 0 itself always counts, so the result is at least f(x). A linear f is maximised in one
+    iteration, y_i = sign(g_i) ε(|x_i| + 1), and a separable convex one where no g_i is zero.
+
+    The box is scaled to a cube and f to a steep slope. Both matter: SciPy's defaults stop at once where the gradient
+    is below 1e-5, which it is everywhere after memorization, and on the raw scale of a loss of 1e-7 its first steps,
+    of the gradient's own length, go nowhere. Raise GrokscopeError where f is not finite.
+    """
+    sides = box(x, epsilon)
+
+    def at(u: Vector) -> tuple[float, Vector]:
+        value, gradient = objective(x + sides * u)
+        if not (math.isfinite(value) and np.isfinite(gradient).all()):
+            raise GrokscopeError("The train loss or its gradient is not finite in the box, so it has no maximum.")
+        return value, gradient * sides
+
+    best = np.zeros_like(x)
+    at_centre, slope = at(best)
+    value, scale = at_centre, 1.0
+
+    def descended(u: Vector) -> tuple[float, Vector]:
+        nonlocal best, value, slope
+        u = np.clip(u, -1, 1)
+        found, its_slope = at(u)
+        if found > value:
+            best, value, slope = u.copy(), found, its_slope
+        return (at_centre - found) * scale, -its_slope * scale
+
+    first = slope if start is None else descended(start)[1]
+    steepness, n_done = float(np.sqrt(np.mean(first**2))), 0
+    if steepness > 0:
+        scale = _SLOPE / steepness
+        found = minimize(
+            descended,
+            np.zeros_like(x) if start is None else start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(-1.0, 1.0)] * len(x),
+            options={"maxiter": n_iterations, "maxfun": 25 * n_iterations, "ftol": 0.0, "gtol": 0.0},
+        )
+        n_done = int(found.nit)
+    residual = float((np.abs(slope) - slope * best).sum())
+    return Maximum(value, at_centre, sides * best, residual, n_done)
+
+
+def keskar_sharpness(
+    trajectory: Trajectory,
+    *,
+    epsilon: float = 1e-3,
+    n_iterations: int = 10,
+    n_starts: int = 2,
+    seed: int = 0,
+    dtype: str = "float64",
+) -> Series:
+    """Measure φ = 100 · (max_{y∈C} f(x + y) − f(x)) / (1 + f(x)), C = {|y_i| ≤ ε(|x_i| + 1)}.
+
+    f is the mean train loss, x the trained parameters, the box in full space (Keskar et al. 2016, section 2.2.2 with
+    A = identity, there with 10 iterations of L-BFGS-B and ε = 1e-3; Power et al. 2022, figure 7). Arrays over steps:
+
+    - `keskar_sharpness`: the largest φ over the starts. It is a lower bound of the maximum, which nothing can
+      certify: the loss has several local maxima in the box;
+    - `keskar_sharpness_by_start` (n_starts): φ from y = 0, then from random points of the box (`seed`, the same at
+      every step), which also leave a point where the gradient vanishes. Their spread says how far to trust it;
+    - `keskar_sharpness_residual`: the rise still to be had at the point found if the loss were linear there, in φ's
+      units: 0 at a local maximum; and `n_iterations`, how many were used. More of them raise φ where it is large;
+    - `train_loss`, f(x).
+
+    φ is about 100 × a difference of losses in nats: 0 flat. It is invariant to the order of neurons and heads, but
+    not to a rotation of the residual stream or to rescaling layers, since the box has axes and sides; and larger
+    models have larger boxes. Parameters and logits are in `dtype`. Costs about n_starts · (n_iterations + 2)
+    gradients a checkpoint. Raise GrokscopeError for an option out of range, and where the loss is not finite.
+    """
+    if dtype not in _DTYPES:
+        raise GrokscopeError(f"dtype: {dtype!r}; allowed: {' or '.join(_DTYPES)}.")
+    if not 0 < epsilon < math.inf or n_iterations < 1 or n_starts < 1:
+        raise GrokscopeError(
+            f"epsilon: {epsilon}, allowed: above 0; n_iterations: {n_iterations}, allowed: from 1; "
+            f"n_starts: {n_starts}, allowed: from 1."
+        )
+    arrays: dict[str, list] = {}
+    for snapshot in trajectory:
+        objective, x = _train_loss(trajectory, snapshot, getattr(torch, dtype))
+        found = [
+            largest_in_box(objective, x, epsilon=epsilon, n_iterations=n_iterations, start=start)
+            for start in _starts(len(x), n_starts, seed)
+        ]
+        highest = max(found, key=lambda one: one.value)
+        unit = 100 / (1 + highest.at_centre)
+        row = {
+            "keskar_sharpness": unit * (highest.value - highest.at_centre),
+            "keskar_sharpness_by_start": [unit * (one.value - one.at_centre) for one in found],
+            "keskar_sharpness_residual": unit * highest.residual,
+            "n_iterations": highest.n_iterations,
+            "train_loss": highest.at_centre,
+        }
+        for name, one in row.items():
+            arrays.setdefault(name, []).append(one)
+    return Series("keskar_sharpness", trajectory.steps, {name: np.array(rows) for name, rows in arrays.items()})
+
+
+def _starts(n: int, n_starts: int, seed: int) -> list[Vector | None]:
+    """Return the centre, then points drawn uniformly from the box."""
+    drawn = (streams.integers("keskar", seed, i, n) / 2.0**63 - 1 for i in range(1, n_starts))
+    return [None, *drawn]
+
+
+def _train_loss(trajectory: Trajectory, snapshot: Snapshot, dtype: torch.dtype) -> tuple[Objective, Vector]:
+    """Return the mean train loss with its gradient as a function of the trained parameters, and where they stand."""
+    model, task, train = trajectory.model, trajectory.task, trajectory.split.train
+    inputs, labels = task.inputs[train], task.labels[train]
+    parameters = {name: one.to(dtype) for name, one in snapshot.parameters.items()}
+    moved = [parameters[name] for name in model.trained]
+    sizes = [one.numel() for one in moved]
+
+    def objective(x: Vector) -> tuple[float, Vector]:
+        parts = torch.from_numpy(x).to(dtype).split(sizes)
+        leaves = [part.reshape(one.shape).requires_grad_() for part, one in zip(parts, moved, strict=True)]
+        with torch.enable_grad():
+            there = {**parameters, **dict(zip(model.trained, leaves, strict=True))}
+            loss = models.mean_loss(model, there, inputs, labels, trajectory.config)
+            gradient = torch.autograd.grad(loss, leaves)
+        return loss.item(), _flat(gradient)
+
+    return objective, _flat(moved)
+
+
+def _flat(parts: list[Tensor] | tuple[Tensor, ...]) -> Vector:
+    return torch.cat([part.reshape(-1) for part in parts]).double().numpy()
