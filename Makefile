@@ -12,14 +12,14 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grokscope needs Python 3.11 or newer; name one by `make PYTHON=python3.12 …`")'
 	@echo "Installing into .venv …"
 	@$(PYTHON) -m venv .venv
-	@started=$$(date +%s); $(BIN)/python -m pip install --quiet --editable '.[dev]' && \
+	@started=$$(date +%s); $(BIN)/python -m pip install --quiet --editable '.[dev,ray]' && \
 	  echo "Installed in $$(( $$(date +%s) - started )) s."
 	@touch $@
 
 demo: $(INSTALLED)
 	@started=$$(date +%s); \
 	if [ -f $(RUN)/config.json ]; then $(BIN)/grokscope resume $(RUN); else $(BIN)/grokscope train quick --run demo; fi && \
-	$(BIN)/grokscope measure $(RUN) && \
+	$(BIN)/grokscope measure $(RUN) loss weight_norm embedding sharpness && \
 	$(BIN)/grokscope report $(RUN) --open && \
 	$(BIN)/python analyses/modular_circle.py $(RUN) && \
 	$(BIN)/python analyses/sharpness.py $(RUN) && \

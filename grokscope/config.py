@@ -189,8 +189,9 @@ class RunConfig:
             )
         if sound("task", "task.name"):
             found += [f"task.table: {fault}" for fault in _table_faults(self.task)]
-        if sound("optimizer", "optimizer.name", "optimizer.weight_decay", "optimizer.decay_centre"):
-            found += [f"optimizer.{fault}" for fault in _decay_faults(self.optimizer)]
+        parts = ("name", "weight_decay", "decay_centre", "momentum")
+        if sound("optimizer", *(f"optimizer.{part}" for part in parts)):
+            found += [f"optimizer.{fault}" for fault in _optimizer_faults(self.optimizer)]
         n_steps = self.n_steps if sound("n_steps") else None
         unreadable = schedule.faults(self.checkpoints, n_steps)
         found += [f"checkpoints: {fault}" for fault in unreadable]
@@ -256,10 +257,12 @@ def _table_faults(task: TaskConfig) -> list[str]:
     return [f"a table, but the task is {task.name!r}; allowed: with the task 'table' only"] if task.table else []
 
 
-def _decay_faults(optimizer: OptimizerConfig) -> list[str]:
+def _optimizer_faults(optimizer: OptimizerConfig) -> list[str]:
     found = []
     if optimizer.name == "adam" and optimizer.weight_decay:
         found.append(f"weight_decay: {optimizer.weight_decay} with 'adam', which has none; allowed: 0, or 'adamw'")
     if optimizer.name != "adamw" and optimizer.decay_centre != "zero":
         found.append(f"decay_centre: {optimizer.decay_centre!r} with {optimizer.name!r}; allowed: with 'adamw' only")
+    if optimizer.name in ("adam", "adamw") and optimizer.momentum:
+        found.append(f"momentum: {optimizer.momentum} with {optimizer.name!r}, which has betas; allowed: 0, or 'sgd'")
     return found

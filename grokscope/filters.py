@@ -71,11 +71,14 @@ def orthogonal(
     filtered = {}
     for name, gradient in gradients.items():
         weight, tiny = parameters[name].detach(), torch.finfo(gradient.dtype).tiny
-        along = (weight * gradient).sum() / weight.square().sum().clamp_min(tiny)
-        across = gradient - along * weight
+        square = weight.square().sum().clamp_min(tiny)
+        across = gradient - (weight * gradient).sum() / square * weight
         # What is left of a gradient along the weight is rounding, which must not be blown up to its norm.
         size, left = torch.linalg.vector_norm(gradient), torch.linalg.vector_norm(across)
         is_rounding = left <= 10 * torch.finfo(gradient.dtype).eps * size
+        # Where little is left, rounding is a part of it: taken out once more, the rest is orthogonal.
+        across = across - (weight * across).sum() / square * weight
+        left = torch.linalg.vector_norm(across)
         filtered[name] = torch.where(is_rounding, 0.0, across * (size / left.clamp_min(tiny)))
     return filtered
 

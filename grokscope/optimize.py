@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -55,7 +56,9 @@ class Setup:
         self._test = self.split.test.to(self.device)
         self._train_inputs, self._train_labels = self.inputs[self._train], self.labels[self._train]
         n_train = len(self._train)
-        self._batch_size = min(config.batch_size or n_train, math.ceil(config.batch_share * n_train))
+        # Exact: in floating point 0.28 · 25 is above 7.
+        largest = math.ceil(Fraction(str(config.batch_share)) * n_train)
+        self._batch_size = min(config.batch_size or n_train, largest)
         self._epoch: tuple[int, Tensor] = (-1, self._train)
 
     def state(self, resumed: Mapping[str, Tensor] | None = None) -> State:
@@ -69,8 +72,10 @@ class Setup:
         for name in self.model.trained:
             parameters[name].requires_grad_()
         trained = {name: parameters[name] for name in self.model.trained}
-        start = self.model.initialize(self.config.init_seed)
-        centre = {name: start[name].to(self.device) for name in trained}
+        centre = {}
+        if self.config.optimizer.decay_centre == "initialization":
+            start = self.model.initialize(self.config.init_seed)
+            centre = {name: start[name].to(self.device) for name in trained}
         optimizer = Optimizer(self.config.optimizer, trained, centre, self.config.training_seed)
         if resumed is None:
             return State(0, parameters, optimizer)
@@ -84,7 +89,7 @@ class Setup:
         Minibatches run through the training set in a new random order each epoch; an epoch's last may be short.
         """
         n_train = len(self._train)
-        if self._batch_size == n_train:
+        if self.config.batch_size is None and self._batch_size == n_train:
             return self._train_inputs, self._train_labels
         epoch, position = divmod(step, -(-n_train // self._batch_size))
         if self._epoch[0] != epoch:
@@ -146,21 +151,16 @@ def loss_and_gradients(setup: Setup, state: State) -> tuple[Tensor, dict[str, Te
         generator = streams.generator("dropout", config.training_seed, step, setup.device)
         dropout = setup.model.dropout_masks(len(inputs), config.residual_dropout, generator)
 
-    def at(parameters: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = setup.model.logits(parameters, inputs, dropout)
-        loss = models.losses(logits, labels, config.loss_dtype, config.loss).mean()
-        found = torch.autograd.grad(loss, [parameters[name] for name in setup.model.trained])
-        return loss.detach(), dict(zip(setup.model.trained, found, strict=True))
-
     parameters: Mapping[str, Tensor] = state.parameters
     if config.optimizer.weight_noise:
         generator = streams.generator("weight noise", config.training_seed, step, setup.device)
         noise = {name: noise_like(parameters[name], generator) for name in setup.model.trained}
         parameters = _moved(parameters, noise, config.optimizer.weight_noise)
-    loss, gradients = at(parameters)
+    loss, gradients = _backward(setup, parameters, inputs, labels, dropout)
     if config.optimizer.sam_radius:
         norm = float(torch.nn.utils.get_total_norm(list(gradients.values())))
-        _, gradients = at(_moved(parameters, gradients, config.optimizer.sam_radius / max(norm, _TINY)))
+        uphill = _moved(parameters, gradients, config.optimizer.sam_radius / max(norm, _TINY))
+        _, gradients = _backward(setup, uphill, inputs, labels, dropout)
     return loss, gradients
 
 

@@ -108,6 +108,12 @@ class Optimizer:
                 self._torch.state[parameter][quantity] = tensor.to(parameter.device, copy=True)
 
 
+def n_remembered(config: OptimizerConfig) -> int:
+    """Return how many numbers the optimizer's state has for each parameter; one of a third party counts as Adam."""
+    moments = bool(config.momentum) if config.name == "sgd" else 2
+    return moments + {"grokfast_ema": 1, "grokfast_ma": config.filter_window}.get(config.gradient_filter or "", 0)
+
+
 def noise_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
     """Return standard normal noise of a tensor's shape, dtype and device."""
     return torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype, device=tensor.device)

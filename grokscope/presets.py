@@ -135,7 +135,8 @@ def with_table(values: Any, folder: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        raise GrokscopeError(f"task.table: {path} cannot be read: {error}.") from error
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise GrokscopeError(f"task.table: {path} cannot be read: {reason}.") from error
     if is_config:
         return dataclasses.replace(values, task=dataclasses.replace(values.task, table=text))
     return {**values, "task": {**values["task"], "table": text}}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from grokscope import schedule, store
 from grokscope.optimize import Row, Setup, State
+from grokscope.optimizers import n_remembered
 
 SEGMENT_CHECKPOINTS = 64
 SEGMENT_BYTES = 2**26
@@ -114,8 +115,9 @@ def disk_use(setup: Setup) -> int:
     n_bytes = 4 * sum(math.prod(shape) for shape in setup.model.shapes.values())
     n_fixed = len(schedule.parse(setup.config.checkpoints).fixed_steps(setup.config.n_steps))
     per_segment = min(SEGMENT_CHECKPOINTS, max(SEGMENT_BYTES // n_bytes, 1))
-    # A resume state holds the parameters and two moments of each.
-    return n_bytes * (n_fixed + 3 * -(-n_fixed // per_segment))
+    # A resume state holds the parameters and what the optimizer remembers of each.
+    n_kept = 1 + n_remembered(setup.config.optimizer)
+    return n_bytes * (n_fixed + n_kept * -(-n_fixed // per_segment))
 
 
 def as_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

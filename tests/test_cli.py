@@ -143,6 +143,131 @@ def test_none_is_spelled_as_in_toml(spelled: list[str], asked: Callable, toml: C
     assert asked(path, *spelled)[0].batch_size is None
 
 
+def test_none_on_the_command_line_undoes_what_the_file_says(asked: Callable, toml: Callable, tmp_path: Path):
+    path = tmp_path / "filtered.toml"
+    values = {"optimizer": {"gradient_filter": "grokfast_ma"}, "model": {"normalization_type": "LN", "biases": "all"}}
+    path.write_text(toml(values))
+    config = asked(path)[0]
+    assert (config.optimizer.gradient_filter, config.model.normalization_type) == ("grokfast_ma", "LN")
+    for flags in (
+        ["--optimizer.gradient-filter", "none", "--model.normalization-type", "none"],
+        ["--optimizer.gradient_filter=none", "--model.normalization_type=none"],
+        ["--model.normalization-type", "None", "--optimizer.gradient-filter=None"],
+    ):
+        config = asked(path, *flags)[0]
+        assert config.optimizer.gradient_filter is None and config.model.normalization_type is None
+        assert config.model.biases == "all"
+    assert asked(path, "--optimizer.gradient-filter", "orthogonal")[0].optimizer.gradient_filter == "orthogonal"
+
+
+@pytest.mark.parametrize("spelled", [["--model.biases", "none"], ["--model.biases=none"]], ids=str)
+def test_the_text_none_stays_a_text_where_it_is_one_of_the_choices(spelled: list[str], asked: Callable):
+    assert asked("quick")[0].model.biases == "mlp"
+    assert asked("quick", *spelled)[0].model.biases == "none"
+
+
+@pytest.mark.parametrize("flag", ["--checkpoints", "--task.group", "--optimizer.decay-centre"])
+def test_none_where_there_is_none_is_a_mistake(flag: str, grokscope: Command):
+    status, _, errors = grokscope("train", "quick", flag, "none")
+    assert status in (1, 2) and "none" in errors.lower()
+
+
+def test_a_truth_value_is_a_flag(asked: Callable, toml: Callable, tmp_path: Path):
+    assert asked("quick")[0].task.random_labels is False
+    assert asked("quick", "--task.random-labels")[0].task.random_labels is True
+    path = tmp_path / "random.toml"
+    path.write_text(toml({"task": {"random_labels": True}}))
+    assert asked(path)[0].task.random_labels is True
+    assert asked(path, "--task.no-random-labels")[0].task.random_labels is False
+
+
+def test_a_flag_may_say_what_the_file_says_already(asked: Callable, toml: Callable, tmp_path: Path):
+    path = tmp_path / "random.toml"
+    path.write_text(toml({"task": {"random_labels": True, "outliers": 3}}))
+    assert asked(path, "--task.outliers", 3)[0].task.outliers == 3
+    assert asked(path, "--task.random-labels")[0].task.random_labels is True
+
+
+ROWS = "0 1 2\n1 2 0\n2 0 .\n"
+
+
+@pytest.mark.parametrize("spelled", ["@rows.txt", "@../rows.txt", "@{}/rows.txt", ROWS, "0 1 2; 1 2 0; 2 0 ."])
+def test_a_table_on_the_command_line_is_a_file_where_one_is_or_the_text_itself(
+    spelled: str, asked: Callable, tmp_path: Path
+):
+    for folder in (tmp_path, tmp_path / "here"):
+        (folder / "rows.txt").write_text(ROWS)
+    flags = ("--task.name", "table", "--task.table", spelled.format(tmp_path))
+    for source in (["quick", *flags], [*flags, "quick"]):
+        config = asked(*source)[0]
+        table = ROWS.strip() if spelled.startswith("@") else spelled
+        usual = presets.get("quick")
+        assert config == dataclasses.replace(usual, task=dataclasses.replace(usual.task, name="table", table=table))
+
+
+def test_a_table_beside_the_toml_file_and_another_on_the_command_line(
+    asked: Callable, toml: Callable, tmp_path: Path
+):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "rows.txt").write_text(ROWS)
+    (tmp_path / "here" / "rows.txt").write_text("1 0; 0 1")
+    path = tmp_path / "deep" / "mine.toml"
+    path.write_text(toml({"task": {"name": "table", "table": "@rows.txt"}}))
+    assert asked(path)[0].task.table == asked("../deep/mine.toml")[0].task.table == ROWS.strip()
+    # On the command line a path is meant from here, as every path there is.
+    assert asked(path, "--task.table", "@rows.txt")[0].task.table == "1 0; 0 1"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("@none.txt", r"task\.table: none\.txt cannot be read: .*No such file"),
+        ("@", r"task\.table: .*cannot be read: .*directory"),
+        ("@latin.txt", r"task\.table: latin\.txt cannot be read: "),
+        ("@wrong.txt", r"task\.table: row 1 has '7'; allowed: 0 to 1, or '\.'"),
+        ("0 1; 1", r"task\.table: row 1 has 1 entries; allowed: 2"),
+        ("rows.txt", r"task\.table: 1 rows; allowed: rows of numbers"),
+        (". .; . .", r"task\."),
+    ],
+)
+def test_a_table_that_cannot_be_had_is_one_sentence(table: str, said: str, grokscope: Command, tmp_path: Path):
+    here = tmp_path / "here"
+    (here / "latin.txt").write_bytes(b"\xe9")
+    (here / "wrong.txt").write_text("0 1\n1 7\n")
+    before = sorted(tmp_path.rglob("*"))
+    status, output, errors = grokscope("train", "quick", "--task.name", "table", "--task.table", table)
+    assert (status, output) == (1, "")
+    assert errors.startswith("grokscope: ") and errors.count("\n") == 1
+    assert re.search(said, errors), errors
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_table_for_another_task_is_one_sentence(grokscope: Command, tmp_path: Path):
+    (tmp_path / "here" / "rows.txt").write_text(ROWS)
+    status, _, errors = grokscope("train", "quick", "--task.table", "@rows.txt")
+    assert status == 1 and errors.count("\n") == 1 and "allowed: with the task 'table' only" in errors
+
+
+def test_a_run_of_a_table_needs_its_file_no_more(
+    grokscope: Command, tiny_config: RunConfig, toml: Callable, tmp_path: Path
+):
+    rows = tmp_path / "rows.txt"
+    rows.write_text("\n".join(" ".join(str(a ^ b) for b in range(8)) for a in range(8)))
+    values = tiny_config.to_dict()
+    values["task"] |= {"name": "table", "table": "@rows.txt"}
+    path = tmp_path / "xor.toml"
+    path.write_text(toml(values), encoding="utf-8")
+    status, output, errors = grokscope("train", path, "--root", tmp_path, "--n-steps", 20)
+    assert status == 0, errors
+    assert "a table of 8" in output and "38 of 64 equations" in output
+    rows.unlink()
+    assert grokscope("resume", tmp_path / "xor", "--n-steps", 40)[0] == 0
+    trajectory = Trajectory.open(tmp_path / "xor")
+    assert trajectory.task.labels.tolist() == [a ^ b for a in range(8) for b in range(8)]
+    assert trajectory.steps[-1] == 40
+    assert re.search(r"^xor +table, 40 of 40 steps", grokscope("list", "runs", "--root", tmp_path)[1], re.MULTILINE)
+
+
 def test_the_default_name_is_the_preset_s_and_then_numbered(asked: Callable, tmp_path: Path):
     root = tmp_path / "root"
     for expected in ("quick", "quick-2", "quick-3"):
@@ -161,7 +286,7 @@ def test_flags_may_come_before_what_they_change(asked: Callable, tiny_toml: Path
     [
         (["trian"], r"'trian'.*Did you mean 'train'\?"),
         (["list", "runz"], r"'runz'.*Did you mean 'runs'\?"),
-        (["train", "quik"], r"'quik'; allowed: nanda2023, quick.*Did you mean 'quick'\?"),
+        (["train", "quik"], r"'quik'; allowed: nanda2023, .*, quick\..*Did you mean 'quick'\?"),
         (["train", "--n-steps", "5", "quik"], r"'quik'.*Did you mean 'quick'\?"),
         (["train", "none.toml"], r"none\.toml cannot be read: No such file"),
         (["train", "quick", "--task.p", "12"], r"task\.p: 12; allowed: a prime from 3"),
@@ -172,7 +297,7 @@ def test_flags_may_come_before_what_they_change(asked: Callable, tiny_toml: Path
         (["train", "quick", "--run", "copy", "--root", ".."], r"copy exists already"),
         (["train", "quick", "--run", "a/b"], r"'a/b' is no name for a run"),
         (["train", "quick", "--run", ".a"], r"'\.a' is no name for a run"),
-        (["train", "quick", "--batch-size", "99999"], r"batch_size: 99999 exceeds the training set"),
+        (["train", "quick", "--batch-share", "0"], r"batch_share: 0\.0; allowed: a number above 0 and up to 1"),
         (["train", "quick", "--device", "cuda:77"], r"device: 'cuda:77'"),
         (["train", "quick", "--checkpoints", "evry 5"], r"checkpoints: unknown term 'evry 5'"),
         (["resume", "../none"], r"\.\./none is no folder, so no run"),
@@ -286,13 +411,16 @@ def test_drift_is_refused_unless_it_is_allowed(
 
 
 def test_list_prints_what_there_is(grokscope: Command, tmp_path: Path):
+    powers = ["a2_ab_b2", "a2_ab_b2_a", "a2_b2", "a3_ab", "a3_ab2_b"]
+    modular = ["addition", "division", "division_or_subtraction", "multiplication", "subtraction"]
     for kind, names in {
-        "tasks": ["addition", "division", "multiplication", "subtraction"],
-        "optimizers": ["adamw"],
-        "measures": ["embedding", "loss", "sharpness", "weight_norm"],
+        "tasks": sorted([*powers, *modular, "aba", "composition", "conjugation", "table"]),
+        "optimizers": ["adam", "adamw", "sgd"],
     }.items():
         assert grokscope("list", kind) == (0, "\n".join(names) + "\n", "")
-    assert re.search(r"^nanda2023 .*mod 113.*\nquick .*mod 59", grokscope("list", "presets")[1])
+    status, output, _ = grokscope("list", "measures")
+    assert status == 0 and {"embedding", "loss", "sharpness", "weight_norm"} <= set(output.splitlines())
+    assert re.search(r"^nanda2023 .*mod 113(.*\n)+power2022 (.*\n)+quick .*mod 59", grokscope("list", "presets")[1])
     assert grokscope("list", "runs") == (0, "There is no run in checkpoints.\n", "")
 
 

@@ -1,6 +1,7 @@
 """Configs: what may be in one, and that everything wrong with one is said at once."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grokscope import presets
+from grokscope import config as configs
+from grokscope import fields, presets
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig, from_dict, is_prime
 from grokscope.errors import GrokscopeError
 
@@ -21,32 +23,61 @@ from grokscope.errors import GrokscopeError
 FIELDS: dict[str, tuple[Any, str, Any]] = {
     "task.name": ("additon", "addition", "division"),
     "task.p": (12, "prime from 3 to 2003", 11),
+    "task.group": ("S7", "S2 to S6, A3 to A6", "D7"),
+    "task.table": (3, "rows of numbers", "0 1; 1 ."),
     "task.train_fraction": (1.0, "between 0 and 1", 0.5),
     "task.form": ("a+b", "'a b =' or 'a ∘ b ='", "a ∘ b ="),
+    "task.outliers": (-1, "from 0", 5),
+    "task.random_labels": ("yes", "true or false", True),
     "model.n_layers": (0, "from 1 to 12", 2),
     "model.d_model": (-4, "from 2 to 4096", 64),
     "model.n_heads": (65, "from 1 to 64", 8),
     "model.d_mlp": (0.5, "from 1 to 16384", 16),
     "model.act_fn": ("tanh", "'relu' or 'gelu'", "gelu"),
     "model.normalization_type": ("RMS", "none or 'LN'", "LN"),
+    "model.positions": ("rotary", "'learned' or 'sinusoidal'", "sinusoidal"),
     "model.biases": ("some", "'all' or 'mlp' or 'none'", "all"),
+    "model.init": ("zero", "'normal' or 'torch'", "torch"),
     "model.init_scale": (0.0, "above 0", 2.0),
-    "optimizer.name": ("adam", "adamw", None),
+    "optimizer.name": ("adamm", "adamw, sgd", "sgd"),
     "optimizer.lr": (-1e-3, "above 0", 1e-2),
     "optimizer.weight_decay": (-1.0, "from 0 to 1000", 0.5),
+    "optimizer.decay_centre": ("mean", "'zero' or 'initialization'", "initialization"),
     "optimizer.betas": ([0.9, 1.0], "from 0 to below 1", [0.8, 0.9]),
+    "optimizer.momentum": (1.0, "from 0 to below 1", 0.9),
     "optimizer.warmup_steps": (-1, "from 0", 3),
+    "optimizer.gradient_filter": ("ema", "none or 'grokfast_ema' or 'grokfast_ma' or 'orthogonal'", "grokfast_ma"),
+    "optimizer.filter_alpha": (1.0, "from 0 to below 1", 0.9),
+    "optimizer.filter_lambda": (-0.5, "from 0 to 1000", 5.0),
+    "optimizer.filter_window": (10_001, "from 1 to 10000", 50),
+    "optimizer.update_noise": (-1.0, "from 0 to 1000", 1.0),
+    "optimizer.weight_noise": (1001.0, "from 0 to 1000", 0.01),
+    "optimizer.sam_radius": ([0.1], "from 0 to 1000", 0.05),
     "checkpoints": ("evry 100", "every K", "every 7"),
     "max_checkpoints": (1, "from 2", 500),
     "n_steps": (0, "from 1", 1000),
     "batch_size": (0, "from 1, or none", 64),
+    "batch_share": (0.0, "above 0 and up to 1", 0.5),
     "evaluate_every": (0, "from 1", 3),
+    "loss": ("mse", "'softmax' or 'stablemax'", "stablemax"),
     "loss_dtype": ("float16", "'float32' or 'float64'", "float32"),
+    "residual_dropout": (1.0, "from 0 to below 1", 0.1),
     "device": ("tpu", "'cpu', 'cuda'", "cuda:1"),
     "split_seed": (-1, "from 0", 1),
     "init_seed": (1.5, "from 0", 1),
     "training_seed": ("one", "from 0", 1),
 }
+
+# What else another good value needs.
+NEEDS: dict[str, dict[str, Any]] = {"task.table": {"task.name": "table"}}
+
+# What came after the first runs, which lie on disks without it.
+ADDED = [
+    *("task.group", "task.table", "task.outliers", "task.random_labels", "model.positions", "model.init"),
+    *("optimizer.decay_centre", "optimizer.momentum", "optimizer.gradient_filter", "optimizer.filter_alpha"),
+    *("optimizer.filter_lambda", "optimizer.filter_window", "optimizer.update_noise", "optimizer.weight_noise"),
+    *("optimizer.sam_radius", "batch_share", "loss", "residual_dropout"),
+]
 
 ODD = {
     "none": None,
@@ -166,6 +197,20 @@ def test_an_unknown_setting_suggests_the_right_one():
         ({"model.d_model": 128, "model.n_heads": 3}, r"^model\.n_heads: 3 does not divide.* 1, 2, 4, 8, 16, 32, 64$"),
         ({"checkpoints": "window 10 200 5", "n_steps": 100}, r"^checkpoints: 'window 10 200 5'.* 100$"),
         ({"checkpoints": "every 1", "n_steps": 100, "max_checkpoints": 100}, r"^checkpoints: .*101 .*up to .*100$"),
+        ({"optimizer.name": "adam"}, r"^optimizer\.weight_decay: 1\.0 with 'adam', .*allowed: 0, or 'adamw'$"),
+        (
+            {"optimizer.name": "sgd", "optimizer.decay_centre": "initialization"},
+            r"^optimizer\.decay_centre: 'initialization' with 'sgd'; allowed: with 'adamw' only$",
+        ),
+        (
+            {"optimizer.name": "adam", "optimizer.weight_decay": 0, "optimizer.decay_centre": "initialization"},
+            r"^optimizer\.decay_centre: 'initialization' with 'adam'; allowed",
+        ),
+        ({"task.table": "0 1; 1 0"}, r"^task\.table: .*'addition'; allowed: with the task 'table' only$"),
+        ({"task.table": "x", "task.name": "aba"}, r"^task\.table: .*'aba'; allowed: with the task 'table' only$"),
+        ({"task.name": "table"}, r"^task\.table: 0 rows; allowed: rows of numbers.*'\.' for no equation$"),
+        ({"task.name": "table", "task.table": "0 1; 1 7"}, r"^task\.table: row 1 has '7'; allowed: 0 to 1, or '\.'$"),
+        ({"task.name": "table", "task.table": "@rows.txt"}, r"^task\.table: 1 rows; allowed: rows of numbers"),
     ],
 )
 def test_settings_that_contradict_each_other_are_one_fault(changes: dict[str, Any], said: str):
@@ -180,6 +225,13 @@ def test_settings_that_contradict_each_other_are_one_fault(changes: dict[str, An
         {"checkpoints": "window 10 100 5", "n_steps": 100},
         {"checkpoints": "every 1", "n_steps": 99, "max_checkpoints": 100},
         {"checkpoints": "every 1 + log 50 + window 0 99 1", "n_steps": 99, "max_checkpoints": 100},
+        {"optimizer.name": "adam", "optimizer.weight_decay": 0.0},
+        {"optimizer.name": "adam", "optimizer.weight_decay": 0, "optimizer.decay_centre": "zero"},
+        {"optimizer.name": "sgd", "optimizer.weight_decay": 1.0, "optimizer.momentum": 0.9},
+        {"optimizer.name": "adamw", "optimizer.weight_decay": 0.0, "optimizer.decay_centre": "initialization"},
+        {"task.name": "table", "task.table": "0 1\n1 ."},
+        {"task.name": "composition", "task.table": ""},
+        {"batch_share": 1, "residual_dropout": 0, "optimizer.sam_radius": 1000, "optimizer.filter_window": 1},
     ],
 )
 def test_settings_just_this_side_of_a_contradiction_are_allowed(changes: dict[str, Any]):
@@ -189,6 +241,38 @@ def test_settings_just_this_side_of_a_contradiction_are_allowed(changes: dict[st
 def test_a_field_that_is_wrong_hides_only_the_contradictions_that_need_it():
     found = construct({"model.n_heads": 0, "n_steps": -1, "checkpoints": "window 9 3 1"}).faults()
     assert [fault.split(":")[0] for fault in found] == ["model.n_heads", "n_steps", "checkpoints"]
+    found = construct({"optimizer.name": "adamm", "optimizer.decay_centre": "initialization", "task.p": 4}).faults()
+    assert [fault.split(":")[0] for fault in found] == ["task.p", "optimizer.name"]
+    found = construct({"task.name": "tabel", "task.table": "x", "optimizer.name": "adam"}).faults()
+    assert [fault.split(":")[0] for fault in found] == ["task.name", "optimizer.weight_decay"]
+
+
+def test_every_contradiction_is_named_at_once():
+    wrong = {"optimizer.name": "adam", "optimizer.decay_centre": "initialization", "task.table": "0 1; 1 0"}
+    found = construct({**wrong, "model.n_heads": 3}).faults()
+    assert [fault.split(":")[0] for fault in found] == [
+        "model.n_heads",
+        "task.table",
+        "optimizer.weight_decay",
+        "optimizer.decay_centre",
+    ]
+
+
+@pytest.mark.parametrize("name", ["table", "addition", "tabel"])
+def test_a_table_that_is_no_text_is_one_fault_whatever_the_task(name: str):
+    for odd in (3, None, ["0 1", "1 0"], np.zeros((2, 2))):
+        found = construct({"task.name": name, "task.table": odd}).faults()
+        (fault,) = [one for one in found if one.startswith("task.table: ")]
+        assert "allowed: rows of numbers" in fault
+
+
+@pytest.mark.parametrize("group", ["S5", "A6", "D1001", "C2", "C3xC5"])
+def test_a_group_s_name_is_allowed_whatever_the_task(group: str):
+    for name in ("addition", "composition"):
+        assert construct({"task.group": group, "task.name": name}).faults() == []
+    for wrong in (f"{group}x", group.lower(), f" {group}"):
+        (fault,) = construct({"task.group": wrong}).faults()
+        assert fault.startswith(f"task.group: {wrong!r}; allowed: ")
 
 
 @pytest.mark.parametrize(("checkpoints", "n_steps"), [("every 1", 10**9), ("log 999999999999999", 1000)])
@@ -208,12 +292,75 @@ def test_a_schedule_of_astronomical_length_is_judged_without_building_it(checkpo
     assert "up to max_checkpoints = 100" in done.stdout
 
 
-@pytest.mark.parametrize("name", [name for name, (_, _, other) in FIELDS.items() if other is not None])
+@pytest.mark.parametrize("name", FIELDS)
 def test_every_setting_survives_json_and_counts_in_the_digest_except_the_length(name: str):
-    base, other = RunConfig(), from_dict(nested({name: FIELDS[name][2]}))
+    needed = NEEDS.get(name, {})
+    base, other = construct(needed), from_dict(nested({**needed, name: FIELDS[name][2]}))
     assert other != base
     assert from_dict(json.loads(json.dumps(other.to_dict()))) == other
     assert (other.digest == base.digest) == (name == "n_steps")
+
+
+def test_no_two_settings_have_one_digest():
+    changed = [construct({**NEEDS.get(name, {}), name: other}) for name, (_, _, other) in FIELDS.items()]
+    digests = {RunConfig().digest} | {config.digest for config in changed}
+    # n_steps alone leaves it what it was.
+    assert len(digests) == len(FIELDS)
+
+
+def test_the_digest_of_a_first_run_is_the_one_it_was_written_with():
+    """Computed by the version before any setting was added: runs that hold these digests lie on disks."""
+    assert RunConfig().digest == "1d6a5dbb098e5f908e2bb94382bf76fdf795bd9ecefc0a58d710d209b563f3ee"
+    assert presets.get("quick").digest == "2d134ad67879fa0086b62aea80a693b8b03f0bcb1cba73323f96668bea341692"
+    assert presets.get("nanda2023").digest == "70cc7b4b53c0d833d7348d60694876d5ebe9757bad0bb33dec39d759c1253b10"
+    changes = {"task.name": "division", "task.p": 97, "task.train_fraction": 0.5, "task.form": "a ∘ b ="}
+    changes |= {"model.n_layers": 2, "model.normalization_type": "LN", "model.biases": "all", "optimizer.lr": 0.003}
+    changes |= {"optimizer.betas": (0.5, 0.75), "batch_size": 64, "loss_dtype": "float32", "split_seed": 3}
+    for length in (5, 77):
+        config = construct({**changes, "n_steps": length})
+        assert config.digest == "e7c4fa7251a149a6f045c8c3788bf76fcae02b8c1f0d6ae087dde3aa38aa563e"
+
+
+def test_the_digest_is_that_of_the_first_settings_and_of_the_added_ones_that_are_used():
+    values = construct({"task.p": 7, "task.outliers": 3, "optimizer.lr": 1, "optimizer.betas": (0, 0.5)}).to_dict()
+    assert values["optimizer"]["lr"] == 1.0 and values["task"]["outliers"] == 3
+    first: dict[str, Any] = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    for name in (*ADDED, "n_steps"):
+        *table, key = name.split(".")
+        if not table:
+            del first[key]
+    for table in ("task", "model", "optimizer"):
+        added = {name.removeprefix(f"{table}.") for name in ADDED} - {"outliers"}
+        first[table] = {name: value for name, value in values[table].items() if name not in added}
+    expected = hashlib.sha256(json.dumps(first, sort_keys=True).encode()).hexdigest()
+    assert from_dict(values).digest == expected
+    assert "group" not in first["task"] and "loss" not in first and "loss_dtype" in first
+
+
+def test_a_setting_that_a_later_version_adds_leaves_old_runs_what_they_were(monkeypatch: pytest.MonkeyPatch):
+    @dataclasses.dataclass(frozen=True)
+    class LaterTask(TaskConfig):
+        flavour: str = fields.choice("plain", "plain", "sour")
+
+    @dataclasses.dataclass(frozen=True)
+    class Later(RunConfig):
+        task: TaskConfig = dataclasses.field(default_factory=LaterTask)
+        patience: int = fields.integer(5, 0)
+
+    old, old_default = construct({"task.p": 7, "optimizer.lr": 0.5}), RunConfig()
+    before = old.digest, old_default.digest
+    monkeypatch.setattr(configs, "RunConfig", Later)
+    same = Later(task=LaterTask(p=7), optimizer=OptimizerConfig(lr=0.5)), Later()
+    assert not {one.digest for one in same} & set(before), "the control: what is not said to be added counts"
+    monkeypatch.setattr(configs, "ADDED", (*configs.ADDED, "task.flavour", "patience"))
+    assert tuple(one.digest for one in same) == before
+    used = {Later(patience=6).digest, Later(task=LaterTask(flavour="sour")).digest}
+    assert len(used) == 2 and not used & set(before)
+
+
+def test_every_setting_that_the_first_runs_lacked_is_said_to_be_added():
+    assert list(configs.ADDED) == ADDED
+    assert set(ADDED) < set(names()) and len(names()) - len(ADDED) == 27
 
 
 def test_a_whole_number_and_its_float_are_the_same_setting():
@@ -227,7 +374,9 @@ def test_the_text_none_means_none_where_none_is_allowed():
     changed = from_dict({"batch_size": "none", "model": {"normalization_type": "none", "biases": "none"}}, base)
     assert changed.batch_size is None and changed.model.normalization_type is None
     assert changed.model.biases == "none"
-    for name in ("checkpoints", "device", "task.name"):
+    filtered = construct({"optimizer.gradient_filter": "orthogonal"})
+    assert from_dict({"optimizer": {"gradient_filter": "none"}}, filtered) == RunConfig()
+    for name in ("checkpoints", "device", "task.name", "task.group", "optimizer.decay_centre"):
         with pytest.raises(GrokscopeError, match=f"{name}: .*'none'"):
             from_dict(nested({name: "none"}))
 

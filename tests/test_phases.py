@@ -66,3 +66,42 @@ def test_landmarks_are_the_ends_the_highest_value_and_the_crossings_in_order():
 def test_a_run_that_never_memorized_has_its_ends_and_its_highest_value_for_landmarks():
     found = phases.landmarks(log([0, 0], [0, 0]), np.array([0, 10]), np.array([2.0, 1.0]))
     assert sorted(found) == [("first", 0), ("highest", 0), ("last", 1)]
+
+
+LEVELS = [
+    # Train and test accuracy every 500 steps; 0.9 is the level and 1,000 the lag that is still comprehension.
+    ([0.1, 1, 1, 1, 1], [0.1, 1, 1, 1, 1], "comprehension"),
+    ([0.1, 0.9, 1, 1, 1], [0.1, 0.1, 0.1, 0.9, 1], "comprehension"),
+    ([0.1, 0.9, 1, 1, 1], [0.1, 0.1, 0.1, 0.899, 0.9], "grokking"),
+    ([0.1, 0.899, 0.9, 1, 1], [0.1, 0.1, 0.1, 0.899, 0.9], "comprehension"),
+    ([1, 1, 1, 1, 1], [0.1, 0.1, 0.1, 0.1, 0.9], "grokking"),
+    ([0.1, 0.1, 0.1, 1, 1], [0.1, 1, 1, 1, 1], "comprehension"),
+    ([0.1, 0.1, 0.1, 0.1, 0.1], [0.1, 0.9, 0.1, 0.1, 0.1], "comprehension"),
+    ([0.1, 1, 1, 1, 1], [0.1, 0.1, 0.1, 0.1, 0.899], "memorization"),
+    ([0.1, 0.9, 0.5, 0.5, 0.5], [0.1, 0.1, 0.1, 0.1, 0.1], "memorization"),
+    ([0.1, 0.5, 0.8, 0.899, 0.899], [0.1, 0.1, 0.1, 0.1, 0.1], "confusion"),
+    ([np.nan] * 5, [np.nan] * 5, "confusion"),
+]
+
+
+@pytest.mark.parametrize(("train", "test", "phase"), LEVELS)
+def test_a_run_s_phase_is_by_when_train_and_test_reach_ninety_percent(
+    train: list[float], test: list[float], phase: str
+):
+    assert phases.liu_phase(log(train, test, every=500)) == phase
+
+
+def test_one_step_more_than_the_lag_is_grokking():
+    train, test = np.ones(1002), np.ones(1002)
+    test[:1000] = 0
+    assert phases.liu_phase(log(train.tolist(), test.tolist(), every=1)) == "comprehension"
+    test[:1001] = 0
+    assert phases.liu_phase(log(train.tolist(), test.tolist(), every=1)) == "grokking"
+
+
+def test_lag_and_level_can_be_chosen():
+    series = log([0.1, 0.8, 1, 1], [0.1, 0.1, 0.8, 0.8])
+    assert phases.liu_phase(series) == "memorization"
+    assert phases.liu_phase(series, level=0.8) == "comprehension"
+    assert phases.liu_phase(series, level=0.8, lag=9) == "grokking"
+    assert phases.liu_phase(series, level=0.8, lag=10) == "comprehension"

@@ -1,8 +1,17 @@
-"""The progress of a training run: what stands in the bar, and in the plain lines where there is no terminal."""
+"""The progress of a run and of a sweep: what stands in the bar, and in the plain lines without a terminal."""
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from grokscope.progress import Progress
+from grokscope import files, sweep
+from grokscope.config import RunConfig
+from grokscope.progress import Progress, SweepProgress
+from grokscope.sweep import Cell, Sweep
 
 
 def row(train: float, test: float) -> dict[str, float]:
@@ -57,3 +66,94 @@ def test_a_run_that_has_no_row_yet_shows_its_speed(capsys: pytest.CaptureFixture
     with Progress(1) as progress:
         progress(1, {})
     assert "steps/s" in capsys.readouterr().err
+
+
+# Of a sweep.
+
+
+@pytest.fixture
+def plan(tiny_config: RunConfig) -> Sweep:
+    """Four cells of the tiny config, of 60 steps each."""
+    return Sweep(tuple(Cell(f"seed={seed}", {"seed": seed}, tiny_config) for seed in range(4)))
+
+
+@pytest.fixture
+def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[SweepProgress], str]:
+    """The function that lets a sweep's progress look once and returns what it shows, without its colours."""
+    monkeypatch.setenv("COLUMNS", "150")
+
+    def show(progress: SweepProgress) -> str:
+        capsys.readouterr()
+        progress._show()
+        progress._bar.refresh()
+        return re.sub(r"\N{ESCAPE}\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+
+    return show
+
+
+def test_a_sweep_without_a_terminal_says_in_plain_lines_how_many_cells_are_how_far(
+    plan: Sweep, tiny_run: Path, tmp_path: Path, shown: Callable[[SweepProgress], str]
+):
+    progress = SweepProgress(plan, tmp_path)
+    assert shown(progress) == "0 finished of 4 cells\n"
+    for name in ("seed=0", "seed=3"):
+        shutil.copytree(tiny_run, tmp_path / name)
+    assert shown(progress) == shown(progress) == "2 finished of 4 cells\n"
+    shutil.copytree(tiny_run, tmp_path / "seed=1")
+    for path in sorted((tmp_path / "seed=1" / "segments").iterdir())[1:]:
+        path.unlink()
+    sweep.mark_failed(plan.cells[2], tmp_path, "So.")
+    with files.Lock(tmp_path / "seed=1"):
+        assert shown(progress) == "2 finished, 1 running, 1 failed of 4 cells\n"
+    sweep.forget_failure(plan.cells[2], tmp_path)
+    assert shown(progress) == "2 finished of 4 cells\n"
+
+
+def test_a_sweep_on_a_terminal_has_a_bar_over_the_steps_of_all_cells(
+    plan: Sweep,
+    tiny_run: Path,
+    tmp_path: Path,
+    shown: Callable[[SweepProgress], str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    progress = SweepProgress(plan, tmp_path)
+    with progress:
+        assert re.search(r"0 finished of 4 cells .* 0%", shown(progress))
+        shutil.copytree(tiny_run, tmp_path / "seed=0")
+        assert re.search(r"1 finished of 4 cells .* 25%", shown(progress))
+        shutil.copytree(tiny_run, tmp_path / "seed=1")
+        steps = sweep.state(plan.cells[1], tmp_path).step
+        for path in sorted((tmp_path / "seed=1" / "segments").iterdir())[1:]:
+            path.unlink()
+        step = sweep.state(plan.cells[1], tmp_path).step
+        assert step < steps == 60
+        assert re.search(rf"1 finished of 4 cells .* {(60 + step) / 240:.0%}", shown(progress))
+        for name in ("seed=2", "seed=3"):
+            shutil.copytree(tiny_run, tmp_path / name)
+        assert re.search(r"3 finished of 4 cells", shown(progress))
+
+
+def test_a_sweep_s_progress_looks_by_itself_while_it_lasts_and_no_longer(
+    plan: Sweep, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    progress = SweepProgress(plan, tmp_path)
+    monkeypatch.setattr(progress, "_every", 0.01)
+    seen, deadline = "", time.monotonic() + 60
+    with progress:
+        while "0 finished" not in seen and time.monotonic() < deadline:
+            seen += capsys.readouterr().err
+        shutil.copytree(tiny_run, tmp_path / "building")
+        (tmp_path / "building").rename(tmp_path / "seed=2")
+        while "1 finished of 4 cells" not in seen and time.monotonic() < deadline:
+            seen += capsys.readouterr().err
+    assert "0 finished of 4 cells\n" in seen and "1 finished of 4 cells\n" in seen
+    assert not progress._thread.is_alive()
+
+
+def test_a_sweep_that_a_signal_or_a_fault_ends_ends_its_progress_too(plan: Sweep, tmp_path: Path):
+    progress = SweepProgress(plan, tmp_path)
+    with pytest.raises(ZeroDivisionError), progress:
+        assert progress._thread.is_alive()
+        raise ZeroDivisionError
+    assert not progress._thread.is_alive()

@@ -1,6 +1,7 @@
 """What the commands share: parsing, the RUN argument, and the error that a mistyped command line is."""
 
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -11,6 +12,7 @@ from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
     from grokscope.store import Store
+    from grokscope.sweep import Sweep
     from grokscope.trajectory import Trajectory
 
 _Opened = TypeVar("_Opened", "Trajectory", "Store")
@@ -43,9 +45,10 @@ class OfRun:
 
     @property
     def folder(self) -> Path:
-        """The run's folder: what is a path is taken as it is, a bare name lies under the root."""
+        """The run's folder: what is a path to a folder is taken as it is, anything else lies under the root."""
         path = Path(self.run)
-        return path if len(path.parts) != 1 or path.is_absolute() or path.is_dir() else self.root / path
+        is_under_root = len(path.parts) == 1 or (self.root / path).is_dir()
+        return self.root / path if is_under_root and not path.is_dir() else path
 
 
 def warned(opened: _Opened) -> _Opened:
@@ -53,3 +56,11 @@ def warned(opened: _Opened) -> _Opened:
     for sentence in opened.damaged:
         print(f"grokscope: {sentence}", file=sys.stderr)
     return opened
+
+
+def states(plan: "Sweep", folder: Path) -> str:
+    """Return how many cells are in which state."""
+    from grokscope import sweep as sweeps
+
+    counts = Counter(sweeps.state(cell, folder).status for cell in plan.cells)
+    return f"{len(plan.cells):,} cells, " + ", ".join(f"{n:,} {status}" for status, n in counts.most_common())

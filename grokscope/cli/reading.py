@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from grokscope import plugins
-from grokscope.cli.base import ROOT, OfRun, Usage, parse, warned
+from grokscope.cli.base import ROOT, OfRun, Usage, parse, states, warned
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
@@ -138,7 +138,9 @@ def list_(arguments: list[str]) -> None:
         from grokscope import store
 
         found = sorted(path.parent for path in asked.root.glob("[!.]*/config.json"))
-        lines = [_run_in_a_line(store, folder) for folder in found] or [f"There is no run in {asked.root}."]
+        lines = [_run_in_a_line(store, folder) for folder in found]
+        lines += [_sweep_in_a_line(path.parent) for path in sorted(asked.root.glob("[!.]*/sweep.json"))]
+        lines = lines or [f"There is no run in {asked.root}."]
     else:
         raise Usage(plugins.unknown("list", asked.what, kinds))
     print("\n".join(lines))
@@ -164,6 +166,16 @@ def _run_in_a_line(store: Any, folder: Path) -> str:
     try:
         run = store.Store(folder)
         done = f"{run.last_step:,} of {run.record.config.n_steps:,} steps, {len(run.steps):,} checkpoints"
-        return f"{folder.name:<16}{_task_in_words(run.record.config)}, {done}"
+        return f"{folder.name:<24} {_task_in_words(run.record.config)}, {done}"
     except GrokscopeError as error:
-        return f"{folder.name:<16}{error}"
+        return f"{folder.name:<24} {error}"
+
+
+def _sweep_in_a_line(folder: Path) -> str:
+    from grokscope import sweep
+
+    try:
+        plan = sweep.load(folder)
+        return f"{folder.name:<24} sweep, {states(plan, folder)}"
+    except GrokscopeError as error:
+        return f"{folder.name:<24} {error}"

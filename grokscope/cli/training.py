@@ -3,19 +3,17 @@
 import math
 import shlex
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from grokscope.cli.base import ROOT, OfRun, parse, warned
+from grokscope.cli.base import ROOT, OfRun, parse, states, warned
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
     from grokscope.config import RunConfig
-    from grokscope.sweep import Sweep as Plan
     from grokscope.sweep.results import Row
     from grokscope.trajectory import Trajectory
 
@@ -146,7 +144,7 @@ def sweep(arguments: list[str]) -> None:
         """The folder that holds the runs."""
         jobs: int | None = None
         """How many cells at a time; by default one for each core."""
-        backend: str = "local"
+        backend: Literal["local", "ray"] = "local"
         """"local" for processes here, or "ray" for the Ray cluster that RAY_ADDRESS names, or one made here."""
         shard: str = "1/1"
         """Do the i-th of n parts only, as i/n: for a cluster's array of jobs."""
@@ -170,7 +168,7 @@ def sweep(arguments: list[str]) -> None:
     part = plan.shard(*_shard(asked.shard))
     if asked.jobs is not None and asked.jobs < 1:
         raise GrokscopeError(f"--jobs {asked.jobs}; allowed: a whole number from 1.")
-    print(f"{folder}: {_states(part, folder)}. {plan.about}".strip(), flush=True)
+    print(f"{folder}: {states(part, folder)}. {plan.about}".strip(), flush=True)
     if asked.dry_run:
         print("\n".join(f"  {sweeps.state(cell, folder).status:<11}{cell.name}" for cell in part.cells))
         return
@@ -194,7 +192,7 @@ def sweep(arguments: list[str]) -> None:
     for cell in cells:
         if cell["state"] == "failed":
             print(f"failed: {cell['cell']}: {cell['reason']}", file=sys.stderr)
-    print(f"{_states(plan, folder)}\nsaved {' and '.join(map(str, written))}")
+    print(f"{states(plan, folder)}\nsaved {' and '.join(map(str, written))}")
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -202,14 +200,6 @@ def _shard(text: str) -> tuple[int, int]:
     if not (i.isdecimal() and n.isdecimal()):
         raise GrokscopeError(f"--shard {text}: allowed: i/n with i from 1 to n, such as 2/8.")
     return int(i), int(n)
-
-
-def _states(plan: "Plan", folder: Path) -> str:
-    """Return how many cells are in which state."""
-    from grokscope import sweep as sweeps
-
-    counts = Counter(sweeps.state(cell, folder).status for cell in plan.cells)
-    return f"{len(plan.cells):,} cells, " + ", ".join(f"{n:,} {status}" for status, n in counts.most_common())
 
 
 def _print_summary(rows: "list[Row]", axes: list[str]) -> None:

@@ -30,21 +30,39 @@ from grokscope.figures.curves import (
     plot_weight_norm,
     shade_stages,
 )
+from grokscope.figures.style import PAGE_WIDTH, new_figure
+from grokscope.figures.sweeps import (
+    plot_against,
+    plot_curve,
+    plot_median_steps,
+    plot_phase_diagram,
+    plot_scatter,
+)
+from grokscope.figures.unembedding import figure_unembedding, plot_unembedding
 
 __all__ = [
+    "PAGE_WIDTH",
     "animation",
     "figure_circularity",
     "figure_embedding",
     "figure_losses",
     "figure_sharpness",
+    "figure_unembedding",
     "figure_weight_norms",
+    "new_figure",
     "plot_accuracies",
+    "plot_against",
     "plot_circularity",
+    "plot_curve",
     "plot_frequency_plane",
     "plot_losses",
+    "plot_median_steps",
     "plot_parameter_norms",
+    "plot_phase_diagram",
     "plot_principal_plane",
+    "plot_scatter",
     "plot_sharpness",
+    "plot_unembedding",
     "plot_weight_norm",
     "png",
     "save",

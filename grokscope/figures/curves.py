@@ -19,6 +19,7 @@ from grokscope.figures.style import (
     PURPLE,
     SKY,
     VERMILLION,
+    finish,
     new_figure,
 )
 from grokscope.series import Series
@@ -218,9 +219,7 @@ def _broken(
 def _finish(series: Series, ax: Axes) -> Axes:
     _set_step_axis(ax, int(series.steps[-1]))
     ax.set_xlabel("step (optimizer updates)")
-    _small(ax)
-    ax.legend(frameon=False, fontsize=FONT_SIZE)
-    return ax
+    return finish(ax)
 
 
 def _set_step_axis(ax: Axes, last: int) -> None:
@@ -234,11 +233,3 @@ def _set_step_axis(ax: Axes, last: int) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.xaxis.set_minor_locator(FixedLocator([m * 10**k for k in range(1, 10) for m in range(2, 10)]))
     ax.set_xlim(0, last)
-
-
-def _small(ax: Axes) -> None:
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.label.set_fontsize(FONT_SIZE)
-    ax.tick_params(labelsize=FONT_SIZE)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)

@@ -1,5 +1,6 @@
 """What all figures share: size, fonts, colours."""
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY = (
@@ -13,3 +14,15 @@ FONT_SIZE = 8
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of that size in inches, laid out so that nothing overlaps."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def finish(ax: Axes) -> Axes:
+    """Give an Axes the common look: small labels, no frame above and right, a plain legend if there are names."""
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set_fontsize(FONT_SIZE)
+    ax.tick_params(labelsize=FONT_SIZE)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(frameon=False, fontsize=FONT_SIZE)
+    return ax

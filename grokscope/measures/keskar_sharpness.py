@@ -112,7 +112,7 @@ def keskar_sharpness(
     - `keskar_sharpness_by_start` (n_starts): φ from y = 0, then from random points of the box (`seed`, the same at
       every step), which also leave a point where the gradient vanishes. Their spread says how far to trust it;
     - `keskar_sharpness_residual`: the rise still to be had at the point found if the loss were linear there, in φ's
-      units: 0 at a local maximum; and `n_iterations`, how many were used. More of them raise φ where it is large;
+      units: 0 at a local maximum, and large where more `n_iterations` would still raise φ;
     - `train_loss`, f(x).
 
     φ is about 100 × a difference of losses in nats: 0 flat. It is invariant to the order of neurons and heads, but
@@ -140,7 +140,6 @@ def keskar_sharpness(
             "keskar_sharpness": unit * (highest.value - highest.at_centre),
             "keskar_sharpness_by_start": [unit * (one.value - one.at_centre) for one in found],
             "keskar_sharpness_residual": unit * highest.residual,
-            "n_iterations": highest.n_iterations,
             "train_loss": highest.at_centre,
         }
         for name, one in row.items():

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from grokscope import fields, files, plugins, presets, store, tasks
+from grokscope import fields, files, plugins, presets, store
 from grokscope.config import RunConfig, from_dict
 from grokscope.errors import GrokscopeError
 
@@ -292,6 +292,8 @@ def _cell_faults(cells: list[Cell]) -> list[str]:
 
 
 def _data_fault(task: Any, split_seed: int) -> str:
+    from grokscope import tasks  # It imports torch, which listing sweeps does not need.
+
     try:
         tasks.load(task, split_seed)
     except GrokscopeError as error:

@@ -28,6 +28,8 @@ KEYS = {
         "circularity", "circularity_shuffled", "component_circularity_shuffled",
     },
     "sharpness": {"sharpness", "hessian_trace", "hessian_trace_stderr"},
+    "keskar_sharpness": {"keskar_sharpness", "keskar_sharpness_by_start", "keskar_sharpness_residual", "train_loss"},
+    "unembedding": {"principal_components", "explained_variance_ratio", "tsne", "circularity", "nearest_shift"},
 }  # fmt: skip
 
 
@@ -137,9 +139,13 @@ def test_a_measure_changes_neither_the_parameters_nor_torchs_or_numpys_generator
 
 
 def test_no_measure_touches_pythons_generator(tiny_run):
-    """In a process of its own, since beartype, which checks types in the tests, draws from it."""
+    """In a process of its own, since beartype, which checks types in the tests, draws from it.
+
+    scikit-learn draws from it too, once, when it is imported; so what measures need is imported first.
+    """
     code = (
         "import random, sys, grokscope\n"
+        "for name in grokscope.measures.names(): grokscope.measures.plugins.load('measures', name)\n"
         "trajectory = grokscope.Trajectory.open(sys.argv[1]).thin(2)\n"
         "random.seed(1); before = random.getstate()\n"
         "for name in grokscope.measures.names(): grokscope.measures.evaluate(name, trajectory)\n"
@@ -250,6 +256,7 @@ def shift_logits(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 PROBES = {"hessian_trace", "hessian_trace_stderr"}
 MLP = {"weight_norm.blocks.0.mlp.W_in", "weight_norm.blocks.0.mlp.b_in", "weight_norm.blocks.0.mlp.W_out"}
 TOTAL = {"weight_norm", "distance_from_initialization"}
+BOX = {"keskar_sharpness", "keskar_sharpness_by_start"}
 CHANGES = {
     "loss": {},
     "embedding": {},
@@ -260,8 +267,14 @@ CHANGES = {
         swap_heads: PROBES,
         rescale_neurons: {"sharpness", *PROBES},
     },
+    "keskar_sharpness": {rotate: BOX, rescale_neurons: BOX, shift_logits: BOX},
+    "unembedding": {},
 }
-OPTIONS = {"sharpness": {"dtype": "float64", "tolerance": 1e-6, "n_probes": 64}}
+OPTIONS = {
+    "sharpness": {"dtype": "float64", "tolerance": 1e-6, "n_probes": 64},
+    # A random start is a point of the box, whose sides have names.
+    "keskar_sharpness": {"n_starts": 1},
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,43 @@
+"""Does division grok decades of steps after it is memorized? (Power et al. 2022, figure 1 left)
+
+Claim: on division mod 97 with half of the equations, train accuracy is near 1 before 10³ updates and test accuracy
+only near 10⁶, with Adam and no weight decay.
+
+How to run: grokscope sweep analyses/power2022/division_grokking.toml (full; .reduced.toml: reduced), then
+python analyses/power2022/division_grokking.py RUN
+Found: analyses/README.md.
+"""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from grokscope import figures, phases, sweep
+from grokscope.cli import analysis
+from grokscope.trajectory import Trajectory
+
+
+def main(run: Path) -> Figure:
+    """Print when each run memorized and generalised; return train and test accuracy over the decades of steps."""
+    plan = sweep.load(run)
+    figure = figures.new_figure(figures.PAGE_WIDTH, 2.4)
+    axes = figure.subplots(1, len(plan.cells), sharey=True, squeeze=False)[0]
+    for cell, ax in zip(plan.cells, axes, strict=True):
+        log = Trajectory.open(run / cell.name).log
+        memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
+        task, optimizer = cell.config.task, cell.config.optimizer
+        title = f"{optimizer.name}, decay {optimizer.weight_decay:g}, {task.train_fraction:.0%} of mod {task.p}"
+        print(
+            f"{title}, seed {cell.config.init_seed}: train 99% at {memorized or '—'}, test 99% at "
+            f"{generalised or '—'}; best test accuracy {log['test_accuracy'].max():.1%} in {log.steps[-1]:,} steps"
+        )
+        for line, part in enumerate(("train", "test")):
+            figures.plot_curve(log, f"{part}_accuracy", ax=ax, label=part, line=8 * line, ylabel="accuracy (%)")
+        ax.set_title(title, fontsize=8)
+        ax.label_outer()
+    figure.suptitle(plan.about, fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    analysis(main, "division_grokking")

@@ -1,0 +1,61 @@
+"""Do the networks that generalise lie in flatter minima? (Power et al. 2022, section 3.4 and appendix)
+
+Claim: over many runs on S5, stopped when about half of them have generalised, Keskar et al.'s sharpness φ of the
+training loss and the test accuracy have a Spearman correlation of -0.795.
+
+How to run: grokscope sweep analyses/power2022/flatness.toml (full; .reduced.toml: reduced), then
+python analyses/power2022/flatness.py RUN
+Found: analyses/README.md.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from grokscope import figures, measures, sweep
+from grokscope.cli import analysis
+from grokscope.trajectory import Trajectory
+
+
+def main(run: Path) -> Figure:
+    """Print the correlation of φ at the last step with the test accuracy there; return the runs as points."""
+    plan = sweep.load(run)
+    sharpness, accuracy, fraction = [], [], []
+    for cell in plan.cells:
+        trajectory = Trajectory.open(run / cell.name)
+        series = measures.evaluate("keskar_sharpness", trajectory[-1:])
+        sharpness.append(float(series["keskar_sharpness"][-1]))
+        accuracy.append(100 * float(trajectory.log["test_accuracy"][-1]))
+        fraction.append(cell.config.task.train_fraction)
+    correlation, p_value = spearmanr(sharpness, accuracy)
+    generalised = np.mean(np.array(accuracy) >= 99)
+    print(
+        f"{len(plan.cells)} runs, {generalised:.0%} with test accuracy of 99%: Spearman correlation of φ and test "
+        f"accuracy {correlation:.3f} (p = {p_value:.1g})"
+    )
+    for share in sorted(set(fraction)):
+        of = [i for i, one in enumerate(fraction) if one == share]
+        print(
+            f"{share:.0%} of the equations: φ {np.median([sharpness[i] for i in of]):.3g}, test accuracy "
+            f"{np.median([accuracy[i] for i in of]):.1f}% (medians of {len(of)})"
+        )
+    figure = figures.new_figure(figures.PAGE_WIDTH, 3)
+    ax = figure.subplots()
+    figures.plot_scatter(
+        sharpness,
+        accuracy,
+        ax=ax,
+        xlabel="sharpness φ of the train loss, ε = 10⁻³",
+        ylabel="test accuracy (%)",
+        shade=fraction,
+        shaded="train fraction",
+    )
+    ax.set_xscale("log")
+    figure.suptitle(f"{plan.about}\nSpearman {correlation:.3f}", fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    analysis(main, "flatness")

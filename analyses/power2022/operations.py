@@ -1,0 +1,48 @@
+"""Which operations generalise from how much data? (Power et al. 2022, figure 2 right)
+
+Claim: symmetric operations (a + b, a·b, a² + b², a² + ab + b²) need less data than their likes that are not;
+a³ + ab² + b never generalises within 10⁵ updates, up to 95% of the data.
+
+How to run: grokscope sweep analyses/power2022/operations.toml (full; .reduced.toml: reduced), then
+python analyses/power2022/operations.py RUN
+Found: analyses/README.md.
+"""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from grokscope import figures, sweep, tasks
+from grokscope.cli import analysis
+from grokscope.sweep import results
+
+FRACTION = "task.train_fraction"
+
+
+def main(run: Path) -> Figure:
+    """Print each operation's best test accuracy at each fraction; return them as curves."""
+    plan = sweep.load(run)
+    rows = results.summary(results.table(plan, run), plan.axes)
+    operations = {cell.config.task.name: tasks.build(cell.config.task) for cell in plan.cells}
+    figure = figures.new_figure(figures.PAGE_WIDTH, 3.6)
+    ax = figure.subplots()
+    for line, (name, task) in enumerate(operations.items()):
+        found = [row for row in rows if row["task.name"] == name]
+        shown = ", ".join(f"{row[FRACTION]:.0%}: {row['best_test_accuracy_median']:.1%}" for row in found)
+        print(f"{task.formula:<42}{'symmetric' if task.is_commutative else '':<11}{shown}")
+        figures.plot_against(
+            found,
+            "best_test_accuracy_median",
+            ax=ax,
+            axis=FRACTION,
+            label=task.formula,
+            ylabel="best test accuracy (%)",
+            line=line,
+        )
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    figure.suptitle(plan.about, fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    analysis(main, "operations")

@@ -1,0 +1,69 @@
+"""Does the output layer show the structure of the operation? (Power et al. 2022, figure 3)
+
+Claim: in t-SNE of the output layer's rows addition forms a circle (lines join x and x + 8), and the product in S5
+clusters by cosets of the subgroup ⟨(0,3)(1,4), (1,2)(3,4)⟩ or a conjugate of it; both more clearly with weight decay.
+
+How to run: grokscope sweep analyses/power2022/unembedding.toml (full; .reduced.toml: reduced), then
+python analyses/power2022/unembedding.py RUN
+Found: analyses/README.md.
+"""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from grokscope import figures, measures, sweep
+from grokscope.cli import analysis
+from grokscope.series import Series
+from grokscope.trajectory import Trajectory
+
+# Subgroups of A5, and so of S5, by generators. The first is the paper's, a dihedral group of ten elements.
+SUBGROUPS = {
+    "D5, the paper's": ("(0 3)(1 4)", "(1 2)(3 4)"),
+    "A4": ("(0 1 2)", "(0 1)(2 3)"),
+    "S3": ("(0 1 2)", "(0 1)(3 4)"),
+    "C5": ("(0 1 2 3 4)",),
+    "V4": ("(0 1)(2 3)", "(0 2)(1 3)"),
+    "C3": ("(0 1 2)",),
+}
+
+
+def main(run: Path) -> Figure:
+    """Print how round, or how clustered, each last output layer is, beside its control; return t-SNE and PCA."""
+    plan = sweep.load(run)
+    figure = figures.new_figure(figures.PAGE_WIDTH, 4.2)
+    axes = figure.subplots(2, len(plan.cells))
+    for column, cell in enumerate(plan.cells):
+        trajectory = Trajectory.open(run / cell.name)
+        decay = cell.config.optimizer.weight_decay
+        accuracy = f"test accuracy {trajectory.log['test_accuracy'][-1]:.1%}"
+        print(f"{trajectory.task.formula}, decay {decay:g}, step {trajectory.steps[-1]:,}, {accuracy}:")
+        series = measured(trajectory)
+        for row, kind in enumerate(("tsne", "pca")):
+            figures.plot_unembedding(series, ax=axes[row, column], step=series.steps[-1], kind=kind)
+            axes[row, column].set_title("")
+        axes[0, column].set_title(f"{trajectory.task.formula}, decay {decay:g}\n{accuracy}", fontsize=8)
+    figure.suptitle(plan.about, fontsize=8)
+    return figure
+
+
+def measured(trajectory: Trajectory) -> Series:
+    """Print how round the last output layer is, or for each subgroup how clustered; return the most clustered."""
+    last = trajectory[-1:]
+    if trajectory.task.circle is not None:
+        series = measures.evaluate("unembedding", last)
+        print(f"  circularity {series['circularity'][-1]:.3f}, shuffled {series['circularity_shuffled'][-1]:.3f}")
+        return series
+    found = {name: measures.evaluate("unembedding", last, subgroup=by) for name, by in SUBGROUPS.items()}
+    for name, series in found.items():
+        sides = [
+            f"{side} cosets {series[f'{side}_silhouette'][-1]:.3f}, shuffled "
+            f"{series[f'{side}_silhouette_shuffled'][-1]:.3f}"
+            for side in ("left", "right")
+        ]
+        print(f"  silhouette by {name:<16}{'; '.join(sides)}")
+    return max(found.values(), key=lambda series: series["left_silhouette"][-1])
+
+
+if __name__ == "__main__":
+    analysis(main, "unembedding")

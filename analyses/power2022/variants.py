@@ -1,0 +1,68 @@
+"""Which regularisation makes a network generalise from less data? (Power et al. 2022, figure 2 left)
+
+Claim: of nine ways to train the product in S5, weight decay helps most, and more than halves the data needed;
+decay towards the initialization helps as well, though less than towards zero; noise from minibatches, on the
+update or on the weights helps some; the learning rate works within about one order of magnitude.
+
+How to run: grokscope sweep analyses/power2022/variants.toml (full; .reduced.toml: reduced), then
+python analyses/power2022/variants.py RUN
+Found: analyses/README.md.
+"""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from grokscope import figures, sweep
+from grokscope.cli import analysis
+from grokscope.config import RunConfig
+from grokscope.sweep import results
+
+FRACTION = "task.train_fraction"
+
+
+def variant(config: RunConfig) -> str:
+    """Return what tells a run's way of training from the others, in words."""
+    optimizer = config.optimizer
+    parts = [
+        (optimizer.update_noise, f"update noise {optimizer.update_noise:g}, full batch"),
+        (optimizer.weight_noise, f"weight noise {optimizer.weight_noise:g}"),
+        (config.residual_dropout, f"dropout {config.residual_dropout:g}"),
+        (optimizer.decay_centre != "zero", f"decay {optimizer.weight_decay:g} to init"),
+        (optimizer.weight_decay, f"decay {optimizer.weight_decay:g}"),
+        (config.batch_size is None, "full batch"),
+    ]
+    said = next((words for is_there, words in parts if is_there), "minibatch")
+    return f"{said}, lr {optimizer.lr:g}"
+
+
+def main(run: Path) -> Figure:
+    """Print each variant's best test accuracy at each fraction; return them as curves."""
+    plan = sweep.load(run)
+    rows = {row["cell"]: row for row in results.table(plan, run) if row["state"] == "finished"}
+    by_variant: dict[str, list[results.Row]] = {}
+    for cell in plan.cells:
+        if cell.name in rows:
+            by_variant.setdefault(variant(cell.config), []).append(rows[cell.name])
+    figure = figures.new_figure(figures.PAGE_WIDTH, 3.4)
+    ax = figure.subplots()
+    for line, (name, found) in enumerate(by_variant.items()):
+        medians = results.summary(found, [FRACTION, "seed"])
+        shown = ", ".join(f"{row[FRACTION]:.0%}: {row['best_test_accuracy_median']:.1%}" for row in medians)
+        print(f"{name:<32}{shown}")
+        figures.plot_against(
+            medians,
+            "best_test_accuracy_median",
+            ax=ax,
+            axis=FRACTION,
+            label=name,
+            ylabel="best test accuracy (%)",
+            line=line,
+        )
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    figure.suptitle(plan.about, fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    analysis(main, "variants")

@@ -1,0 +1,135 @@
+"""Figures over many runs: steps and accuracies against a setting, the phase diagram, a scatter of two quantities.
+
+Their data are the rows of a sweep's tables: mappings from a column's name to a value.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch, Rectangle
+
+from grokscope.figures.style import BLUE, FONT_SIZE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, finish
+from grokscope.series import Series
+
+Row = Mapping[str, Any]
+
+LINES = [
+    (colour, style, marker)
+    for style, marker in (("-", "o"), ("--", "s"), (":", "^"))
+    for colour in (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
+]
+"""Colour, line style and marker of each of up to 21 lines."""
+
+_PHASES = {
+    "comprehension": (GREEN, "C"),
+    "grokking": (ORANGE, "G"),
+    "memorization": (SKY, "M"),
+    "confusion": ("#BBBBBB", "–"),
+}
+
+
+def plot_median_steps(rows: Sequence[Row], event: str, *, ax: Axes, axis: str, label: str, line: int = 0) -> Axes:
+    """Draw an event's median step with its interval against a setting; an open mark on top is later than the budget.
+
+    `rows` are a sweep's summary, `event` is "memorized" or "generalised".
+    """
+    colour, style, marker = LINES[line]
+    x = np.array([row[axis] for row in rows], float)
+    median, low, high = (np.array([row[f"{event}_{part}"] for row in rows]) for part in ("median", "low", "high"))
+    seen = np.isfinite(median)
+    ax.plot(x[seen], median[seen], color=colour, linestyle=style, marker=marker, markersize=4, label=label)
+    top = ax.get_yaxis_transform()
+    for at, value, start, end in zip(x, median, low, high, strict=True):
+        if np.isfinite(start) and start != end:
+            ax.plot([at, at], [start, end if np.isfinite(end) else 1e9], color=colour, linewidth=0.8, scaley=False)
+        if not np.isfinite(value):
+            ax.plot(at, 0.97, marker=marker, color=colour, markerfacecolor="white", transform=top, markersize=5)
+    ax.set_yscale("log")
+    ax.set_ylabel("step (optimizer updates)")
+    ax.set_xlabel(axis.rpartition(".")[2].replace("_", " "))
+    return finish(ax)
+
+
+def plot_against(
+    rows: Sequence[Row], column: str, *, ax: Axes, axis: str, label: str, ylabel: str, line: int = 0
+) -> Axes:
+    """Draw a column of a sweep's rows against a setting, in percent if it is an accuracy."""
+    colour, style, marker = LINES[line]
+    scale = 100 if "accuracy" in column else 1
+    ordered = sorted(rows, key=lambda row: row[axis])
+    ax.plot(
+        [row[axis] for row in ordered],
+        [row[column] * scale for row in ordered],
+        color=colour,
+        linestyle=style,
+        marker=marker,
+        markersize=3.5,
+        linewidth=1.2,
+        label=label,
+    )
+    ax.set_ylabel(ylabel)
+    ax.set_xlabel(axis.rpartition(".")[2].replace("_", " "))
+    return finish(ax)
+
+
+def plot_phase_diagram(rows: Sequence[Row], *, ax: Axes, x: str, y: str) -> Axes:
+    """Draw Liu et al.'s phase of each cell over two settings: the colour and letter of most of its seeds.
+
+    Where seeds differ, the cell says how many of them are in that phase.
+    """
+    columns, lines = (sorted({row[axis] for row in rows}) for axis in (x, y))
+    for row, at_y in enumerate(lines):
+        for column, at_x in enumerate(columns):
+            found = Counter(one["phase"] for one in rows if (one[x], one[y]) == (at_x, at_y))
+            if not found:
+                continue
+            phase, count = found.most_common(1)[0]
+            colour, letter = _PHASES[phase]
+            ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor="white"))
+            text = letter if count == found.total() else f"{letter} {count}/{found.total()}"
+            ax.text(column, row, text, ha="center", va="center", fontsize=FONT_SIZE)
+    ax.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
+    ax.set_yticks(range(len(lines)), [f"{value:g}" for value in lines])
+    ax.set_xlim(-0.5, len(columns) - 0.5)
+    ax.set_ylim(-0.5, len(lines) - 0.5)
+    ax.set_xlabel(x.rpartition(".")[2].replace("_", " "))
+    ax.set_ylabel(y.rpartition(".")[2].replace("_", " "))
+    finish(ax)
+    handles = [Patch(color=colour, label=f"{letter}  {phase}") for phase, (colour, letter) in _PHASES.items()]
+    ax.legend(handles=handles, frameon=False, fontsize=FONT_SIZE, loc="upper left", bbox_to_anchor=(1.01, 1))
+    return ax
+
+
+def plot_scatter(
+    x: Sequence[float], y: Sequence[float], *, ax: Axes, xlabel: str, ylabel: str, shade: Sequence[float], shaded: str
+) -> Axes:
+    """Draw one point a run, its shade a third quantity, and a colour bar that says which."""
+    points = ax.scatter(x, y, c=shade, cmap="cividis", s=18, edgecolors="#404040", linewidths=0.3)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    bar = ax.figure.colorbar(points, ax=ax)
+    bar.set_label(shaded, fontsize=FONT_SIZE)
+    bar.ax.tick_params(labelsize=FONT_SIZE)
+    return finish(ax)
+
+
+def plot_curve(log: Series, name: str, *, ax: Axes, label: str, line: int = 0, ylabel: str = "") -> Axes:
+    """Draw one column of a run's log on a logarithmic step axis, as one of several runs."""
+    colour, style, _ = LINES[line]
+    scale = 100 if "accuracy" in name else 1
+    positive = log.steps > 0
+    ax.plot(
+        log.steps[positive],
+        log[name][positive] * scale,
+        color=colour,
+        linestyle=style,
+        linewidth=1.2,
+        label=label,
+    )
+    ax.set_xscale("log")
+    ax.set_xlabel("step (optimizer updates)")
+    ax.set_ylabel(ylabel)
+    return finish(ax)

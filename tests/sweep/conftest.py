@@ -1,0 +1,268 @@
+"""Small sweeps, the bits that their cells must have, and a hand inside the cells' processes to slow and kill them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from grokscope import cli, files, sweep, training
+from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
+from grokscope.interrupts import Interrupted
+
+Command = Callable[..., tuple[int, str, str]]
+
+SMALL = """
+n_steps = 40
+checkpoints = "every 10"
+evaluate_every = 10
+[task]
+p = 5
+train_fraction = 0.6
+[model]
+d_model = 8
+n_heads = 2
+d_mlp = 12
+[optimizer]
+lr = 1e-2
+warmup_steps = 4
+"""
+"""What every small sweep starts from, as TOML; `small_config` says the same by hand."""
+
+REFERENCE = """
+import json, sys
+from pathlib import Path
+from grokscope import training
+from grokscope.config import from_dict
+for name, config in json.load(sys.stdin).items():
+    training.train(from_dict(config), name, Path(sys.argv[1]))
+"""
+
+HAND = '''
+"""Runs in a process of a cell before anything else does: it holds a lock as long as the process lives."""
+import importlib.abc, importlib.util, os, signal, sys, time
+from pathlib import Path
+
+if "grokscope.sweep.cell" in sys.orig_argv:
+    import fcntl
+
+    place = Path(__file__).parent
+    cell = Path(next(one for one in reversed(sys.orig_argv) if "=" in one)).name
+
+    def once(name):
+        """Whether nobody asked this before."""
+        try:
+            os.close(os.open(place / name, os.O_CREAT | os.O_EXCL))
+            return True
+        except FileExistsError:
+            return False
+
+    def wait_for(name):
+        while not (place / name).exists():
+            time.sleep(0.02)
+
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def note(name, more=""):
+        with open(place / name, "a") as file:
+            file.write(f"{cell}{more}\\n")
+
+    (place / cell).mkdir(exist_ok=True)
+    alive = os.open(place / cell / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(alive, fcntl.LOCK_EX)
+    os.truncate(alive, 0)
+    os.pwrite(alive, str(os.getpid()).encode(), 0)
+    note("started")
+
+    def observe(step, row):
+        pass
+
+    #HERE
+
+    class Finder(importlib.abc.MetaPathFinder):
+        """Gives `train` and `resume` the observer."""
+
+        def find_spec(self, name, path, target=None):
+            if name != "grokscope.training":
+                return None
+            sys.meta_path.remove(self)
+            spec = importlib.util.find_spec(name)
+            execute = spec.loader.exec_module
+
+            def with_observer(module):
+                execute(module)
+                for called in ("train", "resume"):
+                    function = getattr(module, called)
+                    setattr(module, called, lambda *given, function=function: function(*given, observer=observe))
+
+            spec.loader.exec_module = with_observer
+            return spec
+
+    sys.meta_path.insert(0, Finder())
+'''
+
+
+@dataclass(frozen=True)
+class Hand:
+    """A hand inside the cells' processes: a folder for PYTHONPATH whose files tell what happened."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment in which the cells' processes have the hand in them."""
+        path = os.pathsep.join([str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+    def noted(self, name: str = "started") -> list[str]:
+        """Return the cells that left a note, in order, each as often as it did."""
+        path = self.folder / name
+        return path.read_text().split() if path.exists() else []
+
+    def is_alive(self, cell: str) -> bool:
+        """Return whether a process of the cell is alive; a zombie is not."""
+        return files.is_locked(self.folder / cell)
+
+    def kill(self) -> None:
+        """Kill the cells' processes that are still alive."""
+        for path in self.folder.glob("*/lock"):
+            if files.is_locked(path.parent):
+                os.kill(int(path.read_text()), signal.SIGKILL)
+
+
+def wait_for(is_so: Callable[[], object], what: str, seconds: float = 120) -> None:
+    """Wait until something is so; fail, saying what it is, if that never comes."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.02)
+
+
+def small_config(**changes: Any) -> RunConfig:
+    """The config that SMALL says, with changes at its top."""
+    return RunConfig(
+        **{
+            "task": TaskConfig(p=5, train_fraction=0.6),
+            "model": ModelConfig(d_model=8, n_heads=2, d_mlp=12),
+            "optimizer": OptimizerConfig(lr=1e-2, warmup_steps=4),
+            "n_steps": 40,
+            "checkpoints": "every 10",
+            "evaluate_every": 10,
+            **changes,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def small() -> str:
+    """What every small sweep starts from, as TOML."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def make_hand(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Hand]:
+    """The function that makes a hand that does what some lines of Python say, before the cell's own imports.
+
+    They may define `observe(step, row)`, called after every step.
+    """
+
+    def make(body: str) -> Hand:
+        folder = tmp_path_factory.mktemp("hand")
+        indented = "".join(f"    {line}\n" for line in body.splitlines())
+        (folder / "sitecustomize.py").write_text(HAND.replace("    #HERE\n", indented))
+        return Hand(folder)
+
+    return make
+
+
+@pytest.fixture
+def hold(monkeypatch: pytest.MonkeyPatch) -> Callable[[Hand], None]:
+    """The function that lays a hand on the cells that this process starts."""
+
+    def lay(hand: Hand) -> None:
+        for name, value in hand.environment.items():
+            monkeypatch.setenv(name, value)
+
+    return lay
+
+
+@pytest.fixture
+def grokscope(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """The function that runs one command here, in an empty folder; it returns status, output and errors."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        status = 0
+        try:
+            cli.main([str(one) for one in arguments])
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        output, errors = capsys.readouterr()
+        assert "Traceback" not in output + errors
+        return status, output, errors
+
+    return run
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., Path]:
+    """The function that writes a sweep file: lines at its top, the small settings, and what varies."""
+
+    def write(varies: str, name: str = "small.toml", top: str = "", small: str = SMALL) -> Path:
+        path = tmp_path / name
+        path.write_text(f"{top}\n{small}\n{varies}\n", encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """The function that waits until something is so."""
+    return wait_for
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs that nothing interrupted, trained one by one without any sweep, in one process with one thread."""
+    root = tmp_path_factory.mktemp("whole")
+    configs = {f"init_seed={seed}": small_config(init_seed=seed) for seed in range(3)}
+    for seed in range(3):
+        seeds = {"split_seed": seed, "init_seed": seed, "training_seed": seed}
+        configs |= {f"seed={seed}": small_config(**seeds), f"long-{seed}": small_config(n_steps=60, **seeds)}
+    given = json.dumps({name: config.to_dict() for name, config in configs.items()})
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", REFERENCE, root], input=given, text=True, check=True, env=one_thread)
+    return root
+
+
+@pytest.fixture
+def trained(written: Callable[..., Path], tmp_path: Path) -> Iterator[tuple[sweep.Sweep, Path]]:
+    """A sweep of three seeds trained here: the first is finished, the second stopped at step 15, the third new."""
+    plan, folder = sweep.read(written("[sweep]\nseeds = [0, 1, 2]")), tmp_path / "runs" / "small"
+    sweep.save(plan, folder)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def stop(step: int, row: dict[str, float]) -> None:
+        if step == 15:
+            signal.raise_signal(signal.SIGTERM)
+
+    training.train(plan.cells[0].config, plan.cells[0].name, folder)
+    with pytest.raises(Interrupted):
+        training.train(plan.cells[1].config, plan.cells[1].name, folder, observer=stop)
+    yield plan, folder
+    torch.set_num_threads(threads)

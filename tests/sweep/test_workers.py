@@ -1,0 +1,435 @@
+"""Cells in processes of their own: killed, dying always, diverging, stopped with their sweep, and in two sweeps."""
+
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grokscope import files, store, sweep
+from grokscope.errors import GrokscopeError
+from grokscope.sweep import workers
+
+Hand = Any
+Command = Callable[..., tuple[int, str, str]]
+Read = Callable[[Path], dict[tuple[Any, ...], tuple[Any, ...]]]
+Written = Callable[..., Path]
+
+EVENTFUL = """
+[[sweep.cells]]
+init_seed = 0
+[[sweep.cells]]
+init_seed = 1
+[[sweep.cells]]
+init_seed = 2
+[[sweep.cells]]
+optimizer.name = "sgd"
+optimizer.lr = 100
+model.init_scale = 100
+"""
+FINISHED, KILLED, DEAD, DIVERGED = (
+    *(f"init_seed={seed}" for seed in range(3)),
+    "optimizer.name=sgd+lr=100+init_scale=100",
+)
+EVENTS = f"""
+if cell == {DEAD!r}:
+    die()
+def observe(step, row):
+    sys.modules["grokscope.recorder"].SEGMENT_SECONDS = 0.0
+    if cell == {KILLED!r}:
+        note("steps", f" {{step}}")
+        if step == 25 and once("killed"):
+            die()
+"""
+SLOW = """
+def observe(step, row):
+    if step == 10:
+        note("reached")
+    if step >= 10:
+        time.sleep(0.5)
+"""
+
+
+def statuses(plan: sweep.Sweep, folder: Path) -> dict[str, str]:
+    return {cell.name: sweep.state(cell, folder).status for cell in plan.cells}
+
+
+def marks(folder: Path) -> list[str]:
+    """Return the cells that are marked as failed, whatever their state is."""
+    return sorted(path.stem for path in (folder / "failures").glob("*"))
+
+
+@pytest.fixture(scope="module")
+def eventful(
+    small: str, make_hand: Callable[[str], Hand], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Hand]:
+    """A sweep in which one cell is killed once, one dies always and one diverges, at its end; read it only."""
+    root = tmp_path_factory.mktemp("eventful")
+    (root / "eventful.toml").write_text(small + EVENTFUL)
+    plan, hand = sweep.read(root / "eventful.toml"), make_hand(EVENTS)
+    sweep.save(plan, root / "eventful")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in hand.environment.items():
+            patch.setenv(name, value)
+        workers.run(plan, root / "eventful", jobs=2)
+    return root, hand
+
+
+@pytest.fixture
+def again(eventful: tuple[Path, Hand], tmp_path: Path) -> tuple[sweep.Sweep, Path]:
+    """The plan of the eventful sweep and a copy of its folder that a test may change."""
+    folder = shutil.copytree(eventful[0] / "eventful", tmp_path / "eventful")
+    return sweep.read(eventful[0] / "eventful.toml"), folder
+
+
+def test_whatever_befalls_a_cell_the_others_finish(again: tuple[sweep.Sweep, Path]):
+    plan, folder = again
+    assert statuses(plan, folder) == {
+        FINISHED: "finished",
+        KILLED: "finished",
+        DEAD: "failed",
+        DIVERGED: "failed",
+    }
+    assert marks(folder) == [DEAD, DIVERGED]
+    assert not any(files.is_locked(folder / cell.name) for cell in plan.cells)
+
+
+def test_a_cell_has_the_bits_of_a_run_trained_by_itself(eventful: tuple[Path, Hand], whole: Path, saved: Read):
+    assert saved(eventful[0] / "eventful" / FINISHED) == saved(whole / FINISHED)
+    # The control: other settings are other bits.
+    assert saved(eventful[0] / "eventful" / FINISHED) != saved(whole / KILLED)
+
+
+def test_a_cell_whose_process_is_killed_goes_on_and_ends_the_same(
+    eventful: tuple[Path, Hand], whole: Path, saved: Read
+):
+    root, hand = eventful
+    assert hand.noted().count(KILLED) == 2
+    steps = [int(line.split()[1]) for line in (hand.folder / "steps").read_text().splitlines()]
+    assert steps[:25] == list(range(1, 26)), "it is killed at step 25"
+    assert 20 < steps[25] <= 26 and steps[25:] == list(range(steps[25], 41)), "it goes on from its last commit"
+    assert saved(root / "eventful" / KILLED) == saved(whole / KILLED)
+
+
+def test_a_cell_whose_process_always_dies_is_tried_three_times_and_marked_with_how(
+    eventful: tuple[Path, Hand], again: tuple[sweep.Sweep, Path]
+):
+    plan, folder = again
+    assert eventful[1].noted().count(DEAD) == 3
+    state = sweep.state(plan.cells[2], folder)
+    assert (state.status, state.step) == ("failed", 0)
+    assert re.match(r"Its process died by SIGKILL 3 times\.", state.reason)
+
+
+def test_a_cell_that_diverges_is_tried_once_and_marked_with_its_own_sentence(
+    eventful: tuple[Path, Hand], again: tuple[sweep.Sweep, Path]
+):
+    plan, folder = again
+    assert eventful[1].noted().count(DIVERGED) == 1
+    state = sweep.state(plan.cells[3], folder)
+    assert state.status == "failed"
+    assert re.match(r"The .* is not finite at step \d+; the last finite step is \d+\.", state.reason)
+    assert "Traceback" not in state.reason and "\n" not in state.reason
+
+
+def test_a_second_run_leaves_what_has_ended_and_a_retry_tries_what_has_failed(
+    again: tuple[sweep.Sweep, Path],
+    make_hand: Callable[[str], Hand],
+    hold: Callable[[Hand], None],
+    whole: Path,
+    saved: Read,
+):
+    plan, folder = again
+    hold(hand := make_hand(""))
+    before = statuses(plan, folder)
+    workers.run(plan, folder, jobs=2)
+    assert (hand.noted(), statuses(plan, folder)) == ([], before)
+    workers.run(plan, folder, jobs=2, retry=True)
+    assert sorted(hand.noted()) == [DEAD, DIVERGED]
+    assert statuses(plan, folder) == {**before, DEAD: "finished"}
+    assert marks(folder) == [DIVERGED]
+    assert "is not finite" in sweep.state(plan.cells[3], folder).reason
+    assert saved(folder / DEAD) == saved(whole / DEAD)
+
+
+# Stopped with their sweep.
+
+
+@contextmanager
+def a_sweep(path: Path, hand: Hand, *more: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start a `grokscope sweep` in a process of its own; whatever it leaves running is killed in the end."""
+    start = [sys.executable, "-c", "import sys; from grokscope.cli import main; main(sys.argv[1:])"]
+    process = subprocess.Popen(
+        [*start, "sweep", *map(str, (path, "--root", path.parent / "runs", "--jobs", "2", *more))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=hand.environment,
+    )
+    try:
+        yield process
+    finally:
+        hand.kill()
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_signal_to_the_sweep_commits_every_cell_and_the_command_it_prints_does_the_rest(
+    number: signal.Signals,
+    written: Written,
+    grokscope: Command,
+    make_hand: Callable[[str], Hand],
+    wait_until: Callable[..., None],
+    whole: Path,
+    saved: Read,
+):
+    seeds = [0, 1] if number == signal.SIGTERM else [0, 1, 2]
+    path, hand = written(f"[sweep]\nseeds = {seeds}"), make_hand(SLOW)
+    plan, folder = sweep.read(path), path.parent / "runs" / "mine"
+    with a_sweep(path, hand, "--run", "mine") as process:
+        wait_until(lambda: len(hand.noted("reached")) == 2, "both cells train")
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert f"{folder} was stopped by {number.name} and is saved" in errors
+    assert not any(hand.is_alive(cell.name) for cell in plan.cells), "a cell outlives its sweep"
+    found = [sweep.state(cell, folder) for cell in plan.cells]
+    assert [state.status for state in found] == ["unfinished", "unfinished", "new"][: len(seeds)]
+    assert all(10 <= state.step < 40 for state in found[:2]) and marks(folder) == []
+
+    again = shlex.split(errors.splitlines()[-1])
+    assert again[:2] == ["grokscope", "sweep"]
+    assert grokscope(*again[1:])[0] == 0
+    assert set(statuses(plan, folder).values()) == {"finished"}
+    assert [saved(folder / f"seed={seed}") == saved(whole / f"seed={seed}") for seed in seeds] == [True] * len(seeds)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_cells_still_import_marks_none_of_them(
+    number: signal.Signals, written: Written, make_hand: Callable[[str], Hand], wait_until: Callable[..., None]
+):
+    path, hand = written("[sweep]\nseeds = [0, 1, 2]"), make_hand('wait_for("never")')
+    with a_sweep(path, hand) as process:
+        wait_until(lambda: len(hand.noted()) == 2, "two cells have begun")
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    folder = path.parent / "runs" / "small"
+    assert (process.returncode, "Traceback" in errors) == (128 + number, False)
+    assert set(statuses(sweep.load(folder), folder).values()) == {"new"}
+    assert len(hand.noted()) == 2, "the third cell is not begun any more"
+
+
+def test_the_cells_of_a_sweep_that_is_killed_commit_and_stop_and_a_second_run_finishes(
+    written: Written,
+    grokscope: Command,
+    make_hand: Callable[[str], Hand],
+    wait_until: Callable[..., None],
+    whole: Path,
+    saved: Read,
+):
+    path, hand = written("[sweep]\nseeds = [0, 1]"), make_hand(SLOW)
+    plan, folder = sweep.read(path), path.parent / "runs" / "small"
+    with a_sweep(path, hand) as process:
+        wait_until(lambda: len(hand.noted("reached")) == 2, "both cells train")
+        process.kill()
+        process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL
+        wait_until(lambda: not any(hand.is_alive(cell.name) for cell in plan.cells), "the cells stop")
+    assert not any(files.is_locked(folder / cell.name) for cell in plan.cells)
+    found = [sweep.state(cell, folder) for cell in plan.cells]
+    assert [state.status for state in found] == ["unfinished"] * 2
+    assert all(10 <= state.step < 40 for state in found) and marks(folder) == []
+    assert grokscope("sweep", path, "--root", folder.parent)[0] == 0
+    assert [saved(folder / cell.name) == saved(whole / cell.name) for cell in plan.cells] == [True, True]
+
+
+def test_a_cell_that_still_imports_when_its_sweep_is_killed_stops_too(
+    written: Written, make_hand: Callable[[str], Hand], wait_until: Callable[..., None]
+):
+    path = written("[sweep]\nseeds = [0]")
+    path.write_text(path.read_text().replace("n_steps = 40", "n_steps = 1000000").replace("every 10", "every 100000"))
+    hand = make_hand('wait_for("orphaned")')
+    with a_sweep(path, hand) as process:
+        wait_until(lambda: hand.noted() == ["seed=0"], "the cell has begun")
+        process.kill()
+        process.communicate(timeout=120)
+        (hand.folder / "orphaned").touch()
+        wait_until(lambda: not hand.is_alive("seed=0"), "the cell notices that it is an orphan", seconds=45)
+
+
+# Two at once.
+
+
+def test_a_cell_that_another_process_trains_is_left_alone(
+    trained: tuple[sweep.Sweep, Path], make_hand: Callable[[str], Hand], hold: Callable[[Hand], None]
+):
+    plan, folder = trained
+    hold(hand := make_hand(""))
+    with files.Lock(folder / plan.cells[1].name):
+        workers.run(plan.shard(2, 3), folder, jobs=1)
+        assert statuses(plan, folder) == {"seed=0": "finished", "seed=1": "running", "seed=2": "new"}
+    assert hand.noted() == [] and marks(folder) == []
+
+
+REFUSALS = [
+    "is being written by process 1 on here; wait for it",
+    "exists already. Go on with it by",
+    "exists already; c",
+]
+
+
+@pytest.mark.parametrize("said", REFUSALS)
+def test_a_cell_that_another_process_has_finished_meanwhile_is_not_marked(
+    said: str, trained: tuple[sweep.Sweep, Path], monkeypatch: pytest.MonkeyPatch
+):
+    plan, folder = trained
+    monkeypatch.setattr(workers, "_process", lambda *_: (1, f"{folder / 'seed=0'} {said}"))
+    workers.run_cell(plan.cells[0], folder)
+    assert marks(folder) == [], "the mark would come to light when the file asks for more steps"
+
+
+def test_to_look_whether_a_cell_is_running_never_keeps_its_process_from_its_lock(tmp_path: Path):
+    with files.Lock(tmp_path):
+        pass
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            files.is_locked(tmp_path)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    refused = 0
+    try:
+        for _ in range(3000):
+            try:
+                with files.Lock(tmp_path):
+                    pass
+            except GrokscopeError:
+                refused += 1
+    finally:
+        ended.set()
+        thread.join()
+    assert refused == 0
+
+
+@pytest.mark.slow
+def test_two_sweeps_of_the_same_file_at_once_finish_every_cell_and_damage_nothing(
+    written: Written, make_hand: Callable[[str], Hand], whole: Path, saved: Read
+):
+    path, hand = written("[sweep]\nseeds = [0, 1, 2]"), make_hand("")
+    plan, folder = sweep.read(path), path.parent / "runs" / "small"
+    with a_sweep(path, hand) as one, a_sweep(path, hand) as other:
+        for process in (one, other):
+            _, errors = process.communicate(timeout=300)
+            assert (process.returncode, "Traceback" in errors, "failed" in errors) == (0, False, False)
+    assert len(hand.noted()) > 3, "they are meant to meet at some cell"
+    assert set(statuses(plan, folder).values()) == {"finished"} and marks(folder) == []
+    for cell in plan.cells:
+        assert list(store.Store(folder / cell.name).damage()) == []
+        assert saved(folder / cell.name) == saved(whole / cell.name)
+    assert sweep.load(folder) == plan
+
+
+# Elsewhere.
+
+
+@pytest.mark.slow
+def test_a_cell_begun_in_another_environment_says_so_and_goes_on_only_if_drift_is_allowed(
+    trained: tuple[sweep.Sweep, Path], tmp_path: Path
+):
+    plan, folder = trained
+    path = folder / "seed=1" / "config.json"
+    record = store.Record.read(path.parent)
+    there = {**record.environment, "torch": "1.0"}
+    store.Record(record.config, there, record.data_digest, record.history).write(path.parent)
+    shard = plan.shard(2, 3)
+    workers.run(shard, folder, jobs=1)
+    state = sweep.state(shard.cells[0], folder)
+    assert state.status == "failed" and "--allow-drift" in state.reason and "torch" in state.reason
+    workers.run(shard, folder, jobs=1, retry=True, allow_drift=True)
+    assert statuses(shard, folder) == {"seed=1": "finished"}
+    assert store.Record.read(path.parent).history[0]["event"] == "drift allowed"
+
+
+# Backends.
+
+
+RAY = """
+import sys
+import ray
+from grokscope.cli import main
+ray.init(
+    num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80_000_000, logging_level="ERROR"
+)
+try:
+    main(sys.argv[1:])
+finally:
+    ray.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_ray_finishes_the_same_file_with_the_same_bits(
+    written: Written, make_hand: Callable[[str], Hand], whole: Path, saved: Read
+):
+    pytest.importorskip("ray")
+    diverging = 'optimizer.name = "sgd"\noptimizer.lr = 100\nmodel.init_scale = 100'
+    path = written(f"[sweep]\nseeds = [0, 1]\n[[sweep.cells]]\n[[sweep.cells]]\n{diverging}")
+    root = path.parent / "runs"
+    ended = subprocess.run(
+        [sys.executable, "-c", RAY, "sweep", path, "--backend", "ray", "--root", root, "--jobs", "2"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=make_hand("").environment,
+    )
+    assert ended.returncode == 0, ended.stderr
+    plan, folder = sweep.read(path), root / "small"
+    assert list(statuses(plan, folder).values()) == ["finished", "finished", "failed", "failed"]
+    assert "is not finite" in sweep.state(plan.cells[3], folder).reason
+    for seed, cell in enumerate(plan.cells[:2]):
+        assert saved(folder / cell.name) == saved(whole / f"seed={seed}")
+
+
+@pytest.mark.parametrize(("jobs", "expected"), [(None, (None, -1)), (3, (3,))])
+def test_on_ray_there_is_by_default_a_job_for_each_core_of_the_cluster_not_of_this_machine(
+    jobs: int | None,
+    expected: tuple[int | None, ...],
+    trained: tuple[sweep.Sweep, Path],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    asked: list[int | None] = []
+
+    def parallel(n_jobs: int | None = None, **_: Any) -> Callable[..., list[Any]]:
+        asked.append(n_jobs)
+        return list
+
+    monkeypatch.setattr(workers, "_ray", nullcontext)
+    monkeypatch.setattr(workers.joblib, "Parallel", parallel)
+    workers.run(*trained, jobs=jobs, backend="ray")
+    assert len(asked) == 1 and asked[0] in expected
+
+
+def test_without_ray_there_is_one_clear_error(trained: tuple[sweep.Sweep, Path], monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ray"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(GrokscopeError, match=r"'ray' is not installed; .*pip install 'grokscope\[ray\]'"):
+        workers.run(*trained, backend="ray")
+    assert statuses(*trained) == {"seed=0": "finished", "seed=1": "unfinished", "seed=2": "new"}
+
+
+def test_a_backend_that_nobody_knows_is_refused(trained: tuple[sweep.Sweep, Path]):
+    with pytest.raises(GrokscopeError, match="backend: 'slurm'; allowed: 'local' or 'ray'"):
+        workers.run(*trained, backend="slurm")

@@ -1,0 +1,84 @@
+"""The analyses: their settings are sound, and each script runs on small runs of its own sweep."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from matplotlib.figure import Figure
+
+from grokscope import presets, sweep, training
+from grokscope.config import ModelConfig
+from grokscope.sweep import Cell, Sweep
+
+ANALYSES = Path(__file__).parent.parent / "analyses"
+SWEEPS = sorted(path for path in ANALYSES.rglob("*.toml") if "[sweep]" in path.read_text(encoding="utf-8"))
+USED_BY = {
+    "division_grokking": ["division_grokking", "double_descent"],
+    "data_fraction": ["data_fraction"],
+    "variants": ["variants"],
+    "operations": ["operations", "tracking"],
+    "unembedding": ["unembedding"],
+    "outliers": ["outliers"],
+    "flatness": ["flatness"],
+    "phase_diagram": ["phase_diagram"],
+}
+
+
+def loaded(name: str) -> ModuleType:
+    """Return the script of that name as a module."""
+    (path,) = ANALYSES.rglob(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def small(cell: Cell) -> Cell:
+    """Return a cell with the same settings on a tiny task and model, trained in a blink."""
+    group = "A5" if cell.config.task.name == "composition" and cell.config.task.p == 47 else "S3"
+    share = max(cell.config.task.train_fraction, 0.5)
+    config = dataclasses.replace(
+        cell.config,
+        task=dataclasses.replace(
+            cell.config.task, p=7, group=group, train_fraction=share, outliers=min(cell.config.task.outliers, 9)
+        ),
+        model=ModelConfig(d_model=8, n_heads=2, d_mlp=8),
+        n_steps=6,
+        checkpoints="every 3",
+        evaluate_every=2,
+    )
+    return dataclasses.replace(cell, config=config)
+
+
+@pytest.mark.parametrize("path", sorted(ANALYSES.rglob("*.toml")), ids=lambda path: path.stem)
+def test_every_file_of_settings_is_sound(path: Path):
+    if path in SWEEPS:
+        plan = sweep.read(path)
+        assert plan.about
+        assert ("reduced form" in plan.about) == path.stem.endswith(".reduced") or path.stem == "phase_diagram"
+    else:
+        presets.read(path)
+
+
+def test_each_reduced_form_varies_what_the_full_one_does():
+    full = [path for path in SWEEPS if path.parent.name == "power2022" and not path.stem.endswith(".reduced")]
+    assert len(full) == 7
+    for path in full:
+        reduced = sweep.read(path.with_name(f"{path.stem}.reduced.toml"))
+        assert set(sweep.read(path).axes) <= set(reduced.axes) | {"seed"}
+
+
+@pytest.mark.parametrize("name", USED_BY)
+def test_each_script_runs_on_small_runs_of_its_sweep(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (path,) = [one for one in SWEEPS if one.stem in (f"{name}.reduced", "phase_diagram") and name in one.stem]
+    plan = sweep.read(path)
+    plan = Sweep(tuple(small(cell) for cell in plan.cells[:4]), plan.about)
+    sweep.save(plan, tmp_path / name)
+    for cell in plan.cells:
+        training.train(cell.config, cell.name, tmp_path / name)
+    for script in USED_BY[name]:
+        assert isinstance(loaded(script).main(tmp_path / name), Figure)
+        assert len(capsys.readouterr().out.splitlines()) >= 1
