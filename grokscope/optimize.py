@@ -164,6 +164,19 @@ def loss_and_gradients(setup: Setup, state: State) -> tuple[Tensor, dict[str, Te
     return loss, gradients
 
 
+def _backward(
+    setup: Setup,
+    parameters: Mapping[str, Tensor],
+    inputs: Int[Tensor, "batch n_ctx"],
+    labels: Int[Tensor, " batch"],
+    dropout: Mapping[str, Tensor] | None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    logits = setup.model.logits(parameters, inputs, dropout)
+    loss = models.losses(logits, labels, setup.config.loss_dtype, setup.config.loss).mean()
+    found = torch.autograd.grad(loss, [parameters[name] for name in setup.model.trained])
+    return loss.detach(), dict(zip(setup.model.trained, found, strict=True))
+
+
 def _moved(parameters: Mapping[str, Tensor], directions: Mapping[str, Tensor], distance: float) -> dict[str, Tensor]:
     """Return the parameters, those with a direction moved along it, ready to take a gradient there."""
     return {

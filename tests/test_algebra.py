@@ -108,7 +108,8 @@ def test_a_product_written_out_by_hand():
     drawn = np.random.default_rng(0).integers(len(large), size=(200, 2)).tolist()
     for x, y in drawn:
         p, q = (Permutation(list(image(large.elements[one], 6))) for one in (x, y))
-        assert image(large.elements[large.table[x, y]], 6) == tuple((q * p).array_form)
+        product: Any = q * p
+        assert image(large.elements[large.table[x, y]], 6) == tuple(product.array_form)
 
 
 def test_the_dihedral_relations_hold():

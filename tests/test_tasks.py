@@ -341,6 +341,7 @@ def test_random_labels_are_uniform_and_know_nothing_of_the_answers(name: str):
     config = TaskConfig(name=name, p=59, group="C59")
     right, task, split, _ = wrong_answers(dataclasses.replace(config, random_labels=True), seed=1)
     assert torch.equal(split.train, tasks.load(config, 1)[1].train) and torch.equal(task.inputs, right.inputs)
+    assert set(task.labels.tolist()) == set(range(59))
     for part in (split.train, split.test):
         n = len(part)
         counts = torch.bincount(task.labels[part], minlength=59).double()

@@ -1,0 +1,85 @@
+"""Figures over many runs: what stands on the page is what the rows say."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from grokscope import figures
+from grokscope.figures.sweeps import LINES
+from grokscope.series import Series
+
+
+@pytest.fixture
+def ax() -> Axes:
+    return Figure().subplots()
+
+
+def steps_row(fraction: float, median: float, low: float, high: float) -> dict[str, Any]:
+    return {"f": fraction, "generalised_median": median, "generalised_low": low, "generalised_high": high}
+
+
+def test_medians_are_drawn_with_their_intervals_and_those_beyond_the_budget_as_open_marks(ax: Axes):
+    rows = [
+        steps_row(0.3, math.inf, 900.0, math.inf),
+        steps_row(0.5, 400.0, 300.0, 500.0),
+        steps_row(0.7, 100.0, 100.0, 100.0),
+        steps_row(0.2, math.inf, math.inf, math.inf),
+    ]
+    figures.plot_median_steps(rows, "generalised", ax=ax, axis="f", label="test")
+    ax.figure.draw_without_rendering()  # pyright: ignore[reportAttributeAccessIssue]
+    curve, *others = ax.lines
+    assert list(zip(*curve.get_data(), strict=True)) == [(0.5, 400.0), (0.7, 100.0)]
+    bars = {tuple(line.get_xdata()): tuple(line.get_ydata()) for line in others if len(line.get_xdata()) == 2}
+    assert bars.keys() == {(0.3, 0.3), (0.5, 0.5)}
+    assert bars[0.5, 0.5] == (300.0, 500.0) and bars[0.3, 0.3][0] == 900.0
+    marks = [line for line in others if len(line.get_xdata()) == 1]
+    assert sorted(float(line.get_xdata()[0]) for line in marks) == [0.2, 0.3]
+    assert all(line.get_markerfacecolor() == "white" for line in marks)
+    assert ax.get_yscale() == "log" and ax.get_ylabel() and ax.get_xlabel()
+
+
+def test_accuracies_are_in_percent_and_in_the_order_of_the_setting(ax: Axes):
+    rows = [{"task.p": 7, "best_test_accuracy": 0.5}, {"task.p": 5, "best_test_accuracy": 0.25}]
+    figures.plot_against(rows, "best_test_accuracy", ax=ax, axis="task.p", label="a", ylabel="accuracy (%)")
+    assert [list(values) for values in ax.lines[0].get_data()] == [[5, 7], [25, 50]]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("p", "accuracy (%)")
+
+
+def test_no_two_lines_look_alike():
+    assert len(set(LINES)) == len(LINES) == 21
+
+
+def test_a_phase_diagram_shows_the_phase_of_most_seeds_and_how_many(ax: Axes):
+    found = {(0.3, 0.1): ["grokking"] * 3, (0.3, 1.0): ["memorization", "confusion", "memorization"]}
+    rows = [{"x": x, "y": y, "phase": phase} for (x, y), phases in found.items() for phase in phases]
+    rows.append({"x": 0.5, "y": 0.1, "phase": "comprehension"})
+    figures.plot_phase_diagram(rows, ax=ax, x="x", y="y")
+    texts = {text.get_position(): text.get_text() for text in ax.texts}
+    assert texts == {(0, 0): "G", (0, 1): "M 2/3", (1, 0): "C"}
+    squares = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+    assert len({tuple(square.get_facecolor()) for square in squares}) == len(squares) == 3
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.3", "0.5"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0.1", "1"]
+    legend = ax.get_legend()
+    assert legend and len(legend.get_texts()) == 4
+
+
+def test_a_scatter_has_a_point_for_each_run_and_names_its_shade(ax: Axes):
+    figures.plot_scatter([1, 2, 3], [4, 5, 6], ax=ax, xlabel="x", ylabel="y", shade=[0.1, 0.2, 0.3], shaded="f")
+    (points,) = ax.collections
+    np.testing.assert_array_equal(points.get_offsets(), [[1, 4], [2, 5], [3, 6]])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("x", "y")
+    figure = ax.figure
+    assert isinstance(figure, Figure) and figure.axes[-1].get_ylabel() == "f"
+
+
+def test_a_curve_leaves_out_step_0_which_a_logarithmic_axis_cannot_show(ax: Axes):
+    log = Series("log", np.array([0, 10, 100]), {"train_accuracy": np.array([0.0, 0.5, 1.0])})
+    figures.plot_curve(log, "train_accuracy", ax=ax, label="train", ylabel="accuracy (%)")
+    assert [list(values) for values in ax.lines[0].get_data()] == [[10, 100], [50, 100]]
+    assert ax.get_xscale() == "log"
