@@ -69,7 +69,10 @@ FIELDS: dict[str, tuple[Any, str, Any]] = {
 }
 
 # What else another good value needs.
-NEEDS: dict[str, dict[str, Any]] = {"task.table": {"task.name": "table"}}
+NEEDS: dict[str, dict[str, Any]] = {
+    "task.table": {"task.name": "table"},
+    "optimizer.momentum": {"optimizer.name": "sgd"},
+}
 
 # What came after the first runs, which lie on disks without it.
 ADDED = [
@@ -206,6 +209,14 @@ def test_an_unknown_setting_suggests_the_right_one():
             {"optimizer.name": "adam", "optimizer.weight_decay": 0, "optimizer.decay_centre": "initialization"},
             r"^optimizer\.decay_centre: 'initialization' with 'adam'; allowed",
         ),
+        (
+            {"optimizer.momentum": 0.9},
+            r"^optimizer\.momentum: 0\.9 with 'adamw', which has betas; allowed: 0, or 'sgd'$",
+        ),
+        (
+            {"optimizer.name": "adam", "optimizer.weight_decay": 0, "optimizer.momentum": 0.5},
+            r"^optimizer\.momentum: 0\.5 with 'adam', which",
+        ),
         ({"task.table": "0 1; 1 0"}, r"^task\.table: .*'addition'; allowed: with the task 'table' only$"),
         ({"task.table": "x", "task.name": "aba"}, r"^task\.table: .*'aba'; allowed: with the task 'table' only$"),
         ({"task.name": "table"}, r"^task\.table: 0 rows; allowed: rows of numbers.*'\.' for no equation$"),
@@ -247,15 +258,29 @@ def test_a_field_that_is_wrong_hides_only_the_contradictions_that_need_it():
     assert [fault.split(":")[0] for fault in found] == ["task.name", "optimizer.weight_decay"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"optimizer.momentum": 1.0, "optimizer.name": "adam"}, ["momentum", "weight_decay"]),
+        ({"optimizer.decay_centre": "mean", "optimizer.name": "adam"}, ["decay_centre", "weight_decay"]),
+        (
+            {"optimizer.weight_decay": -1, "optimizer.name": "sgd", "optimizer.decay_centre": "initialization"},
+            ["weight_decay", "decay_centre"],
+        ),
+    ],
+)
+def test_a_wrong_setting_of_the_optimizer_hides_no_contradiction_of_two_others(
+    wrong: dict[str, Any], named: list[str]
+):
+    assert [fault.split(":")[0] for fault in construct(wrong).faults()] == [f"optimizer.{name}" for name in named]
+
+
 def test_every_contradiction_is_named_at_once():
-    wrong = {"optimizer.name": "adam", "optimizer.decay_centre": "initialization", "task.table": "0 1; 1 0"}
-    found = construct({**wrong, "model.n_heads": 3}).faults()
-    assert [fault.split(":")[0] for fault in found] == [
-        "model.n_heads",
-        "task.table",
-        "optimizer.weight_decay",
-        "optimizer.decay_centre",
-    ]
+    wrong = {"optimizer.name": "adam", "optimizer.decay_centre": "initialization", "optimizer.momentum": 0.5}
+    found = construct({**wrong, "task.table": "0 1; 1 0", "model.n_heads": 3}).faults()
+    optimizer = {f"optimizer.{name}" for name in ("weight_decay", "decay_centre", "momentum")}
+    assert len(found) == 5
+    assert {fault.split(":")[0] for fault in found} == {"model.n_heads", "task.table"} | optimizer
 
 
 @pytest.mark.parametrize("name", ["table", "addition", "tabel"])
