@@ -83,8 +83,10 @@ class Group:
         return self.elements.index(element)
 
     def subgroup(self, generators: Iterable[int]) -> Int[np.ndarray, " m"]:
-        """Return the elements of the subgroup ⟨generators⟩, increasing."""
+        """Return the elements of the subgroup ⟨generators⟩, increasing; raise GrokscopeError for no element."""
         generators, found, fresh = list(generators), {self.identity}, [self.identity]
+        if not all(0 <= g < len(self) for g in generators):
+            raise GrokscopeError(f"{generators} are no elements of {self.name}; allowed: 0 to {len(self) - 1}.")
         while fresh:
             fresh = [y for y in {int(self.table[x, g]) for x in fresh for g in generators} if y not in found]
             found |= set(fresh)
@@ -170,11 +172,22 @@ def tabulate(operation: Callable[[int, int], int | None], n: int) -> str:
     So a binary operation is a task in one line: ``TaskConfig(name="table", table=tabulate(lambda a, b: a ^ b, 32))``.
     """
     answers = [[operation(a, b) for b in range(n)] for a in range(n)]
+    wrong = [(a, b) for a in range(n) for b in range(n) if not _is_answer(answers[a][b])]
+    if wrong:
+        a, b = wrong[0]
+        raise GrokscopeError(
+            f"The operation gives {answers[a][b]!r} for ({a}, {b}); allowed: a whole number, or None."
+        )
     return "; ".join(" ".join("." if answer is None else str(int(answer)) for answer in row) for row in answers)
 
 
+def _is_answer(value: object) -> bool:
+    return value is None or hasattr(value, "__index__")
+
+
 def _rows(text: str) -> list[list[str]]:
-    rows = [re.split(r"[\s,]+", row.strip()) for row in re.split(r"[;\n]", text)]
+    # A spreadsheet may begin a file with a byte-order mark and end a row with a comma.
+    rows = [re.split(r"[\s,]+", row.strip("\ufeff, \t\r")) for row in re.split(r"[;\n]", text)]
     return [row for row in rows if row != [""]]
 
 

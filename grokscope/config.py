@@ -48,7 +48,7 @@ class TaskConfig:
     """The modulus of an operation on numbers, a prime: the operands are 0 … p − 1."""
     group: str = checked("S5", algebra.ALLOWED, lambda value: isinstance(value, str) and algebra.is_name(value), str)
     """The finite group of an operation on a group, such as "S5", "A5", "D7", "C12" or the product "C3xC5"."""
-    table: str = checked("", algebra.TABLE_ALLOWED, None, str)
+    table: str = checked("", algebra.TABLE_ALLOWED, lambda value: isinstance(value, str), str)
     """The answers of the task "table": rows of element numbers; on the command line and in TOML "@FILE" reads one."""
     train_fraction: float = number(0.3, "a number between 0 and 1, both excluded", lambda value: 0 < value < 1)
     """The share of all equations that is trained on; the rest is the test set."""
@@ -148,7 +148,7 @@ class RunConfig:
     n_steps: int = integer(40_000, 1, 10**9)
     """The number of optimizer updates."""
     batch_size: int | None = integer(None, 1, none="the full training set")
-    """The examples in a batch, or none for the full training set at every step."""
+    """The examples in a batch, at most the training set, or none for the full training set at every step."""
     batch_share: float = share(1.0, upper="of the training set")
     """No batch is larger than this share of the training set, rounded up (Power et al. 2022: 0.5)."""
     evaluate_every: int = integer(10, 1)
@@ -187,11 +187,19 @@ class RunConfig:
                 f"model.n_heads: {self.model.n_heads} does not divide d_model = {self.model.d_model}; "
                 f"allowed: {', '.join(map(str, divisors))}"
             )
-        if sound("task", "task.name"):
+        if sound("task", "task.name", "task.table"):
             found += [f"task.table: {fault}" for fault in _table_faults(self.task)]
-        parts = ("name", "weight_decay", "decay_centre", "momentum")
-        if sound("optimizer", *(f"optimizer.{part}" for part in parts)):
-            found += [f"optimizer.{fault}" for fault in _optimizer_faults(self.optimizer)]
+        o = self.optimizer
+        if sound("optimizer", "optimizer.name", "optimizer.weight_decay") and o.name == "adam" and o.weight_decay:
+            found.append(
+                f"optimizer.weight_decay: {o.weight_decay} with 'adam', which has none; allowed: 0, or 'adamw'"
+            )
+        if sound("optimizer", "optimizer.name", "optimizer.decay_centre") and (
+            o.name != "adamw" and o.decay_centre != "zero"
+        ):
+            found.append(f"optimizer.decay_centre: {o.decay_centre!r} with {o.name!r}; allowed: with 'adamw' only")
+        if sound("optimizer", "optimizer.name", "optimizer.momentum") and o.name in ("adam", "adamw") and o.momentum:
+            found.append(f"optimizer.momentum: {o.momentum} with {o.name!r}, which has betas; allowed: 0, or 'sgd'")
         n_steps = self.n_steps if sound("n_steps") else None
         unreadable = schedule.faults(self.checkpoints, n_steps)
         found += [f"checkpoints: {fault}" for fault in unreadable]
@@ -250,19 +258,6 @@ def _refuse(found: list[str], config: RunConfig) -> RunConfig:
 
 
 def _table_faults(task: TaskConfig) -> list[str]:
-    if not isinstance(task.table, str):
-        return [f"{fields.shown(task.table)}; allowed: {algebra.TABLE_ALLOWED}"]
     if task.name == "table":
         return algebra.table_faults(task.table)
     return [f"a table, but the task is {task.name!r}; allowed: with the task 'table' only"] if task.table else []
-
-
-def _optimizer_faults(optimizer: OptimizerConfig) -> list[str]:
-    found = []
-    if optimizer.name == "adam" and optimizer.weight_decay:
-        found.append(f"weight_decay: {optimizer.weight_decay} with 'adam', which has none; allowed: 0, or 'adamw'")
-    if optimizer.name != "adamw" and optimizer.decay_centre != "zero":
-        found.append(f"decay_centre: {optimizer.decay_centre!r} with {optimizer.name!r}; allowed: with 'adamw' only")
-    if optimizer.name in ("adam", "adamw") and optimizer.momentum:
-        found.append(f"momentum: {optimizer.momentum} with {optimizer.name!r}, which has betas; allowed: 0, or 'sgd'")
-    return found

@@ -133,7 +133,7 @@ def with_table(values: Any, folder: Path) -> Any:
         return values
     path = folder / name.removeprefix("@")
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise GrokscopeError(f"task.table: {path} cannot be read: {reason}.") from error

@@ -52,7 +52,7 @@ FIELDS: dict[str, tuple[Any, str, Any]] = {
     "optimizer.filter_window": (10_001, "from 1 to 10000", 50),
     "optimizer.update_noise": (-1.0, "from 0 to 1000", 1.0),
     "optimizer.weight_noise": (1001.0, "from 0 to 1000", 0.01),
-    "optimizer.sam_radius": ([0.1], "from 0 to 1000", 0.05),
+    "optimizer.sam_radius": (-0.1, "from 0 to 1000", 0.05),
     "checkpoints": ("evry 100", "every K", "every 7"),
     "max_checkpoints": (1, "from 2", 500),
     "n_steps": (0, "from 1", 1000),

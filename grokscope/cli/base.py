@@ -23,13 +23,13 @@ class Usage(GrokscopeError):
     """The command line itself cannot be understood."""
 
 
-def parse(command: Any, name: str, arguments: list[str], **keywords: Any) -> Any:
-    """Parse the arguments of a command into the dataclass that describes them."""
+def parse(command: Any, name: str, arguments: list[str], *, pairs: bool = False, **keywords: Any) -> Any:
+    """Parse the arguments of a command into the dataclass that describes them; `pairs` adds a --no-x to each --x."""
     return tyro.cli(
         command,
         prog=f"grokscope {name}",
         args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=() if pairs else (tyro.conf.FlagCreatePairsOff,),
         **keywords,
     )
 

@@ -148,11 +148,19 @@ def list_(arguments: list[str]) -> None:
 
 def _in_a_line(config: "RunConfig") -> str:
     model, optimizer = config.model, config.optimizer
-    return (
-        f"{_task_in_words(config)}, {config.task.train_fraction:.0%} trained on, {model.n_layers} layer"
-        f"{'s' if model.n_layers > 1 else ''}, {optimizer.name} lr {optimizer.lr:g} weight decay "
-        f"{optimizer.weight_decay:g}, {config.n_steps:,} steps"
-    )
+    parts = [
+        f"{_task_in_words(config)}",
+        f"{config.task.train_fraction:.0%} trained on",
+        f"{model.n_layers} layer{'s' if model.n_layers > 1 else ''}",
+        f"{optimizer.name} lr {optimizer.lr:g}" + f" decay {optimizer.weight_decay:g}" * bool(optimizer.weight_decay),
+        "to initialization" * (optimizer.decay_centre != "zero"),
+        f"update noise {optimizer.update_noise:g}" * bool(optimizer.update_noise),
+        f"weight noise {optimizer.weight_noise:g}" * bool(optimizer.weight_noise),
+        f"dropout {config.residual_dropout:g}" * bool(config.residual_dropout),
+        f"batch {config.batch_size}" if config.batch_size else "full batch",
+        f"{config.n_steps:,} steps",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _task_in_words(config: "RunConfig") -> str:

@@ -57,7 +57,7 @@ def train(arguments: list[str]) -> None:
             base = RunConfig()
         else:
             base = presets.read(Path(source)) if source.endswith(".toml") else presets.get(source)
-        return parse(Train, "train", spelled, default=Train(source or tyro.MISSING, base))
+        return parse(Train, "train", spelled, pairs=True, default=Train(source or tyro.MISSING, base))
 
     # What the flags change is known only with the source, which may stand after them.
     first = arguments[0] if arguments and not arguments[0].startswith("-") else None

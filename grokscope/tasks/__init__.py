@@ -1,6 +1,7 @@
 """Tasks: what is learned, as data. One small file a family; a task is a function `TaskConfig -> Task`."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -41,6 +42,8 @@ class Task:
     """The elements' tokens in the order of the circle that the operation turns: token `circle[j]` lies at angle
     2πj/n, so len(circle) is the cyclic order. Elements on no circle (zero, for multiplication) are not in it; None
     if the operation has no circle."""
+    is_commutative: bool = False
+    """Whether a ∘ b = b ∘ a wherever both are equations of the task, whatever answers were replaced since."""
     group: Group | None = None
     """The group whose elements the tokens are, with its conjugacy classes and cosets; None where there is none."""
 
@@ -49,7 +52,7 @@ class Task:
         """The number of tokens in an equation, the answer not counted."""
         return self.inputs.shape[1]
 
-    @property
+    @cached_property
     def operands(self) -> Int[Tensor, "n_examples 2"]:
         """Every equation's a and b."""
         return self.inputs[:, [0, self.n_ctx - 2]]
@@ -60,15 +63,6 @@ class Task:
         if self.circle is None:
             return len(self.inputs)
         return int((~torch.isin(self.operands, self.circle).all(1)).sum())
-
-    @cached_property
-    def is_commutative(self) -> bool:
-        """Whether a ∘ b = b ∘ a wherever both are equations of the task."""
-        answers = torch.full((self.n_elements, self.n_elements), -1)
-        a, b = self.operands.unbind(1)
-        answers[a, b] = self.labels
-        both = (answers >= 0) & (answers.T >= 0)
-        return bool((answers == answers.T)[both].all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +116,7 @@ def equations(
         d_vocab=n_elements + len(columns) - 2,
         d_vocab_out=n_elements,
         circle=circle,
+        is_commutative=_is_commutative(a, b, labels, n_elements),
         group=group,
     )
 
@@ -133,13 +128,18 @@ def draw_split(task: Task, train_fraction: float, seed: int) -> Split:
     ever. Raise GrokscopeError if train or test would be empty.
     """
     n_examples = len(task.inputs)
+    if n_examples < 2:
+        raise GrokscopeError(
+            f"The task {task.name!r} has {n_examples} equations; allowed: from 2, to train and to test."
+        )
     # Exact: in floating point 0.29 · 100 is below 29.
     n_train = int(Fraction(str(train_fraction)) * n_examples)
     if not 0 < n_train < n_examples:
+        # Rounded up, so that what is allowed really is.
+        smallest = math.ceil(1e6 / n_examples) / 1e6
         raise GrokscopeError(
             f"task.train_fraction: {train_fraction} of {n_examples} equations leaves the "
-            f"{'training' if n_train == 0 else 'test'} set empty; allowed: from {1 / n_examples:.2g} "
-            f"to below 1."
+            f"{'training' if n_train == 0 else 'test'} set empty; allowed: from {smallest} to below 1."
         )
     order = torch.from_numpy(streams.permutation("split", seed, 0, n_examples))
     return Split(order[:n_train].sort().values, order[n_train:].sort().values)
@@ -154,7 +154,8 @@ def with_outliers(task: Task, split: Split, n_outliers: int, seed: int) -> Task:
     """
     n_train = len(split.train)
     if n_outliers > n_train or n_train < 2:
-        raise GrokscopeError(f"task.outliers: {n_outliers} of {n_train} training equations; allowed: 0 to {n_train}.")
+        most = n_train if n_train > 1 else 0
+        raise GrokscopeError(f"task.outliers: {n_outliers} of {n_train} training equations; allowed: 0 to {most}.")
     order = split.train[torch.from_numpy(streams.permutation("outliers", seed, 0, n_train))]
     drawn = streams.integers("outliers", seed, 1, n_train) % (n_train - 1) + 1
     source = (torch.arange(n_train) + torch.from_numpy(drawn.astype("int64"))) % n_train
@@ -167,3 +168,12 @@ def with_random_labels(task: Task, seed: int) -> Task:
     """Return the task with every answer drawn uniformly at random, which leaves nothing to generalise to."""
     drawn = streams.integers("random labels", seed, 0, len(task.labels)) % task.d_vocab_out
     return dataclasses.replace(task, labels=torch.from_numpy(drawn.astype("int64")))
+
+
+def _is_commutative(
+    a: Int[Tensor, " n_examples"], b: Int[Tensor, " n_examples"], labels: Int[Tensor, " n_examples"], n_elements: int
+) -> bool:
+    answers = torch.full((n_elements, n_elements), -1)
+    answers[a, b] = labels
+    both = (answers >= 0) & (answers.T >= 0)
+    return bool((answers == answers.T)[both].all())

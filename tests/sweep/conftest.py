@@ -56,7 +56,7 @@ if "grokscope.sweep.cell" in sys.orig_argv:
     import fcntl
 
     place = Path(__file__).parent
-    cell = Path(next(one for one in reversed(sys.orig_argv) if "=" in one)).name
+    cell = Path(next(one for one in sys.orig_argv if "=" in one and not one.startswith("-"))).name
 
     def once(name):
         """Whether nobody asked this before."""

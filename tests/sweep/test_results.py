@@ -171,7 +171,7 @@ def test_the_tables_are_read_again_by_pandas_as_they_were_written(grokked: tuple
     assert paths == [folder / "results.csv", folder / "summary.csv"]
     rows = results.table(plan, folder)
     for path, expected in zip(paths, (rows, results.summary(rows, plan.axes)), strict=True):
-        read = pandas.read_csv(path, float_precision="round_trip").to_dict("records")
+        read = pandas.read_csv(path).to_dict("records")
         names = {name for one in expected for name in one}
         for found, one in zip(read, expected, strict=True):
             assert set(found) == names
@@ -179,6 +179,8 @@ def test_the_tables_are_read_again_by_pandas_as_they_were_written(grokked: tuple
                 wanted = one.get(name)
                 if wanted is None or wanted == "":
                     assert isinstance(value, float) and math.isnan(value), name
+                elif isinstance(wanted, float):  # pandas before 3 may read the last bit otherwise.
+                    assert value == pytest.approx(wanted, rel=1e-15, abs=0), name
                 else:
                     assert value == (str(wanted) if isinstance(wanted, list) else wanted), name
     assert "inf" in paths[0].read_text(), "what is censored is written as infinite, not left empty"
