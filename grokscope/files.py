@@ -21,6 +21,8 @@ from grokscope.errors import GrokscopeError
 
 TEMPORARY = ".writing"
 LOCK = "lock"
+_LOOKS = 10
+"""How often a lock that is taken is tried again, within some 50 milliseconds."""
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -116,7 +118,7 @@ class Lock:
         except OSError as error:
             raise _explained(error, "open the lock", self.path, 0) from error
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file)
         except OSError as error:
             holder = _holder(file)
             os.close(file)
@@ -143,6 +145,16 @@ class Lock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _take(file: int) -> None:
+    """Take the lock; `is_locked` may hold it for a moment, so the first refusals count for nothing."""
+    for _ in range(_LOOKS):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.005)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_locked(folder: Path) -> bool:

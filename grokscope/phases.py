@@ -47,12 +47,12 @@ def generalisation_step(series: Series) -> Crossing | None:
 def liu_phase(log: Series, lag: int = 1000, level: float = 0.9) -> str:
     """Return Liu et al.'s label (2022, section 4.1) of a run, from when train and test accuracy reach 90%.
 
-    "comprehension": test within `lag` steps of train; "grokking": later than that; "memorization": train alone;
+    "comprehension": test fewer than `lag` steps after train; "grokking": later; "memorization": train alone;
     "confusion": neither. The label is about the steps that were trained: memorization may become grokking.
     """
     train, test = (first_crossing(log, name, level) for name in ("train_accuracy", "test_accuracy"))
     if test is not None:
-        return "comprehension" if train is None or test.step - train.step <= lag else "grokking"
+        return "comprehension" if train is None or test.step - train.step < lag else "grokking"
     return "memorization" if train is not None else "confusion"
 
 

@@ -20,9 +20,8 @@ from grokscope.trajectory import Trajectory
 def main(run: Path) -> Figure:
     """Print when each run memorized and generalised; return train and test accuracy over the decades of steps."""
     plan = sweep.load(run)
-    figure = figures.new_figure(figures.PAGE_WIDTH, 2.4)
-    axes = figure.subplots(1, len(plan.cells), sharey=True, squeeze=False)[0]
-    for cell, ax in zip(plan.cells, axes, strict=True):
+    logs = {}
+    for cell in plan.cells:
         log = Trajectory.open(run / cell.name).log
         memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
         task, optimizer = cell.config.task, cell.config.optimizer
@@ -31,12 +30,8 @@ def main(run: Path) -> Figure:
             f"{title}, seed {cell.config.init_seed}: train 99% at {memorized or '—'}, test 99% at "
             f"{generalised or '—'}; best test accuracy {log['test_accuracy'].max():.1%} in {log.steps[-1]:,} steps"
         )
-        for line, part in enumerate(("train", "test")):
-            figures.plot_curve(log, f"{part}_accuracy", ax=ax, label=part, line=8 * line, ylabel="accuracy (%)")
-        ax.set_title(title, fontsize=8)
-        ax.label_outer()
-    figure.suptitle(plan.about, fontsize=8)
-    return figure
+        logs[f"{title}\nseed {cell.config.init_seed}"] = log
+    return figures.figure_train_and_test(logs, "accuracy", title=plan.about)
 
 
 if __name__ == "__main__":

@@ -21,25 +21,18 @@ from grokscope.trajectory import Trajectory
 def main(run: Path) -> Figure:
     """Print the test loss at its first low, its peak and its last low; return both losses of each run."""
     plan = sweep.load(run)
-    figure = figures.new_figure(figures.PAGE_WIDTH, 2.4)
-    axes = figure.subplots(1, len(plan.cells), sharey=True, squeeze=False)[0]
-    for cell, ax in zip(plan.cells, axes, strict=True):
+    logs = {}
+    for cell in plan.cells:
         log = Trajectory.open(run / cell.name).log
         loss = log["test_loss"]
         peak = int(np.argmax(loss))
         first = int(np.argmin(loss[: peak + 1]))
         last = peak + int(np.argmin(loss[peak:]))
-        places = ", ".join(f"{loss[i]:.3g} at step {log.steps[i]:,}" for i in (first, peak, last))
-        task, optimizer = cell.config.task, cell.config.optimizer
-        title = f"{optimizer.name}, decay {optimizer.weight_decay:g}, {task.train_fraction:.0%} of mod {task.p}"
-        print(f"{title}, seed {cell.config.init_seed}: test loss {places}")
-        for line, part in enumerate(("train", "test")):
-            figures.plot_curve(log, f"{part}_loss", ax=ax, label=part, line=8 * line, ylabel="cross-entropy (nats)")
-        ax.set_yscale("log")
-        ax.set_title(title, fontsize=8)
-        ax.label_outer()
-    figure.suptitle(plan.about, fontsize=8)
-    return figure
+        places = [f"{loss[i]:.3g} at step {log.steps[i]:,}" for i in (first, peak, last)]
+        title = f"{cell.config.optimizer.name}, {cell.config.task.train_fraction:.0%}, seed {cell.config.init_seed}"
+        print(f"{title}: test loss first low {places[0]}, peak {places[1]}, last low {places[2]}")
+        logs[title] = log
+    return figures.figure_train_and_test(logs, "loss", title=plan.about)
 
 
 if __name__ == "__main__":

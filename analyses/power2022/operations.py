@@ -24,24 +24,14 @@ def main(run: Path) -> Figure:
     plan = sweep.load(run)
     rows = results.summary(results.table(plan, run), plan.axes)
     operations = {cell.config.task.name: tasks.build(cell.config.task) for cell in plan.cells}
-    figure = figures.new_figure(figures.PAGE_WIDTH, 3.6)
-    ax = figure.subplots()
-    for line, (name, task) in enumerate(operations.items()):
-        found = [row for row in rows if row["task.name"] == name]
+    groups = {}
+    for name, task in operations.items():
+        found = groups[task.formula] = [row for row in rows if row["task.name"] == name]
         shown = ", ".join(f"{row[FRACTION]:.0%}: {row['best_test_accuracy_median']:.1%}" for row in found)
         print(f"{task.formula:<42}{'symmetric' if task.is_commutative else '':<11}{shown}")
-        figures.plot_against(
-            found,
-            "best_test_accuracy_median",
-            ax=ax,
-            axis=FRACTION,
-            label=task.formula,
-            ylabel="best test accuracy (%)",
-            line=line,
-        )
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
-    figure.suptitle(plan.about, fontsize=8)
-    return figure
+    return figures.figure_against(
+        groups, "best_test_accuracy_median", axis=FRACTION, ylabel="best test accuracy (%)", title=plan.about
+    )
 
 
 if __name__ == "__main__":

@@ -37,8 +37,7 @@ def main(run: Path) -> Figure:
         print(f"{task.name:<26}{fraction:.0%}: test 99% after train 99% by {lag}; widest gap {gap:.1%}")
         if task.name in SHOWN:
             ax = axes[ends.index(fraction), SHOWN.index(task.name)]
-            for line, part in enumerate(("train", "test")):
-                figures.plot_curve(log, f"{part}_accuracy", ax=ax, label=part, line=8 * line, ylabel="accuracy (%)")
+            figures.plot_train_and_test(log, "accuracy", ax=ax)
             ax.set_title(f"{tasks.build(task).formula}, {fraction:.0%}", fontsize=8)
             ax.label_outer()
     figure.suptitle(plan.about, fontsize=8)

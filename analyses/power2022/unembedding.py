@@ -40,7 +40,7 @@ def main(run: Path) -> Figure:
         print(f"{trajectory.task.formula}, decay {decay:g}, step {trajectory.steps[-1]:,}, {accuracy}:")
         series = measured(trajectory)
         for row, kind in enumerate(("tsne", "pca")):
-            figures.plot_unembedding(series, ax=axes[row, column], step=series.steps[-1], kind=kind)
+            figures.plot_unembedding(series, ax=axes[row, column], step=int(series.steps[-1]), kind=kind)
             axes[row, column].set_title("")
         axes[0, column].set_title(f"{trajectory.task.formula}, decay {decay:g}\n{accuracy}", fontsize=8)
     figure.suptitle(plan.about, fontsize=8)

@@ -44,24 +44,13 @@ def main(run: Path) -> Figure:
     for cell in plan.cells:
         if cell.name in rows:
             by_variant.setdefault(variant(cell.config), []).append(rows[cell.name])
-    figure = figures.new_figure(figures.PAGE_WIDTH, 3.4)
-    ax = figure.subplots()
-    for line, (name, found) in enumerate(by_variant.items()):
-        medians = results.summary(found, [FRACTION, "seed"])
-        shown = ", ".join(f"{row[FRACTION]:.0%}: {row['best_test_accuracy_median']:.1%}" for row in medians)
+    medians = {name: results.summary(found, [FRACTION, "seed"]) for name, found in by_variant.items()}
+    for name, found in medians.items():
+        shown = ", ".join(f"{row[FRACTION]:.0%}: {row['best_test_accuracy_median']:.1%}" for row in found)
         print(f"{name:<32}{shown}")
-        figures.plot_against(
-            medians,
-            "best_test_accuracy_median",
-            ax=ax,
-            axis=FRACTION,
-            label=name,
-            ylabel="best test accuracy (%)",
-            line=line,
-        )
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
-    figure.suptitle(plan.about, fontsize=8)
-    return figure
+    return figures.figure_against(
+        medians, "best_test_accuracy_median", axis=FRACTION, ylabel="best test accuracy (%)", title=plan.about
+    )
 
 
 if __name__ == "__main__":

@@ -63,4 +63,5 @@ def states(plan: "Sweep", folder: Path) -> str:
     from grokscope import sweep as sweeps
 
     counts = Counter(sweeps.state(cell, folder).status for cell in plan.cells)
-    return f"{len(plan.cells):,} cells, " + ", ".join(f"{n:,} {status}" for status, n in counts.most_common())
+    said = [f"{len(plan.cells):,} cell{'s' * (len(plan.cells) != 1)}"]
+    return ", ".join(said + [f"{n:,} {status}" for status, n in counts.most_common()])

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-import sys
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -168,6 +168,8 @@ def sweep(arguments: list[str]) -> None:
     part = plan.shard(*_shard(asked.shard))
     if asked.jobs is not None and asked.jobs < 1:
         raise GrokscopeError(f"--jobs {asked.jobs}; allowed: a whole number from 1.")
+    workers.require(asked.backend)
+    sweeps.check(plan, folder)
     print(f"{folder}: {states(part, folder)}. {plan.about}".strip(), flush=True)
     if asked.dry_run:
         print("\n".join(f"  {sweeps.state(cell, folder).status:<11}{cell.name}" for cell in part.cells))
@@ -183,16 +185,18 @@ def sweep(arguments: list[str]) -> None:
                 retry=asked.retry,
                 allow_drift=asked.allow_drift,
             )
-    except Interrupted as interrupt:
+    except KeyboardInterrupt as interrupt:
         again = shlex.join(["grokscope", "sweep", *arguments])
-        raise Interrupted(folder, interrupt.signal_number, again) from interrupt
+        raise Interrupted(folder, getattr(interrupt, "signal_number", signal.SIGINT), again) from interrupt
     written = results.write(plan, folder)
     cells = results.table(plan, folder)
     _print_summary(results.summary(cells, plan.axes), [axis for axis in plan.axes if axis != "seed"])
-    for cell in cells:
-        if cell["state"] == "failed":
-            print(f"failed: {cell['cell']}: {cell['reason']}", file=sys.stderr)
     print(f"{states(plan, folder)}\nsaved {' and '.join(map(str, written))}")
+    failed = [f"  {cell['cell']}: {cell['reason']}" for cell in cells if cell["state"] == "failed"]
+    if failed:
+        raise GrokscopeError(
+            f"{len(failed)} cells failed; the same command with --retry tries them again:\n" + "\n".join(failed)
+        )
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -32,21 +32,26 @@ from grokscope.figures.curves import (
 )
 from grokscope.figures.style import PAGE_WIDTH, new_figure
 from grokscope.figures.sweeps import (
+    figure_against,
+    figure_train_and_test,
     plot_against,
     plot_curve,
     plot_median_steps,
     plot_phase_diagram,
     plot_scatter,
+    plot_train_and_test,
 )
 from grokscope.figures.unembedding import figure_unembedding, plot_unembedding
 
 __all__ = [
     "PAGE_WIDTH",
     "animation",
+    "figure_against",
     "figure_circularity",
     "figure_embedding",
     "figure_losses",
     "figure_sharpness",
+    "figure_train_and_test",
     "figure_unembedding",
     "figure_weight_norms",
     "new_figure",
@@ -62,6 +67,7 @@ __all__ = [
     "plot_principal_plane",
     "plot_scatter",
     "plot_sharpness",
+    "plot_train_and_test",
     "plot_unembedding",
     "plot_weight_norm",
     "png",

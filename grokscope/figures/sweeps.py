@@ -9,9 +9,22 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from grokscope.figures.style import BLUE, FONT_SIZE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, finish
+from grokscope.figures.style import (
+    BLUE,
+    FONT_SIZE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PAGE_WIDTH,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    finish,
+    new_figure,
+)
 from grokscope.series import Series
 
 Row = Mapping[str, Any]
@@ -73,6 +86,39 @@ def plot_against(
     ax.set_ylabel(ylabel)
     ax.set_xlabel(axis.rpartition(".")[2].replace("_", " "))
     return finish(ax)
+
+
+def figure_against(groups: Mapping[str, Sequence[Row]], column: str, *, axis: str, ylabel: str, title: str) -> Figure:
+    """Return a column against a setting, a line for each named group of rows, their names beside the plot."""
+    figure = new_figure(PAGE_WIDTH, 3.6)
+    ax = figure.subplots()
+    for line, (label, rows) in enumerate(groups.items()):
+        plot_against(rows, column, ax=ax, axis=axis, label=label, ylabel=ylabel, line=line)
+    ax.legend(frameon=False, fontsize=FONT_SIZE, loc="upper left", bbox_to_anchor=(1.01, 1))
+    figure.suptitle(title, fontsize=FONT_SIZE)
+    return figure
+
+
+def figure_train_and_test(logs: Mapping[str, Series], quantity: str, *, title: str) -> Figure:
+    """Return train and test "accuracy" or "loss" over the decades of steps, a panel for each named run's log."""
+    figure = new_figure(PAGE_WIDTH, 2.4)
+    axes = figure.subplots(1, len(logs), sharey=True, squeeze=False)[0]
+    for (name, log), ax in zip(logs.items(), axes, strict=True):
+        plot_train_and_test(log, quantity, ax=ax)
+        ax.set_title(name, fontsize=FONT_SIZE)
+        ax.label_outer()
+    figure.suptitle(title, fontsize=FONT_SIZE)
+    return figure
+
+
+def plot_train_and_test(log: Series, quantity: str, *, ax: Axes) -> Axes:
+    """Draw a run's train and test "accuracy" or "loss" on a logarithmic step axis."""
+    ylabel = {"accuracy": "accuracy (%)", "loss": "cross-entropy (nats)"}[quantity]
+    for line, part in enumerate(("train", "test")):
+        plot_curve(log, f"{part}_{quantity}", ax=ax, label=part, line=8 * line, ylabel=ylabel)
+    if quantity == "loss":
+        ax.set_yscale("log")
+    return ax
 
 
 def plot_phase_diagram(rows: Sequence[Row], *, ax: Axes, x: str, y: str) -> Axes:

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -80,8 +81,14 @@ def read(path: Path) -> Sweep:
     the file and every fault in it.
     """
     values = presets.read_toml(path)
+    unreadable = []
     try:
-        return _from_values(presets.with_table(values, path.parent))
+        values = presets.with_table(values, path.parent)
+    except GrokscopeError as error:
+        unreadable.append(str(error).rstrip("."))
+        values["task"].pop("table")
+    try:
+        return _from_values(values, unreadable)
     except GrokscopeError as error:
         raise GrokscopeError(f"{path}: {error}") from error
 
@@ -102,19 +109,26 @@ def load(folder: Path) -> Sweep:
 
 
 def save(sweep: Sweep, folder: Path) -> None:
-    """Write a sweep's record into its folder; raise GrokscopeError if a cell there has other settings."""
-    other = [cell.name for cell in sweep.cells if _conflicts(cell, folder)]
-    if other:
-        raise GrokscopeError(
-            f"{folder} has {len(other)} cells of these names with other settings, such as {other[0]}; choose another "
-            f"--run name."
-        )
+    """Write a sweep's record into its folder; raise GrokscopeError as `check` does."""
+    check(sweep, folder)
     cells = [
         {"name": cell.name, "settings": dict(cell.settings), "config": cell.config.to_dict()} for cell in sweep.cells
     ]
     record = {"format": FORMAT, "about": sweep.about, "cells": cells}
     files.make_folder(folder)
     files.write_atomic(folder / _RECORD, json.dumps(record, ensure_ascii=False).encode())
+
+
+def check(sweep: Sweep, folder: Path) -> None:
+    """Raise GrokscopeError if the folder is a run's, or has cells of these names with other settings."""
+    if (folder / "config.json").exists():
+        raise GrokscopeError(f"{folder} is a run, not a sweep; choose another --run name.")
+    other = [cell.name for cell in sweep.cells if _conflicts(cell, folder)]
+    if other:
+        raise GrokscopeError(
+            f"{folder} has {len(other)} cells of these names with other settings or more steps, such as {other[0]}; "
+            f"choose another --run name."
+        )
 
 
 def state(cell: Cell, folder: Path) -> State:
@@ -154,17 +168,18 @@ def _conflicts(cell: Cell, folder: Path) -> bool:
     if not (folder / cell.name).is_dir():
         return False
     try:
-        return store.Record.read(folder / cell.name).config.digest != cell.config.digest
+        there = store.Record.read(folder / cell.name).config
+        return there.digest != cell.config.digest or there.n_steps > cell.config.n_steps
     except GrokscopeError:
         return False  # A damaged cell is no conflict: `state` says what is wrong with it.
 
 
-def _from_values(values: Mapping[str, Any]) -> Sweep:
-    values = dict(values)
+def _from_values(values: Mapping[str, Any], unreadable: list[str]) -> Sweep:
+    values, found = dict(values), list(unreadable)
     plan = values.pop("sweep", None)
     if not isinstance(plan, dict):
         raise GrokscopeError("There is no table [sweep], so nothing varies; it has about, seeds, grid, cells.")
-    base, found = RunConfig(), []
+    base = RunConfig()
     if "preset" in values:
         try:
             base = presets.get(values.pop("preset"))
@@ -176,17 +191,15 @@ def _from_values(values: Mapping[str, Any]) -> Sweep:
     about = plan.get("about", "")
     if not isinstance(about, str):
         found.append(f"sweep.about: {fields.shown(about)}; allowed: a sentence")
-    axes = _axes(plan, found)
-    listed = _listed(plan, found)
-    n_cells = len(listed)
-    for _, choices in axes:
-        n_cells *= len(choices)
+    axes, listed = _axes(plan, found), _listed(plan, found)
+    found += _overruled(axes, listed)
     if not (axes or plan.get("cells")) and not found:
         found.append("sweep: nothing varies; allowed: seeds, a grid or cells")
+    n_cells = math.prod([len(listed), *(len(choices) for _, choices in axes)])
     if n_cells > LARGEST:
-        found.append(f"sweep: {n_cells:,} cells; allowed: up to {LARGEST:,}")
-    cells = [] if found else [_cell(base, settings) for settings in _combined(listed, axes)]
-    found += _cell_faults(cells) if cells else base.faults()
+        found += [f"sweep: {n_cells:,} cells; allowed: up to {LARGEST:,}", *base.faults()]
+    cells = [_cell(base, settings) for settings in _combined(listed, axes)] if n_cells <= LARGEST else []
+    found += _cell_faults(cells)
     if found:
         heading = "One fault" if len(found) == 1 else f"{len(found)} faults"
         raise GrokscopeError(f"{heading} in this sweep:\n" + "\n".join(f"  {fault}" for fault in found))
@@ -210,7 +223,7 @@ def _axes(plan: Mapping[str, Any], found: list[str]) -> list[tuple[str, list[Any
             axes.append((name, choices))
     seeds = plan.get("seeds")
     if seeds is not None:
-        if isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds):
+        if isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed < 2**62 for seed in seeds):
             axes.append(("seed", seeds))
         else:
             found.append(f"sweep.seeds: {fields.shown(seeds)}; allowed: a list of whole numbers from 0")
@@ -227,7 +240,18 @@ def _listed(plan: Mapping[str, Any], found: list[str]) -> list[dict[str, Any]]:
     listed = [dict(_leaves(cell)) for cell in cells]
     unknown = dict.fromkeys(name for settings in listed for name in settings if name not in kinds)
     found += [plugins.unknown("setting", name, list(kinds)).rstrip(".") + " (in sweep.cells)" for name in unknown]
-    return listed
+    return [{name: value for name, value in settings.items() if name in kinds} for settings in listed]
+
+
+def _overruled(axes: list[tuple[str, list[Any]]], listed: list[dict[str, Any]]) -> list[str]:
+    """Say which settings would have two values in a cell."""
+    in_cells = dict.fromkeys(name for settings in listed for name in settings)
+    names = [name for name, _ in axes]
+    found = [f"{name} stands in sweep.grid and in sweep.cells; allowed: in one" for name in names if name in in_cells]
+    if "seed" in names:
+        both = [name for name in SEEDS if name in names or name in in_cells]
+        found += [f"{name} stands beside sweep.seeds, which sets it; allowed: one of the two" for name in both]
+    return found
 
 
 def _combined(listed: list[dict[str, Any]], axes: list[tuple[str, list[Any]]]) -> Iterator[dict[str, Any]]:
@@ -237,6 +261,7 @@ def _combined(listed: list[dict[str, Any]], axes: list[tuple[str, list[Any]]]) -
 
 
 def _cell(base: RunConfig, settings: dict[str, Any]) -> Cell:
+    kinds = {name: allowed.kind for name, allowed in fields.leaves(base)}
     nested: dict[str, Any] = {}
     for name, value in settings.items():
         for full_name in SEEDS if name == "seed" else (name,):
@@ -245,6 +270,9 @@ def _cell(base: RunConfig, settings: dict[str, Any]) -> Cell:
             for table in tables:
                 place = place.setdefault(table, {})
             place[leaf] = value
+        # 1 and 1.0 are the same setting, and have one name.
+        if type(value) is int and kinds.get(name) is float:
+            settings = {**settings, name: float(value) if abs(value) < 2**53 else value}
     config, _ = fields.from_plain(base, nested)
     return Cell(_name(config, settings), settings, config)
 
@@ -260,7 +288,7 @@ def _name(config: RunConfig, settings: Mapping[str, Any]) -> str:
     name = "+".join(parts)
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}", name):
         return name
-    return f"cell-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]}"
+    return f"cell-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _written(value: Any) -> str:
@@ -268,16 +296,20 @@ def _written(value: Any) -> str:
         return "_".join(map(_written, value))
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else str(value)
+    return value if isinstance(value, str) else fields.shown(value)
 
 
 def _cell_faults(cells: list[Cell]) -> list[str]:
     """Return every fault of every cell, each once, with how many cells have it."""
     where: dict[str, list[str]] = {}
     loaded: dict[tuple[Any, int], str] = {}
+    sound: dict[RunConfig, list[str]] = {}
     for cell in cells:
         faults = cell.config.faults()
         if not faults:
+            sound.setdefault(cell.config, []).append(cell.name)
             # What only the task itself can refuse: an empty test set, too many outliers.
             data = (cell.config.task, cell.config.split_seed)
             if data not in loaded:
@@ -285,10 +317,14 @@ def _cell_faults(cells: list[Cell]) -> list[str]:
             faults = [loaded[data]] if loaded[data] else []
         for fault in faults:
             where.setdefault(fault, []).append(cell.name)
-    twice = [name for name, count in Counter(cell.name for cell in cells).items() if count > 1]
+    twice = [name for names in sound.values() if len(names) > 1 for name in names]
+    twice = twice or [name for name, count in Counter(cell.name for cell in cells).items() if count > 1]
     if twice:
-        where["cells that are there more than once: each list of values needs different ones"] = twice
-    return [f"{fault} ({len(at)} of {len(cells)} cells, such as {at[0]})" for fault, at in where.items()]
+        where["the same cell more than once: each must differ in its settings"] = twice
+    return [
+        fault if len(at) == len(cells) else f"{fault} ({len(at)} of {len(cells)} cells, such as {at[0]})"
+        for fault, at in where.items()
+    ]
 
 
 def _data_fault(task: Any, split_seed: int) -> str:
@@ -303,7 +339,7 @@ def _data_fault(task: Any, split_seed: int) -> str:
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

@@ -1,4 +1,4 @@
-"""The process of one cell: ``python -m grokscope.sweep.cell FOLDER [--allow-drift]``, the config on standard input.
+"""The process of one cell: ``python -m grokscope.sweep.cell FOLDER PARENT [--allow-drift]``, its config on stdin.
 
 A cell has a process of its own, so that one that dies takes nobody with it, and its bits are those of a fresh
 process. It exits with 0 when the cell is finished, 1 with the reason on standard error, 128 + N after signal N.
@@ -20,7 +20,8 @@ from grokscope.interrupts import Interrupted
 
 def main(arguments: list[str]) -> int:
     """Train the cell's run, or go on with it, to its end; return the exit status."""
-    threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
+    # The parent's number is given: while this process was importing, the parent may have died already.
+    threading.Thread(target=_stop_with, args=(int(arguments[1]),), daemon=True).start()
     folder, allow_drift = Path(arguments[0]), "--allow-drift" in arguments
     try:
         config = from_dict(json.load(sys.stdin))

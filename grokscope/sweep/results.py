@@ -56,7 +56,7 @@ def summary(rows: Iterable[Row], axes: list[str]) -> list[Row]:
     for group in groups.values():
         merged: Row = {axis: group[0].get(axis) for axis in by} | {"n": len(group)}
         for event in EVENTS:
-            steps = np.array([row[event] for row in group])
+            steps = np.array([row[event] for row in group], float)
             median, low, high = bootstrap_median(steps)
             merged |= {
                 f"n_{event}": int(np.isfinite(steps).sum()),

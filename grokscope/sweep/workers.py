@@ -11,7 +11,7 @@ from pathlib import Path
 
 import joblib
 
-from grokscope import files, sweep
+from grokscope import sweep
 from grokscope.errors import GrokscopeError
 from grokscope.interrupts import Interrupted, deferred_signals
 from grokscope.sweep import Cell, Sweep
@@ -38,15 +38,14 @@ def run(
     process dies, its cells commit and stop by themselves. Raise GrokscopeError for a backend that is not there.
     """
     cells = [cell for cell in plan.cells if _is_left(cell, folder, retry)]
-    jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
+    require(backend)
     if backend == "ray":
-        with _ray():
-            joblib.Parallel(n_jobs=jobs)(
+        with joblib.parallel_config(backend="ray"):
+            joblib.Parallel(n_jobs=jobs or -1)(
                 joblib.delayed(run_cell)(cell, folder.resolve(), allow_drift) for cell in cells
             )
         return
-    if backend != "local":
-        raise GrokscopeError(f"backend: {backend!r}; allowed: {' or '.join(map(repr, BACKENDS))}.")
+    jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
     with deferred_signals() as interrupted:
         # Threads, since each only waits for a process of its own.
         joblib.Parallel(n_jobs=jobs, backend="threading")(
@@ -54,6 +53,20 @@ def run(
         )
         if interrupted():
             raise Interrupted(folder, interrupted())
+
+
+def require(backend: str) -> None:
+    """Make a backend ready; raise GrokscopeError for one that is unknown or not installed."""
+    if backend not in BACKENDS:
+        raise GrokscopeError(f"backend: {backend!r}; allowed: {' or '.join(map(repr, BACKENDS))}.")
+    if backend == "ray":
+        try:
+            from ray.util.joblib import register_ray
+        except ImportError as error:
+            raise GrokscopeError(
+                "backend: 'ray' is not installed; `pip install 'grokscope[ray]'` adds it."
+            ) from error
+        register_ray()
 
 
 def run_cell(
@@ -72,7 +85,7 @@ def run_cell(
             return sweep.forget_failure(cell, folder)
         if interrupted and interrupted():
             return
-        if status == 1 and (folder / cell.name).is_dir() and files.is_locked(folder / cell.name):
+        if status == 1 and sweep.state(cell, folder).status in ("running", "finished"):
             return  # Some other process was faster.
         if status == 1 and "Traceback" not in said:
             return sweep.mark_failed(cell, folder, said)
@@ -83,7 +96,7 @@ def run_cell(
 
 def _process(cell: Cell, folder: Path, allow_drift: bool, interrupted: Callable[[], int] | None) -> tuple[int, str]:
     """Run a cell's process to its end; return its exit status and what it said on standard error."""
-    command = [sys.executable, "-m", "grokscope.sweep.cell", str(folder / cell.name)]
+    command = [sys.executable, "-m", "grokscope.sweep.cell", str(folder / cell.name), str(os.getpid())]
     process = subprocess.Popen(
         command + ["--allow-drift"] * allow_drift,
         stdin=subprocess.PIPE,
@@ -112,12 +125,3 @@ def _process(cell: Cell, folder: Path, allow_drift: bool, interrupted: Callable[
 def _is_left(cell: Cell, folder: Path, retry: bool) -> bool:
     status = sweep.state(cell, folder).status
     return status in ("new", "unfinished") or (status == "failed" and retry)
-
-
-def _ray() -> joblib.parallel_config:
-    try:
-        from ray.util.joblib import register_ray
-    except ImportError as error:
-        raise GrokscopeError("backend: 'ray' is not installed; `pip install 'grokscope[ray]'` adds it.") from error
-    register_ray()
-    return joblib.parallel_config(backend="ray")
