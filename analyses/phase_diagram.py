@@ -22,13 +22,13 @@ FRACTION, DECAY = "task.train_fraction", "optimizer.weight_decay"
 
 def main(run: Path) -> Figure:
     """Print how many cells are in each phase; return the phase diagram."""
-    plan = sweep.load(run)
+    plan = sweep.load(run, [FRACTION, DECAY])
     rows = [row for row in results.table(plan, run) if row["state"] == "finished"]
     counts = Counter(row["phase"] for row in rows)
     print(f"{len(rows)} of {len(plan.cells)} cells: " + ", ".join(f"{n} {name}" for name, n in counts.most_common()))
     figure = figures.new_figure(figures.PAGE_WIDTH, 3)
     figures.plot_phase_diagram(rows, ax=figure.subplots(), x=FRACTION, y=DECAY)
-    figure.suptitle(plan.about, fontsize=8)
+    figure.suptitle(plan.about, fontsize=8, parse_math=False)
     return figure
 
 

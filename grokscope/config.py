@@ -121,7 +121,7 @@ class OptimizerConfig:
     """Grokfast's α, the momentum of the exponential moving average."""
     filter_lambda: float = number(2.0, "a number from 0 to 1000", lambda value: 0 <= value <= 1000)
     """Grokfast's λ, the factor on the slow gradients that are added."""
-    filter_window: int = integer(100, 1, 10_000)
+    filter_window: int = integer(100, 1, 1000)
     """Grokfast's w, the number of gradients in the moving average; a run's resume state holds as many."""
     update_noise: float = number(0.0, "a number from 0 to 1000", lambda value: 0 <= value <= 1000)
     """σ of Gaussian noise on the update: W ← W + lr · (ΔW + σε) (Power et al. 2022)."""
@@ -150,7 +150,7 @@ class RunConfig:
     batch_size: int | None = integer(None, 1, none="the full training set")
     """The examples in a batch, at most the training set, or none for the full training set at every step."""
     batch_share: float = share(1.0, upper="of the training set")
-    """No batch is larger than this share of the training set, rounded up (Power et al. 2022: 0.5)."""
+    """No batch of `batch_size` is larger than this share of the training set, rounded up (Power et al. 2022: 0.5)."""
     evaluate_every: int = integer(10, 1)
     """The number of steps between two rows of the log (losses and accuracies on train and test)."""
     loss: str = choice("softmax", "softmax", "stablemax")

@@ -7,3 +7,7 @@ class GrokscopeError(Exception):
     Everything that a user can cause (a wrong value, a damaged file, a full disk) ends in this exception, and
     the command line prints its message without a traceback. Any other exception is a fault of grokscope's own.
     """
+
+
+class Busy(GrokscopeError):
+    """Somebody else was faster: a run is being written, or its name was taken; nothing is wrong with it."""

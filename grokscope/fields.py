@@ -101,6 +101,8 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # Python does not write out an integer of more than 4,300 digits.
         text = "a number of thousands of digits"
+    except RecursionError:
+        text = "tables within tables without end"
     return text if len(text) <= 80 else text[:77] + "…"
 
 

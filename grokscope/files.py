@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -17,7 +18,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from grokscope.errors import GrokscopeError
+from grokscope.errors import Busy, GrokscopeError
 
 TEMPORARY = ".writing"
 LOCK = "lock"
@@ -31,7 +32,8 @@ def write_atomic(path: Path, data: bytes) -> None:
     The file's mode follows the umask. Raise GrokscopeError that names the path and the operation, and for a
     full disk the bytes needed and free; the temporary file is then removed and `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    # Hosts that share a folder may share a process number.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
     operation = "create"
     try:
         with open(temporary, "wb") as file:
@@ -94,7 +96,7 @@ def building(path: Path) -> Iterator[Path]:
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise GrokscopeError(f"{path} exists already; choose another name or remove it.") from error
+            raise Busy(f"{path} exists already; choose another name or remove it.") from error
         raise _explained(error, "make the folder", path, 0) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -124,9 +126,7 @@ class Lock:
             os.close(file)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise _explained(error, "lock", self.path, 0) from error
-            raise GrokscopeError(
-                f"{self.path.parent} is being written by {holder}; wait for it to end, or stop it."
-            ) from error
+            raise Busy(f"{self.path.parent} is being written by {holder}; wait for it to end, or stop it.") from error
         self._file = file
         os.register_at_fork(after_in_child=self._close)
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now(UTC):%F %T} UTC"}
@@ -166,8 +166,9 @@ def is_locked(folder: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
-    except OSError:
-        return True
+    except OSError as error:
+        # Where there are no locks at all, nobody holds one.
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
     finally:
         os.close(file)
 

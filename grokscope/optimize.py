@@ -58,7 +58,7 @@ class Setup:
         n_train = len(self._train)
         # Exact: in floating point 0.28 · 25 is above 7.
         largest = math.ceil(Fraction(str(config.batch_share)) * n_train)
-        self._batch_size = min(config.batch_size or n_train, largest)
+        self._batch_size = min(config.batch_size, largest) if config.batch_size else n_train
         self._epoch: tuple[int, Tensor] = (-1, self._train)
 
     def state(self, resumed: Mapping[str, Tensor] | None = None) -> State:
@@ -89,7 +89,7 @@ class Setup:
         Minibatches run through the training set in a new random order each epoch; an epoch's last may be short.
         """
         n_train = len(self._train)
-        if self.config.batch_size is None and self._batch_size == n_train:
+        if self.config.batch_size is None:
             return self._train_inputs, self._train_labels
         epoch, position = divmod(step, -(-n_train // self._batch_size))
         if self._epoch[0] != epoch:

@@ -107,6 +107,8 @@ def read(path: Path) -> RunConfig:
     file and every fault in it.
     """
     values = read_toml(path)
+    if "sweep" in values:
+        raise GrokscopeError(f"{path} is a sweep, not a run; `grokscope sweep {path}` trains it.")
     try:
         base = get(values.pop("preset")) if "preset" in values else RunConfig()
         return from_dict(with_table(values, path.parent), base)

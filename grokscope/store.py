@@ -57,6 +57,8 @@ class Record:
         path = folder / _CONFIG
         if not folder.is_dir():
             raise GrokscopeError(f"{folder} is no folder, so no run; `grokscope list runs` shows those there are.")
+        if (folder / "sweep.json").is_file():
+            raise GrokscopeError(f"{folder} is a sweep; its runs are the folders in it, such as {folder}/CELL.")
         if not path.is_file():
             raise GrokscopeError(
                 f"{folder} is no run: it has no {_CONFIG}; `grokscope list runs` shows those there are."

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from grokscope import environment, files, store
 from grokscope.config import RunConfig
-from grokscope.errors import GrokscopeError
+from grokscope.errors import Busy, GrokscopeError
 from grokscope.interrupts import Interrupted, deferred_signals
 from grokscope.optimize import NotFinite, Row, Setup, State, optimize
 from grokscope.recorder import SEGMENT_CHECKPOINTS, Recorder, as_arrays
@@ -43,7 +43,7 @@ def train(
     name = free_name(config.task.name, Path(root)) if run is None else checked_name(run)
     folder = Path(root) / name
     if folder.exists():
-        raise GrokscopeError(
+        raise Busy(
             f"{folder} exists already. Go on with it by `grokscope resume {name}`, or choose another --run name."
         )
     record = store.Record(config, environment.present(config.device), data_digest(setup.task, setup.split))

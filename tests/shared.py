@@ -1,12 +1,40 @@
-"""What several test files do alike: damage a file, and make the three configs that resume in different ways."""
+"""What several test files do alike: run a command, damage a file, make the configs that resume in different ways."""
 
 import dataclasses
 import json
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from grokscope import cli
 from grokscope.config import OptimizerConfig, RunConfig
 
+Command = Callable[..., tuple[int, str, str]]
+
 KINDS = ["full batch", "minibatch", "adaptive"]
+
+
+def command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path) -> Command:
+    """Return the function that runs one command here, in a new folder; it returns status, output and errors."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setenv("COLUMNS", "200")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        status = 0
+        try:
+            cli.main([str(one) for one in arguments])
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        output, errors = capsys.readouterr()
+        assert "Traceback" not in output + errors
+        return status, output, errors
+
+    return run
 
 
 def of_kind(config: RunConfig, kind: str) -> RunConfig:

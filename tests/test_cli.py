@@ -6,42 +6,24 @@ import os
 import re
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from shared import truncate
+from shared import Command, command_line, truncate
 
 from grokscope import Trajectory, cli, presets, training
 from grokscope.config import OptimizerConfig, RunConfig
 from grokscope.files import Lock
 from grokscope.store import Record, Store
 
-Command = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def grokscope(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     """The function that runs one command here, in an empty folder; it returns status, output and errors."""
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    monkeypatch.setenv("COLUMNS", "200")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-    def run(*arguments: Any) -> tuple[int, str, str]:
-        status = 0
-        try:
-            cli.main([str(one) for one in arguments])
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 1
-        output, errors = capsys.readouterr()
-        assert "Traceback" not in output + errors
-        return status, output, errors
-
-    return run
+    return command_line(capsys, monkeypatch, tmp_path / "here")
 
 
 @pytest.fixture

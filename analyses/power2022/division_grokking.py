@@ -20,8 +20,9 @@ from grokscope.trajectory import Trajectory
 def main(run: Path) -> Figure:
     """Print when each run memorized and generalised; return train and test accuracy over the decades of steps."""
     plan = sweep.load(run)
+    cells = sweep.finished(plan, run)
     logs = {}
-    for cell in plan.cells:
+    for cell in cells:
         log = Trajectory.open(run / cell.name).log
         memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
         task, optimizer = cell.config.task, cell.config.optimizer

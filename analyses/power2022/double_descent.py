@@ -21,17 +21,22 @@ from grokscope.trajectory import Trajectory
 def main(run: Path) -> Figure:
     """Print the test loss at its first low, its peak and its last low; return both losses of each run."""
     plan = sweep.load(run)
+    cells = sweep.finished(plan, run)
     logs = {}
-    for cell in plan.cells:
+    for cell in cells:
         log = Trajectory.open(run / cell.name).log
-        loss = log["test_loss"]
+        loss, optimizer = log["test_loss"], cell.config.optimizer
+        title = f"{optimizer.name}, decay {optimizer.weight_decay:g}, {cell.config.task.train_fraction:.0%}"
+        logs[f"{title}, seed {cell.config.init_seed}"] = log
         peak = int(np.argmax(loss))
         first = int(np.argmin(loss[: peak + 1]))
         last = peak + int(np.argmin(loss[peak:]))
-        places = [f"{loss[i]:.3g} at step {log.steps[i]:,}" for i in (first, peak, last)]
-        title = f"{cell.config.optimizer.name}, {cell.config.task.train_fraction:.0%}, seed {cell.config.init_seed}"
-        print(f"{title}: test loss first low {places[0]}, peak {places[1]}, last low {places[2]}")
-        logs[title] = log
+        low, high, end = (f"{loss[i]:.3g} at step {log.steps[i]:,}" for i in (first, peak, last))
+        fell = "yes" if 0 < first < peak and loss[last] < loss[first] else "no"
+        print(
+            f"{title}, seed {cell.config.init_seed}: test loss {loss[0]:.3g} at the start, first low {low}, peak "
+            f"{high}, lowest after it {end}; twice below the start's: {fell}"
+        )
     return figures.figure_train_and_test(logs, "loss", title=plan.about)
 
 

@@ -21,9 +21,10 @@ from grokscope.trajectory import Trajectory
 
 def main(run: Path) -> Figure:
     """Print the correlation of φ at the last step with the test accuracy there; return the runs as points."""
-    plan = sweep.load(run)
+    plan = sweep.load(run, ["task.train_fraction"])
+    cells = sweep.finished(plan, run)
     sharpness, accuracy, fraction = [], [], []
-    for cell in plan.cells:
+    for cell in cells:
         trajectory = Trajectory.open(run / cell.name)
         series = measures.evaluate("keskar_sharpness", trajectory[-1:])
         sharpness.append(float(series["keskar_sharpness"][-1]))
@@ -32,8 +33,8 @@ def main(run: Path) -> Figure:
     correlation, p_value = spearmanr(sharpness, accuracy)
     generalised = np.mean(np.array(accuracy) >= 99)
     print(
-        f"{len(plan.cells)} runs, {generalised:.0%} with test accuracy of 99%: Spearman correlation of φ and test "
-        f"accuracy {correlation:.3f} (p = {p_value:.1g})"
+        f"{len(cells)} of {len(plan.cells)} runs, {generalised:.0%} with test accuracy of 99%: Spearman correlation "
+        f"of φ and test accuracy {correlation:.3f} (p = {p_value:.1g})"
     )
     for share in sorted(set(fraction)):
         of = [i for i, one in enumerate(fraction) if one == share]
@@ -53,7 +54,7 @@ def main(run: Path) -> Figure:
         shaded="train fraction",
     )
     ax.set_xscale("log")
-    figure.suptitle(f"{plan.about}\nSpearman {correlation:.3f}", fontsize=8)
+    figure.suptitle(f"{plan.about}\nSpearman {correlation:.3f}", fontsize=8, parse_math=False)
     return figure
 
 

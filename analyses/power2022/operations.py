@@ -21,7 +21,7 @@ FRACTION = "task.train_fraction"
 
 def main(run: Path) -> Figure:
     """Print each operation's best test accuracy at each fraction; return them as curves."""
-    plan = sweep.load(run)
+    plan = sweep.load(run, [FRACTION, "task.name"])
     rows = results.summary(results.table(plan, run), plan.axes)
     operations = {cell.config.task.name: tasks.build(cell.config.task) for cell in plan.cells}
     groups = {}

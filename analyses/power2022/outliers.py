@@ -11,6 +11,7 @@ Found: analyses/README.md.
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from grokscope import figures, sweep
@@ -19,23 +20,26 @@ from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
-    """Print best train and test accuracy for each number of outliers; return their curves."""
-    plan = sweep.load(run)
+    """Print the median best train and test accuracy for each number of outliers; return one seed's curves."""
+    plan = sweep.load(run, ["task.outliers"])
+    cells = sweep.finished(plan, run)
     figure = figures.new_figure(figures.PAGE_WIDTH, 2.8)
     axes = figure.subplots(1, 2, sharey=True)
-    for line, cell in enumerate(cell for cell in plan.cells if cell.config.init_seed == 0):
-        trajectory = Trajectory.open(run / cell.name)
-        log, k, n_train = trajectory.log, cell.config.task.outliers, len(trajectory.split.train)
+    for line, k in enumerate(sorted({cell.config.task.outliers for cell in cells})):
+        runs = [Trajectory.open(run / cell.name) for cell in cells if cell.config.task.outliers == k]
+        n_train = len(runs[0].split.train)
+        train, test = (np.median([one.log[f"{part}_accuracy"].max() for one in runs]) for part in ("train", "test"))
         print(
-            f"{k:>5} of {n_train:,} answers replaced ({k / n_train:5.1%}): best train accuracy "
-            f"{log['train_accuracy'].max():.1%}, best test accuracy {log['test_accuracy'].max():.1%}"
+            f"{k:>5} of {n_train:,} answers replaced ({k / n_train:5.1%}), {len(runs)} seeds: median best train "
+            f"accuracy {train:.1%}, test accuracy {test:.1%}"
         )
         for ax, part in zip(axes, ("train", "test"), strict=True):
             label = f"{k / n_train:.1%} replaced"
+            log = runs[0].log
             figures.plot_curve(log, f"{part}_accuracy", ax=ax, label=label, line=line, ylabel="accuracy (%)")
             ax.set_title(f"{part} accuracy", fontsize=8)
             ax.label_outer()
-    figure.suptitle(plan.about, fontsize=8)
+    figure.suptitle(plan.about, fontsize=8, parse_math=False)
     return figure
 
 

@@ -12,35 +12,42 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from grokscope import figures, phases, sweep, tasks
+from grokscope import figures, sweep, tasks
 from grokscope.cli import analysis
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 SHOWN = ("addition", "a2_b2", "a3_ab2_b")
 
 
 def main(run: Path) -> Figure:
-    """Print for each operation the lag and the widest gap at the smallest and the largest fraction; return curves."""
-    plan = sweep.load(run)
-    fractions = sorted({cell.config.task.train_fraction for cell in plan.cells})
+    """Print for each operation the widest gap at the smallest and the largest fraction, medians; return curves."""
+    plan = sweep.load(run, ["task.train_fraction", "task.name"])
+    cells = sweep.finished(plan, run)
+    fractions = sorted({cell.config.task.train_fraction for cell in cells})
     ends = (fractions[0], fractions[-1])
     figure = figures.new_figure(figures.PAGE_WIDTH, 4.2)
     axes = figure.subplots(2, len(SHOWN), sharex=True, sharey=True)
-    for cell in plan.cells:
-        task, fraction = cell.config.task, cell.config.task.train_fraction
-        if fraction not in ends or cell.config.init_seed != 0:
+    logs: dict[tuple[str, float], list[Series]] = {}
+    for cell in cells:
+        task = cell.config.task
+        logs.setdefault((task.name, task.train_fraction), []).append(Trajectory.open(run / cell.name).log)
+        if task.train_fraction in ends and task.name in SHOWN:
+            ax = axes[ends.index(task.train_fraction), SHOWN.index(task.name)]
+            ax.set_title(f"{tasks.build(task).formula}, {task.train_fraction:.0%}", fontsize=8)
+    for (name, fraction), found in logs.items():
+        if fraction not in ends:
             continue
-        log = Trajectory.open(run / cell.name).log
-        train, test = phases.memorization_step(log), phases.generalisation_step(log)
-        gap = float(np.max(log["train_accuracy"] - log["test_accuracy"]))
-        lag = f"{test.step - train.step:,} steps" if train and test else "—"
-        print(f"{task.name:<26}{fraction:.0%}: test 99% after train 99% by {lag}; widest gap {gap:.1%}")
-        if task.name in SHOWN:
-            ax = axes[ends.index(fraction), SHOWN.index(task.name)]
-            figures.plot_train_and_test(log, "accuracy", ax=ax)
-            ax.set_title(f"{tasks.build(task).formula}, {fraction:.0%}", fontsize=8)
+        gap = np.median([np.max(log["train_accuracy"] - log["test_accuracy"]) for log in found])
+        best = np.median([log["test_accuracy"].max() for log in found])
+        print(
+            f"{name:<26}{fraction:.0%}: widest gap of train and test accuracy {gap:.1%}, best test accuracy {best:.1%}"
+        )
+        if name in SHOWN:
+            ax = axes[ends.index(fraction), SHOWN.index(name)]
+            figures.plot_train_and_test(found[0], "accuracy", ax=ax)
             ax.label_outer()
-    figure.suptitle(plan.about, fontsize=8)
+    figure.suptitle(plan.about, fontsize=8, parse_math=False)
     return figure
 
 

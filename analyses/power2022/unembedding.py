@@ -31,9 +31,10 @@ SUBGROUPS = {
 def main(run: Path) -> Figure:
     """Print how round, or how clustered, each last output layer is, beside its control; return t-SNE and PCA."""
     plan = sweep.load(run)
+    cells = sweep.finished(plan, run)
     figure = figures.new_figure(figures.PAGE_WIDTH, 4.2)
-    axes = figure.subplots(2, len(plan.cells))
-    for column, cell in enumerate(plan.cells):
+    axes = figure.subplots(2, len(cells), squeeze=False)
+    for column, cell in enumerate(cells):
         trajectory = Trajectory.open(run / cell.name)
         decay = cell.config.optimizer.weight_decay
         accuracy = f"test accuracy {trajectory.log['test_accuracy'][-1]:.1%}"
@@ -43,7 +44,7 @@ def main(run: Path) -> Figure:
             figures.plot_unembedding(series, ax=axes[row, column], step=int(series.steps[-1]), kind=kind)
             axes[row, column].set_title("")
         axes[0, column].set_title(f"{trajectory.task.formula}, decay {decay:g}\n{accuracy}", fontsize=8)
-    figure.suptitle(plan.about, fontsize=8)
+    figure.suptitle(plan.about, fontsize=8, parse_math=False)
     return figure
 
 
@@ -62,7 +63,7 @@ def measured(trajectory: Trajectory) -> Series:
             for side in ("left", "right")
         ]
         print(f"  silhouette by {name:<16}{'; '.join(sides)}")
-    return max(found.values(), key=lambda series: series["left_silhouette"][-1])
+    return max(found.values(), key=lambda one: max(one[f"{side}_silhouette"][-1] for side in ("left", "right")))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def variant(config: RunConfig) -> str:
 
 def main(run: Path) -> Figure:
     """Print each variant's best test accuracy at each fraction; return them as curves."""
-    plan = sweep.load(run)
+    plan = sweep.load(run, [FRACTION])
     rows = {row["cell"]: row for row in results.table(plan, run) if row["state"] == "finished"}
     by_variant: dict[str, list[results.Row]] = {}
     for cell in plan.cells:

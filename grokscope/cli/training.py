@@ -177,7 +177,7 @@ def sweep(arguments: list[str]) -> None:
     sweeps.save(plan, folder)
     try:
         with SweepProgress(part, folder):
-            workers.run(
+            failed = workers.run(
                 part,
                 folder,
                 jobs=asked.jobs,
@@ -188,14 +188,15 @@ def sweep(arguments: list[str]) -> None:
     except KeyboardInterrupt as interrupt:
         again = shlex.join(["grokscope", "sweep", *arguments])
         raise Interrupted(folder, getattr(interrupt, "signal_number", signal.SIGINT), again) from interrupt
-    written = results.write(plan, folder)
-    cells = results.table(plan, folder)
-    _print_summary(results.summary(cells, plan.axes), [axis for axis in plan.axes if axis != "seed"])
+    rows = results.table(plan, folder)
+    written = results.write(rows, plan.axes, folder)
+    _print_summary(results.summary(rows, plan.axes), [axis for axis in plan.axes if axis != "seed"])
     print(f"{states(plan, folder)}\nsaved {' and '.join(map(str, written))}")
-    failed = [f"  {cell['cell']}: {cell['reason']}" for cell in cells if cell["state"] == "failed"]
+    failed = {row["cell"]: row["reason"] for row in rows if row["state"] == "failed"} | failed
     if failed:
         raise GrokscopeError(
-            f"{len(failed)} cells failed; the same command with --retry tries them again:\n" + "\n".join(failed)
+            f"{len(failed)} cells failed; the same command with --retry tries them again:\n"
+            + "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
         )
 
 
@@ -216,7 +217,9 @@ def _print_summary(rows: "list[Row]", axes: list[str]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)))
-    print("median steps to 99% over seeds [95% bootstrap interval]; ∞: later than the budget, or never")
+    print(
+        "median steps to 99% over seeds [bootstrap interval, of 3 to 5 seeds their range]; ∞: later than the budget"
+    )
 
 
 def _with_interval(row: "Row", event: str) -> str:

@@ -34,7 +34,7 @@ LINES = [
     for style, marker in (("-", "o"), ("--", "s"), (":", "^"))
     for colour in (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
 ]
-"""Colour, line style and marker of each of up to 21 lines."""
+"""Colour, line style and marker of each of 21 lines; then they begin again."""
 
 _PHASES = {
     "comprehension": (GREEN, "C"),
@@ -49,7 +49,7 @@ def plot_median_steps(rows: Sequence[Row], event: str, *, ax: Axes, axis: str, l
 
     `rows` are a sweep's summary, `event` is "memorized" or "generalised".
     """
-    colour, style, marker = LINES[line]
+    colour, style, marker = LINES[line % len(LINES)]
     x = np.array([row[axis] for row in rows], float)
     median, low, high = (np.array([row[f"{event}_{part}"] for row in rows]) for part in ("median", "low", "high"))
     seen = np.isfinite(median)
@@ -57,7 +57,13 @@ def plot_median_steps(rows: Sequence[Row], event: str, *, ax: Axes, axis: str, l
     top = ax.get_yaxis_transform()
     for at, value, start, end in zip(x, median, low, high, strict=True):
         if np.isfinite(start) and start != end:
-            ax.plot([at, at], [start, end if np.isfinite(end) else 1e9], color=colour, linewidth=0.8, scaley=False)
+            # An interval without an end reaches to the top of the plot, wherever that will be.
+            if np.isfinite(end):
+                ax.plot([at, at], [start, end], color=colour, linewidth=0.8)
+            else:
+                ax.annotate(
+                    "", (at, 1), (at, start), ("data", "axes fraction"), "data", {"arrowstyle": "-", "color": colour}
+                )
         if not np.isfinite(value):
             ax.plot(at, 0.97, marker=marker, color=colour, markerfacecolor="white", transform=top, markersize=5)
     ax.set_yscale("log")
@@ -70,7 +76,7 @@ def plot_against(
     rows: Sequence[Row], column: str, *, ax: Axes, axis: str, label: str, ylabel: str, line: int = 0
 ) -> Axes:
     """Draw a column of a sweep's rows against a setting, in percent if it is an accuracy."""
-    colour, style, marker = LINES[line]
+    colour, style, marker = LINES[line % len(LINES)]
     scale = 100 if "accuracy" in column else 1
     ordered = sorted(rows, key=lambda row: row[axis])
     ax.plot(
@@ -95,7 +101,7 @@ def figure_against(groups: Mapping[str, Sequence[Row]], column: str, *, axis: st
     for line, (label, rows) in enumerate(groups.items()):
         plot_against(rows, column, ax=ax, axis=axis, label=label, ylabel=ylabel, line=line)
     ax.legend(frameon=False, fontsize=FONT_SIZE, loc="upper left", bbox_to_anchor=(1.01, 1))
-    figure.suptitle(title, fontsize=FONT_SIZE)
+    figure.suptitle(title, fontsize=FONT_SIZE, parse_math=False)
     return figure
 
 
@@ -107,7 +113,7 @@ def figure_train_and_test(logs: Mapping[str, Series], quantity: str, *, title: s
         plot_train_and_test(log, quantity, ax=ax)
         ax.set_title(name, fontsize=FONT_SIZE)
         ax.label_outer()
-    figure.suptitle(title, fontsize=FONT_SIZE)
+    figure.suptitle(title, fontsize=FONT_SIZE, parse_math=False)
     return figure
 
 
@@ -164,7 +170,7 @@ def plot_scatter(
 
 def plot_curve(log: Series, name: str, *, ax: Axes, label: str, line: int = 0, ylabel: str = "") -> Axes:
     """Draw one column of a run's log on a logarithmic step axis, as one of several runs."""
-    colour, style, _ = LINES[line]
+    colour, style, _ = LINES[line % len(LINES)]
     scale = 100 if "accuracy" in name else 1
     positive = log.steps > 0
     ax.plot(

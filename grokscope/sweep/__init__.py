@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +24,13 @@ from grokscope.errors import GrokscopeError
 FORMAT = 1
 LARGEST = 100_000
 SEEDS = ("split_seed", "init_seed", "training_seed")
+BUSY, IO_ERROR = 75, 74
+"""Exit statuses of a cell's process, those that sysexits.h calls EX_TEMPFAIL and EX_IOERR."""
 
 _RECORD, _FAILURES = "sweep.json", "failures"
 _KEYS = ("about", "seeds", "grid", "cells")
+_IS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}")
+_DEEPEST = 8
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,8 @@ def read(path: Path) -> Sweep:
         raise GrokscopeError(f"{path}: {error}") from error
 
 
-def load(folder: Path) -> Sweep:
-    """Return the sweep that a folder holds; raise GrokscopeError if it holds none."""
+def load(folder: Path, varies: Iterable[str] = ()) -> Sweep:
+    """Return the sweep that a folder holds; raise GrokscopeError if it holds none, or does not vary `varies`."""
     path = folder / _RECORD
     if not path.is_file():
         raise GrokscopeError(f"{folder} is no sweep: it has no {_RECORD}; `grokscope sweep` makes one.")
@@ -102,21 +106,33 @@ def load(folder: Path) -> Sweep:
         values = json.loads(path.read_bytes())
         if values["format"] > FORMAT:
             raise GrokscopeError(f"{path} has format {values['format']}; this grokscope reads up to {FORMAT}.")
+        if values.pop("digest") != _digest(values):
+            raise GrokscopeError(f"{path} is damaged or was edited: it does not match its digest.")
         cells = [Cell(one["name"], one["settings"], from_dict(one["config"])) for one in values["cells"]]
-        return Sweep(tuple(cells), values["about"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not all(_IS_NAME.fullmatch(cell.name) and isinstance(cell.settings, dict) for cell in cells):
+            raise ValueError("a cell's name is none")
+        plan = Sweep(tuple(cells), str(values["about"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise GrokscopeError(f"{path} is damaged: it is no record of a sweep ({error}).") from error
+    missing = [name for name in varies if name not in plan.axes]
+    if missing:
+        raise GrokscopeError(f"{folder} does not vary {', '.join(missing)}; it varies {', '.join(plan.axes)}.")
+    return plan
 
 
 def save(sweep: Sweep, folder: Path) -> None:
-    """Write a sweep's record into its folder; raise GrokscopeError as `check` does."""
+    """Write a sweep's record into its folder; raise GrokscopeError as `check` does.
+
+    Cells that were in it and are no longer stay in the folder, as runs.
+    """
     check(sweep, folder)
     cells = [
         {"name": cell.name, "settings": dict(cell.settings), "config": cell.config.to_dict()} for cell in sweep.cells
     ]
     record = {"format": FORMAT, "about": sweep.about, "cells": cells}
     files.make_folder(folder)
-    files.write_atomic(folder / _RECORD, json.dumps(record, ensure_ascii=False).encode())
+    text = json.dumps({**record, "digest": _digest(record)}, ensure_ascii=False)
+    files.write_atomic(folder / _RECORD, text.encode())
 
 
 def check(sweep: Sweep, folder: Path) -> None:
@@ -136,17 +152,28 @@ def state(cell: Cell, folder: Path) -> State:
     step = 0
     try:
         if (folder / cell.name).is_dir():
-            step = store.Store(folder / cell.name).last_step
+            run = store.Store(folder / cell.name)
+            if run.record.config.digest != cell.config.digest:
+                return State("failed", 0, f"{run.folder} has other settings than the sweep's record.")
+            step = run.last_step
             if step >= cell.config.n_steps:
                 return State("finished", step)
-            if files.is_locked(folder / cell.name):
+            if files.is_locked(run.folder):
                 return State("running", step)
         mark = _mark(folder, cell)
         if mark.is_file():
-            return State("failed", step, json.loads(mark.read_bytes())["reason"])
-    except (GrokscopeError, OSError, ValueError, KeyError, TypeError) as error:
+            return State("failed", step, str(json.loads(mark.read_bytes())["reason"]))
+    except (GrokscopeError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return State("failed", step, str(error))
     return State("unfinished" if (folder / cell.name).is_dir() else "new", step)
+
+
+def finished(plan: Sweep, folder: Path) -> list[Cell]:
+    """Return the cells that are finished; raise GrokscopeError if none is."""
+    cells = [cell for cell in plan.cells if state(cell, folder).status == "finished"]
+    if not cells:
+        raise GrokscopeError(f"{folder} has no finished cell yet; `grokscope sweep` goes on with it.")
+    return cells
 
 
 def mark_failed(cell: Cell, folder: Path, reason: str) -> None:
@@ -158,6 +185,10 @@ def mark_failed(cell: Cell, folder: Path, reason: str) -> None:
 def forget_failure(cell: Cell, folder: Path) -> None:
     """Take back what `mark_failed` noted."""
     files.remove(_mark(folder, cell))
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _mark(folder: Path, cell: Cell) -> Path:
@@ -286,7 +317,7 @@ def _name(config: RunConfig, settings: Mapping[str, Any]) -> str:
         is_unique = sum(one.rpartition(".")[2] == leaf for one in full_names) == 1
         parts.append(f"{leaf if is_unique else name}={_written(value)}")
     name = "+".join(parts)
-    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}", name):
+    if _IS_NAME.fullmatch(name):
         return name
     return f"cell-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
@@ -339,7 +370,7 @@ def _data_fault(task: Any, split_seed: int) -> str:
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in table.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and prefix.count(".") < _DEEPEST:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

@@ -1,7 +1,8 @@
 """The process of one cell: ``python -m grokscope.sweep.cell FOLDER PARENT [--allow-drift]``, its config on stdin.
 
 A cell has a process of its own, so that one that dies takes nobody with it, and its bits are those of a fresh
-process. It exits with 0 when the cell is finished, 1 with the reason on standard error, 128 + N after signal N.
+process. It exits with 0 when the cell is finished, 128 + N after signal N, and with the reason on standard error
+with `BUSY` if somebody else trains it, `IO_ERROR` after an I/O error, and 1 for what would be the same again.
 """
 
 import json
@@ -14,8 +15,9 @@ from pathlib import Path
 
 from grokscope import training
 from grokscope.config import from_dict
-from grokscope.errors import GrokscopeError
+from grokscope.errors import Busy, GrokscopeError
 from grokscope.interrupts import Interrupted
+from grokscope.sweep import BUSY, IO_ERROR
 
 
 def main(arguments: list[str]) -> int:
@@ -33,7 +35,9 @@ def main(arguments: list[str]) -> int:
         return 128 + interrupt.signal_number
     except GrokscopeError as error:
         sys.stderr.write(str(error))
-        return 1
+        if isinstance(error, Busy):
+            return BUSY
+        return IO_ERROR if isinstance(error.__cause__, OSError) else 1
     return 0
 
 

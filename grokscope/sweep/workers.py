@@ -2,10 +2,9 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import joblib
 from grokscope import sweep
 from grokscope.errors import GrokscopeError
 from grokscope.interrupts import Interrupted, deferred_signals
-from grokscope.sweep import Cell, Sweep
+from grokscope.sweep import BUSY, IO_ERROR, Cell, Sweep
 
 BACKENDS = ("local", "ray")
 MOST_ATTEMPTS = 3
@@ -29,8 +28,8 @@ def run(
     backend: str = "local",
     retry: bool = False,
     allow_drift: bool = False,
-) -> None:
-    """Do what is left of a sweep in its folder, which `sweep.save` has made; return when it is done.
+) -> dict[str, str]:
+    """Do what is left of a sweep in its folder, which `sweep.save` has made; return why cells failed, by name.
 
     Finished cells and those that some other process trains are left alone, cells that failed too unless `retry`;
     the others are trained or gone on with, `jobs` at a time (by default one for each core; on Ray, one for each of
@@ -41,18 +40,19 @@ def run(
     require(backend)
     if backend == "ray":
         with joblib.parallel_config(backend="ray"):
-            joblib.Parallel(n_jobs=jobs or -1)(
+            reasons = joblib.Parallel(n_jobs=jobs or -1)(
                 joblib.delayed(run_cell)(cell, folder.resolve(), allow_drift) for cell in cells
             )
-        return
+        return _failures(cells, reasons)
     jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
     with deferred_signals() as interrupted:
         # Threads, since each only waits for a process of its own.
-        joblib.Parallel(n_jobs=jobs, backend="threading")(
+        reasons = joblib.Parallel(n_jobs=jobs, backend="threading")(
             joblib.delayed(run_cell)(cell, folder, allow_drift, interrupted) for cell in cells
         )
         if interrupted():
             raise Interrupted(folder, interrupted())
+    return _failures(cells, reasons)
 
 
 def require(backend: str) -> None:
@@ -71,32 +71,47 @@ def require(backend: str) -> None:
 
 def run_cell(
     cell: Cell, folder: Path, allow_drift: bool = False, interrupted: Callable[[], int] | None = None
-) -> None:
-    """Train one cell to its end in a process with one thread; one that dies is tried again, at most twice.
+) -> str:
+    """Train one cell to its end in a process with one thread; return why it failed, or nothing if it did not.
 
-    What keeps it from its end is noted with `sweep.mark_failed`: the process's own reason, which would be the
-    same again, or how it died.
+    A process that dies is tried again, at most twice. What would be the same again (the cell's own reason, or three
+    deaths) is noted with `sweep.mark_failed`; an I/O error is not, so that the next command tries again.
     """
-    for attempt in range(1, MOST_ATTEMPTS + 1):
+    status, said = 0, ""
+    for _ in range(MOST_ATTEMPTS):
         if interrupted and interrupted():
-            return
+            return ""
         status, said = _process(cell, folder, allow_drift, interrupted)
         if status == 0:
-            return sweep.forget_failure(cell, folder)
-        if interrupted and interrupted():
-            return
-        if status == 1 and sweep.state(cell, folder).status in ("running", "finished"):
-            return  # Some other process was faster.
+            sweep.forget_failure(cell, folder)
+            return ""
+        if status == BUSY or (interrupted and interrupted()):
+            return ""
+        if status == IO_ERROR:
+            return said
         if status == 1 and "Traceback" not in said:
-            return sweep.mark_failed(cell, folder, said)
-        if attempt == MOST_ATTEMPTS:
-            how = f"died by {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
-            sweep.mark_failed(cell, folder, f"Its process {how} {attempt} times. {said[-2000:]}".strip())
+            return _marked(cell, folder, said)
+    how = f"died by signal {-status}" if status < 0 else f"exited with {status}"
+    return _marked(cell, folder, f"Its process {how} {MOST_ATTEMPTS} times. {said[-2000:]}".strip())
+
+
+def _marked(cell: Cell, folder: Path, reason: str) -> str:
+    reason = "".join(one if one.isprintable() or one == "\n" else "?" for one in reason)
+    try:
+        sweep.mark_failed(cell, folder, reason)
+    except GrokscopeError as error:  # It must not stop the other cells.
+        reason += f" ({error})"
+    return reason
+
+
+def _failures(cells: list[Cell], reasons: Iterable[str | None]) -> dict[str, str]:
+    return {cell.name: reason for cell, reason in zip(cells, reasons, strict=True) if reason}
 
 
 def _process(cell: Cell, folder: Path, allow_drift: bool, interrupted: Callable[[], int] | None) -> tuple[int, str]:
     """Run a cell's process to its end; return its exit status and what it said on standard error."""
-    command = [sys.executable, "-m", "grokscope.sweep.cell", str(folder / cell.name), str(os.getpid())]
+    # -P: what lies in the current folder is no module of ours.
+    command = [sys.executable, "-P", "-m", "grokscope.sweep.cell", str(folder / cell.name), str(os.getpid())]
     process = subprocess.Popen(
         command + ["--allow-drift"] * allow_drift,
         stdin=subprocess.PIPE,

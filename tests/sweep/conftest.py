@@ -1,25 +1,22 @@
 """Small sweeps, the bits that their cells must have, and a hand inside the cells' processes to slow and kill them."""
 
-import json
+import dataclasses
 import os
 import signal
-import subprocess
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from shared import Command, command_line
 
-from grokscope import cli, files, sweep, training
+from grokscope import files, sweep, training
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
 from grokscope.interrupts import Interrupted
-
-Command = Callable[..., tuple[int, str, str]]
 
 SMALL = """
 n_steps = 40
@@ -37,15 +34,6 @@ lr = 1e-2
 warmup_steps = 4
 """
 """What every small sweep starts from, as TOML; `small_config` says the same by hand."""
-
-REFERENCE = """
-import json, sys
-from pathlib import Path
-from grokscope import training
-from grokscope.config import from_dict
-for name, config in json.load(sys.stdin).items():
-    training.train(from_dict(config), name, Path(sys.argv[1]))
-"""
 
 HAND = '''
 """Runs in a process of a cell before anything else does: it holds a lock as long as the process lives."""
@@ -148,6 +136,17 @@ def wait_for(is_so: Callable[[], object], what: str, seconds: float = 120) -> No
         time.sleep(0.02)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, as the cells' processes do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def small_config(**changes: Any) -> RunConfig:
     """The config that SMALL says, with changes at its top."""
     return RunConfig(
@@ -199,22 +198,7 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Callable[[Hand], None]:
 @pytest.fixture
 def grokscope(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     """The function that runs one command here, in an empty folder; it returns status, output and errors."""
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    monkeypatch.setenv("COLUMNS", "200")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-    def run(*arguments: Any) -> tuple[int, str, str]:
-        status = 0
-        try:
-            cli.main([str(one) for one in arguments])
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 1
-        output, errors = capsys.readouterr()
-        assert "Traceback" not in output + errors
-        return status, output, errors
-
-    return run
+    return command_line(capsys, monkeypatch, tmp_path / "here")
 
 
 @pytest.fixture
@@ -237,15 +221,16 @@ def wait_until() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs that nothing interrupted, trained one by one without any sweep, in one process with one thread."""
+    """Runs that nothing interrupted, trained here one by one with one thread, without any sweep or its processes."""
     root = tmp_path_factory.mktemp("whole")
     configs = {f"init_seed={seed}": small_config(init_seed=seed) for seed in range(3)}
     for seed in range(3):
         seeds = {"split_seed": seed, "init_seed": seed, "training_seed": seed}
-        configs |= {f"seed={seed}": small_config(**seeds), f"long-{seed}": small_config(n_steps=60, **seeds)}
-    given = json.dumps({name: config.to_dict() for name, config in configs.items()})
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", REFERENCE, root], input=given, text=True, check=True, env=one_thread)
+        configs[f"seed={seed}"] = small_config(**seeds)
+    configs["long"] = dataclasses.replace(configs["seed=0"], n_steps=60)
+    with one_thread():
+        for name, config in configs.items():
+            training.train(config, name, root)
     return root
 
 
@@ -254,15 +239,13 @@ def trained(written: Callable[..., Path], tmp_path: Path) -> Iterator[tuple[swee
     """A sweep of three seeds trained here: the first is finished, the second stopped at step 15, the third new."""
     plan, folder = sweep.read(written("[sweep]\nseeds = [0, 1, 2]")), tmp_path / "runs" / "small"
     sweep.save(plan, folder)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
 
     def stop(step: int, row: dict[str, float]) -> None:
         if step == 15:
             signal.raise_signal(signal.SIGTERM)
 
-    training.train(plan.cells[0].config, plan.cells[0].name, folder)
-    with pytest.raises(Interrupted):
-        training.train(plan.cells[1].config, plan.cells[1].name, folder, observer=stop)
-    yield plan, folder
-    torch.set_num_threads(threads)
+    with one_thread():
+        training.train(plan.cells[0].config, plan.cells[0].name, folder)
+        with pytest.raises(Interrupted):
+            training.train(plan.cells[1].config, plan.cells[1].name, folder, observer=stop)
+        yield plan, folder

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas
 import pytest
+from shared import Command
 
 from grokscope import files, sweep
 from grokscope.sweep import Sweep, workers
 
-Command = Callable[..., tuple[int, str, str]]
 Hand = Any
 Read = Callable[[Path], dict[tuple[Any, ...], tuple[Any, ...]]]
 Trained = tuple[Sweep, Path]
@@ -40,8 +40,8 @@ def test_a_sweep_from_its_file_to_its_tables_and_once_more(
     path, root = written(SEEDS.replace("[0, 1, 2]", "[1]"), "mine.toml"), tmp_path / "runs"
     status, output, errors = grokscope("sweep", path, "--root", root, "--jobs", 1)
     assert (status, errors) == (0, "")
-    assert output.startswith(f"{root / 'mine'}: 1 cells, 1 new. Why it is swept.\n")
-    assert "1 cells, 1 finished\n" in output
+    assert output.startswith(f"{root / 'mine'}: 1 cell, 1 new. Why it is swept.\n")
+    assert "\n1 cell, 1 finished\n" in output
     assert f"saved {root / 'mine' / 'results.csv'} and {root / 'mine' / 'summary.csv'}" in output
     assert sorted(path.name for path in (root / "mine").iterdir()) == [
         *("results.csv", "seed=1", "summary.csv", "sweep.json"),
@@ -53,7 +53,7 @@ def test_a_sweep_from_its_file_to_its_tables_and_once_more(
 
     before = everything(root)
     status, output, _ = grokscope("sweep", path, "--root", root)
-    assert status == 0 and "1 cells, 1 finished. Why it is swept." in output
+    assert status == 0 and "1 cell, 1 finished. Why it is swept." in output
     assert hand.noted() == ["seed=1"], "nothing is done twice"
     assert everything(root) == before
 
@@ -92,7 +92,7 @@ def test_a_shard_does_its_part_alone(
     assert seen == [cell.name for cell in plan.cells]
     # The first is finished, so there is nothing to do; the tables are of all cells.
     status, output, _ = grokscope("sweep", written(SEEDS), "--root", folder.parent, "--shard", "1/3")
-    assert status == 0 and output.startswith(f"{folder}: 1 cells, 1 finished.") and hand.noted() == []
+    assert status == 0 and output.startswith(f"{folder}: 1 cell, 1 finished.") and hand.noted() == []
     assert "3 cells, 1 finished, 1 unfinished, 1 new" in output
     assert len(pandas.read_csv(folder / "results.csv")) == 3
 
@@ -110,8 +110,12 @@ def test_failed_cells_are_named_with_their_reasons_and_left(
     hold(hand := make_hand(""))
     for cell in plan.cells[1:]:
         sweep.mark_failed(cell, folder, f"The reason of {cell.name}.")
-    _, output, errors = grokscope("sweep", written(SEEDS), "--root", folder.parent)
-    assert errors == "failed: seed=1: The reason of seed=1.\nfailed: seed=2: The reason of seed=2.\n"
+    status, output, errors = grokscope("sweep", written(SEEDS), "--root", folder.parent)
+    assert (status, errors) == (
+        1,
+        "grokscope: 2 cells failed; the same command with --retry tries them again:\n"
+        "  seed=1: The reason of seed=1.\n  seed=2: The reason of seed=2.\n",
+    )
     assert "3 cells, 2 failed, 1 finished" in output and hand.noted() == []
     table = pandas.read_csv(folder / "results.csv")
     assert table["reason"].tolist()[1:] == ["The reason of seed=1.", "The reason of seed=2."]
@@ -134,6 +138,7 @@ def test_the_summary_has_a_line_for_each_setting_with_its_interval(
     assert "median" in legend and "∞" in legend
 
 
+@pytest.mark.slow
 def test_longer_cells_go_on_where_they_ended(
     grokscope: Command, trained: Trained, written: Written, whole: Path, saved: Read
 ):
@@ -141,18 +146,24 @@ def test_longer_cells_go_on_where_they_ended(
     path = written("[sweep]\nseeds = [0]")
     path.write_text(path.read_text().replace("n_steps = 40", "n_steps = 60"))
     status, output, _ = grokscope("sweep", path, "--root", folder.parent)
-    assert status == 0 and "1 cells, 1 unfinished." in output and "1 cells, 1 finished\n" in output
-    assert saved(folder / "seed=0") == saved(whole / "long-0")
+    assert status == 0 and "1 cell, 1 unfinished." in output and "\n1 cell, 1 finished\n" in output
+    assert saved(folder / "seed=0") == saved(whole / "long")
 
 
-def test_another_base_setting_is_refused_and_changes_nothing(grokscope: Command, trained: Trained, written: Written):
+@pytest.mark.parametrize(("setting", "other"), [("lr = 1e-2", "lr = 2e-2"), ("n_steps = 40", "n_steps = 39")])
+def test_other_settings_or_fewer_steps_are_refused_by_a_dry_run_too_and_change_nothing(
+    setting: str, other: str, grokscope: Command, trained: Trained, written: Written
+):
     _, folder = trained
     before = everything(folder)
     path = written(SEEDS)
-    path.write_text(path.read_text().replace("lr = 1e-2", "lr = 2e-2"))
-    status, output, errors = grokscope("sweep", path, "--root", folder.parent)
-    assert status == 1
-    assert re.search(r"2 cells of these names with other settings, such as seed=0; .*--run name", errors)
+    path.write_text(path.read_text().replace(setting, other))
+    for more in ([], ["--dry-run"]):
+        status, output, errors = grokscope("sweep", path, "--root", folder.parent, *more)
+        assert (status, output) == (1, "")
+        assert re.search(
+            r"2 cells of these names with other settings or more steps, such as seed=0; .*--run name", errors
+        )
     assert everything(folder) == before
 
 
