@@ -40,9 +40,7 @@ def main(run: Path) -> Figure:
             continue
         gap = np.median([np.max(log["train_accuracy"] - log["test_accuracy"]) for log in found])
         best = np.median([log["test_accuracy"].max() for log in found])
-        print(
-            f"{name:<26}{fraction:.0%}: widest gap of train and test accuracy {gap:.1%}, best test accuracy {best:.1%}"
-        )
+        print(f"{name:<26}{fraction:.0%}: widest gap of train and test {gap:.1%}, best test accuracy {best:.1%}")
         if name in SHOWN:
             ax = axes[ends.index(fraction), SHOWN.index(name)]
             figures.plot_train_and_test(found[0], "accuracy", ax=ax)

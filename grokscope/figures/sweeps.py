@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from grokscope.figures.style import (
     BLUE,
@@ -52,9 +53,9 @@ def plot_median_steps(rows: Sequence[Row], event: str, *, ax: Axes, axis: str, l
     colour, style, marker = LINES[line % len(LINES)]
     x = np.array([row[axis] for row in rows], float)
     median, low, high = (np.array([row[f"{event}_{part}"] for row in rows]) for part in ("median", "low", "high"))
-    seen = np.isfinite(median)
-    ax.plot(x[seen], median[seen], color=colour, linestyle=style, marker=marker, markersize=4, label=label)
-    top = ax.get_yaxis_transform()
+    shown = np.where(np.isfinite(median), median, np.nan)
+    ax.plot(x, shown, color=colour, linestyle=style, marker=marker, markersize=4, label=label)
+    top = ax.get_xaxis_transform()
     for at, value, start, end in zip(x, median, low, high, strict=True):
         if np.isfinite(start) and start != end:
             # An interval without an end reaches to the top of the plot, wherever that will be.
@@ -67,6 +68,9 @@ def plot_median_steps(rows: Sequence[Row], event: str, *, ax: Axes, axis: str, l
         if not np.isfinite(value):
             ax.plot(at, 0.97, marker=marker, color=colour, markerfacecolor="white", transform=top, markersize=5)
     ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel("step (optimizer updates)")
     ax.set_xlabel(axis.rpartition(".")[2].replace("_", " "))
     return finish(ax)

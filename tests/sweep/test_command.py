@@ -1,7 +1,6 @@
 """`grokscope sweep`: what it prints, what it leaves on the disk, and that a mistake leaves nothing."""
 
 import re
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,8 @@ import pandas
 import pytest
 from shared import Command
 
-from grokscope import files, sweep
-from grokscope.sweep import Sweep, workers
+from grokscope import files, sweep, training
+from grokscope.sweep import Sweep
 
 Hand = Any
 Read = Callable[[Path], dict[tuple[Any, ...], tuple[Any, ...]]]
@@ -47,6 +46,8 @@ def test_a_sweep_from_its_file_to_its_tables_and_once_more(
         *("results.csv", "seed=1", "summary.csv", "sweep.json"),
     ]
     assert saved(root / "mine" / "seed=1") == saved(whole / "seed=1")
+    # The control: other settings are other bits.
+    assert saved(root / "mine" / "seed=1") != saved(whole / "seed=0")
     table = pandas.read_csv(root / "mine" / "results.csv")
     assert table["seed"].tolist() == [1] and table["state"].tolist() == ["finished"]
     assert sweep.load(root / "mine") == sweep.read(path)
@@ -122,14 +123,11 @@ def test_failed_cells_are_named_with_their_reasons_and_left(
 
 
 def test_the_summary_has_a_line_for_each_setting_with_its_interval(
-    grokscope: Command, trained: Trained, written: Written, monkeypatch: pytest.MonkeyPatch
+    grokscope: Command, trained: Trained, written: Written
 ):
     plan, folder = trained
-    for name in ("seed=1", "seed=2"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        shutil.copytree(folder / "seed=0", folder / name)
-    monkeypatch.setattr(sweep, "_conflicts", lambda *_: False)
-    monkeypatch.setattr(workers, "run", lambda *_, **__: None)
+    training.resume(folder / "seed=1")
+    training.train(plan.cells[2].config, "seed=2", folder)
     status, output, _ = grokscope("sweep", written(SEEDS), "--root", folder.parent)
     assert status == 0
     heading, line, legend = output.splitlines()[1:4]

@@ -483,9 +483,7 @@ def test_another_base_setting_or_fewer_steps_are_refused_by_name_and_leave_the_r
     plan, folder = trained
     path = written("[sweep]\nseeds = [0, 1, 2]")
     path.write_text(path.read_text().replace(setting, other))
-    with pytest.raises(
-        GrokscopeError, match=r"2 cells .*other settings or more steps, such as seed=0; choose another --run"
-    ):
+    with pytest.raises(GrokscopeError, match=r"2 cells .*other settings or more steps, such as seed=0; choose"):
         sweep.save(sweep.read(path), folder)
     assert sweep.load(folder) == plan
 

@@ -167,9 +167,9 @@ def test_a_cell_s_row_says_what_its_log_says(grokked: tuple[Sweep, Path]):
 
 def test_the_tables_are_read_again_by_pandas_as_they_were_written(grokked: tuple[Sweep, Path]):
     plan, folder = grokked
-    paths = results.write(plan, folder)
-    assert paths == [folder / "results.csv", folder / "summary.csv"]
     rows = results.table(plan, folder)
+    paths = results.write(rows, plan.axes, folder)
+    assert paths == [folder / "results.csv", folder / "summary.csv"]
     for path, expected in zip(paths, (rows, results.summary(rows, plan.axes)), strict=True):
         read = pandas.read_csv(path).to_dict("records")
         names = {name for one in expected for name in one}
@@ -190,7 +190,7 @@ def test_a_reason_with_commas_quotes_and_lines_is_read_again(grokked: tuple[Swee
     plan, folder = grokked
     reason = 'It said "no", then\nnothing; "∘".'
     sweep.mark_failed(plan.cells[1], folder, reason)
-    results.write(plan, folder)
+    results.write(results.table(plan, folder), plan.axes, folder)
     read = pandas.read_csv(folder / "results.csv")
     assert read["state"].tolist() == ["finished", "failed"] and read["reason"].tolist()[1] == reason
 
@@ -198,7 +198,7 @@ def test_a_reason_with_commas_quotes_and_lines_is_read_again(grokked: tuple[Swee
 def test_a_sweep_with_nothing_finished_has_tables_all_the_same(grokked: tuple[Sweep, Path]):
     plan, folder = grokked
     shutil.rmtree(folder / "tiny")
-    paths = results.write(plan, folder)
+    paths = results.write(results.table(plan, folder), plan.axes, folder)
     assert pandas.read_csv(paths[0])["state"].tolist() == ["new", "new"]
     assert paths[1].exists() and results.summary(results.table(plan, folder), plan.axes) == []
 
@@ -224,7 +224,9 @@ def test_one_damaged_cell_leaves_the_rows_of_the_others(trained: tuple[Sweep, Pa
     after = results.table(plan, folder)
     assert after[0]["state"] in ("failed", "unfinished") and "train_loss" not in after[0]
     assert after[1:] == before[1:]
-    assert io.StringIO((results.write(plan, folder)[0]).read_text()).readline().startswith("cell,seed,state")
+    assert (
+        io.StringIO(results.write(after, plan.axes, folder)[0].read_text()).readline().startswith("cell,seed,state")
+    )
 
 
 def test_a_cell_trained_alone_has_the_row_of_its_run(trained: tuple[Sweep, Path], tmp_path: Path):

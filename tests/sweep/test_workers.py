@@ -1,6 +1,8 @@
 """Cells in processes of their own: killed, dying always, diverging, stopped with their sweep, and in two sweeps."""
 
 import dataclasses
+import io
+import json
 import re
 import shlex
 import shutil
@@ -18,15 +20,14 @@ from shared import Command
 
 from grokscope import files, store, sweep
 from grokscope.errors import GrokscopeError
-from grokscope.sweep import workers
+from grokscope.sweep import BUSY, IO_ERROR, workers
+from grokscope.sweep import cell as cells
 
 Hand = Any
 Read = Callable[[Path], dict[tuple[Any, ...], tuple[Any, ...]]]
 Written = Callable[..., Path]
 
 EVENTFUL = """
-[[sweep.cells]]
-init_seed = 0
 [[sweep.cells]]
 init_seed = 1
 [[sweep.cells]]
@@ -36,10 +37,7 @@ optimizer.name = "sgd"
 optimizer.lr = 100
 model.init_scale = 100
 """
-FINISHED, KILLED, DEAD, DIVERGED = (
-    *(f"init_seed={seed}" for seed in range(3)),
-    "optimizer.name=sgd+lr=100+init_scale=100",
-)
+KILLED, DEAD, DIVERGED = "init_seed=1", "init_seed=2", "optimizer.name=sgd+lr=100+init_scale=100"
 EVENTS = f"""
 if cell == {DEAD!r}:
     die()
@@ -94,19 +92,12 @@ def again(eventful: tuple[Path, Hand], tmp_path: Path) -> tuple[sweep.Sweep, Pat
 def test_whatever_befalls_a_cell_the_others_finish(again: tuple[sweep.Sweep, Path]):
     plan, folder = again
     assert statuses(plan, folder) == {
-        FINISHED: "finished",
         KILLED: "finished",
         DEAD: "failed",
         DIVERGED: "failed",
     }
     assert marks(folder) == [DEAD, DIVERGED]
     assert not any(files.is_locked(folder / cell.name) for cell in plan.cells)
-
-
-def test_a_cell_has_the_bits_of_a_run_trained_by_itself(eventful: tuple[Path, Hand], whole: Path, saved: Read):
-    assert saved(eventful[0] / "eventful" / FINISHED) == saved(whole / FINISHED)
-    # The control: other settings are other bits.
-    assert saved(eventful[0] / "eventful" / FINISHED) != saved(whole / KILLED)
 
 
 def test_a_cell_whose_process_is_killed_goes_on_and_ends_the_same(
@@ -125,9 +116,9 @@ def test_a_cell_whose_process_always_dies_is_tried_three_times_and_marked_with_h
 ):
     plan, folder = again
     assert eventful[1].noted().count(DEAD) == 3
-    state = sweep.state(plan.cells[2], folder)
+    state = sweep.state(plan.cells[1], folder)
     assert (state.status, state.step) == ("failed", 0)
-    assert re.match(r"Its process died by SIGKILL 3 times\.", state.reason)
+    assert re.match(r"Its process died by signal 9 3 times\.", state.reason)
 
 
 def test_a_cell_that_diverges_is_tried_once_and_marked_with_its_own_sentence(
@@ -135,7 +126,7 @@ def test_a_cell_that_diverges_is_tried_once_and_marked_with_its_own_sentence(
 ):
     plan, folder = again
     assert eventful[1].noted().count(DIVERGED) == 1
-    state = sweep.state(plan.cells[3], folder)
+    state = sweep.state(plan.cells[2], folder)
     assert state.status == "failed"
     assert re.match(r"The .* is not finite at step \d+; the last finite step is \d+\.", state.reason)
     assert "Traceback" not in state.reason and "\n" not in state.reason
@@ -148,7 +139,7 @@ def test_a_second_run_leaves_what_has_ended_and_a_retry_tries_what_has_failed(
     whole: Path,
     saved: Read,
 ):
-    plan, folder = dataclasses.replace(again[0], cells=again[0].cells[:3]), again[1]
+    plan, folder = dataclasses.replace(again[0], cells=again[0].cells[:2]), again[1]
     hold(hand := make_hand(""))
     before = statuses(plan, folder)
     workers.run(plan, folder, jobs=2)
@@ -182,9 +173,14 @@ def a_sweep(path: Path, hand: Hand, *more: Any) -> Iterator[subprocess.Popen[str
         process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("number", "n_training", "seeds"),
+    [(signal.SIGTERM, 1, [0, 1]), pytest.param(signal.SIGINT, 2, [0, 1, 2], marks=pytest.mark.slow)],
+)
 def test_a_signal_to_the_sweep_commits_every_cell_and_the_command_it_prints_does_the_rest(
     number: signal.Signals,
+    n_training: int,
+    seeds: list[int],
     written: Written,
     grokscope: Command,
     make_hand: Callable[[str], Hand],
@@ -192,11 +188,13 @@ def test_a_signal_to_the_sweep_commits_every_cell_and_the_command_it_prints_does
     whole: Path,
     saved: Read,
 ):
-    seeds = [0, 1] if number == signal.SIGTERM else [0, 1, 2]
-    path, hand = written(f"[sweep]\nseeds = {seeds}"), make_hand(SLOW)
+    # The others of the two that are begun still import.
+    path = written(f"[sweep]\nseeds = {seeds}")
+    hand = make_hand(f'if int(cell[-1]) >= {n_training}:\n    wait_for("never")\n{SLOW}')
     plan, folder = sweep.read(path), path.parent / "runs" / "mine"
     with a_sweep(path, hand, "--run", "mine") as process:
-        wait_until(lambda: len(hand.noted("reached")) == 2, "both cells train")
+        wait_until(lambda: len(hand.noted("reached")) == n_training, "the cells train")
+        wait_until(lambda: len(hand.noted()) == 2, "two cells have begun")
         process.send_signal(number)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number
@@ -204,8 +202,8 @@ def test_a_signal_to_the_sweep_commits_every_cell_and_the_command_it_prints_does
     assert f"{folder} was stopped by {number.name} and is saved" in errors
     assert not any(hand.is_alive(cell.name) for cell in plan.cells), "a cell outlives its sweep"
     found = [sweep.state(cell, folder) for cell in plan.cells]
-    assert [state.status for state in found] == ["unfinished", "unfinished", "new"][: len(seeds)]
-    assert all(10 <= state.step < 40 for state in found[:2]) and marks(folder) == []
+    assert [state.status for state in found] == ["unfinished"] * n_training + ["new"] * (len(seeds) - n_training)
+    assert all(10 <= state.step < 40 for state in found[:n_training]) and marks(folder) == []
 
     again = shlex.split(errors.splitlines()[-1])
     assert again[:2] == ["grokscope", "sweep"]
@@ -214,7 +212,8 @@ def test_a_signal_to_the_sweep_commits_every_cell_and_the_command_it_prints_does
     assert [saved(folder / f"seed={seed}") == saved(whole / f"seed={seed}") for seed in seeds] == [True] * len(seeds)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_cells_still_import_marks_none_of_them(
     number: signal.Signals, written: Written, make_hand: Callable[[str], Hand], wait_until: Callable[..., None]
 ):
@@ -229,13 +228,8 @@ def test_a_signal_while_the_cells_still_import_marks_none_of_them(
     assert len(hand.noted()) == 2, "the third cell is not begun any more"
 
 
-def test_the_cells_of_a_sweep_that_is_killed_stop_even_while_they_import_and_a_second_run_finishes(
-    written: Written,
-    grokscope: Command,
-    make_hand: Callable[[str], Hand],
-    wait_until: Callable[..., None],
-    whole: Path,
-    saved: Read,
+def test_the_cells_of_a_sweep_that_is_killed_commit_and_stop_even_while_they_import(
+    written: Written, make_hand: Callable[[str], Hand], wait_until: Callable[..., None]
 ):
     path, hand = written("[sweep]\nseeds = [0, 1]"), make_hand(f'if cell == "seed=1": wait_for("orphaned")\n{SLOW}')
     plan, folder = sweep.read(path), path.parent / "runs" / "small"
@@ -252,9 +246,7 @@ def test_the_cells_of_a_sweep_that_is_killed_stop_even_while_they_import_and_a_s
     first, other = (sweep.state(cell, folder) for cell in plan.cells)
     assert first.status == "unfinished" and 10 <= first.step < 40
     assert other.status in ("new", "unfinished") and other.step < 10, "it went on as an orphan"
-    assert marks(folder) == []
-    assert grokscope("sweep", path, "--root", folder.parent, "--shard", "1/2")[0] == 0
-    assert saved(folder / "seed=0") == saved(whole / "seed=0")
+    assert marks(folder) == [] and list(store.Store(folder / "seed=0").damage()) == []
 
 
 # Two at once.
@@ -271,21 +263,39 @@ def test_a_cell_that_another_process_trains_is_left_alone(
     assert hand.noted() == [] and marks(folder) == []
 
 
-REFUSALS = [
-    "is being written by process 1 on here; wait for it",
-    "exists already. Go on with it by",
-    "exists already; c",
-]
-
-
-@pytest.mark.parametrize("said", REFUSALS)
-def test_a_cell_that_another_process_has_finished_meanwhile_is_not_marked(
-    said: str, trained: tuple[sweep.Sweep, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("status", "said", "reason", "marked"),
+    [
+        # A mark would come to light when the file asks for more steps.
+        (BUSY, "It is being written by process 1.", "", []),
+        (IO_ERROR, "The disk is full.", "The disk is full.", []),
+        (1, "It diverged.", "It diverged.", ["seed=2"]),
+    ],
+)
+def test_only_what_would_be_the_same_again_is_marked(
+    status: int,
+    said: str,
+    reason: str,
+    marked: list[str],
+    trained: tuple[sweep.Sweep, Path],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     plan, folder = trained
-    monkeypatch.setattr(workers, "_process", lambda *_: (1, f"{folder / 'seed=0'} {said}"))
-    workers.run_cell(plan.cells[0], folder)
-    assert marks(folder) == [], "the mark would come to light when the file asks for more steps"
+    tried: list[Any] = []
+    monkeypatch.setattr(workers, "_process", lambda *given: tried.append(given) or (status, said))
+    assert workers.run_cell(plan.cells[2], folder) == reason
+    assert (len(tried), marks(folder)) == (1, marked)
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_a_cell_s_process_says_by_its_status_that_another_trains_it(
+    is_taken: bool, trained: tuple[sweep.Sweep, Path], monkeypatch: pytest.MonkeyPatch
+):
+    plan, folder = trained
+    monkeypatch.setattr(cells, "_stop_with", lambda parent: None)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(plan.cells[1].config.to_dict())))
+    with files.Lock(folder / "seed=1") if is_taken else nullcontext():
+        assert cells.main([str(folder / "seed=1"), "1"]) == (BUSY if is_taken else 0)
 
 
 def test_to_look_whether_a_cell_is_running_never_keeps_its_process_from_its_lock(tmp_path: Path):
@@ -396,6 +406,7 @@ def test_on_ray_there_is_by_default_a_job_for_each_core_of_the_cluster_not_of_th
     trained: tuple[sweep.Sweep, Path], monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[Any] = []
+    reasons = [None, "So.", None]
 
     def configured(backend: str) -> nullcontext[None]:
         asked.append(backend)
@@ -403,12 +414,12 @@ def test_on_ray_there_is_by_default_a_job_for_each_core_of_the_cluster_not_of_th
 
     def parallel(n_jobs: int | None = None) -> Callable[..., list[Any]]:
         asked.append(n_jobs)
-        return list
+        return lambda tasks: reasons[: len(list(tasks))]
 
     monkeypatch.setattr(workers, "require", asked.append)
     monkeypatch.setattr(workers.joblib, "parallel_config", configured)
     monkeypatch.setattr(workers.joblib, "Parallel", parallel)
-    workers.run(*trained, backend="ray")
+    assert workers.run(*trained, backend="ray") == {"seed=2": "So."}
     workers.run(*trained, jobs=3, backend="ray")
     # -1 is what joblib calls as many as there are.
     assert asked == ["ray", "ray", -1, "ray", "ray", 3]
