@@ -28,24 +28,15 @@ install_import_hook(
     "typechecking.checked",
 )
 
+from shared import make_tiny_config  # noqa: E402
+
 from grokscope import files, recorder, streams, training  # noqa: E402
-from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig  # noqa: E402
+from grokscope.config import RunConfig  # noqa: E402
 
 settings.register_profile("grokscope", deadline=None, derandomize=True, database=None)
 settings.load_profile("grokscope")
 
 Saved = dict[tuple[Any, ...], tuple[Any, ...]]
-
-
-def make_tiny_config() -> RunConfig:
-    return RunConfig(
-        task=TaskConfig(p=7, train_fraction=0.6),
-        model=ModelConfig(d_model=16, n_heads=2, d_mlp=24),
-        optimizer=OptimizerConfig(lr=1e-2, warmup_steps=4),
-        n_steps=60,
-        checkpoints="every 10",
-        evaluate_every=10,
-    )
 
 
 @pytest.fixture(autouse=True)

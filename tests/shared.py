@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from grokscope import cli
-from grokscope.config import OptimizerConfig, RunConfig
+from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -35,6 +35,18 @@ def command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
         return status, output, errors
 
     return run
+
+
+def make_tiny_config() -> RunConfig:
+    """Return a config that trains in a blink."""
+    return RunConfig(
+        task=TaskConfig(p=7, train_fraction=0.6),
+        model=ModelConfig(d_model=16, n_heads=2, d_mlp=24),
+        optimizer=OptimizerConfig(lr=1e-2, warmup_steps=4),
+        n_steps=60,
+        checkpoints="every 10",
+        evaluate_every=10,
+    )
 
 
 def of_kind(config: RunConfig, kind: str) -> RunConfig:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_tiny_config
+from shared import make_tiny_config
 
 from grokscope import optimize, optimizers, presets, recorder, store, streams, tensors, training
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig

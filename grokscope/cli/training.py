@@ -195,7 +195,7 @@ def sweep(arguments: list[str]) -> None:
     failed = {row["cell"]: row["reason"] for row in rows if row["state"] == "failed"} | failed
     if failed:
         raise GrokscopeError(
-            f"{len(failed)} cells failed; the same command with --retry tries them again:\n"
+            f"{len(failed)} cell{'s' * (len(failed) > 1)} failed; the same command with --retry tries them again:\n"
             + "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
         )
 

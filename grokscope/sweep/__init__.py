@@ -254,7 +254,7 @@ def _axes(plan: Mapping[str, Any], found: list[str]) -> list[tuple[str, list[Any
             axes.append((name, choices))
     seeds = plan.get("seeds")
     if seeds is not None:
-        if isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed < 2**62 for seed in seeds):
+        if isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed <= 2**62 for seed in seeds):
             axes.append(("seed", seeds))
         else:
             found.append(f"sweep.seeds: {fields.shown(seeds)}; allowed: a list of whole numbers from 0")

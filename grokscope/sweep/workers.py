@@ -91,8 +91,8 @@ def run_cell(
             return said
         if status == 1 and "Traceback" not in said:
             return _marked(cell, folder, said)
-    how = f"died by signal {-status}" if status < 0 else f"exited with {status}"
-    return _marked(cell, folder, f"Its process {how} {MOST_ATTEMPTS} times. {said[-2000:]}".strip())
+    how = f"died {MOST_ATTEMPTS} times, by signal {-status}" if status < 0 else f"failed with status {status}"
+    return _marked(cell, folder, f"Its process {how}. {said[-2000:]}".strip())
 
 
 def _marked(cell: Cell, folder: Path, reason: str) -> str:

@@ -118,7 +118,7 @@ def test_a_cell_whose_process_always_dies_is_tried_three_times_and_marked_with_h
     assert eventful[1].noted().count(DEAD) == 3
     state = sweep.state(plan.cells[1], folder)
     assert (state.status, state.step) == ("failed", 0)
-    assert re.match(r"Its process died by signal 9 3 times\.", state.reason)
+    assert re.match(r"Its process died 3 times, by signal 9\.", state.reason)
 
 
 def test_a_cell_that_diverges_is_tried_once_and_marked_with_its_own_sentence(
