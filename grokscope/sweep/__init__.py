@@ -108,7 +108,7 @@ def load(folder: Path, varies: Iterable[str] = ()) -> Sweep:
             raise GrokscopeError(f"{path} has format {values['format']}; this grokscope reads up to {FORMAT}.")
         if values.pop("digest") != _digest(values):
             raise GrokscopeError(f"{path} is damaged or was edited: it does not match its digest.")
-        cells = [Cell(one["name"], one["settings"], from_dict(one["config"])) for one in values["cells"]]
+        cells = [Cell(one["name"], one["settings"], _config(path, one["config"])) for one in values["cells"]]
         if not all(_IS_NAME.fullmatch(cell.name) and isinstance(cell.settings, dict) for cell in cells):
             raise ValueError("a cell's name is none")
         plan = Sweep(tuple(cells), str(values["about"]))
@@ -118,6 +118,13 @@ def load(folder: Path, varies: Iterable[str] = ()) -> Sweep:
     if missing:
         raise GrokscopeError(f"{folder} does not vary {', '.join(missing)}; it varies {', '.join(plan.axes)}.")
     return plan
+
+
+def _config(path: Path, values: Mapping[str, Any]) -> RunConfig:
+    try:
+        return from_dict(values)
+    except GrokscopeError as error:
+        raise GrokscopeError(f"{path}: {error}") from error
 
 
 def save(sweep: Sweep, folder: Path) -> None:

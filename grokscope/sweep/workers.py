@@ -122,6 +122,7 @@ def _process(cell: Cell, folder: Path, allow_drift: bool, interrupted: Callable[
         # A signal from the terminal reaches the cell through this process alone, once.
         start_new_session=True,
         text=True,
+        errors="replace",
     )
     given: str | None = json.dumps(cell.config.to_dict())
     passed_on = False
