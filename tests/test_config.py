@@ -49,7 +49,7 @@ FIELDS: dict[str, tuple[Any, str, Any]] = {
     "optimizer.gradient_filter": ("ema", "none or 'grokfast_ema' or 'grokfast_ma' or 'orthogonal'", "grokfast_ma"),
     "optimizer.filter_alpha": (1.0, "from 0 to below 1", 0.9),
     "optimizer.filter_lambda": (-0.5, "from 0 to 1000", 5.0),
-    "optimizer.filter_window": (10_001, "from 1 to 10000", 50),
+    "optimizer.filter_window": (1001, "from 1 to 1000", 50),
     "optimizer.update_noise": (-1.0, "from 0 to 1000", 1.0),
     "optimizer.weight_noise": (1001.0, "from 0 to 1000", 0.01),
     "optimizer.sam_radius": (-0.1, "from 0 to 1000", 0.05),

@@ -152,7 +152,7 @@ def test_a_batch_size_beyond_the_training_set_is_the_training_set(tiny_config: R
 
 @pytest.mark.parametrize(
     ("batch_size", "batch_share", "expected"),
-    [(512, 0.5, 15), (None, 0.5, 15), (10, 0.5, 10), (15, 0.5, 15), (16, 0.5, 15), (None, 1.0, 29), (512, 1e-9, 1)],
+    [(512, 0.5, 15), (None, 0.5, 29), (10, 0.5, 10), (15, 0.5, 15), (16, 0.5, 15), (None, 1.0, 29), (512, 1e-9, 1)],
 )
 def test_a_batch_is_no_larger_than_its_share_of_the_training_set_rounded_up(
     tiny_config: RunConfig, batch_size: int | None, batch_share: float, expected: int
@@ -170,7 +170,7 @@ def test_a_share_is_rounded_up_from_the_decimal_that_was_written(
 ):
     """In floating point 0.28 · 25 is above 7, which rounds up to 8. `tasks.draw_split` takes the same care."""
     task = TaskConfig(p=7, train_fraction=(n_train + 0.5) / 49)
-    setup = Setup(dataclasses.replace(tiny_config, task=task, batch_share=batch_share))
+    setup = Setup(dataclasses.replace(tiny_config, task=task, batch_size=512, batch_share=batch_share))
     assert len(setup.split.train) == n_train
     assert len(setup.batch(0)[0]) == math.ceil(Fraction(str(batch_share)) * n_train)
 

@@ -266,9 +266,7 @@ def test_without_a_name_the_run_is_called_after_its_task_and_numbered(tiny_confi
     assert paths == [tmp_path / name for name in ("addition", "addition-2", "addition-3")]
 
 
-@pytest.mark.parametrize(
-    "changes", [{"n_steps": -1, "evaluate_every": 0}, {"batch_size": 30}, {"device": "cuda:99"}], ids=str
-)
+@pytest.mark.parametrize("changes", [{"n_steps": -1, "evaluate_every": 0}, {"device": "cuda:99"}], ids=str)
 def test_a_config_that_cannot_be_used_is_refused_before_any_file(
     changes: dict[str, Any], tiny_config: RunConfig, tmp_path: Path
 ):
