@@ -25,11 +25,14 @@ demo: $(INSTALLED)
 	$(BIN)/python analyses/sharpness.py $(RUN) && \
 	echo "The demo took $$(( $$(date +%s) - started )) s. Open $(RUN)/report.html in a browser."
 
+# Two processes of one thread each: torch's threads of two processes would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: $(INSTALLED)
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 check: $(INSTALLED)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright

@@ -130,7 +130,7 @@ def draw_split(task: Task, train_fraction: float, seed: int) -> Split:
     n_examples = len(task.inputs)
     if n_examples < 2:
         raise GrokscopeError(
-            f"The task {task.name!r} has {n_examples} equations; allowed: from 2, to train and to test."
+            f"task.name: {task.name!r} has {n_examples} equations here; allowed: from 2, to train and test."
         )
     # Exact: in floating point 0.29 · 100 is below 29.
     n_train = int(Fraction(str(train_fraction)) * n_examples)
