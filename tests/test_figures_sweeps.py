@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 
@@ -18,6 +19,11 @@ from grokscope.series import Series
 @pytest.fixture
 def ax() -> Axes:
     return Figure().subplots()
+
+
+def points(line: Line2D) -> list[tuple[float, float]]:
+    """Return the points that a line joins."""
+    return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
 
 
 def steps_row(fraction: float, median: float, low: float, high: float) -> dict[str, Any]:
@@ -34,14 +40,14 @@ def test_medians_are_drawn_with_their_intervals_and_those_beyond_the_budget_as_o
     figures.plot_median_steps(rows, "generalised", ax=ax, axis="f", label="test")
     ax.figure.draw_without_rendering()  # pyright: ignore[reportAttributeAccessIssue]
     curve, *others = ax.lines
-    seen = [(x, y) for x, y in zip(*curve.get_data(), strict=True) if np.isfinite(y)]
+    seen = [(x, y) for x, y in points(curve) if np.isfinite(y)]
     assert seen == [(0.5, 400.0), (0.7, 100.0)]
-    bars = {tuple(line.get_xdata()): tuple(line.get_ydata()) for line in others if len(line.get_xdata()) == 2}
-    assert bars == {(0.5, 0.5): (300.0, 500.0)}
+    bars = [points(line) for line in others if len(points(line)) == 2]
+    assert bars == [[(0.5, 300.0), (0.5, 500.0)]]
     (endless,) = [text for text in ax.texts if isinstance(text, Annotation)]
     assert endless.xyann == (0.3, 900.0) and endless.xy == (0.3, 1), "an interval without an end reaches the top"
-    marks = [line for line in others if len(line.get_xdata()) == 1]
-    assert sorted(float(line.get_xdata()[0]) for line in marks) == [0.2, 0.3]
+    marks = [line for line in others if len(points(line)) == 1]
+    assert sorted(points(line)[0][0] for line in marks) == [0.2, 0.3]
     assert all(line.get_markerfacecolor() == "white" for line in marks)
     assert all(
         ax.transAxes.inverted().transform(line.get_transform().transform([[0, 0.97]]))[0, 1] > 0.9 for line in marks
@@ -53,7 +59,7 @@ def test_medians_are_drawn_with_their_intervals_and_those_beyond_the_budget_as_o
 def test_accuracies_are_in_percent_and_in_the_order_of_the_setting(ax: Axes):
     rows = [{"task.p": 7, "best_test_accuracy": 0.5}, {"task.p": 5, "best_test_accuracy": 0.25}]
     figures.plot_against(rows, "best_test_accuracy", ax=ax, axis="task.p", label="a", ylabel="accuracy (%)")
-    assert [list(values) for values in ax.lines[0].get_data()] == [[5, 7], [25, 50]]
+    assert points(ax.lines[0]) == [(5, 25), (7, 50)]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("p", "accuracy (%)")
 
 
@@ -88,5 +94,5 @@ def test_a_scatter_has_a_point_for_each_run_and_names_its_shade(ax: Axes):
 def test_a_curve_leaves_out_step_0_which_a_logarithmic_axis_cannot_show(ax: Axes):
     log = Series("log", np.array([0, 10, 100]), {"train_accuracy": np.array([0.0, 0.5, 1.0])})
     figures.plot_curve(log, "train_accuracy", ax=ax, label="train", ylabel="accuracy (%)")
-    assert [list(values) for values in ax.lines[0].get_data()] == [[10, 100], [50, 100]]
+    assert points(ax.lines[0]) == [(10, 50), (100, 100)]
     assert ax.get_xscale() == "log"

@@ -47,7 +47,7 @@ def main(run: Path) -> Figure:
     medians = {name: results.summary(found, [FRACTION, "seed"]) for name, found in by_variant.items()}
     for name, found in medians.items():
         shown = ", ".join(f"{row[FRACTION]:.0%}: {row['best_test_accuracy_median']:.1%}" for row in found)
-        print(f"{name:<32}{shown}")
+        print(f"{name:<42}{shown}")
     return figures.figure_against(
         medians, "best_test_accuracy_median", axis=FRACTION, ylabel="best test accuracy (%)", title=plan.about
     )
