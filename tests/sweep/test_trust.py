@@ -51,7 +51,7 @@ def test_a_record_that_was_edited_is_refused(plan: Sweep, tmp_path: Path):
         sweep.load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/b", "", ".hidden", "x" * 101, 5, None])
+@pytest.mark.parametrize("name", ["../outside", "/outside", "a/b", "", ".hidden", "x" * 101, 5, None])
 def test_a_cell_s_name_is_no_path(plan: Sweep, tmp_path: Path, name: Any):
     sweep.save(plan, tmp_path)
     values = record(tmp_path)
