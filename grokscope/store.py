@@ -6,6 +6,7 @@ segments by step, never by file name, and see what was committed and nothing els
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,8 @@ from grokscope.config import RunConfig, from_dict
 from grokscope.errors import GrokscopeError
 
 FORMAT = 1
+IS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}")
+"""What a run may be called: a name that is no path and hides no folder."""
 LOG_COLUMNS = ("step", "train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 _CONFIG, _SEGMENTS = "config.json", "segments"

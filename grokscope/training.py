@@ -5,7 +5,6 @@ depends on time, but the checkpoints, the log and the final resume state are the
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
@@ -137,7 +136,7 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
 
 def checked_name(name: str) -> str:
     """Return a run's name; raise GrokscopeError if it is none: a name is no path and hides no folder."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}", name):
+    if not store.IS_NAME.fullmatch(name):
         raise GrokscopeError(
             f"{name[:120]!r} is no name for a run; allowed: up to 100 letters, digits and _ . + = -, the first a "
             f"letter, digit or _."

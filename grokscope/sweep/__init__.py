@@ -14,7 +14,7 @@ from typing import Any
 from grokscope import files, store
 from grokscope.config import RunConfig, from_dict
 from grokscope.errors import GrokscopeError
-from grokscope.sweep.plan import IS_NAME, Cell, Sweep, read
+from grokscope.sweep.plan import Cell, Sweep, read
 
 __all__ = [
     "Cell",
@@ -61,7 +61,7 @@ def load(folder: Path, varies: Iterable[str] = ()) -> Sweep:
         if values.pop("digest") != _digest(values):
             raise GrokscopeError(f"{path} is damaged or was edited: it does not match its digest.")
         cells = [Cell(one["name"], one["settings"], _config(path, one["config"])) for one in values["cells"]]
-        if not all(IS_NAME.fullmatch(cell.name) and isinstance(cell.settings, dict) for cell in cells):
+        if not all(store.IS_NAME.fullmatch(cell.name) and isinstance(cell.settings, dict) for cell in cells):
             raise ValueError("a cell's name is none")
         plan = Sweep(tuple(cells), str(values["about"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import itertools
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,16 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from grokscope import fields, plugins, presets
+from grokscope import fields, plugins, presets, store
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
 
 LARGEST = 100_000
 SEEDS = ("split_seed", "init_seed", "training_seed")
-IS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}")
 
 _KEYS = ("about", "seeds", "grid", "cells")
 _DEEPEST = 8
+_KINDS = {name: allowed.kind for name, allowed in fields.leaves(RunConfig())}
+_LEAVES = Counter(name.rpartition(".")[2] for name in _KINDS)
 
 
 @dataclass(frozen=True)
@@ -110,15 +110,14 @@ def _from_values(values: Mapping[str, Any], unreadable: list[str]) -> Sweep:
 
 def _axes(plan: Mapping[str, Any], found: list[str]) -> list[tuple[str, list[Any]]]:
     """Return each axis of the grid with its values, the seeds last; add to `found` what is wrong with them."""
-    kinds = {name: allowed.kind for name, allowed in fields.leaves(RunConfig())}
     axes = []
     grid = plan.get("grid", {})
     if not isinstance(grid, dict):
         found.append(f"sweep.grid: {fields.shown(grid)}; allowed: a table of settings, each with a list of values")
         grid = {}
     for name, choices in _leaves(grid):
-        if name not in kinds:
-            found.append(plugins.unknown("setting", name, list(kinds)).rstrip(".") + " (in sweep.grid)")
+        if name not in _KINDS:
+            found.append(plugins.unknown("setting", name, list(_KINDS)).rstrip(".") + " (in sweep.grid)")
         elif not isinstance(choices, list) or not choices:
             found.append(f"sweep.grid: {name} = {fields.shown(choices)}; allowed: a list of one value or more")
         else:
@@ -138,11 +137,10 @@ def _listed(plan: Mapping[str, Any], found: list[str]) -> list[dict[str, Any]]:
     if not isinstance(cells, list) or not cells or not all(isinstance(cell, dict) for cell in cells):
         found.append(f"sweep.cells: {fields.shown(cells)}; allowed: one table [[sweep.cells]] or more")
         return [{}]
-    kinds = {name: allowed.kind for name, allowed in fields.leaves(RunConfig())}
     listed = [dict(_leaves(cell)) for cell in cells]
-    unknown = dict.fromkeys(name for settings in listed for name in settings if name not in kinds)
-    found += [plugins.unknown("setting", name, list(kinds)).rstrip(".") + " (in sweep.cells)" for name in unknown]
-    return [{name: value for name, value in settings.items() if name in kinds} for settings in listed]
+    unknown = dict.fromkeys(name for settings in listed for name in settings if name not in _KINDS)
+    found += [plugins.unknown("setting", name, list(_KINDS)).rstrip(".") + " (in sweep.cells)" for name in unknown]
+    return [{name: value for name, value in settings.items() if name in _KINDS} for settings in listed]
 
 
 def _overruled(axes: list[tuple[str, list[Any]]], listed: list[dict[str, Any]]) -> list[str]:
@@ -163,7 +161,6 @@ def _combined(listed: list[dict[str, Any]], axes: list[tuple[str, list[Any]]]) -
 
 
 def _cell(base: RunConfig, settings: dict[str, Any]) -> Cell:
-    kinds = {name: allowed.kind for name, allowed in fields.leaves(base)}
     nested: dict[str, Any] = {}
     for name, value in settings.items():
         for full_name in SEEDS if name == "seed" else (name,):
@@ -173,22 +170,20 @@ def _cell(base: RunConfig, settings: dict[str, Any]) -> Cell:
                 place = place.setdefault(table, {})
             place[leaf] = value
         # 1 and 1.0 are the same setting, and have one name.
-        if type(value) is int and kinds.get(name) is float:
+        if type(value) is int and _KINDS.get(name) is float:
             settings = {**settings, name: float(value) if abs(value) < 2**53 else value}
     config, _ = fields.from_plain(base, nested)
-    return Cell(_name(config, settings), settings, config)
+    return Cell(_name(settings), settings, config)
 
 
-def _name(config: RunConfig, settings: Mapping[str, Any]) -> str:
+def _name(settings: Mapping[str, Any]) -> str:
     """Return a cell's name: each setting as "name=value", or a digest where that makes no name for a run."""
-    full_names = [name for name, _ in fields.leaves(config)]
     parts = []
     for name, value in settings.items():
         leaf = name.rpartition(".")[2]
-        is_unique = sum(one.rpartition(".")[2] == leaf for one in full_names) == 1
-        parts.append(f"{leaf if is_unique else name}={_written(value)}")
+        parts.append(f"{leaf if _LEAVES[leaf] < 2 else name}={_written(value)}")
     name = "+".join(parts)
-    if IS_NAME.fullmatch(name):
+    if store.IS_NAME.fullmatch(name):
         return name
     return f"cell-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
