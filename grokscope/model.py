@@ -12,24 +12,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
-from einops import einsum, rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope import streams
-from grokscope.config import ModelConfig, RunConfig
+from grokscope import forward, streams
+from grokscope.config import ModelConfig
+from grokscope.equations import Equations
 from grokscope.errors import GrokscopeError
+from grokscope.forward import Masks, Parameters
 from grokscope.tasks import Task
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
-Parameters = Mapping[str, Tensor]
-
-_LAYER_NORM_EPS = 1e-5
-# Enough rows to keep the cores busy, few enough for a large p to fit in memory.
-_EVALUATED_AT_ONCE = 32_768
 
 
 @dataclass(frozen=True)
@@ -115,46 +110,23 @@ class Model:
         ]
         return missing + unknown + wrong
 
+    def equations(self, tokens: Int[Tensor, "n n_ctx"]) -> Equations:
+        """Return tokens with what they have in common, worked out once for a batch that is used again and again."""
+        return Equations.of(tokens, self.d_vocab, self.config.n_heads)
+
     def logits(
         self,
         parameters: Parameters,
-        tokens: Int[Tensor, "batch n_ctx"],
-        dropout: Mapping[str, Float[Tensor, "batch positions d_model"]] | None = None,
-    ) -> Float[Tensor, "batch d_vocab_out"]:
+        tokens: Equations | Int[Tensor, "n n_ctx"],
+        dropout: Masks | None = None,
+    ) -> Float[Tensor, "n d_vocab_out"]:
         """Return the logits at the answer position (the last), as HookedTransformer's forward gives them there.
 
         `dropout` holds the masks of `dropout_masks`, by which that which each sublayer adds to the residual stream
-        is multiplied; without it nothing is dropped.
-
-        Two things save work without changing the function. The last block computes its answer position only,
-        and what the first block knows of a token and its position alone (its input, LayerNorm, queries, keys
-        and values) is computed once per token and position, then looked up for each example.
+        is multiplied; without it nothing is dropped. How they are computed is `grokscope.forward`'s affair.
         """
-        n_ctx = tokens.shape[1]
-        table = parameters["embed.W_E"] + parameters["pos_embed.W_pos"][:n_ctx, None]
-        table = rearrange(table, "position token d_model -> (position token) d_model")
-        rows = tokens + torch.arange(n_ctx, device=tokens.device) * self.d_vocab
-        residual = None
-        for layer in range(self.config.n_layers):
-            block = f"blocks.{layer}."
-            answer_only = layer == self.config.n_layers - 1
-            if residual is None:
-                z = self._attend_tokens(parameters, block, table, rows, answer_only)
-                residual = F.embedding(rows[:, -1:] if answer_only else rows, table)
-            else:
-                z = self._attend(parameters, block, residual, answer_only)
-                residual = residual[:, -1:] if answer_only else residual
-            W_O = rearrange(parameters[f"{block}attn.W_O"], "head d_head d_model -> (head d_head) d_model")
-            attn_out = F.linear(z, W_O.T, parameters[f"{block}attn.b_O"])
-            residual = residual + (attn_out * dropout[f"{block}hook_attn_out"] if dropout else attn_out)
-            normalized = self._layer_norm(parameters, f"{block}ln2", residual)
-            pre = F.linear(normalized, parameters[f"{block}mlp.W_in"].T, parameters[f"{block}mlp.b_in"])
-            post = F.relu(pre) if self.config.act_fn == "relu" else F.gelu(pre)
-            mlp_out = F.linear(post, parameters[f"{block}mlp.W_out"].T, parameters[f"{block}mlp.b_out"])
-            residual = residual + (mlp_out * dropout[f"{block}hook_mlp_out"] if dropout else mlp_out)
-        assert residual is not None
-        final = self._layer_norm(parameters, "ln_final", residual[:, -1])
-        return F.linear(final, parameters["unembed.W_U"].T, parameters["unembed.b_U"])
+        equations = self.equations(tokens) if isinstance(tokens, Tensor) else tokens
+        return forward.logits(self.config, parameters, equations, dropout)
 
     def dropout_masks(
         self, n_batch: int, probability: float, generator: torch.Generator
@@ -173,86 +145,6 @@ class Model:
                 masks[f"blocks.{layer}.{hook}"] = kept.float() / (1 - probability)
         return masks
 
-    def _attend_tokens(
-        self,
-        parameters: Parameters,
-        block: str,
-        table: Float[Tensor, "rows d_model"],
-        rows: Int[Tensor, "batch n_ctx"],
-        answer_only: bool,
-    ) -> Float[Tensor, "batch queries d_model"]:
-        """Attend in the first block, whose input at a position is the row of `table` for its token.
-
-        The scores of all pairs of rows are computed once; an example looks up its own. `F.embedding` is the
-        lookup with a cheap backward pass; indexing's is slow.
-        """
-        n_ctx = rows.shape[1]
-        normalized = self._layer_norm(parameters, f"{block}ln1", table)
-        first = (n_ctx - 1) * self.d_vocab if answer_only else 0
-        queries = self._heads(parameters, block, "Q", normalized[first:])
-        keys = self._heads(parameters, block, "K", normalized)
-        values = rearrange(self._heads(parameters, block, "V", normalized), "row head d_head -> row (head d_head)")
-        scores = einsum(queries, keys, "query head d_head, key head d_head -> query key head")
-        scores = rearrange(scores, "query key head -> (query key) head") * self._attn_scale
-        mixed = []
-        for query in [n_ctx - 1] if answer_only else range(n_ctx):
-            seen = rows[:, : query + 1]
-            pair = (rows[:, query, None] - first) * len(keys) + seen
-            pattern = F.embedding(pair, scores).softmax(dim=1)
-            z = sum(
-                pattern[:, key, :, None]
-                * rearrange(
-                    F.embedding(seen[:, key], values),
-                    "batch (head d_head) -> batch head d_head",
-                    head=self.config.n_heads,
-                )
-                for key in range(query + 1)
-            )
-            mixed.append(rearrange(z, "batch head d_head -> batch (head d_head)"))
-        return torch.stack(mixed, dim=1)
-
-    def _attend(
-        self,
-        parameters: Parameters,
-        block: str,
-        residual: Float[Tensor, "batch n_ctx d_model"],
-        answer_only: bool,
-    ) -> Float[Tensor, "batch queries d_model"]:
-        """Attend causally in a later block, whose input differs from example to example.
-
-        Written out: flash attention has no second derivative, which the Hessian needs.
-        """
-        normalized = self._layer_norm(parameters, f"{block}ln1", residual)
-        queries = self._heads(parameters, block, "Q", normalized[:, -1:] if answer_only else normalized)
-        keys = self._heads(parameters, block, "K", normalized)
-        values = self._heads(parameters, block, "V", normalized)
-        scores = einsum(queries, keys, "b query head d_head, b key head d_head -> b head query key")
-        scores = scores * self._attn_scale
-        if not answer_only:
-            scores = scores.masked_fill(~_causal(residual.shape[1], residual.device), -torch.inf)
-        z = einsum(scores.softmax(-1), values, "b head query key, b key head d_head -> b query head d_head")
-        return rearrange(z, "b query head d_head -> b query (head d_head)")
-
-    def _heads(
-        self, parameters: Parameters, block: str, name: str, normalized: Float[Tensor, "*rows d_model"]
-    ) -> Float[Tensor, "*rows head d_head"]:
-        W = rearrange(parameters[f"{block}attn.W_{name}"], "head d_model d_head -> (head d_head) d_model")
-        b = rearrange(parameters[f"{block}attn.b_{name}"], "head d_head -> (head d_head)")
-        projected = F.linear(normalized, W, b)
-        return rearrange(projected, "... (head d_head) -> ... head d_head", head=self.config.n_heads)
-
-    def _layer_norm(
-        self, parameters: Parameters, name: str, x: Float[Tensor, "*rows d_model"]
-    ) -> Float[Tensor, "*rows d_model"]:
-        if self.config.normalization_type is None:
-            return x
-        shape = (self.config.d_model,)
-        return F.layer_norm(x, shape, parameters[f"{name}.w"], parameters[f"{name}.b"], _LAYER_NORM_EPS)
-
-    @property
-    def _attn_scale(self) -> float:
-        return (self.config.d_model // self.config.n_heads) ** -0.5
-
     def hooked(self, parameters: Parameters) -> "HookedTransformer":
         """Return a HookedTransformer that holds a copy of `parameters`, unprocessed, on the CPU."""
         from transformer_lens import HookedTransformer, HookedTransformerConfig
@@ -270,7 +162,7 @@ class Model:
             n_ctx=self.n_ctx,
             act_fn=c.act_fn,
             normalization_type=c.normalization_type,
-            eps=_LAYER_NORM_EPS,
+            eps=forward.LAYER_NORM_EPS,
             init_weights=False,
             seed=None,  # A seed would reset torch's, numpy's and Python's global generators.
             device="cpu",
@@ -292,65 +184,9 @@ def build(config: ModelConfig, task: Task) -> Model:
     return Model(config, task.d_vocab, task.d_vocab_out, task.n_ctx)
 
 
-def losses(
-    logits: Float[Tensor, "batch d_vocab_out"],
-    labels: Int[Tensor, " batch"],
-    dtype: str = "float64",
-    function: str = "softmax",
-) -> Float[Tensor, " batch"]:
-    """Return each example's cross-entropy −log p[label] in nats, computed in `dtype`.
-
-    p is softmax(logits), or with the `function` "stablemax" s(x)/Σ s with s(x) = x + 1 for x ≥ 0 and 1/(1 − x)
-    below (Prieto et al. 2025, eq. 5), which grows linearly and so cannot collapse. After memorization losses are
-    about 1e-7, where 1 − softmax cancels in float32 (both Nanda et al. 2023 and Prieto et al. take float64 here).
-    """
-    x = logits.to(getattr(torch, dtype))
-    if function == "stablemax":
-        # Written so that the derivative at exactly zero is the one there is, 1.
-        log_s = torch.where(x >= 0, x.clamp_min(0).log1p(), -(-x.clamp_max(0)).log1p())
-        log_probabilities = log_s - log_s.exp().sum(-1, keepdim=True).log()
-    else:
-        log_probabilities = x.log_softmax(-1)
-    return -log_probabilities.gather(1, labels[:, None])[:, 0]
-
-
-def mean_loss(
-    model: Model,
-    parameters: Parameters,
-    inputs: Int[Tensor, "n_examples n_ctx"],
-    labels: Int[Tensor, " n_examples"],
-    config: RunConfig,
-) -> Float[Tensor, ""]:
-    """Return the mean over some equations of the config's `loss`, taken in its `loss_dtype`; it has a gradient."""
-    return losses(model.logits(parameters, inputs), labels, config.loss_dtype, config.loss).mean()
-
-
-@torch.no_grad()
-def evaluate(
-    model: Model,
-    parameters: Parameters,
-    inputs: Int[Tensor, "n_examples n_ctx"],
-    labels: Int[Tensor, " n_examples"],
-    dtype: str = "float64",
-    function: str = "softmax",
-) -> tuple[Float[Tensor, " n_examples"], Bool[Tensor, " n_examples"]]:
-    """Return every example's loss and whether its answer is right (the largest logit is the label's)."""
-    parts = []
-    for some_inputs, some_labels in zip(
-        inputs.split(_EVALUATED_AT_ONCE), labels.split(_EVALUATED_AT_ONCE), strict=True
-    ):
-        logits = model.logits(parameters, some_inputs)
-        parts.append((losses(logits, some_labels, dtype, function), logits.argmax(-1) == some_labels))
-    return torch.cat([loss for loss, _ in parts]), torch.cat([right for _, right in parts])
-
-
 def _sinusoids(n_ctx: int, d_model: int) -> Float[Tensor, "n_ctx d_model"]:
     """Return sin(pos / 10000^(i/d_model)) in the even columns i, and in each odd one the cosine of the one before."""
     column = torch.arange(d_model)
     wavelength = 10_000 ** ((column - column % 2).double() / d_model)
     angle = torch.arange(n_ctx)[:, None].double() / wavelength
     return torch.where(column % 2 == 0, angle.sin(), angle.cos()).float()
-
-
-def _causal(n_ctx: int, device: torch.device) -> Bool[Tensor, "query key"]:
-    return torch.ones(n_ctx, n_ctx, dtype=torch.bool, device=device).tril()

@@ -11,8 +11,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from grokscope import model as models
-from grokscope import streams, tasks
+from grokscope import losses, streams, tasks
 from grokscope.config import RunConfig
+from grokscope.equations import Equations
 from grokscope.errors import GrokscopeError
 from grokscope.optimizers import Optimizer, noise_like
 
@@ -54,7 +55,8 @@ class Setup:
         self.inputs, self.labels = self.task.inputs.to(self.device), self.task.labels.to(self.device)
         self._train = self.split.train.to(self.device)
         self._test = self.split.test.to(self.device)
-        self._train_inputs, self._train_labels = self.inputs[self._train], self.labels[self._train]
+        self._equations = self.model.equations(self.inputs)
+        self._train_equations, self._train_labels = self._equations[self._train], self.labels[self._train]
         n_train = len(self._train)
         # Exact: in floating point 0.28 · 25 is above 7.
         largest = math.ceil(Fraction(str(config.batch_share)) * n_train)
@@ -83,25 +85,25 @@ class Setup:
         optimizer.load({name[len(prefix) :]: one for name, one in resumed.items() if name.startswith(prefix)})
         return State(int(resumed["step"]), parameters, optimizer)
 
-    def batch(self, step: int) -> tuple[Int[Tensor, "batch n_ctx"], Int[Tensor, " batch"]]:
+    def batch(self, step: int) -> tuple[Equations, Int[Tensor, " batch"]]:
         """Return the batch of the update that follows `step`: a function of the training seed and the step.
 
         Minibatches run through the training set in a new random order each epoch; an epoch's last may be short.
         """
         n_train = len(self._train)
         if self.config.batch_size is None:
-            return self._train_inputs, self._train_labels
+            return self._train_equations, self._train_labels
         epoch, position = divmod(step, -(-n_train // self._batch_size))
         if self._epoch[0] != epoch:
             order = streams.permutation("batches", self.config.training_seed, epoch, n_train)
             self._epoch = (epoch, torch.from_numpy(order).to(self.device))
         chosen = self._epoch[1][position * self._batch_size :][: self._batch_size]
-        return self._train_inputs[chosen], self._train_labels[chosen]
+        return self._train_equations[chosen], self._train_labels[chosen]
 
     def evaluate(self, state: State) -> Row:
         """Return the log's row for the present parameters; raise NotFinite if a loss is not finite."""
-        loss, right = models.evaluate(
-            self.model, state.parameters, self.inputs, self.labels, self.config.loss_dtype, self.config.loss
+        loss, right = losses.evaluate(
+            self.model, state.parameters, self._equations, self.labels, self.config.loss_dtype, self.config.loss
         )
         row = {
             "train_loss": float(loss[self._train].mean()),
@@ -167,12 +169,12 @@ def loss_and_gradients(setup: Setup, state: State) -> tuple[Tensor, dict[str, Te
 def _backward(
     setup: Setup,
     parameters: Mapping[str, Tensor],
-    inputs: Int[Tensor, "batch n_ctx"],
+    inputs: Equations,
     labels: Int[Tensor, " batch"],
     dropout: Mapping[str, Tensor] | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     logits = setup.model.logits(parameters, inputs, dropout)
-    loss = models.losses(logits, labels, setup.config.loss_dtype, setup.config.loss).mean()
+    loss = losses.cross_entropy(logits, labels, setup.config.loss_dtype, setup.config.loss).mean()
     found = torch.autograd.grad(loss, [parameters[name] for name in setup.model.trained])
     return loss.detach(), dict(zip(setup.model.trained, found, strict=True))
 

@@ -18,7 +18,7 @@ from scipy import stats
 
 from grokscope import model as models
 from grokscope import optimize as loops
-from grokscope import streams
+from grokscope import losses, streams
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.optimize import NotFinite, Setup, optimize
@@ -110,8 +110,13 @@ def test_the_loss_s_precision_is_the_config_s():
     assert not torch.equal(results["float32"], results["float64"])
 
 
+def tokens_and_labels(setup: Setup, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    equations, labels = setup.batch(step)
+    return equations.tokens, labels
+
+
 def batches(setup: Setup, steps: Any) -> list[bytes]:
-    return [b"".join(tensor.numpy().tobytes() for tensor in setup.batch(step)) for step in steps]
+    return [b"".join(tensor.numpy().tobytes() for tensor in tokens_and_labels(setup, step)) for step in steps]
 
 
 def test_a_batch_is_a_function_of_seed_and_step_alone(tiny_config: RunConfig):
@@ -133,7 +138,7 @@ def test_an_epoch_shows_every_training_example_once_in_an_order_of_its_own(tiny_
     expected = sorted(setup.task.inputs[setup.split.train].tolist())
     n_batches, orders = -(-n_train // batch_size), []
     for epoch in range(3):
-        drawn = [setup.batch(step) for step in range(epoch * n_batches, (epoch + 1) * n_batches)]
+        drawn = [tokens_and_labels(setup, step) for step in range(epoch * n_batches, (epoch + 1) * n_batches)]
         inputs, labels = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         assert sorted(inputs.tolist()) == expected
         assert torch.equal(labels, (inputs[:, 0] + inputs[:, 1]) % 7)
@@ -146,7 +151,7 @@ def test_an_epoch_shows_every_training_example_once_in_an_order_of_its_own(tiny_
 def test_a_batch_size_beyond_the_training_set_is_the_training_set(tiny_config: RunConfig, batch_size: int):
     setup, whole = Setup(dataclasses.replace(tiny_config, batch_size=batch_size)), Setup(tiny_config)
     for step in (0, 1, 17):
-        shown, everything = (sorted(one.batch(step)[0].tolist()) for one in (setup, whole))
+        shown, everything = (sorted(one.batch(step)[0].tokens.tolist()) for one in (setup, whole))
         assert shown == everything
 
 
@@ -178,7 +183,7 @@ def test_a_share_is_rounded_up_from_the_decimal_that_was_written(
 def test_a_full_batch_is_the_training_set_at_every_step(tiny_config: RunConfig):
     setup = Setup(tiny_config)
     for step in (0, 1, 1000):
-        inputs, labels = setup.batch(step)
+        inputs, labels = tokens_and_labels(setup, step)
         assert torch.equal(inputs, setup.task.inputs[setup.split.train])
         assert torch.equal(labels, setup.task.labels[setup.split.train])
 
@@ -216,11 +221,11 @@ def test_a_loss_that_overflows_stops_before_it_reaches_the_weights(tiny_config: 
     setup = Setup(wild)
     error, parameters, step = raised_by(setup)
     assert f"is not finite at step {step}; the last finite step is {step - 1}." in str(error)
-    losses, _ = models.evaluate(setup.model, parameters, *setup.batch(0))
-    assert not torch.isfinite(losses.mean())
+    found, _ = losses.evaluate(setup.model, parameters, *setup.batch(0))
+    assert not torch.isfinite(found.mean())
     before = trained_by(setup, step - 1)
-    losses, _ = models.evaluate(setup.model, before, *setup.batch(0))
-    assert torch.isfinite(losses.mean())
+    found, _ = losses.evaluate(setup.model, before, *setup.batch(0))
+    assert torch.isfinite(found.mean())
 
 
 def test_a_gradient_that_is_not_finite_is_named_and_leaves_the_weights_alone(
@@ -273,14 +278,14 @@ def test_finite_numbers_whose_norm_overflows_are_no_reason_to_stop(
 
 def test_an_evaluation_that_is_not_finite_is_named(tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch):
     setup = Setup(tiny_config)
-    state, losses = setup.state(), models.losses
+    state, cross_entropy = setup.state(), losses.cross_entropy
 
     def poisoned(logits: torch.Tensor, labels: torch.Tensor, *arguments: Any) -> torch.Tensor:
-        found = losses(logits, labels, *arguments).detach().clone()
+        found = cross_entropy(logits, labels, *arguments).detach().clone()
         found[setup.split.test[0]] = torch.inf
         return found
 
-    monkeypatch.setattr(models, "losses", poisoned)
+    monkeypatch.setattr(losses, "cross_entropy", poisoned)
     with pytest.raises(NotFinite, match="^The test_loss is not finite at step 0; "):
         setup.evaluate(state)
 
@@ -318,7 +323,7 @@ def by_hooked(
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Return loss and gradient by a HookedTransformer in float64, its hooks multiplying by dropout's masks."""
     hooked = setup.model.hooked({name: one.detach().double() for name, one in parameters.items()})
-    inputs, labels = setup.batch(step)
+    inputs, labels = tokens_and_labels(setup, step)
 
     def multiply(mask: torch.Tensor, value: torch.Tensor, hook: Any) -> torch.Tensor:
         return torch.cat([value[:, : -mask.shape[1]], value[:, -mask.shape[1] :] * mask], dim=1)

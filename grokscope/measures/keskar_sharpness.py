@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from torch import Tensor
 
-from grokscope import model as models
+from grokscope import losses
 from grokscope import streams
 from grokscope.errors import GrokscopeError
 from grokscope.series import Series
@@ -167,7 +167,7 @@ def _train_loss(trajectory: Trajectory, snapshot: Snapshot, dtype: torch.dtype) 
         leaves = [part.reshape(one.shape).requires_grad_() for part, one in zip(parts, moved, strict=True)]
         with torch.enable_grad():
             there = {**parameters, **dict(zip(model.trained, leaves, strict=True))}
-            loss = models.mean_loss(model, there, inputs, labels, trajectory.config)
+            loss = losses.mean_loss(model, there, inputs, labels, trajectory.config)
             gradient = torch.autograd.grad(loss, leaves)
         return loss.item(), _flat(gradient)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from grokscope import model as models
+from grokscope import losses
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -19,7 +19,7 @@ def loss(trajectory: Trajectory) -> Series:
     parts = {"train_": split.train, "test_": split.test, "": slice(None)}
     rows = []
     for snapshot in trajectory:
-        losses, right = models.evaluate(
+        losses, right = losses.evaluate(
             trajectory.model, snapshot.parameters, task.inputs, task.labels, config.loss_dtype, config.loss
         )
         rows.append(

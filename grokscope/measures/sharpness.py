@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from grokscope import curvature
-from grokscope import model as models
+from grokscope import losses
 from grokscope.errors import GrokscopeError
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
@@ -43,7 +43,7 @@ def sharpness(
         for name in names:
             parameters[name].requires_grad_()
         with torch.enable_grad():
-            train_loss = models.mean_loss(trajectory.model, parameters, inputs, labels, trajectory.config)
+            train_loss = losses.mean_loss(trajectory.model, parameters, inputs, labels, trajectory.config)
             product, n = curvature.hvp(train_loss, [parameters[name] for name in names])
             top = curvature.lanczos(product, n, tolerance=tolerance, seed=seed)
             trace = curvature.hutchinson(product, n, n_probes=n_probes, seed=seed)

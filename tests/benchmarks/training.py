@@ -14,7 +14,7 @@ from itertools import islice
 import torch
 
 from grokscope import presets
-from grokscope.model import losses
+from grokscope.losses import cross_entropy
 from grokscope.optimize import Setup, optimize
 
 TURNS, STEPS = 5, 100
@@ -37,17 +37,17 @@ def hooked_steps(setup: Setup) -> Iterator[object]:
         parameter.requires_grad_(name in setup.model.trained)
     trained = [parameter for parameter in hooked.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
-    inputs, labels = setup.batch(0)
+    inputs, labels = setup.inputs[setup.split.train], setup.labels[setup.split.train]
     step = 0
     while True:
         optimizer.param_groups[0]["lr"] = config.lr * min(step / config.warmup_steps, 1)
-        losses(hooked(inputs)[:, -1], labels).mean().backward()
+        cross_entropy(hooked(inputs)[:, -1], labels).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
         step += 1
         if step % 100 == 0:
             with torch.no_grad():
-                losses(hooked(setup.inputs)[:, -1], setup.labels).mean().item()
+                cross_entropy(hooked(setup.inputs)[:, -1], setup.labels).mean().item()
         yield hooked
 
 

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from scipy.sparse.linalg import aslinearoperator, eigsh
 
-from grokscope import Snapshot, Trajectory, curvature, measures
-from grokscope import model as models
+from grokscope import Snapshot, Trajectory, curvature, losses, measures
 from grokscope.errors import GrokscopeError
 
 TINY = {"p": 5, "d_model": 8, "d_mlp": 8}
@@ -78,8 +77,8 @@ def measured(request, plant_once):
 def test_the_late_loss_is_tiny(measured):
     """Or the tests of this module would not see what float32 loses."""
     _, dense = measured
-    losses = [loss for loss, _ in dense]
-    assert losses[0] > 1 > losses[1] > 1e-5 > 1e-6 > losses[2] > 1e-9
+    found = [loss for loss, _ in dense]
+    assert found[0] > 1 > found[1] > 1e-5 > 1e-6 > found[2] > 1e-9
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -111,7 +110,7 @@ def test_products_are_the_dense_hessians_also_where_the_loss_is_tiny(measured, d
     for snapshot, (_, H) in zip(trajectory, dense, strict=True):
         parameters = {name: one.to(getattr(torch, dtype)) for name, one in snapshot.parameters.items()}
         leaves = [parameters[name].requires_grad_() for name in names]
-        loss = models.losses(trajectory.model.logits(parameters, inputs), labels).mean()
+        loss = losses.cross_entropy(trajectory.model.logits(parameters, inputs), labels).mean()
         product, n = curvature.hvp(loss, leaves)
         assert n == len(H)
         top = torch.linalg.eigh(H).eigenvectors[:, -1]

@@ -1,0 +1,65 @@
+"""Losses: cross-entropy in the precision that grokking needs, over a model's logits."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from grokscope.config import RunConfig
+from grokscope.equations import Equations
+from grokscope.forward import Parameters
+from grokscope.model import Model
+
+# Enough rows to keep the cores busy, few enough for a large p to fit in memory.
+_EVALUATED_AT_ONCE = 32_768
+
+
+def cross_entropy(
+    logits: Float[Tensor, "batch d_vocab_out"],
+    labels: Int[Tensor, " batch"],
+    dtype: str = "float64",
+    function: str = "softmax",
+) -> Float[Tensor, " batch"]:
+    """Return each example's cross-entropy −log p[label] in nats, computed in `dtype`.
+
+    p is softmax(logits), or with the `function` "stablemax" s(x)/Σ s with s(x) = x + 1 for x ≥ 0 and 1/(1 − x)
+    below (Prieto et al. 2025, eq. 5), which grows linearly and so cannot collapse. After memorization losses are
+    about 1e-7, where 1 − softmax cancels in float32 (both Nanda et al. 2023 and Prieto et al. take float64 here).
+    """
+    x = logits.to(getattr(torch, dtype))
+    if function == "stablemax":
+        # Written so that the derivative at exactly zero is the one there is, 1.
+        log_s = torch.where(x >= 0, x.clamp_min(0).log1p(), -(-x.clamp_max(0)).log1p())
+        log_probabilities = log_s - log_s.exp().sum(-1, keepdim=True).log()
+    else:
+        log_probabilities = x.log_softmax(-1)
+    return -log_probabilities.gather(1, labels[:, None])[:, 0]
+
+
+def mean_loss(
+    model: Model,
+    parameters: Parameters,
+    inputs: Equations | Int[Tensor, "n_examples n_ctx"],
+    labels: Int[Tensor, " n_examples"],
+    config: RunConfig,
+) -> Float[Tensor, ""]:
+    """Return the mean over some equations of the config's `loss`, taken in its `loss_dtype`; it has a gradient."""
+    return cross_entropy(model.logits(parameters, inputs), labels, config.loss_dtype, config.loss).mean()
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model,
+    parameters: Parameters,
+    inputs: Equations | Int[Tensor, "n_examples n_ctx"],
+    labels: Int[Tensor, " n_examples"],
+    dtype: str = "float64",
+    function: str = "softmax",
+) -> tuple[Float[Tensor, " n_examples"], Bool[Tensor, " n_examples"]]:
+    """Return every example's loss and whether its answer is right (the largest logit is the label's)."""
+    equations = model.equations(inputs) if isinstance(inputs, Tensor) else inputs
+    if len(equations) <= _EVALUATED_AT_ONCE:
+        logits = model.logits(parameters, equations)
+        return cross_entropy(logits, labels, dtype, function), logits.argmax(-1) == labels
+    cuts = [slice(start, start + _EVALUATED_AT_ONCE) for start in range(0, len(equations), _EVALUATED_AT_ONCE)]
+    parts = [evaluate(model, parameters, equations[cut], labels[cut], dtype, function) for cut in cuts]
+    return torch.cat([loss for loss, _ in parts]), torch.cat([right for _, right in parts])
