@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from grokscope import model as models
-from grokscope import losses, streams, tasks
+from grokscope import environment, losses, streams, tasks
 from grokscope.config import RunConfig
 from grokscope.equations import Equations
 from grokscope.errors import GrokscopeError
@@ -48,6 +48,7 @@ class Setup:
     """What training reads: config, task, split, model, and the data on the training device."""
 
     def __init__(self, config: RunConfig):
+        environment.keep_memory()
         self.config = config.validate()
         self.task, self.split = tasks.load(config.task, config.split_seed)
         self.model = models.build(config.model, self.task)
