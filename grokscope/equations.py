@@ -25,6 +25,8 @@ class Equations:
     """How many leading positions the first token decides: from the second on they have one token throughout."""
     same_end: bool
     """Whether the last position, where the answer is read, has one token throughout."""
+    given: Entries | None = None
+    """The `entries`, if they are known already."""
 
     @classmethod
     def of(cls, tokens: Int[Tensor, "n n_ctx"], d_vocab: int, n_heads: int) -> "Equations":
@@ -39,7 +41,7 @@ class Equations:
 
     def __getitem__(self, chosen: Int[Tensor, " m"] | slice) -> "Equations":
         """Return some of the equations; what holds throughout all holds throughout these."""
-        return replace(self, tokens=self.tokens[chosen])
+        return replace(self, tokens=self.tokens[chosen], given=None)
 
     @cached_property
     def entries(self) -> Entries:
@@ -47,6 +49,8 @@ class Equations:
 
         The rows are numbered (position, head, token).
         """
+        if self.given:
+            return self.given
         n_groups = (self.tokens.shape[1] - 1) * self.n_heads
         group = torch.arange(n_groups, device=self.tokens.device) * self.d_vocab
         rows = self.tokens[:, :-1].repeat_interleave(self.n_heads, dim=1) + group

@@ -31,8 +31,8 @@ class Entries(NamedTuple):
 def entries(rows: Int[Tensor, "n j"], n_rows: int) -> Entries:
     """Return the entries of a table of `n_rows` rows, sorted for the transpose."""
     flat = rows.flatten()
-    ordered, order = flat.sort(stable=True)
-    return Entries(rows, order, torch.searchsorted(ordered, torch.arange(n_rows, device=rows.device)))
+    counts = torch.zeros(n_rows, dtype=torch.long, device=rows.device).scatter_add(0, flat, torch.ones_like(flat))
+    return Entries(rows, flat.argsort(stable=True), counts.cumsum(0) - counts)
 
 
 def mix(

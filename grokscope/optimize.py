@@ -54,15 +54,15 @@ class Setup:
         self.model = models.build(config.model, self.task)
         self.device = _device(config.device)
         self.inputs, self.labels = self.task.inputs.to(self.device), self.task.labels.to(self.device)
-        self._train = self.split.train.to(self.device)
-        self._test = self.split.test.to(self.device)
-        self._equations = self.model.equations(self.inputs)
-        self._train_equations, self._train_labels = self._equations[self._train], self.labels[self._train]
+        self._train, self._test = (part.to(self.device) for part in (self.split.train, self.split.test))
+        self.equations = self.model.equations(self.inputs)
+        self._train_equations, self._train_labels = self.equations[self._train], self.labels[self._train]
         n_train = len(self._train)
         # Exact: in floating point 0.28 · 25 is above 7.
         largest = math.ceil(Fraction(str(config.batch_share)) * n_train)
-        self._batch_size = min(config.batch_size, largest) if config.batch_size else n_train
-        self._epoch: tuple[int, Tensor] = (-1, self._train)
+        self.batch_size = min(config.batch_size, largest) if config.batch_size else n_train
+        """The examples in a batch; the last one of an epoch may have fewer."""
+        self._epoch: tuple[int, Tensor] = (-1, torch.arange(n_train))
 
     def state(self, resumed: Mapping[str, Tensor] | None = None) -> State:
         """Return the state at initialization, or the one that `resume_state` described."""
@@ -87,24 +87,30 @@ class Setup:
         return State(int(resumed["step"]), parameters, optimizer)
 
     def batch(self, step: int) -> tuple[Equations, Int[Tensor, " batch"]]:
-        """Return the batch of the update that follows `step`: a function of the training seed and the step.
+        """Return the batch of the update that follows `step`: the training examples that `chosen` says."""
+        if self.config.batch_size is None:
+            return self._train_equations, self._train_labels
+        chosen = self.chosen(step).to(self.device)
+        return self._train_equations[chosen], self._train_labels[chosen]
+
+    def chosen(self, step: int) -> Int[Tensor, " batch"]:
+        """Return which training examples the update that follows `step` takes: a function of seed and step alone.
 
         Minibatches run through the training set in a new random order each epoch; an epoch's last may be short.
         """
         n_train = len(self._train)
         if self.config.batch_size is None:
-            return self._train_equations, self._train_labels
-        epoch, position = divmod(step, -(-n_train // self._batch_size))
+            return self._epoch[1]
+        epoch, position = divmod(step, -(-n_train // self.batch_size))
         if self._epoch[0] != epoch:
             order = streams.permutation("batches", self.config.training_seed, epoch, n_train)
-            self._epoch = (epoch, torch.from_numpy(order).to(self.device))
-        chosen = self._epoch[1][position * self._batch_size :][: self._batch_size]
-        return self._train_equations[chosen], self._train_labels[chosen]
+            self._epoch = (epoch, torch.from_numpy(order))
+        return self._epoch[1][position * self.batch_size :][: self.batch_size]
 
     def evaluate(self, state: State) -> Row:
         """Return the log's row for the present parameters; raise NotFinite if a loss is not finite."""
         loss, right = losses.evaluate(
-            self.model, state.parameters, self._equations, self.labels, self.config.loss_dtype, self.config.loss
+            self.model, state.parameters, self.equations, self.labels, self.config.loss_dtype, self.config.loss
         )
         row = {
             "train_loss": float(loss[self._train].mean()),
