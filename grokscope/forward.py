@@ -118,7 +118,7 @@ def merged(config: ModelConfig, parameters: Parameters, equations: Equations) ->
 
     table = _table(parameters, n_ctx)
     rows = tokens[:, :-1] + torch.arange(n_ctx - 1, device=tokens.device) * equations.d_vocab
-    last = table[(n_ctx - 1) * equations.d_vocab + tokens[0, -1]]
+    last = F.embedding((n_ctx - 1) * equations.d_vocab + tokens[0, -1], table)
     x = torch.cat([table[: (n_ctx - 1) * equations.d_vocab], last[None]])
     query = _heads(config, parameters, block, "Q", last)
     keys, values = (_heads(config, parameters, block, name, x) for name in "KV")
