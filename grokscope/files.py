@@ -26,8 +26,8 @@ _LOOKS = 10
 """How often a lock that is taken is tried again, within some 50 milliseconds."""
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader, or a machine that loses power, sees the old file or the new one.
+def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
+    """Write `parts` to `path` so that a reader, or a machine that loses power, sees the old file or the new one.
 
     The file's mode follows the umask. Raise GrokscopeError that names the path and the operation, and for a
     full disk the bytes needed and free; the temporary file is then removed and `path` is as it was.
@@ -38,7 +38,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     try:
         with open(temporary, "wb") as file:
             operation = "write"
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             operation = "fsync"
             os.fsync(file.fileno())
@@ -49,7 +49,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise _explained(error, operation, path, len(data)) from error
+        raise _explained(error, operation, path, sum(map(len, parts))) from error
 
 
 def make_folder(path: Path) -> None:

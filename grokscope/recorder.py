@@ -4,6 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from grokscope import schedule, store
 from grokscope.optimize import Row, Setup, State
 from grokscope.optimizers import n_remembered
+from grokscope.writer import Writer
 
 SEGMENT_CHECKPOINTS = 64
 SEGMENT_BYTES = 2**26
@@ -21,10 +23,14 @@ SEGMENT_SECONDS = 30.0
 
 
 class Recorder:
-    """Takes checkpoints and log rows as the schedule says, and commits them in segments."""
+    """Takes checkpoints and log rows as the schedule says, and commits them in segments while training goes on.
+
+    Use as a context manager, more than once if need be: when the block ends, however it does, what was committed in
+    it is on the disk, or GrokscopeError says why not.
+    """
 
     def __init__(self, setup: Setup, run: store.Store, state: State, resumed: Mapping[str, Tensor] | None):
-        self._setup, self._store = setup, run
+        self._setup, self._store, self._writer = setup, run, Writer()
         self._schedule = schedule.parse(setup.config.checkpoints)
         fixed = self._schedule.fixed_steps(setup.config.n_steps)
         self._fixed = set(fixed.tolist())
@@ -42,8 +48,15 @@ class Recorder:
         self._committed_at = time.monotonic()
         self.row: Row = {}
 
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._writer.wait()
+
     def observe(self, state: State) -> None:
-        """Evaluate, take a checkpoint and commit, each if it is time to."""
+        """Evaluate, take a checkpoint and commit, each if it is time to; raise what has gone wrong with a commit."""
+        self._writer.check()
         config, step, amount = self._setup.config, state.step, self._schedule.adaptive
         wanted = step in self._fixed
         evaluated = step % config.evaluate_every == 0 or step == config.n_steps
@@ -87,7 +100,10 @@ class Recorder:
         )
 
     def commit(self, state: State, *, resumable: bool = True) -> None:
-        """Write what was taken since the last commit as one segment, with a resume state if `resumable`."""
+        """Begin to write what was taken since the last commit as one segment, with a resume state if `resumable`.
+
+        Wait for the segment before, and raise what went wrong with it: after a segment that is lost none may follow.
+        """
         nothing_new = not self._steps and not self._rows
         if nothing_new and (state.step == self._begin or not resumable):
             return
@@ -98,13 +114,16 @@ class Recorder:
             **{f"parameters/{name}": tensor.detach() for name, tensor in state.parameters.items()},
             **{f"optimizer/{name}": tensor for name, tensor in state.optimizer.state().items()},
         }
-        self._store.commit(
+        # All that the writer gets are copies, or lists that nobody else will touch.
+        segment = partial(
+            self._store.commit,
             self._steps,
             self._checkpoints,
             coverage=(self._begin, state.step),
             log=self._rows,
             resume=as_arrays(resume) if resumable else None,
         )
+        self._writer.begin(segment)
         self._begin = state.step
         self._steps, self._checkpoints, self._rows = [], [], []
         self._committed_at = time.monotonic()

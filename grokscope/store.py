@@ -7,7 +7,7 @@ segments by step, never by file name, and see what was committed and nothing els
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -247,7 +247,7 @@ class Store:
         checkpoints: list[Mapping[str, np.ndarray]],
         *,
         coverage: tuple[int, int] | None,
-        log: list[tuple[float, ...]] = (),  # pyright: ignore[reportArgumentType]
+        log: Sequence[tuple[float, ...]] = (),
         resume: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Write one segment, durably. Only the holder of the folder's lock may call it."""

@@ -7,6 +7,7 @@ depends on time, but the checkpoints, the log and the final resume state are the
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from grokscope.interrupts import Interrupted, deferred_signals
 from grokscope.optimize import NotFinite, Row, Setup, State, optimize
 from grokscope.recorder import SEGMENT_CHECKPOINTS, Recorder, as_arrays
 from grokscope.trajectory import Trajectory, data_digest
+from grokscope.writer import Writer
 
 Observer = Callable[[int, Row], None]
 """Called after every step with the step and the latest row of the log; what it does cannot touch the training."""
@@ -53,8 +55,9 @@ def train(
             state = setup.state()
             started = store.create(building, record)
             recorder = Recorder(setup, started, state, None)
-            recorder.observe(state)
-            recorder.commit(state)
+            with recorder:
+                recorder.observe(state)
+                recorder.commit(state)
         started.folder = folder
         _drain(setup, state, recorder, observer, interrupted)
     return Trajectory.open(folder)
@@ -99,7 +102,7 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
     names step, tensor and what drifted, and adds nothing more.
     """
     folder = Path(path)
-    with deferred_signals() as interrupted, _writing(folder) as run:
+    with deferred_signals() as interrupted, _writing(folder) as run, Writer() as writer:
         if not (0 <= start <= stop <= run.last_step and every >= 1):
             raise GrokscopeError(
                 f"densify: start {start}, stop {stop}, every {every}; allowed: 0 <= start <= stop <= "
@@ -124,7 +127,8 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
             stopped = interrupted()
             while len(confirmed) >= SEGMENT_CHECKPOINTS or (confirmed and (state.step >= end or stopped)):
                 steps = list(confirmed)[:SEGMENT_CHECKPOINTS]
-                run.commit(steps, [confirmed.pop(step) for step in steps], coverage=None)
+                writer.begin(partial(run.commit, steps, [confirmed.pop(step) for step in steps], coverage=None))
+            writer.check()
             if observer:
                 observer(state.step, {})
             if stopped:
@@ -173,18 +177,19 @@ def _drain(
     interrupted: Callable[[], int],
 ) -> None:
     remaining = setup.config.n_steps - state.step
-    try:
-        for _ in islice(optimize(setup, state), remaining):
-            recorder.observe(state)
-            if observer:
-                observer(state.step, recorder.row)
-            if interrupted():
-                recorder.commit(state)
-                raise Interrupted(recorder.folder, interrupted())
-    except NotFinite as error:
-        recorder.commit(state, resumable=error.resumable)
-        raise
-    recorder.commit(state)
+    with recorder:
+        try:
+            for _ in islice(optimize(setup, state), remaining):
+                recorder.observe(state)
+                if observer:
+                    observer(state.step, recorder.row)
+                if interrupted():
+                    recorder.commit(state)
+                    raise Interrupted(recorder.folder, interrupted())
+        except NotFinite as error:
+            recorder.commit(state, resumable=error.resumable)
+            raise
+        recorder.commit(state)
 
 
 def _renewed(run: store.Store, n_steps: int | None, allow_drift: bool) -> store.Record:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -77,3 +78,8 @@ def flip(path: Path, bit: int) -> None:
 def truncate(path: Path) -> None:
     """Cut a file in half."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def writing() -> list[threading.Thread]:
+    """Return the threads that are writing a segment at this moment."""
+    return [thread for thread in threading.enumerate() if thread.name == "grokscope writer"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from shared import writing
 
 from grokscope import Trajectory, environment, files, optimize, tensors, training
 from grokscope.config import RunConfig
@@ -86,6 +87,8 @@ def test_steps_are_added_in_segments_as_soon_as_a_saved_step_has_confirmed_them(
     before, seen = len(segments(run_copy)), {}
 
     def look(step: int, row: dict[str, float]) -> None:
+        for thread in writing():
+            thread.join()
         seen[step] = len(segments(run_copy)) - before
 
     expected = {step: every_step[step] for step in {*range(0, 61, 10), *range(12, 28)}}

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ class FailingFile:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
-    def write(self, data: bytes) -> None:
+    def writelines(self, parts: Iterable[bytes]) -> None:
+        data = b"".join(parts)
         self._file.write(data[: len(data) // 2])
         raise self._error
 
@@ -69,7 +70,7 @@ def inject(monkeypatch: pytest.MonkeyPatch, operation: str, number: int) -> None
 def test_the_bytes_are_written_and_nothing_else_is_left(tmp_path: Path):
     path, data = tmp_path / "new", bytes(range(256)) * 1000
     files.write_atomic(path, data)
-    files.write_atomic(path, data[::-1])
+    files.write_atomic(path, data[:0:-1], memoryview(data)[:1])
     assert path.read_bytes() == data[::-1]
     assert list(tmp_path.iterdir()) == [path]
 
@@ -94,7 +95,7 @@ def test_a_write_that_fails_names_path_and_operation_and_leaves_the_old_file(
     with monkeypatch.context() as patch:
         inject(patch, operation, number)
         with pytest.raises(GrokscopeError) as refusal:
-            files.write_atomic(path, b"new" * 1000)
+            files.write_atomic(path, b"new" * 400, b"new" * 600)
     message = str(refusal.value)
     assert f"{operation} {path}" in message and os.strerror(number) in message
     full = re.search(r"3,000 bytes needed, ([\d,]+) free", message)

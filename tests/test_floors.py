@@ -11,7 +11,7 @@ import grokscope
 ROOT = Path(grokscope.__file__).parent
 FLOORS = (
     "errors files tensors fields algebra streams config presets series phases plugins schedule fourier curvature "
-    "environment interrupts pca",
+    "environment interrupts pca writer",
     "tasks",
     "model filters optimizers",
     "store trajectory",

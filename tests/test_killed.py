@@ -70,7 +70,8 @@ def live(job):
             self.file.close()
         def __getattr__(self, name):
             return getattr(self.file, name)
-        def write(self, data):
+        def writelines(self, parts):
+            data = b"".join(parts)
             self.file.write(data[:len(data) // 2])
             tick()
             self.file.write(data[len(data) // 2:])
@@ -80,9 +81,9 @@ def live(job):
         for name in ("fsync", "replace", "rename", "mkdir"):
             setattr(os, name, ticking(getattr(os, name)))
     if job["naive"]:
-        def naive(path, data):
+        def naive(path, *parts):
             with Torn(path, "wb") as file:
-                file.write(data)
+                file.writelines(parts)
         files.write_atomic = naive
     signals = [tuple(one) for one in job["signals"]]
 

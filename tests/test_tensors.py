@@ -77,6 +77,26 @@ def test_arrays_in_any_memory_order_are_written_as_they_read(tmp_path: Path):
     assert np.array_equal(tensors.TensorFile(tmp_path / "file").read("a"), array)
 
 
+def test_numbers_are_written_little_endian_whatever_order_they_come_in(tmp_path: Path):
+    tensors.write(tmp_path / "file", {"a": np.arange(4, dtype=">f8"), "b": np.arange(3, dtype=">i4")}, {})
+    assert tensors.TensorFile(tmp_path / "file").read("a").tolist() == [0, 1, 2, 3]
+    assert safetensors.numpy.load_file(tmp_path / "file")["b"].tolist() == [0, 1, 2]
+
+
+def test_a_tensor_of_single_numbers_is_checked_by_row_too(tmp_path: Path):
+    tensors.write(tmp_path / "file", {"a": np.arange(5.0)}, {}, by_row=("a",))
+    flip(tmp_path / "file", 8 * (place(tmp_path / "file", "a")[0] + 8 * 3))
+    assert list(tensors.TensorFile(tmp_path / "file").damage()) == [("a", 3)]
+
+
+def test_each_tensor_lies_where_its_numbers_are_aligned(tmp_path: Path):
+    sizes = {"bool": 3, "float32": 5, "float64": 1, "int32": 7, "int64": 1, "uint8": 1}
+    content = {f"{i} {name}": np.ones(n, name) for i, (name, n) in enumerate(sizes.items())}
+    tensors.write(tmp_path / "file", content, {"about": "∘"})
+    for name, array in content.items():
+        assert place(tmp_path / "file", name)[0] % array.itemsize == 0, name
+
+
 @pytest.mark.parametrize("row", range(5))
 def test_a_damaged_row_is_named_and_leaves_the_other_rows_readable(path: Path, row: int):
     first, _ = place(path, "rows/a")
