@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -21,7 +21,7 @@ from grokscope.config import RunConfig
 from grokscope.equations import Equations
 from grokscope.errors import GrokscopeError
 from grokscope.mix import Entries
-from grokscope.optimize import Row, Setup, State
+from grokscope.optimize import Row, Setup, State, require_finite_losses
 
 OPTIMIZERS = ("adamw", "adam")
 _EVALUATED_AT_ONCE = 2**20
@@ -46,7 +46,7 @@ def faults(config: RunConfig) -> list[str]:
 
 
 def likeness(config: RunConfig) -> str:
-    """Return a digest that models of one ensemble share: of all settings but seeds, rate, decay and train fraction."""
+    """Return a digest of all settings but seeds, learning rate, weight decay and train fraction."""
     values = config.to_dict()
     for name in ("split_seed", "init_seed", "training_seed"):
         del values[name]
@@ -77,7 +77,8 @@ class Ensemble:
         self.step = 0
         self._failed_at = self._tensor([-1] * len(configs), torch.long)
         self._rows: tuple[int, list[Row]] = (-1, [])
-        self._graphs: dict[str, torch.cuda.CUDAGraph] = {}
+        self._evaluated = torch.zeros(len(configs), 4, dtype=torch.float64, device=self._device)
+        self._graphs: dict[str, torch.cuda.CUDAGraph | None] = {}
 
         self._gather_data()
         starts = [member.model.initialize(member.config.init_seed) for member in self.members]
@@ -103,7 +104,9 @@ class Ensemble:
     def _named(self, flat: Float[Tensor, "models n_trained"]) -> dict[str, Tensor]:
         """Return views of the trained parameters of all models by name."""
         parts = flat.split([torch.Size(shape).numel() for shape in self._trained.values()], dim=1)
-        return {name: part.unflatten(1, shape) for (name, shape), part in zip(self._trained.items(), parts, strict=True)}
+        return {
+            name: part.unflatten(1, shape) for (name, shape), part in zip(self._trained.items(), parts, strict=True)
+        }
 
     def _gather_data(self) -> None:
         """Stack the models' training sets, padded to one length; what pads has no weight in the loss."""
@@ -191,32 +194,30 @@ class Ensemble:
     def _replayed(self, name: str, work: Callable[[], None]) -> None:
         """Do some work; on CUDA, record it as a graph the second time and replay it from then on."""
         if self._device.type != "cuda":
-            return work()
-        if name in self._graphs:
-            return self._graphs[name].replay()
-        # The first time, on a stream of its own, sets up what must not be set up inside a graph.
-        if f"{name} once" not in self._graphs:
-            side = torch.cuda.Stream(self._device)
-            side.wait_stream(torch.cuda.current_stream(self._device))
-            with torch.cuda.stream(side):
-                work()
-            torch.cuda.current_stream(self._device).wait_stream(side)
-            self._graphs[f"{name} once"] = torch.cuda.CUDAGraph()
-            return None
-        self._graphs[name] = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graphs[name]):
             work()
-        return self._graphs[name].replay()
+        elif name not in self._graphs:
+            # The first time sets up what must not be set up inside a graph, on a stream of its own.
+            present, aside = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
+            aside.wait_stream(present)
+            with torch.cuda.stream(aside):
+                work()
+            present.wait_stream(aside)
+            self._graphs[name] = None
+        else:
+            graph = self._graphs[name]
+            if graph is None:
+                graph = self._graphs[name] = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph):
+                    work()
+            graph.replay()
 
     def failures(self) -> list[int]:
-        """Return for each model the first update that met a number that is not finite, or −1. Waits for the device."""
+        """Return each model's first update that met a number that is not finite, or −1. Waits for the device."""
         return self._failed_at.tolist()
 
     def _row(self, i: int) -> Row:
         """Return a model's row of the log at this step; all models are evaluated at once, at the first call."""
         if self._rows[0] != self.step:
-            if not hasattr(self, "_evaluated"):
-                self._evaluated = torch.zeros(len(self.members), 4, dtype=torch.float64, device=self._device)
             self._replayed("evaluation", self._evaluate)
             names = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
             self._rows = (self.step, [dict(zip(names, row, strict=True)) for row in self._evaluated.tolist()])
@@ -281,8 +282,8 @@ class Member(Setup):
         self._row_of_member = row
 
     def evaluate(self, state: State) -> Row:
-        """Return the log's row for the present parameters of the ensemble."""
-        return self._row_of_member()
+        """Return the log's row for the present parameters of the ensemble; raise NotFinite as any Setup does."""
+        return require_finite_losses(self._row_of_member(), state.step)
 
 
 class _Moments:

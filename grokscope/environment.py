@@ -39,7 +39,7 @@ def present(device: str) -> dict[str, str]:
 def drift(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Say what differs between two environments, one clause each."""
     return [
-        f"{name} was {then.get(name, 'not recorded')}, is {now.get(name, 'not recorded')}"
+        f"{name} was {then.get(name, 'not recorded')}, is {now.get(name, 'none')}"
         + f" (OMP_NUM_THREADS={then.get(name)} restores it)" * (name == "threads" and name in then)
         for name in sorted({*then, *now})
         if then.get(name) != now.get(name)

@@ -74,19 +74,13 @@ def shared(config: ModelConfig, parameters: Parameters, equations: Equations) ->
     streams = [F.embedding(prefixes, table), F.embedding(rows, table)]
     for layer in range(config.n_layers):
         block, is_last = f"blocks.{layer}.", layer == config.n_layers - 1
+        normalized = [
+            _layer_norm(config, parameters, f"{block}ln1", one) for one in ([table] if layer == 0 else streams)
+        ]
+        projected = {name: [_heads(config, parameters, block, name, one) for one in normalized] for name in "QKV"}
         if layer == 0:
-            normalized = _layer_norm(config, parameters, f"{block}ln1", table)
-
-            def heads(name: str, block: str = block, x: Tensor = normalized) -> list[Tensor]:
-                projected = _heads(config, parameters, block, name, x)
-                return [_looked_up(projected, prefixes), _looked_up(projected, rows)]
-        else:
-            both = [_layer_norm(config, parameters, f"{block}ln1", one) for one in streams]
-
-            def heads(name: str, block: str = block, both: list[Tensor] = both) -> list[Tensor]:
-                return [_heads(config, parameters, block, name, one) for one in both]
-
-        queries, keys, values = heads("Q"), heads("K"), heads("V")
+            projected = {n: [_looked_up(one, where) for where in (prefixes, rows)] for n, (one,) in projected.items()}
+        queries, keys, values = projected.values()
         before = [_looked_up(one[0], tokens[:, 0]) for one in (keys, values)]
         z = _attend(
             queries[1][:, -1:] if is_last else queries[1],

@@ -88,9 +88,7 @@ class _Transpose(_Trilinear):
     @staticmethod
     def forward(weights: Tensor, gradient: Tensor, rows: Tensor, order: Tensor, starts: Tensor) -> Tensor:
         examples = order // rows.shape[1]
-        return F.embedding_bag(
-            examples, gradient, starts, per_sample_weights=weights.flatten()[order], mode="sum"
-        )
+        return F.embedding_bag(examples, gradient, starts, per_sample_weights=weights.flatten()[order], mode="sum")
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -6,7 +6,6 @@ HookedTransformer for hooks, caches and patching.
 """
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -24,7 +23,6 @@ from grokscope.tasks import Task
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
-
 
 
 @dataclass(frozen=True)

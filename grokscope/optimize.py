@@ -4,14 +4,14 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from grokscope import model as models
 from grokscope import environment, losses, streams, tasks
+from grokscope import model as models
 from grokscope.config import RunConfig
 from grokscope.equations import Equations
 from grokscope.errors import GrokscopeError
@@ -41,7 +41,15 @@ class State:
 
     step: int
     parameters: dict[str, Tensor]
-    optimizer: Optimizer
+    optimizer: "Remembers"
+
+
+class Remembers(Protocol):
+    """What a state needs of its optimizer: to tell what it remembers."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return copies on the CPU, named "parameter/quantity"."""
+        ...
 
 
 class Setup:
@@ -118,10 +126,15 @@ class Setup:
             "train_accuracy": float(right[self._train].double().mean()),
             "test_accuracy": float(right[self._test].double().mean()),
         }
-        for name in ("train_loss", "test_loss"):
-            if not np.isfinite(row[name]):
-                raise NotFinite(f"The {name}", state.step, state.step - 1, resumable=False)
-        return row
+        return require_finite_losses(row, state.step)
+
+
+def require_finite_losses(row: Row, step: int) -> Row:
+    """Return the row of a step itself; raise NotFinite if one of its losses is not finite."""
+    for name in ("train_loss", "test_loss"):
+        if not math.isfinite(row[name]):
+            raise NotFinite(f"The {name}", step, step - 1, resumable=False)
+    return row
 
 
 def optimize(setup: Setup, state: State) -> Iterator[State]:
@@ -131,6 +144,7 @@ def optimize(setup: Setup, state: State) -> Iterator[State]:
     one that leaves a weight so.
     """
     trained = {name: state.parameters[name] for name in setup.model.trained}
+    assert isinstance(state.optimizer, Optimizer)
     while True:
         loss, gradients = loss_and_gradients(setup, state)
         _require_finite(state.step, {"The training loss": loss}, resumable=True)

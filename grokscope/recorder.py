@@ -56,6 +56,12 @@ class Recorder:
 
     def observe(self, state: State) -> None:
         """Evaluate, take a checkpoint and commit, each if it is time to; raise what has gone wrong with a commit."""
+        self.take(state)
+        if self.is_due:
+            self.commit(state)
+
+    def take(self, state: State) -> None:
+        """Evaluate and take a checkpoint, each if it is time to; raise what has gone wrong with a commit."""
         self._writer.check()
         config, step, amount = self._setup.config, state.step, self._schedule.adaptive
         wanted = step in self._fixed
@@ -83,19 +89,23 @@ class Recorder:
         if wanted and step not in self._have_checkpoints:
             self._steps.append(step)
             self._checkpoints.append(as_arrays(state.parameters))
-        if self._is_due():
-            self.commit(state)
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
         return self._store.folder
 
-    def _is_due(self) -> bool:
-        n_bytes = sum(array.nbytes for one in self._checkpoints[:1] for array in one.values())
+    @property
+    def n_bytes(self) -> int:
+        """The bytes of the checkpoints that were taken since the last commit."""
+        return len(self._checkpoints) * sum(array.nbytes for one in self._checkpoints[:1] for array in one.values())
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to commit."""
         return (
             len(self._checkpoints) >= SEGMENT_CHECKPOINTS
-            or len(self._checkpoints) * n_bytes >= SEGMENT_BYTES
+            or self.n_bytes >= SEGMENT_BYTES
             or time.monotonic() - self._committed_at >= SEGMENT_SECONDS
         )
 

@@ -47,18 +47,9 @@ def train(
         raise Busy(
             f"{folder} exists already. Go on with it by `grokscope resume {name}`, or choose another --run name."
         )
-    record = store.Record(config, environment.present(config.device), data_digest(setup.task, setup.split))
     with deferred_signals() as interrupted, ExitStack() as held:
-        with files.building(folder) as building:
-            # The lock outlives the renaming: it is on the file, whatever the folder above is called.
-            held.enter_context(files.Lock(building))
-            state = setup.state()
-            started = store.create(building, record)
-            recorder = Recorder(setup, started, state, None)
-            with recorder:
-                recorder.observe(state)
-                recorder.commit(state)
-        started.folder = folder
+        state = setup.state()
+        recorder = begun(folder, setup, state, environment.present(config.device), held)
         _drain(setup, state, recorder, observer, interrupted)
     return Trajectory.open(folder)
 
@@ -84,8 +75,9 @@ def resume(
             )
         if run.last_step >= (n_steps or run.record.config.n_steps):
             return Trajectory.open(folder)
-        with _writing(folder) as run:
-            run.record = _renewed(run, n_steps, allow_drift)
+        with writing(folder) as run:
+            here = environment.present(run.record.config.device)
+            run.record = renewed(run, here, n_steps, allow_drift)
             setup = Setup(run.record.config)
             state, resumed = _latest(setup, run, run.last_step)
             recorder = Recorder(setup, run, state, resumed)
@@ -102,7 +94,7 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
     names step, tensor and what drifted, and adds nothing more.
     """
     folder = Path(path)
-    with deferred_signals() as interrupted, _writing(folder) as run, Writer() as writer:
+    with deferred_signals() as interrupted, writing(folder) as run, Writer() as writer:
         if not (0 <= start <= stop <= run.last_step and every >= 1):
             raise GrokscopeError(
                 f"densify: start {start}, stop {stop}, every {every}; allowed: 0 <= start <= stop <= "
@@ -157,8 +149,23 @@ def free_name(base: str, root: Path) -> str:
     return name
 
 
+def begun(folder: Path, setup: Setup, state: State, here: Mapping[str, str], held: ExitStack) -> Recorder:
+    """Make a new run's folder with step 0 committed in it, locked for as long as `held`; return its recorder."""
+    record = store.Record(setup.config, here, data_digest(setup.task, setup.split))
+    with files.building(folder) as building:
+        # The lock outlives the renaming: it is on the file, whatever the folder above is called.
+        held.enter_context(files.Lock(building))
+        started = store.create(building, record)
+        recorder = Recorder(setup, started, state, None)
+        with recorder:
+            recorder.observe(state)
+            recorder.commit(state)
+    started.folder = folder
+    return recorder
+
+
 @contextmanager
-def _writing(folder: Path) -> Iterator[store.Store]:
+def writing(folder: Path) -> Iterator[store.Store]:
     """Yield a run's store under its lock; raise GrokscopeError for no run, a lock that is taken, or other data."""
     store.Record.read(folder)
     with files.Lock(folder):
@@ -192,10 +199,12 @@ def _drain(
         recorder.commit(state)
 
 
-def _renewed(run: store.Store, n_steps: int | None, allow_drift: bool) -> store.Record:
-    """Return the record with a new length or an allowed drift, and save it; raise GrokscopeError for other drift."""
+def renewed(run: store.Store, here: Mapping[str, str], n_steps: int | None, allow_drift: bool) -> store.Record:
+    """Return the record with a new length or an allowed drift, and save it; raise GrokscopeError for other drift.
+
+    `here` is what decides bits now.
+    """
     record, step = run.record, run.last_step
-    here = environment.present(record.config.device)
     drift = environment.drift(record.environment, here)
     if drift and not allow_drift:
         raise GrokscopeError(

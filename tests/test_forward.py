@@ -22,7 +22,9 @@ def prepared(config: ModelConfig, form: str):
     model = models.build(config, task)
     generator = torch.Generator().manual_seed(0)
     parameters = {
-        name: (torch.randn(shape, generator=generator, dtype=torch.float64) / 2 + name.endswith(".w")).requires_grad_()
+        name: (
+            torch.randn(shape, generator=generator, dtype=torch.float64) / 2 + name.endswith(".w")
+        ).requires_grad_()
         for name, shape in model.shapes.items()
     }
     return model, model.equations(task.inputs[torch.randperm(25, generator=generator)[:9]]), parameters
@@ -34,7 +36,8 @@ def derivatives(logits: torch.Tensor, parameters: dict[str, torch.Tensor]) -> li
     loss = logits.log_softmax(-1)[:, 0].square().mean()
     first = torch.autograd.grad(loss, leaves, create_graph=True)
     generator = torch.Generator().manual_seed(1)
-    along = sum((g * torch.randn(g.shape, generator=generator, dtype=g.dtype)).sum() for g in first)
+    drawn = [torch.randn(g.shape, generator=generator, dtype=g.dtype) for g in first]
+    along = torch.stack([(g * direction).sum() for g, direction in zip(first, drawn, strict=True)]).sum()
     second = torch.autograd.grad(along, leaves, materialize_grads=True)
     return [logits, *first, *second]
 

@@ -1,5 +1,8 @@
 """Sums of looked-up rows against the dense product that they stand for."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -48,7 +51,7 @@ def test_its_third_derivative_is_the_dense_product_s():
         derivative = (result**4).sum()
         for order in range(3):
             parts = torch.autograd.grad(derivative, (weights, table), create_graph=True)
-            derivative = sum(((order + 2) * part**2).sum() for part in parts)
+            derivative = torch.stack([((order + 2) * part**2).sum() for part in parts]).sum()
         thirds.append(parts)
     for ours, theirs in zip(*thirds, strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -65,14 +68,13 @@ def test_many_mixes_at_once_are_each_alone(in_dims):
         return (mixing.mix(weights, table, of) ** 3).sum()
 
     arguments = [
-        one[0] if at is None else one.movedim(0, at)
-        for one, at in zip((weights, table), in_dims[:2], strict=True)
+        one[0] if at is None else one.movedim(0, at) for one, at in zip((weights, table), in_dims[:2], strict=True)
     ]
     given = of[0] if in_dims[2] is None else stacked
-    gradient = torch.func.grad(loss, argnums=(0, 1))
+    gradient: Callable[..., Any] = torch.func.grad(loss, argnums=(0, 1))
     found = torch.func.vmap(gradient, in_dims=in_dims)(*arguments, given)
     for i in range(3):
         alone = [one if at is None else one.select(at, i) for one, at in zip(arguments, in_dims[:2], strict=True)]
-        expected = gradient(alone[0], alone[1], of[0] if in_dims[2] is None else of[i])
+        expected = gradient(*alone, of[0] if in_dims[2] is None else of[i])
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours[i], theirs)

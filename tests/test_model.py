@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
-from grokscope import model as models
 from grokscope import losses, tasks
+from grokscope import model as models
 from grokscope.config import TOKEN_FORMS, ModelConfig, TaskConfig
 
 ARCHITECTURES = [
@@ -443,4 +443,6 @@ def test_stablemax_changes_the_loss_and_nothing_that_is_right_and_softmax_stays_
         assert torch.equal(loss, plain[0]) == (function == "softmax")
     logits = model.logits(parameters, task.inputs)
     torch.testing.assert_close(loss, naive_stablemax(logits, task.labels))
-    assert torch.equal(losses.cross_entropy(logits, task.labels), losses.cross_entropy(logits, task.labels, "float64", "softmax"))
+    assert torch.equal(
+        losses.cross_entropy(logits, task.labels), losses.cross_entropy(logits, task.labels, "float64", "softmax")
+    )

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
+from grokscope import losses, streams
 from grokscope import model as models
 from grokscope import optimize as loops
-from grokscope import losses, streams
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.optimize import NotFinite, Setup, optimize

@@ -143,7 +143,9 @@ def sweep(arguments: list[str]) -> None:
         root: Path = ROOT
         """The folder that holds the runs."""
         jobs: int | None = None
-        """How many cells at a time; by default one for each core."""
+        """How many cells, or ensembles of them, at a time; by default one for each core."""
+        ensemble: int = 1
+        """Train up to this many cells that are alike in one program: for a GPU, or many small models."""
         backend: Literal["local", "ray"] = "local"
         """"local" for processes here, or "ray" for the Ray cluster that RAY_ADDRESS names, or one made here."""
         shard: str = "1/1"
@@ -168,6 +170,8 @@ def sweep(arguments: list[str]) -> None:
     part = plan.shard(*_shard(asked.shard))
     if asked.jobs is not None and asked.jobs < 1:
         raise GrokscopeError(f"--jobs {asked.jobs}; allowed: a whole number from 1.")
+    if asked.ensemble < 1:
+        raise GrokscopeError(f"--ensemble {asked.ensemble}; allowed: a whole number from 1.")
     workers.require(asked.backend)
     sweeps.check(plan, folder)
     print(f"{folder}: {states(part, folder)}. {plan.about}".strip(), flush=True)
@@ -184,6 +188,7 @@ def sweep(arguments: list[str]) -> None:
                 backend=asked.backend,
                 retry=asked.retry,
                 allow_drift=asked.allow_drift,
+                ensemble=asked.ensemble,
             )
     except KeyboardInterrupt as interrupt:
         again = shlex.join(["grokscope", "sweep", *arguments])

@@ -10,8 +10,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from torch import Tensor
 
-from grokscope import losses
-from grokscope import streams
+from grokscope import losses, streams
 from grokscope.errors import GrokscopeError
 from grokscope.series import Series
 from grokscope.trajectory import Snapshot, Trajectory

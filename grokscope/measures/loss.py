@@ -19,11 +19,11 @@ def loss(trajectory: Trajectory) -> Series:
     parts = {"train_": split.train, "test_": split.test, "": slice(None)}
     rows = []
     for snapshot in trajectory:
-        losses, right = losses.evaluate(
+        found, right = losses.evaluate(
             trajectory.model, snapshot.parameters, task.inputs, task.labels, config.loss_dtype, config.loss
         )
         rows.append(
-            {f"{prefix}loss": float(losses[part].mean()) for prefix, part in parts.items()}
+            {f"{prefix}loss": float(found[part].mean()) for prefix, part in parts.items()}
             | {f"{prefix}accuracy": float(right[part].double().mean()) for prefix, part in parts.items()}
         )
     return Series("loss", trajectory.steps, {name: np.array([row[name] for row in rows]) for name in rows[0]})

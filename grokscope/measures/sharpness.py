@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from grokscope import curvature
-from grokscope import losses
+from grokscope import curvature, losses
 from grokscope.errors import GrokscopeError
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory

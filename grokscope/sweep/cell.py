@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from grokscope import training
@@ -22,15 +23,24 @@ from grokscope.sweep import BUSY, IO_ERROR
 
 def main(arguments: list[str]) -> int:
     """Train the cell's run, or go on with it, to its end; return the exit status."""
-    # The parent's number is given: while this process was importing, the parent may have died already.
-    threading.Thread(target=_stop_with, args=(int(arguments[1]),), daemon=True).start()
     folder, allow_drift = Path(arguments[0]), "--allow-drift" in arguments
-    try:
+
+    def train() -> None:
         config = from_dict(json.load(sys.stdin))
         if folder.is_dir():
             training.resume(folder, config.n_steps, allow_drift)
         else:
             training.train(config, folder.name, folder.parent)
+
+    return status(train, int(arguments[1]))
+
+
+def status(train: Callable[[], None], parent: int) -> int:
+    """Train as long as the process that started this one lives, and return the exit status that says how it ended."""
+    # The parent's number is given: while this process was importing, the parent may have died already.
+    threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
+    try:
+        train()
     except Interrupted as interrupt:
         return 128 + interrupt.signal_number
     except GrokscopeError as error:

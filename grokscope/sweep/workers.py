@@ -10,6 +10,7 @@ from pathlib import Path
 
 import joblib
 
+from grokscope import ensemble as ensembles
 from grokscope import sweep
 from grokscope.errors import GrokscopeError
 from grokscope.interrupts import Interrupted, deferred_signals
@@ -28,31 +29,33 @@ def run(
     backend: str = "local",
     retry: bool = False,
     allow_drift: bool = False,
+    ensemble: int = 1,
 ) -> dict[str, str]:
     """Do what is left of a sweep in its folder, which `sweep.save` has made; return why cells failed, by name.
 
     Finished cells and those that some other process trains are left alone, cells that failed too unless `retry`;
     the others are trained or gone on with, `jobs` at a time (by default one for each core; on Ray, one for each of
-    the cluster's). A signal is passed on to the cells, which commit, and then raises Interrupted. When this
-    process dies, its cells commit and stop by themselves. Raise GrokscopeError for a backend that is not there.
+    the cluster's). With an `ensemble` above 1, up to that many cells that are alike train in one program (see
+    `groups`). A signal is passed on to the cells, which commit, and then raises Interrupted. When this process
+    dies, its cells commit and stop by themselves. Raise GrokscopeError for a backend that is not there.
     """
-    cells = [cell for cell in plan.cells if _is_left(cell, folder, retry)]
+    left = [cells for cells in groups(plan, ensemble) if any(_is_left(cell, folder, retry) for cell in cells)]
     require(backend)
     if backend == "ray":
         with joblib.parallel_config(backend="ray"):
             reasons = joblib.Parallel(n_jobs=jobs or -1)(
-                joblib.delayed(run_cell)(cell, folder.resolve(), allow_drift) for cell in cells
+                joblib.delayed(run_cells)(cells, folder.resolve(), allow_drift) for cells in left
             )
-        return _failures(cells, reasons)
+        return _failures(reasons)
     jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
     with deferred_signals() as interrupted:
         # Threads, since each only waits for a process of its own.
         reasons = joblib.Parallel(n_jobs=jobs, backend="threading")(
-            joblib.delayed(run_cell)(cell, folder, allow_drift, interrupted) for cell in cells
+            joblib.delayed(run_cells)(cells, folder, allow_drift, interrupted) for cells in left
         )
         if interrupted():
             raise Interrupted(folder, interrupted())
-    return _failures(cells, reasons)
+    return _failures(reasons)
 
 
 def require(backend: str) -> None:
@@ -69,30 +72,48 @@ def require(backend: str) -> None:
         register_ray()
 
 
-def run_cell(
-    cell: Cell, folder: Path, allow_drift: bool = False, interrupted: Callable[[], int] | None = None
-) -> str:
-    """Train one cell to its end in a process with one thread; return why it failed, or nothing if it did not.
+def groups(plan: Sweep, n: int) -> list[list[Cell]]:
+    """Return the cells in groups of up to `n` that can train in one ensemble; with 1, or if it cannot, each alone.
 
-    A process that dies is tried again, at most twice. What would be the same again (the cell's own reason, or three
+    A group depends on the plan and `n` alone, so that the same command goes on with the same ensembles.
+    """
+    if n == 1:
+        return [[cell] for cell in plan.cells]
+    alike: dict[str, list[Cell]] = {}
+    for cell in plan.cells:
+        key = cell.name if ensembles.faults(cell.config) else ensembles.likeness(cell.config)
+        alike.setdefault(key, []).append(cell)
+    return [cells[i : i + n] for cells in alike.values() for i in range(0, len(cells), n)]
+
+
+def run_cells(
+    cells: list[Cell], folder: Path, allow_drift: bool = False, interrupted: Callable[[], int] | None = None
+) -> dict[str, str]:
+    """Train a cell, or several in one ensemble, to the end in a process with one thread; return why cells failed.
+
+    A process that dies is tried again, at most twice. What would be the same again (a cell's own reason, or three
     deaths) is noted with `sweep.mark_failed`; an I/O error is not, so that the next command tries again.
     """
     status, said = 0, ""
     for _ in range(MOST_ATTEMPTS):
         if interrupted and interrupted():
-            return ""
-        status, said = _process(cell, folder, allow_drift, interrupted)
+            return {}
+        status, printed, said = _process(cells, folder, allow_drift, interrupted)
         if status == 0:
-            sweep.forget_failure(cell, folder)
-            return ""
+            failed = json.loads(printed or "{}")
+            for cell in cells:
+                if cell.name not in failed:
+                    sweep.forget_failure(cell, folder)
+            return {cell.name: _marked(cell, folder, failed[cell.name]) for cell in cells if cell.name in failed}
         if status == BUSY or (interrupted and interrupted()):
-            return ""
+            return {}
         if status == IO_ERROR:
-            return said
+            return {cell.name: said for cell in cells}
         if status == 1 and "Traceback" not in said:
-            return _marked(cell, folder, said)
+            return {cell.name: _marked(cell, folder, said) for cell in cells}
     how = f"died {MOST_ATTEMPTS} times, by signal {-status}" if status < 0 else f"failed with status {status}"
-    return _marked(cell, folder, f"Its process {how}. {said[-2000:]}".strip())
+    reason = f"Its process {how}. {said[-2000:]}".strip()
+    return {cell.name: _marked(cell, folder, reason) for cell in cells}
 
 
 def _marked(cell: Cell, folder: Path, reason: str) -> str:
@@ -104,18 +125,25 @@ def _marked(cell: Cell, folder: Path, reason: str) -> str:
     return reason
 
 
-def _failures(cells: list[Cell], reasons: Iterable[str | None]) -> dict[str, str]:
-    return {cell.name: reason for cell, reason in zip(cells, reasons, strict=True) if reason}
+def _failures(reasons: Iterable[dict[str, str] | None]) -> dict[str, str]:
+    return {name: reason for found in reasons if found for name, reason in found.items()}
 
 
-def _process(cell: Cell, folder: Path, allow_drift: bool, interrupted: Callable[[], int] | None) -> tuple[int, str]:
-    """Run a cell's process to its end; return its exit status and what it said on standard error."""
+def _process(
+    cells: list[Cell], folder: Path, allow_drift: bool, interrupted: Callable[[], int] | None
+) -> tuple[int, str, str]:
+    """Run a process for one cell or an ensemble to its end; return its exit status, output and standard error."""
+    configs = {cell.name: cell.config.to_dict() for cell in cells}
+    if len(cells) == 1:
+        kind, place, given = "cell", folder / cells[0].name, json.dumps(configs[cells[0].name])
+    else:
+        kind, place, given = "group", folder, json.dumps(configs)
     # -P: what lies in the current folder is no module of ours.
-    command = [sys.executable, "-P", "-m", "grokscope.sweep.cell", str(folder / cell.name), str(os.getpid())]
+    command = [sys.executable, "-P", "-m", f"grokscope.sweep.{kind}", str(place), str(os.getpid())]
     process = subprocess.Popen(
         command + ["--allow-drift"] * allow_drift,
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         # Many small models on many cores: a thread each is faster than sharing, and the same bits everywhere.
         env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
@@ -124,14 +152,14 @@ def _process(cell: Cell, folder: Path, allow_drift: bool, interrupted: Callable[
         text=True,
         errors="replace",
     )
-    given: str | None = json.dumps(cell.config.to_dict())
+    left: str | None = given
     passed_on = False
     while True:
         try:
-            _, said = process.communicate(given, timeout=0.2)
-            return process.returncode, said
+            printed, said = process.communicate(left, timeout=0.2)
+            return process.returncode, printed, said
         except subprocess.TimeoutExpired:
-            given = None
+            left = None
             if interrupted and interrupted() and not passed_on:
                 passed_on = True
                 with suppress(ProcessLookupError):

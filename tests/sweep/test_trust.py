@@ -135,13 +135,13 @@ def test_a_cell_that_somebody_else_writes_is_left_alone_and_not_marked(plan: Swe
     training.train(dataclasses.replace(cell.config, n_steps=10), cell.name, tmp_path)
     with files.Lock(tmp_path / cell.name):
         assert sweep.state(cell, tmp_path).status == "running"
-        assert workers.run_cell(cell, tmp_path) == ""
+        assert workers.run_cells([cell], tmp_path) == {}
     assert sweep.state(cell, tmp_path) == sweep.State("unfinished", 10)
 
 
 def test_an_i_o_error_is_said_and_not_marked_since_the_next_command_may_have_room(plan: Sweep, tmp_path: Path):
     (tmp_path / "sweep").write_text("a file where the sweep's folder should be")
-    said = workers.run_cell(plan.cells[0], tmp_path / "sweep")
+    said = workers.run_cells(list(plan.cells[:1]), tmp_path / "sweep")[plan.cells[0].name]
     assert "Could not" in said and str(tmp_path / "sweep") in said
     assert not (tmp_path / "sweep" / "failures").exists()
 
@@ -158,7 +158,7 @@ def test_a_module_in_the_current_folder_is_not_run(plan: Sweep, tmp_path: Path, 
     for name in ("random", "einops", "grokscope"):
         (trap / f"{name}.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w').close()\n")
     monkeypatch.chdir(trap)
-    assert workers.run_cell(plan.cells[0], tmp_path / "sweep") == ""
+    assert workers.run_cells(list(plan.cells[:1]), tmp_path / "sweep") == {}
     assert sweep.state(plan.cells[0], tmp_path / "sweep").status == "finished"
     assert not (tmp_path / "sprung").exists()
 

@@ -282,8 +282,8 @@ def test_only_what_would_be_the_same_again_is_marked(
 ):
     plan, folder = trained
     tried: list[Any] = []
-    monkeypatch.setattr(workers, "_process", lambda *given: tried.append(given) or (status, said))
-    assert workers.run_cell(plan.cells[2], folder) == reason
+    monkeypatch.setattr(workers, "_process", lambda *given: tried.append(given) or (status, "", said))
+    assert workers.run_cells([plan.cells[2]], folder) == ({plan.cells[2].name: reason} if reason else {})
     assert (len(tried), marks(folder)) == (1, marked)
 
 
