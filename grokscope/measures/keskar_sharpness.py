@@ -13,7 +13,7 @@ from torch import Tensor
 from grokscope import model as models
 from grokscope import streams
 from grokscope.errors import GrokscopeError
-from grokscope.series import Series
+from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Snapshot, Trajectory
 
 Vector = Float[np.ndarray, " n"]
@@ -93,6 +93,7 @@ def largest_in_box(
     return Maximum(value, at_centre, sides * best, residual, n_done)
 
 
+@by_checkpoint
 def keskar_sharpness(
     trajectory: Trajectory,
     *,

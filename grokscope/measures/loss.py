@@ -3,10 +3,11 @@
 import numpy as np
 
 from grokscope import model as models
-from grokscope.series import Series
+from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Trajectory
 
 
+@by_checkpoint
 def loss(trajectory: Trajectory) -> Series:
     """Measure mean cross-entropy (nats) and accuracy over the train, the test and all equations.
 
