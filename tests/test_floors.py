@@ -11,12 +11,12 @@ import grokscope
 ROOT = Path(grokscope.__file__).parent
 FLOORS = (
     "errors files tensors fields algebra streams config presets series phases plugins schedule fourier curvature "
-    "environment interrupts pca",
+    "environment interrupts pca options",
     "tasks",
     "model filters optimizers",
     "store trajectory",
     "optimize recorder training measures",
-    "sweep figures",
+    "sweep figures jobs",
     "report",
     "progress cli",
 )
