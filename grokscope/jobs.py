@@ -93,14 +93,12 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     try:
         yield pool
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        ours = set(multiprocessing.active_children()) - others
-        for process in ours:
+        for process in set(multiprocessing.active_children()) - others:
             process.terminate()
-        for process in ours:
-            process.join()
         raise
-    pool.shutdown()
+    finally:
+        # It waits for the processes, which the pool alone may do: two that wait for one process miss its end.
+        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
