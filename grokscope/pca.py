@@ -3,7 +3,6 @@
 import torch
 from einops import einsum
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 _NEAR_DEGENERATE = 0.2
@@ -40,6 +39,9 @@ def align(components: Float[Tensor, "steps n k"], ratios: Float[Tensor, "steps k
     overlap, the rotation the orthogonal Procrustes solution. Distances within a pair's plane do not change.
     So early on, the first components are those that became the last step's first, whatever their variance then.
     """
+    # Only now: it takes a third of a second to import, which a saved measure need not wait for.
+    from scipy.optimize import linear_sum_assignment
+
     aligned = components.clone()
     for step in range(len(components) - 2, -1, -1):
         target = aligned[step + 1]

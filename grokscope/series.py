@@ -1,9 +1,9 @@
 """Series: what a measure, or the log, says about a trajectory."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int
@@ -13,6 +13,8 @@ from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
     import pandas
+
+_Measure = TypeVar("_Measure", bound=Callable[..., "Series"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,8 @@ class Series:
     """The options that the measure was given, defaults included."""
     digest: str = ""
     """The digest of the trajectory that was measured (config, steps and every parameter's checksum)."""
+    version: int = 1
+    """The version of the measure's formula, which a formula that changes raises."""
 
     def __post_init__(self):
         wrong = [name for name, array in self.arrays.items() if len(array) != len(self.steps)]
@@ -75,7 +79,13 @@ class Series:
         """Write the series to a safetensors file with checksums; raise GrokscopeError for an I/O error."""
         arrays = {f"arrays/{name}": array for name, array in self.arrays.items()}
         constants = {f"constants/{name}": array for name, array in self.constants.items()}
-        about = {"kind": "series", "measure": self.measure, "options": self.options, "digest": self.digest}
+        about = {
+            "kind": "series",
+            "measure": self.measure,
+            "options": self.options,
+            "digest": self.digest,
+            "version": self.version,
+        }
         tensors.write(Path(path), {"steps": self.steps, **arrays, **constants}, about)
 
     @classmethod
@@ -92,4 +102,27 @@ class Series:
                 group, _, key = name.partition("/")
                 groups[group][key] = array
         about = file.metadata
-        return cls(about["measure"], found["steps"], **groups, options=about["options"], digest=about["digest"])
+        return cls(
+            about["measure"],
+            found["steps"],
+            **groups,
+            options=about["options"],
+            digest=about["digest"],
+            # A file of before formulas had versions.
+            version=about.get("version", 1),
+        )
+
+    @classmethod
+    def join(cls, parts: "Sequence[Series]") -> "Series":
+        """Return as one the series of consecutive pieces of a trajectory; its digest is left empty, for it is new."""
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0].arrays}
+        return replace(parts[0], steps=np.concatenate([part.steps for part in parts]), arrays=arrays, digest="")
+
+
+def by_checkpoint(measure: _Measure) -> _Measure:
+    """Declare that a measure's value at a checkpoint needs that checkpoint alone, or step 0 besides.
+
+    It may then be measured in pieces of the trajectory, side by side, and `Series.join` puts them together.
+    """
+    measure.by_checkpoint = True  # pyright: ignore[reportFunctionMemberAccess]
+    return measure

@@ -17,6 +17,7 @@ from shared import Command, command_line, truncate
 from grokscope import Trajectory, cli, presets, training
 from grokscope.config import OptimizerConfig, RunConfig
 from grokscope.files import Lock
+from grokscope.series import Series
 from grokscope.store import Record, Store
 
 
@@ -289,6 +290,15 @@ def test_flags_may_come_before_what_they_change(asked: Callable, tiny_toml: Path
         (["densify", "../copy", "--start", "5", "--stop", "70"], r"start 5, stop 70.*<= 60"),
         (["measure", "../here"], r"\.\./here is no run: it has no config\.json"),
         (["measure", "../copy", "los"], r"'los'.*Did you mean 'loss'\?"),
+        (["measure", "../copy", "loss", "--jobs", "0"], r"jobs: 0; allowed: a whole number from 1"),
+        (["measure", "../copy", "loss", "--thin", "0"], r"thin\(0\): allowed: a whole number from 1"),
+        (["measure", "../copy", "sharpness", "--set", "seed"], r"--set seed: allowed: an option and its value"),
+        (["measure", "../copy", "sharpness", "--set", "sed=1"], r"'sharpness' 'sed'.*Did you mean 'seed'\?"),
+        (["measure", "../copy", "sharpness", "--set", "tolerance=x"], r"tolerance = 'x'; allowed: a finite number"),
+        (
+            ["measure", "../copy", "loss", "sharpness", "--set", "seed=1"],
+            r"'loss' 'seed'; allowed: none\. --set is for all measures named: loss, sharpness\.",
+        ),
         (["report", "../here"], r"\.\./here is no run"),
         (["verify", "../here"], r"\.\./here is no run"),
         (["log", "../here"], r"\.\./here is no run"),
@@ -420,6 +430,16 @@ def test_every_command_explains_itself(command: str, grokscope: Command):
     assert status == 0 and f"grokscope {command}" in output
     for nothing in ([], ["--help"], ["-h"]):
         assert re.search(rf"^  {command} +\S", grokscope(*nothing)[1], re.MULTILINE)
+
+
+def test_measures_take_options_and_keep_what_they_gave(run_copy: Path, grokscope: Command):
+    names, options = ("embedding", "unembedding"), ("--set", "seed=2", "--set", "n_components=3", "--thin", "2")
+    status, output, errors = grokscope("measure", run_copy, *names, *options)
+    assert status == 0, errors
+    assert re.search(r"^embedding +2 of 7 checkpoints .*\nunembedding +2 of 7 checkpoints", output)
+    files = {path.name: Series.load(path) for path in (run_copy / "measures").iterdir()}
+    assert [series.options["seed"] for series in files.values()] == [2, 2]
+    assert all(re.fullmatch(r"(un)?embedding-[0-9a-f]{12}\.safetensors", name) for name in files)
 
 
 def in_a_process(program: str, *arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:

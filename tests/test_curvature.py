@@ -79,6 +79,25 @@ def test_a_close_second_is_not_taken_for_the_top(gap):
     assert not missed, f"{len(missed)} of 100 starts ended more than 0.1% below, one at {min(missed)}"
 
 
+def test_a_start_near_the_top_saves_products_and_changes_nothing_else():
+    H = matrix(torch.linspace(0, 3, 400).double() ** 3)
+    cold = curvature.lanczos(lambda v: H @ v, 400)
+    near = cold.vector + 1e-3 * rotation(400)[0]
+    warm = curvature.lanczos(lambda v: H @ v, 400, start=7 * near)
+    assert warm.n_products < 0.9 * cold.n_products
+    assert warm.value == pytest.approx(float(np.linalg.eigvalsh(H.numpy())[-1]), rel=1e-10)
+
+
+@pytest.mark.parametrize("gap", [0.0011, 0.003, 0.03, 0.5])
+def test_a_start_that_the_top_is_orthogonal_to_does_not_hide_it(gap):
+    """Where two eigenvalues have crossed, the former top's eigenvector is now the second's."""
+    diagonal = torch.cat([torch.zeros(1800), torch.linspace(0, 0.6, 198), torch.tensor([1 - gap, 1.0])]).double()
+    former = torch.zeros(2000, dtype=torch.float64)
+    former[-2] = 1
+    found = [curvature.lanczos(lambda v: diagonal * v, 2000, seed=seed, start=former).value for seed in range(30)]
+    assert min(found) > 1 - 1e-6
+
+
 def test_products_are_counted():
     H, calls = matrix(torch.linspace(0, 1, 50).double()), []
     pair = curvature.lanczos(lambda v: calls.append(1) or H @ v, 50)

@@ -11,12 +11,13 @@ import grokscope
 ROOT = Path(grokscope.__file__).parent
 FLOORS = (
     "errors files tensors fields algebra streams config presets series phases plugins schedule fourier curvature "
-    "environment interrupts pca writer",
+    "environment interrupts pca writer options mix equations "
+    "forward",
     "tasks",
-    "model filters optimizers",
+    "model losses filters optimizers",
     "store trajectory",
-    "optimize recorder training measures",
-    "sweep figures",
+    "optimize recorder training ensemble together measures",
+    "sweep figures jobs",
     "report",
     "progress cli",
 )

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import hashlib
 import io
 import json
 import re
@@ -83,8 +84,13 @@ def run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw the figures and do not render them."""
-    monkeypatch.setattr(figures, "png", lambda figure, dpi=160: b"png")
-    monkeypatch.setattr(figures, "save", lambda figure, path: path.parent.mkdir(exist_ok=True))
+
+    def save(figure: object, path: Path) -> list[Path]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"png")
+        return [path]
+
+    monkeypatch.setattr(figures, "save", save)
 
 
 @pytest.fixture
@@ -106,7 +112,7 @@ def test_the_page_is_whole_and_harmless(run):
 
 def test_figures_and_measures_lie_beside_the_page(run):
     names = ["losses", "embedding", "circularity", "weight_norms", "sharpness"]
-    expected = {f"{name}.{kind}" for name in names for kind in ("png", "pdf")} | {"circle.webp"}
+    expected = {f"{name}.{kind}" for name in names for kind in ("png", "pdf")} | {"circle.webp", "drawn.json"}
     assert {path.name for path in (run / "figures").iterdir()} == expected
     for name in ("embedding", "weight_norm", "sharpness"):
         assert len(Series.load(run / "measures" / f"{name}.safetensors")) == 7
@@ -138,6 +144,57 @@ def test_a_second_report_is_the_same_and_measures_nothing(run, no_figures, monke
     first = report.write(Trajectory.open(copy)).read_bytes()
     monkeypatch.setattr(measures, "evaluate", lambda *_, **__: pytest.fail("was measured again"))
     assert report.write(Trajectory.open(copy)).read_bytes() == first
+
+
+@pytest.fixture
+def drawings(monkeypatch, no_figures) -> list[int]:
+    """One entry for each time that the pictures were drawn."""
+    drawn = []
+    monkeypatch.setattr(figures, "animation", lambda embedding, log: drawn.append(1) or b"webp")
+    return drawn
+
+
+def test_pictures_that_would_be_the_same_are_not_drawn_again(run, drawings, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "tiny", ignore=shutil.ignore_patterns("figures"))
+    first = report.write(Trajectory.open(copy)).read_bytes()
+    assert report.write(Trajectory.open(copy)).read_bytes() == first
+    assert len(drawings) == 1
+
+
+@pytest.mark.parametrize("name", ["losses.png", "circle.webp", "drawn.json"])
+@pytest.mark.parametrize("how", ["remove", "change"])
+def test_a_picture_that_is_not_as_it_was_drawn_is_drawn_again(name, how, run, drawings, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "tiny", ignore=shutil.ignore_patterns("figures"))
+    first = report.write(Trajectory.open(copy)).read_bytes()
+    path = copy / "figures" / name
+    if how == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(b"{}")
+    assert report.write(Trajectory.open(copy)).read_bytes() == first
+    assert len(drawings) == 2
+
+
+def test_other_numbers_are_drawn_anew(run, drawings, tmp_path):
+    """A lost segment changes the log and every series."""
+    copy = shutil.copytree(run, tmp_path / "tiny", ignore=shutil.ignore_patterns("figures"))
+    report.write(Trajectory.open(copy))
+    sorted((copy / "segments").glob("*.safetensors"))[2].unlink()
+    report.write(Trajectory.open(copy))
+    assert len(drawings) == 2
+
+
+def test_a_record_that_names_other_files_reads_none_of_them(run, drawings, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "tiny", ignore=shutil.ignore_patterns("figures"))
+    report.write(Trajectory.open(copy))
+    record = json.loads((copy / "figures" / "drawn.json").read_bytes())
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"secret")
+    record["files"]["../../secret.png"] = hashlib.sha256(b"secret").hexdigest()
+    (copy / "figures" / "drawn.json").write_text(json.dumps(record))
+    html = report.write(Trajectory.open(copy)).read_text(encoding="utf-8")
+    assert base64.b64encode(b"secret").decode() not in html
+    assert len(drawings) == 2
 
 
 def hostile_name() -> str:

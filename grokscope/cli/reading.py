@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -28,20 +28,37 @@ def measure(arguments: list[str]) -> None:
         names: tyro.conf.Positional[tuple[str, ...]] = ()
         """Names that `grokscope list measures` prints; by default all."""
         thin: int | None = None
-        """Measure at this many checkpoints, spread evenly; by default at all, costly measures at 24."""
+        """Measure at this many checkpoints, spread evenly; by default at all, costly measures at 24, 12 or 6."""
+        set: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="OPTION=VALUE")] = ()
+        """An option of the measures that are named, such as seed=1; may be given several times."""
+        jobs: int | None = None
+        """Measure in this many processes of one thread each; by default in this one."""
 
     asked = parse(Measure, "measure", arguments)
 
     from grokscope import measures
+    from grokscope.options import from_text
     from grokscope.trajectory import Trajectory
 
-    for name in asked.names:
-        plugins.load("measures", name)
+    options = dict(from_text(text) for text in asked.set)
+    names = asked.names or measures.names()
+    for name in names:
+        try:
+            measures.check(name, **options)
+        except GrokscopeError as error:
+            hint = f" --set is for all measures named: {', '.join(names)}." if options and len(names) > 1 else ""
+            raise GrokscopeError(f"{error}{hint}") from error
     trajectory = warned(Trajectory.open(asked.folder))
-    for name in asked.names or measures.names():
+    if asked.jobs is None:
+        measured = (measures.saved(name, trajectory, asked.thin, **options) for name in names)
+    else:
+        from grokscope import jobs
+
+        measured = jobs.measure(names, trajectory, asked.jobs, asked.thin, **options)
+    for name in names:
         print(f"{name:<16}", end="", flush=True)
         started = time.monotonic()
-        series = measures.saved(name, trajectory, asked.thin)
+        series = next(measured)
         took = time.monotonic() - started
         print(f"{len(series):>6,} of {len(trajectory):,} checkpoints {took:6.1f} s", flush=True)
     print(f"Saved in {measures.folder(asked.folder)}.")

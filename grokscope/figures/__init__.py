@@ -80,7 +80,7 @@ __all__ = [
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write a figure as PNG and PDF beside each other, fonts embedded; return both paths."""
     files.make_folder(path.parent)
-    written = []
+    written, layout = [], figure.get_layout_engine()
     for kind in ("png", "pdf"):
         data = io.BytesIO()
         # No date in the file: the same figure has the same bytes.
@@ -88,6 +88,9 @@ def save(figure: Figure, path: Path) -> list[Path]:
         figure.savefig(data, format=kind, dpi=200, metadata=metadata)
         written.append(path.with_suffix(f".{kind}"))
         files.write_atomic(written[-1], data.getvalue())
+        # Both are laid out alike, and it is half of the work.
+        figure.set_layout_engine("none")
+    figure.set_layout_engine(layout)
     return written
 
 

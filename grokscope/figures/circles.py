@@ -75,11 +75,14 @@ def animation(embedding: Series, log: Series | None, n_frames: int = 80, side: f
     limits = [_limit(embedding["principal_components"][:, :, :2])]
     if has_plane:
         limits.append(_limit(embedding["frequency_planes"][:, 0]))
+    figure = new_figure(side * len(limits), side + 0.45)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(limits), squeeze=False)[0]
     frames = []
     for row in chosen:
         step = int(embedding.steps[row])
-        figure = new_figure(side * len(limits), side + 0.45)
-        axes = figure.subplots(1, len(limits), squeeze=False)[0]
+        for before in [one for ax in axes for one in (*ax.lines, *ax.collections)]:
+            before.remove()
         plot_principal_plane(embedding, ax=axes[0], step=step)
         axes[0].set_title("principal components 1 and 2", fontsize=FONT_SIZE)
         if has_plane:
@@ -92,8 +95,9 @@ def animation(embedding: Series, log: Series | None, n_frames: int = 80, side: f
         if log is not None:
             caption += f" · test accuracy {log['test_accuracy'][_nearest(log, step)]:.0%}"
         figure.suptitle(caption, fontsize=FONT_SIZE + 1)
-        canvas = FigureCanvasAgg(figure)
         canvas.draw()
+        # Only points and words move from frame to frame: the first one's layout is everyone's.
+        figure.set_layout_engine("none")
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
     durations = [80] * (len(frames) - 1) + [2000]
     data = io.BytesIO()

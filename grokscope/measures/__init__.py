@@ -5,7 +5,9 @@ trajectory, because many need its end (key frequencies) or its start (distance f
 """
 
 import dataclasses
-import inspect
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,15 @@ import numpy as np
 
 from grokscope import files, plugins
 from grokscope.errors import GrokscopeError
+from grokscope.options import complete
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 COSTLY = {"sharpness": 24, "keskar_sharpness": 12, "unembedding": 6}
 """Measures that take seconds a checkpoint, and at how many checkpoints `grokscope measure` evaluates them."""
+FORMULAS: dict[str, int] = {}
+"""The version of each measure's formula, 1 if it is not here. Raise it when the formula gives other numbers than
+before: what was saved by another version is measured anew."""
 
 
 def names() -> list[str]:
@@ -28,65 +34,113 @@ def names() -> list[str]:
 def evaluate(name: str, trajectory: Trajectory, **options: Any) -> Series:
     """Return a measure of a trajectory; nothing is written.
 
-    Raise GrokscopeError for an unknown measure or option, and where a measure refuses a task.
+    Raise GrokscopeError for an unknown measure or option, for an option that is not of its kind, and where a measure
+    refuses a task.
     """
-    measure = plugins.load("measures", name)
-    given = _with_defaults(name, measure, options)
-    series = measure(trajectory, **given)
+    given = _complete(name, options)
+    series = plugins.load("measures", name)(trajectory, **given)
     gaps = np.array(trajectory.gaps, np.int64).reshape(-1, 2)
     return dataclasses.replace(
-        series, constants={**series.constants, "gaps": gaps}, options=given, digest=trajectory.digest
+        series,
+        constants={**series.constants, "gaps": gaps},
+        options=given,
+        digest=trajectory.digest,
+        version=FORMULAS.get(name, 1),
     )
 
 
-def saved(name: str, trajectory: Trajectory, thin: int | None = None) -> Series:
-    """Return a measure of a run with its default options, from RUN/measures if it is there, else save it there.
+def check(name: str, **options: Any) -> None:
+    """Raise GrokscopeError for an unknown measure, an option that it lacks, or a value that is not of its kind."""
+    _complete(name, options)
 
-    It is evaluated at `thin` checkpoints, or, without it, at all of them, a costly measure at a few; then also a
-    saved series with more of them will do. A saved series counts only if it was measured on these very
-    checkpoints, bit for bit, and is never replaced by one with fewer of them. Raise GrokscopeError for a trajectory
-    in memory, which has no folder.
+
+def saved(name: str, trajectory: Trajectory, thin: int | None = None, **options: Any) -> Series:
+    """Return a measure of a run from RUN/measures if it is there (`found`), else evaluate it and `keep` it there.
+
+    It is evaluated at `thin` checkpoints, or, without it, at all of them, a costly measure at a few. Raise
+    GrokscopeError as `evaluate` does, and for a trajectory in memory, which has no folder.
     """
-    if trajectory.path is None:
-        raise GrokscopeError("A trajectory in memory has no folder to save measures in; use `evaluate`.")
-    wanted = trajectory.thin(thin or COSTLY.get(name, len(trajectory)))
-    path = folder(trajectory.path) / f"{name}.safetensors"
-    there = _valid(path, name, trajectory)
-    is_whole = there is not None and len(there) >= len(wanted) and there.steps[-1] == trajectory.steps[-1]
-    if there is not None and (there.digest == wanted.digest or (is_whole and thin is None)):
-        return there
-    series = evaluate(name, wanted)
-    if not is_whole:
-        files.make_folder(path.parent)
-        series.save(path)
+    there = found(name, trajectory, thin, **options)
+    return keep(evaluate(name, wanted(name, trajectory, thin), **options), trajectory) if there is None else there
+
+
+def wanted(name: str, trajectory: Trajectory, thin: int | None = None) -> Trajectory:
+    """Return the checkpoints that `saved` would measure."""
+    return trajectory.thin(COSTLY.get(name, len(trajectory)) if thin is None else thin)
+
+
+def found(name: str, trajectory: Trajectory, thin: int | None = None, **options: Any) -> Series | None:
+    """Return the saved series that answers for these checkpoints and options, or None.
+
+    A saved series counts only if it has these very options, was measured on these very checkpoints, bit for bit,
+    and by the present formula. Without `thin` one with more checkpoints, up to the last, will do. Raise
+    GrokscopeError as `saved` does.
+    """
+    asked, given = wanted(name, trajectory, thin), _complete(name, options)
+    for path in _places(name, trajectory, given, asked.digest):
+        there = _valid(path, name, trajectory, given)
+        if there is not None and (there.digest == asked.digest or (thin is None and _is_whole(there, asked))):
+            return there
+    return None
+
+
+def keep(series: Series, trajectory: Trajectory) -> Series:
+    """Save a measured series in RUN/measures and return it.
+
+    Its place is NAME.safetensors, or NAME-KEY.safetensors with a key of the options that are not the defaults. What
+    stands there with more checkpoints stays: this one then lies beside it, under a key of its checkpoints too.
+    """
+    usual, own = _places(series.measure, trajectory, series.options, series.digest)
+    there = _valid(usual, series.measure, trajectory, series.options)
+    is_taken = there is not None and (len(there) > len(series) or _is_whole(there, series))
+    files.make_folder(usual.parent)
+    series.save(own if is_taken else usual)
     return series
 
 
-def _valid(path: Path, name: str, trajectory: Trajectory) -> Series | None:
-    """Return the series in a file if it is this measure of these checkpoints with default options, else None."""
+def _is_whole(there: Series, asked: Series | Trajectory) -> bool:
+    """Whether a series has as many checkpoints as are asked for, or more, and the same last one."""
+    return len(there) >= len(asked) and bool(there.steps[-1] == asked.steps[-1])
+
+
+def _complete(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    return complete(plugins.load("measures", name), name, options)
+
+
+def _places(name: str, trajectory: Trajectory, options: Mapping[str, Any], digest: str) -> tuple[Path, Path]:
+    """Return where a series with these options lies, and where if one with more checkpoints has that place."""
+    if trajectory.path is None:
+        raise GrokscopeError("A trajectory in memory has no folder to save measures in; use `evaluate`.")
+    there, said = folder(trajectory.path), _plain(options)
+    key = "" if said == _plain(_complete(name, {})) else f"-{_key(said)}"
+    return there / f"{name}{key}.safetensors", there / f"{name}-{_key(said + digest)}.safetensors"
+
+
+def _valid(path: Path, name: str, trajectory: Trajectory, options: Mapping[str, Any]) -> Series | None:
+    """Return the series in a file if it is this measure of these checkpoints with these options, else None."""
     if not path.exists():
         return None
     try:
         series = Series.load(path)
-        of_these = trajectory.select(series.steps).digest == series.digest
-        return (
-            series
-            if of_these and series.options == _with_defaults(name, plugins.load("measures", name), {})
-            else None
+        of_this = (series.measure, series.version, _plain(series.options)) == (
+            name,
+            FORMULAS.get(name, 1),
+            _plain(options),
         )
+        return series if of_this and trajectory.select(series.steps).digest == series.digest else None
     except GrokscopeError:
         return None  # Damaged, or of other checkpoints: no loss, it is measured again.
+
+
+def _plain(options: Mapping[str, Any]) -> str:
+    """Return options as a text that is the same before and after a file, which keeps a tuple as a list."""
+    return json.dumps(dict(options), sort_keys=True)
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def folder(trajectory_path: Path) -> Path:
     """Return where a run's measures are saved."""
     return trajectory_path / "measures"
-
-
-def _with_defaults(name: str, measure: Any, options: dict[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(measure).parameters
-    allowed = {key: one.default for key, one in parameters.items() if one.kind is one.KEYWORD_ONLY}
-    for option in options:
-        if option not in allowed:
-            raise GrokscopeError(plugins.unknown(f"option of the measure {name!r}", option, list(allowed)))
-    return {**allowed, **options}

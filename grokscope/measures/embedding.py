@@ -1,6 +1,9 @@
 """The embedding circle: principal components of W_E over the task's tokens, and their Fourier content."""
 
+from dataclasses import dataclass
+
 import torch
+from einops import einsum, reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -11,6 +14,15 @@ from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 _MOST_PLANES = 6
+_LOADED_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class _Shuffle:
+    """A random order of the tokens, and the waves of its own strongest frequencies over the tokens as they were."""
+
+    order: Int[Tensor, " n"]
+    key_basis: Float[Tensor, "n_waves n"]
 
 
 def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int = 16, seed: int = 0) -> Series:
@@ -41,25 +53,17 @@ def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int
         )
     task = trajectory.task
     tokens = torch.arange(task.n_elements) if task.circle is None else task.circle
-    values = trajectory.parameter("embed.W_E")[:, tokens].double()
-    components, ratios = principal_components(values, n_components)
-    arrays = {
-        "principal_components": align(components, ratios),
-        "explained_variance_ratio": ratios,
-    }
     constants = {"tokens": tokens, "n_examples_off_circle": torch.tensor(task.n_examples_off_circle)}
+    key = strongest = torch.empty(0, dtype=torch.int64)
+    shuffles: list[_Shuffle] = []
     if task.circle is not None:
-        norms = fourier.fourier_norms(values)
-        key = fourier.frequencies(len(tokens))[fourier.key_frequencies(norms[-1])]
-        strongest = norms[-1].argsort(descending=True)[: min(_MOST_PLANES, len(key))] + 1
+        (last,) = _values(trajectory[-1:], tokens)
+        norms = fourier.fourier_norms(last)
+        key = fourier.frequencies(len(tokens))[fourier.key_frequencies(norms)]
+        strongest = norms.argsort(descending=True)[: min(_MOST_PLANES, len(key))] + 1
+        shuffles = _shuffles(last, len(key), n_shuffles, seed)
         origin = trajectory.initialization or trajectory.model.initialize(trajectory.config.init_seed)
         untrained = origin["embed.W_E"][None, tokens].double()
-        arrays |= _circular(values, components, key)
-        planes = [fourier.frequency_plane(values, int(frequency)) for frequency in strongest]
-        arrays["frequency_planes"] = (
-            torch.stack(planes, 1) if planes else values.new_zeros(len(values), 0, len(tokens), 2)
-        )
-        arrays |= _shuffled(values, components, len(key), n_shuffles, seed)
         constants |= {
             f"{name}_initialization": array[0]
             for name, array in _circular(untrained, principal_components(untrained, n_components)[0], key).items()
@@ -70,12 +74,33 @@ def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int
             "key_frequencies": key,
             "plane_frequencies": strongest,
         }
+    pieces: dict[str, list[Tensor]] = {}
+    # Piece by piece: all steps of a long run at once would take gigabytes.
+    for start in range(0, len(trajectory), _LOADED_AT_ONCE):
+        values = _values(trajectory[start : start + _LOADED_AT_ONCE], tokens)
+        components, ratios = principal_components(values, n_components)
+        piece = {"principal_components": components, "explained_variance_ratio": ratios}
+        if task.circle is not None:
+            piece |= _circular(values, components, key)
+            planes = [fourier.frequency_plane(values, int(frequency)) for frequency in strongest]
+            piece["frequency_planes"] = (
+                torch.stack(planes, 1) if planes else values.new_zeros(len(values), 0, len(tokens), 2)
+            )
+            piece |= _shuffled(values, components, shuffles)
+        for name, array in piece.items():
+            pieces.setdefault(name, []).append(array)
+    arrays = {name: torch.cat(parts) for name, parts in pieces.items()}
+    arrays["principal_components"] = align(arrays["principal_components"], arrays["explained_variance_ratio"])
     return Series(
         "embedding",
         trajectory.steps,
         {name: array.numpy() for name, array in arrays.items()},
         {name: array.numpy() for name, array in constants.items()},
     )
+
+
+def _values(trajectory: Trajectory, tokens: Int[Tensor, " n"]) -> Float[Tensor, "steps n d"]:
+    return trajectory.parameter("embed.W_E")[:, tokens].double()
 
 
 def _circular(
@@ -92,25 +117,43 @@ def _circular(
     }
 
 
+def _shuffles(last: Float[Tensor, "n d"], n_key: int, n_shuffles: int, seed: int) -> list[_Shuffle]:
+    """Return random orders of the tokens, each with the Fourier basis of its own key frequencies at the last step.
+
+    A basis' columns are in the tokens' own order, so that it is small and nothing large is reordered.
+    """
+    generator, n = torch.Generator().manual_seed(seed), len(last)
+    basis = fourier.fourier_basis(n)
+    drawn = []
+    for _ in range(n_shuffles):
+        order = torch.randperm(n, generator=generator)
+        key = fourier.fourier_norms(last[order]).argsort(descending=True)[:n_key] + 1
+        rows = torch.cat([2 * key - 1, 2 * key[2 * key < n]])
+        drawn.append(_Shuffle(order, basis[rows][:, order.argsort()]))
+    return drawn
+
+
 def _shuffled(
-    values: Float[Tensor, "steps n d"],
-    components: Float[Tensor, "steps n k"],
-    n_key: int,
-    n_shuffles: int,
-    seed: int,
+    values: Float[Tensor, "steps n d"], components: Float[Tensor, "steps n k"], shuffles: list[_Shuffle]
 ) -> dict[str, Tensor]:
     """Return the circular quantities with the tokens in random orders: their means and standard errors."""
-    generator = torch.Generator().manual_seed(seed)
     samples: dict[str, list[Tensor]] = {}
-    for _ in range(n_shuffles):
-        order = torch.randperm(values.shape[1], generator=generator)
-        key = fourier.fourier_norms(values[-1:, order])[0].argsort(descending=True)[:n_key] + 1
-        found = _circular(values[:, order], components[:, order], key)
-        for name in ("circularity", "component_circularity", "key_frequency_share"):
-            samples.setdefault(name, []).append(found[name])
+    # The variance, which the shares are of, is the same in every order.
+    variance = reduce((values - values.mean(-2, keepdim=True)).square(), "step n d -> step", "sum")
+    for shuffle in shuffles:
+        by_component, _ = fourier.circularity(components[:, shuffle.order])
+        power = einsum(shuffle.key_basis, values, "wave n, step n d -> step wave d").square()
+        found = {
+            "circularity": by_component[:, :4].mean(-1),
+            "component_circularity": by_component,
+            "key_frequency_share": reduce(power, "step wave d -> step", "sum")
+            / variance.clamp_min(torch.finfo(variance.dtype).tiny),
+        }
+        for name, array in found.items():
+            samples.setdefault(name, []).append(array)
     shuffled = {}
     for name, drawn in samples.items():
         stacked = torch.stack(drawn)
         shuffled[f"{name}_shuffled"] = stacked.mean(0)
-        shuffled[f"{name}_shuffled_stderr"] = stacked.std(0) / n_shuffles**0.5
+        shuffled[f"{name}_shuffled_stderr"] = stacked.std(0) / len(shuffles) ** 0.5
     return shuffled

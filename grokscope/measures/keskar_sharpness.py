@@ -12,7 +12,7 @@ from torch import Tensor
 
 from grokscope import losses, streams
 from grokscope.errors import GrokscopeError
-from grokscope.series import Series
+from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Snapshot, Trajectory
 
 Vector = Float[np.ndarray, " n"]
@@ -92,6 +92,7 @@ def largest_in_box(
     return Maximum(value, at_centre, sides * best, residual, n_done)
 
 
+@by_checkpoint
 def keskar_sharpness(
     trajectory: Trajectory,
     *,

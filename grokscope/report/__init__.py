@@ -8,8 +8,9 @@ from pathlib import Path
 
 import jinja2
 
-from grokscope import __version__, figures, files, measures, phases
+from grokscope import __version__, files, measures, phases
 from grokscope.errors import GrokscopeError
+from grokscope.report.pictures import pictures
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -32,27 +33,14 @@ def write(trajectory: Trajectory) -> Path:
         raise GrokscopeError("A trajectory in memory has no folder for a report.")
     log = trajectory.log
     series = {name: measures.saved(name, trajectory) for name in _SHOWN}
-    drawn = {
-        "losses": figures.figure_losses(log),
-        "embedding": figures.figure_embedding(series["embedding"], figures.telling_steps(log, trajectory.steps)),
-        "weight_norms": figures.figure_weight_norms(log, series["weight_norm"]),
-        "sharpness": figures.figure_sharpness(log, series["sharpness"]),
-    }
-    if "circularity" in series["embedding"]:
-        drawn["circularity"] = figures.figure_circularity(log, series["embedding"])
-    folder = trajectory.path / "figures"
-    for name, figure in drawn.items():
-        figures.save(figure, folder / f"{name}.png")
-    moving = figures.animation(series["embedding"], log)
-    files.write_atomic(folder / "circle.webp", moving)
-    pictures = {name: _data_url("image/png", figures.png(figure)) for name, figure in drawn.items()}
+    drawn = pictures(log, series, trajectory.steps, trajectory.path / "figures")
     page = _template().render(
         title=trajectory.path.name,
         task=trajectory.task,
         n_train=len(trajectory.split.train),
         summary=summary(log, series),
         findings=findings(log, series),
-        pictures={**pictures, "circle": _data_url("image/webp", moving)},
+        pictures={path.stem: _data_url(path) for path in drawn if path.suffix != ".pdf"},
         gaps=trajectory.gaps,
         damaged=trajectory.damaged,
         config=json.dumps(trajectory.config.to_dict(), indent=2, ensure_ascii=False),
@@ -150,8 +138,8 @@ def _step(crossing: phases.Crossing | None) -> str:
     return "not within the run" if crossing is None else f"step {crossing}"
 
 
-def _data_url(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def _data_url(picture: Path) -> str:
+    return f"data:image/{picture.suffix[1:]};base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def _template() -> jinja2.Template:

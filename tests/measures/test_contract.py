@@ -7,13 +7,14 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import grokscope
-from grokscope import Trajectory, measures, plugins
+from grokscope import Trajectory, measures, plugins, tensors
 from grokscope.errors import GrokscopeError
 from grokscope.series import Series
 
@@ -199,7 +200,10 @@ def test_fewer_checkpoints_give_the_same_numbers_at_those(name, trajectory, eval
     """What is decided by the end of a run stays if the last step stays; alignment alone looks at neighbours."""
     whole, part = evaluated(name), measures.evaluate(name, trajectory.select(trajectory.steps[[1, 3]]))
     for key in set(whole.arrays) - {"principal_components"}:
-        np.testing.assert_allclose(part[key], whole[key][[1, 3]], rtol=1e-9, atol=1e-12, err_msg=key)
+        # An eigenvalue is within its residual, which depends on where the search began, as the residual does.
+        rtol = 1e-6 if key == "sharpness" else 1e-9
+        if key != "sharpness_residual":
+            np.testing.assert_allclose(part[key], whole[key][[1, 3]], rtol=rtol, atol=1e-12, err_msg=key)
     for key in set(whole.constants):
         np.testing.assert_allclose(part[key], whole[key], rtol=1e-9, err_msg=key)
 
@@ -355,6 +359,101 @@ def test_results_with_other_options_are_not_taken_for_the_usual_ones(run_copy, e
     measures.evaluate("embedding", trajectory, seed=5).save(measures.folder(run_copy) / "embedding.safetensors")
     assert measures.saved("embedding", trajectory).options == options_of("embedding")
     assert len(evaluations) == 3
+
+
+def test_results_with_options_are_kept_beside_the_usual_ones(run_copy, evaluations):
+    trajectory = Trajectory.open(run_copy)
+    series = [measures.saved("embedding", trajectory, seed=seed) for seed in (0, 1, 2, 1, 0)]
+    assert evaluations == ["embedding"] * 3
+    assert_same(series[1], series[3])
+    assert_same(series[0], series[4])
+    assert series[1].options == {**options_of("embedding"), "seed": 1}
+    assert len(list(measures.folder(run_copy).iterdir())) == 3
+    assert Series.load(measures.folder(run_copy) / "embedding.safetensors").options["seed"] == 0
+
+
+def test_an_option_at_its_default_or_spelled_otherwise_is_no_other_option(run_copy, evaluations):
+    trajectory = Trajectory.open(run_copy)
+    for options in ({}, {"seed": 0}, {"n_components": 10}):
+        measures.saved("embedding", trajectory, **options)
+    for tolerance in (1, 1.0):
+        measures.saved("sharpness", trajectory, 1, tolerance=tolerance)
+    assert evaluations == ["embedding", "sharpness"]
+
+
+def test_an_option_of_several_values_is_the_same_after_a_file(run_copy, evaluations, monkeypatch):
+    def several(trajectory, *, several: tuple[str, ...] = ("a",)):
+        return Series("several", trajectory.steps, {"x": trajectory.steps * len(several)})
+
+    monkeypatch.setitem(plugins._table("measures"), "several", SimpleNamespace(load=lambda: several))
+    trajectory = Trajectory.open(run_copy)
+    for _ in range(2):
+        measures.saved("several", trajectory)
+        assert measures.saved("several", trajectory, several=("a", "b"))["x"][-1] == 120
+    assert len(evaluations) == 2
+
+
+def test_fewer_checkpoints_are_kept_too_and_never_in_the_place_of_more(run_copy, evaluations):
+    trajectory = Trajectory.open(run_copy)
+    whole = measures.saved("loss", trajectory)
+    few = [measures.saved("loss", trajectory, thin=2) for _ in range(2)]
+    assert_same(*few)
+    assert len(few[0]) == 2
+    assert_same(measures.saved("loss", trajectory), whole)
+    assert_same(Series.load(measures.folder(run_copy) / "loss.safetensors"), whole)
+    assert len(evaluations) == 2
+
+
+def test_many_checkpoints_of_a_run_that_grew_since_are_not_lost(run_copy, evaluations):
+    """`--thin 2` of the longer run used to replace them."""
+    many = measures.keep(measures.evaluate("loss", Trajectory.open(run_copy)[:-1]), Trajectory.open(run_copy))
+    assert len(measures.saved("loss", Trajectory.open(run_copy), thin=2)) == 2
+    assert_same(Series.load(measures.folder(run_copy) / "loss.safetensors"), many)
+    assert len(measures.saved("loss", Trajectory.open(run_copy), thin=2)) == 2
+    assert len(evaluations) == 2
+
+
+def test_thinned_to_nothing_is_refused(run_copy):
+    """It used to mean all checkpoints."""
+    with pytest.raises(GrokscopeError, match=r"thin\(0\)"):
+        measures.saved("loss", Trajectory.open(run_copy), thin=0)
+
+
+def test_another_version_of_the_formula_is_measured_anew(run_copy, evaluations, monkeypatch):
+    trajectory = Trajectory.open(run_copy)
+    assert measures.saved("loss", trajectory).version == 1
+    monkeypatch.setitem(measures.FORMULAS, "loss", 2)
+    assert [measures.saved("loss", trajectory).version for _ in range(2)] == [2, 2]
+    assert len(evaluations) == 2
+
+
+def test_a_file_of_before_formulas_had_versions_counts_as_version_1(run_copy, evaluations, monkeypatch):
+    write = tensors.write
+
+    def older(path, arrays, about):
+        write(path, arrays, {key: value for key, value in about.items() if key != "version"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tensors, "write", older)
+        measures.saved("loss", Trajectory.open(run_copy))
+    assert measures.saved("loss", Trajectory.open(run_copy)).version == 1
+    assert len(evaluations) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tolerance": "x"}, "tolerance = 'x'; allowed: a finite number"),
+        ({"tolerance": np.nan}, "tolerance = nan; allowed: a finite number"),
+        ({"n_probes": 2.5}, "n_probes = 2.5; allowed: a whole number"),
+        ({"n_probes": True}, "n_probes = True; allowed: a whole number"),
+        ({"seed": 10**30}, "seed = 1000.*; allowed: a whole number"),
+        ({"dtype": 3}, "dtype = 3; allowed: a text"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_refused_by_name(options, said, trajectory):
+    with pytest.raises(GrokscopeError, match=f"sharpness: {said}"):
+        measures.evaluate("sharpness", trajectory, **options)
 
 
 def test_a_damaged_result_is_measured_anew(run_copy, evaluations):

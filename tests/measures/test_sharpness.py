@@ -148,10 +148,51 @@ def test_only_trained_parameters_are_directions(plant):
 
 
 def test_the_probes_are_the_same_at_every_step(plant):
-    """So equal checkpoints give equal numbers, and differences along a run are not the probes'."""
+    """So equal checkpoints give equal traces, and differences along a run are not the probes'."""
     series = measures.evaluate("sharpness", plant({0: {}, 10: {}}, **TINY))
-    for name, array in series.arrays.items():
-        assert array[0] == array[1], name
+    for name in ("hessian_trace", "hessian_trace_stderr"):
+        assert series[name][0] == series[name][1], name
+    assert series["sharpness"][0] == pytest.approx(series["sharpness"][1], rel=1e-6)
+
+
+@pytest.fixture
+def products(monkeypatch) -> list[int]:
+    """The number of products of each run of Lanczos' recurrence."""
+    counted, lanczos = [], curvature.lanczos
+
+    def noting(*arguments, **options):
+        pair = lanczos(*arguments, **options)
+        counted.append(pair.n_products)
+        return pair
+
+    monkeypatch.setattr(curvature, "lanczos", noting)
+    return counted
+
+
+def test_a_checkpoint_begins_near_the_one_before_and_finds_what_it_finds_alone(measured):
+    """The checkpoints are an untrained model, a memorized one and one far beyond: as unlike as neighbours can be."""
+    trajectory, _ = measured
+    together = measures.evaluate("sharpness", trajectory[1:], dtype="float64")
+    alone = [measures.evaluate("sharpness", trajectory[i : i + 1], dtype="float64") for i in (1, 2)]
+    for i, one in enumerate(alone):
+        assert together["sharpness"][i] == pytest.approx(one["sharpness"][0], rel=1e-6)
+        assert together["hessian_trace"][i] == one["hessian_trace"][0]
+
+
+def test_a_neighbour_saves_products(plant, products):
+    start = plant({0: {}})
+    late = memorized(start, 40)
+    moved = {name: one * 1.001 for name, one in late.items()}
+    measures.evaluate("sharpness", plant({0: late, 1: moved}))
+    measures.evaluate("sharpness", plant({1: moved}))
+    _, warm, cold = products
+    assert warm <= 0.8 * cold
+
+
+def test_a_loose_tolerance_begins_each_checkpoint_afresh(plant):
+    """Begun near the one before, it could end on a second eigenvalue that was the first there."""
+    series = measures.evaluate("sharpness", plant({0: {}, 10: {}}, **TINY), tolerance=1e-4)
+    assert series["sharpness"][0] == series["sharpness"][1]
 
 
 def test_the_seed_is_an_option(plant):
