@@ -23,7 +23,7 @@ ADDED = (
     *("task.group", "task.table", "task.outliers", "task.random_labels", "model.positions", "model.init"),
     *("optimizer.decay_centre", "optimizer.momentum", "optimizer.gradient_filter", "optimizer.filter_alpha"),
     *("optimizer.filter_lambda", "optimizer.filter_window", "optimizer.update_noise", "optimizer.weight_noise"),
-    *("optimizer.sam_radius", "batch_share", "loss", "residual_dropout"),
+    *("optimizer.sam_radius", "batch_share", "loss", "residual_dropout", "matrix_products"),
 )
 """Settings that came after the first runs were written: whoever adds a setting adds it here."""
 
@@ -157,6 +157,9 @@ class RunConfig:
     """What turns logits into probabilities: "softmax" or "stablemax" (Prieto et al. 2025)."""
     loss_dtype: str = choice("float64", "float32", "float64")
     """The precision of the log-softmax; parameters are float32. After memorization float32 loses the gradient."""
+    matrix_products: str = choice("float32", "float32", "tf32", "bfloat16")
+    """The precision in which training multiplies float32 matrices, where the device has it: "tf32" and "bfloat16"
+    round each factor to 11 and 8 bits and add up in float32. Evaluation and measures are not touched by it."""
     residual_dropout: float = share(0.0)
     """The probability that training drops an element of what attention or MLP adds to the residual stream."""
     device: str = checked(

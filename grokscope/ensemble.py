@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from grokscope import losses
+from grokscope import environment, losses
 from grokscope.config import RunConfig
 from grokscope.equations import Equations
 from grokscope.errors import GrokscopeError
@@ -156,9 +156,11 @@ class Ensemble:
         optimizer = self._config.optimizer
         over = (0, 0, 0, 0, 0, None if self._entries is None else 0)
         gradient_and_loss = torch.func.vmap(torch.func.grad_and_value(self._loss), in_dims=over)
-        gradients, loss = gradient_and_loss(
-            self._named(self._weights), self._frozen, self._batch, self._labels_of_batch(), self._share, self._entries
-        )
+        labels = self._all_labels.gather(1, self._batch)
+        with environment.matrix_products(self._config.matrix_products):
+            gradients, loss = gradient_and_loss(
+                self._named(self._weights), self._frozen, self._batch, labels, self._share, self._entries
+            )
         gradient = torch.cat([gradients[name].flatten(1) for name in self._trained], dim=1)
         update = self._n_updates.double()
         lr = self._lr * (update / optimizer.warmup_steps).clamp_max(1) if optimizer.warmup_steps else self._lr
@@ -173,9 +175,6 @@ class Ensemble:
         is_finite = loss.isfinite() & gradient.isfinite().all(1) & self._weights.isfinite().all(1)
         self._failed_at.copy_(torch.where((self._failed_at < 0) & ~is_finite, self._n_updates, self._failed_at))
         self._n_updates += 1
-
-    def _labels_of_batch(self) -> Int[Tensor, "models batch"]:
-        return self._all_labels.gather(1, self._batch)
 
     def _loss(
         self,

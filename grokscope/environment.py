@@ -3,8 +3,8 @@
 import ctypes
 import os
 import platform
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import torch
@@ -44,6 +44,17 @@ def drift(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         for name in sorted({*then, *now})
         if then.get(name) != now.get(name)
     ]
+
+
+@contextmanager
+def matrix_products(precision: str) -> Iterator[None]:
+    """Multiply float32 matrices in "float32", "tf32" or "bfloat16" inside the block, where the device has it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision({"float32": "highest", "tf32": "high", "bfloat16": "medium"}[precision])
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @cache

@@ -194,9 +194,10 @@ def _backward(
     labels: Int[Tensor, " batch"],
     dropout: Mapping[str, Tensor] | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    logits = setup.model.logits(parameters, inputs, dropout)
-    loss = losses.cross_entropy(logits, labels, setup.config.loss_dtype, setup.config.loss).mean()
-    found = torch.autograd.grad(loss, [parameters[name] for name in setup.model.trained])
+    with environment.matrix_products(setup.config.matrix_products):
+        logits = setup.model.logits(parameters, inputs, dropout)
+        loss = losses.cross_entropy(logits, labels, setup.config.loss_dtype, setup.config.loss).mean()
+        found = torch.autograd.grad(loss, [parameters[name] for name in setup.model.trained])
     return loss.detach(), dict(zip(setup.model.trained, found, strict=True))
 
 

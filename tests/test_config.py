@@ -62,6 +62,7 @@ FIELDS: dict[str, tuple[Any, str, Any]] = {
     "loss": ("mse", "'softmax' or 'stablemax'", "stablemax"),
     "loss_dtype": ("float16", "'float32' or 'float64'", "float32"),
     "residual_dropout": (1.0, "from 0 to below 1", 0.1),
+    "matrix_products": ("float16", "'float32', 'tf32' or 'bfloat16'", "tf32"),
     "device": ("tpu", "'cpu', 'cuda'", "cuda:1"),
     "split_seed": (-1, "from 0", 1),
     "init_seed": (1.5, "from 0", 1),
@@ -79,7 +80,7 @@ ADDED = [
     *("task.group", "task.table", "task.outliers", "task.random_labels", "model.positions", "model.init"),
     *("optimizer.decay_centre", "optimizer.momentum", "optimizer.gradient_filter", "optimizer.filter_alpha"),
     *("optimizer.filter_lambda", "optimizer.filter_window", "optimizer.update_noise", "optimizer.weight_noise"),
-    *("optimizer.sam_radius", "batch_share", "loss", "residual_dropout"),
+    *("optimizer.sam_radius", "batch_share", "loss", "residual_dropout", "matrix_products"),
 ]
 
 ODD = {

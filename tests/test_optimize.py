@@ -550,3 +550,24 @@ def test_full_decay_to_the_initialization_begins_every_update_there():
         assert abs(one[name] - start[name]).max() < 1.01e-3
         assert abs(many[name] - start[name]).max() < 1.01e-3
     assert max(float(abs(many[name] - start[name]).max()) for name in setup.model.trained) > 0.9e-3
+
+
+@pytest.mark.parametrize(("name", "torchs"), [("float32", "highest"), ("tf32", "high"), ("bfloat16", "medium")])
+def test_matrix_products_change_the_gradient_alone_and_nothing_afterwards(
+    tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch, name: str, torchs: str
+):
+    seen: list[str] = []
+    for where in ("cross_entropy", "evaluate"):
+        original = getattr(losses, where)
+
+        def noting(*arguments: Any, original: Any = original) -> Any:
+            seen.append(torch.get_float32_matmul_precision())
+            return original(*arguments)
+
+        monkeypatch.setattr(losses, where, noting)
+    setup = Setup(dataclasses.replace(tiny_config, matrix_products=name))
+    state = setup.state()
+    next(optimize(setup, state))
+    assert (seen, torch.get_float32_matmul_precision()) == ([torchs], "highest")
+    setup.evaluate(state)
+    assert seen[1] == "highest"

@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     def train() -> None:
         configs = {folder / name: from_dict(values) for name, values in json.load(sys.stdin).items()}
         failed = train_together(list(configs.values()), list(configs), "--allow-drift" in arguments)
-        print(json.dumps({path.name: str(error) for path, error in failed.items()}))
+        sys.stdout.write(json.dumps({path.name: str(error) for path, error in failed.items()}))
 
     return status(train, int(arguments[1]))
 
