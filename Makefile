@@ -38,4 +38,6 @@ check: $(INSTALLED)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
 
 bench: $(INSTALLED)
-	@$(BIN)/python tests/benchmarks/training.py
+	@for name in training checkpoints analysis startup growth; do \
+	  echo "== $$name"; $(BIN)/python tests/benchmarks/$$name.py || exit 1; \
+	done

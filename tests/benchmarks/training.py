@@ -159,8 +159,9 @@ def rows(preset: str) -> Iterator[str]:
         ratios = [theirs / ours for ours, theirs in zip(times["grokscope"], taken, strict=True)]
         work = gigaflop(setup, LOOPS[name])
         yield (
-            f"  {name:<18}{statistics.median(taken):7.1f} ms a step, {statistics.median(ratios):5.2f} times grokscope's "
-            f"(from {min(ratios):.2f} to {max(ratios):.2f}); {work:5.2f} GFLOP, {1000 * work / fastest:5.1f} ms at the ceiling"
+            f"  {name:<18}{statistics.median(taken):7.1f} ms a step, {statistics.median(ratios):5.2f} times "
+            f"grokscope's (from {min(ratios):.2f} to {max(ratios):.2f}); {work:5.2f} GFLOP, "
+            f"{1000 * work / fastest:5.1f} ms at the ceiling"
         )
 
 

@@ -406,7 +406,7 @@ def test_on_ray_there_is_by_default_a_job_for_each_core_of_the_cluster_not_of_th
     trained: tuple[sweep.Sweep, Path], monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[Any] = []
-    reasons = [None, "So.", None]
+    reasons = [None, {"seed=2": "So."}, None]
 
     def configured(backend: str) -> nullcontext[None]:
         asked.append(backend)

@@ -1,0 +1,53 @@
+"""The benchmarks that nobody runs every day: that they run, and count what they say they count."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from grokscope import presets
+from grokscope.optimize import Setup
+
+FOLDER = Path(__file__).parent / "benchmarks"
+
+
+def benchmark(name: str) -> ModuleType:
+    """Import a benchmark from its file."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_what_is_measured_on_a_gpu_runs_on_a_processor_too(capsys: pytest.CaptureFixture[str]):
+    benchmark("gpu").main(["--device", "cpu", "--small", "--seconds", "0.01"])
+    printed = capsys.readouterr().out
+    speeds = re.findall(r"(\w+), (\w+), +(\d+) at once: +([\d,.]+) steps a second of each, +([\d,]+) of all", printed)
+    assert [one[:3] for one in speeds] == [
+        (preset, precision, n)
+        for preset in ("nanda2023", "power2022")
+        for precision in ("float32", "tf32", "bfloat16")
+        for n in ("1", "16")
+    ]
+    for *_, n, each, everything in speeds:
+        of_all = int(n) * float(each.replace(",", ""))
+        assert abs(of_all - float(everything.replace(",", ""))) <= 0.5 + 0.05 * int(n)
+    assert "390 cells, 3.90e+07 steps" in printed
+    assert re.search(r"nanda2023, 200 steps, 3 checkpoints: [\d.]+ s", printed)
+
+
+def test_the_operations_of_the_plain_loop_are_those_of_its_matrices():
+    """All three positions of 3,830 examples pass every matrix once forward and twice backward; scores by hand."""
+    training = benchmark("training")
+    setup = Setup(presets.get("nanda2023"))
+    d_model, d_mlp, vocabulary, n_ctx, n = 128, 512, 113, 3, 3830
+    matrices = 4 * d_model**2 + 2 * d_model * d_mlp + d_model * vocabulary
+    scores_and_mixing = 2 * n_ctx * d_model
+    expected = 3 * 2 * n * n_ctx * (matrices + scores_and_mixing) / 1e9
+    assert training.gigaflop(setup, training.hooked_steps) == pytest.approx(expected, rel=0.01)
+    assert training.gigaflop(setup, training.module_steps) == pytest.approx(expected, rel=0.02)
+    assert training.gigaflop(setup, training.grokscope_steps) < expected / 5
