@@ -43,6 +43,18 @@ class Equations:
         """Return some of the equations; what holds throughout all holds throughout these."""
         return replace(self, tokens=self.tokens[chosen], given=None)
 
+    def parts(self, n: int) -> list["Equations"]:
+        """Return the same equations in parts of at most n, the same objects each time."""
+        if len(self) <= n:
+            return [self]
+        if n not in self._parts:
+            self._parts[n] = [self[slice(start, start + n)] for start in range(0, len(self), n)]
+        return self._parts[n]
+
+    @cached_property
+    def _parts(self) -> dict[int, list["Equations"]]:
+        return {}
+
     @cached_property
     def entries(self) -> Entries:
         """Which value rows each equation mixes at its last position: one for each earlier position and each head.

@@ -23,6 +23,8 @@ Parameters = Mapping[str, Tensor]
 Masks = Mapping[str, Float[Tensor, "n _ d_model"]]
 
 LAYER_NORM_EPS = 1e-5
+_AT_ONCE = 4096
+"""How many examples' neurons fit in a cache: evaluated in such parts, all 113² take a fifth less time."""
 
 
 def logits(
@@ -106,34 +108,40 @@ def merged(config: ModelConfig, parameters: Parameters, equations: Equations) ->
     So v W_O W_in and v W_O W_U are tables of (position, head, token), and an example is the `mix` of a few of their
     rows. As Σ P = 1 over the positions, the last one's value, the same in every example, is taken from each.
     """
-    block, tokens = "blocks.0.", equations.tokens
-    n, n_ctx = tokens.shape
+    block, n_before = "blocks.0.", equations.tokens.shape[1] - 1
     W_O, W_in, W_U = (parameters[name] for name in (f"{block}attn.W_O", f"{block}mlp.W_in", "unembed.W_U"))
-
-    table = _table(parameters, n_ctx)
-    rows = tokens[:, :-1] + torch.arange(n_ctx - 1, device=tokens.device) * equations.d_vocab
-    last = F.embedding((n_ctx - 1) * equations.d_vocab + tokens[0, -1], table)
-    x = torch.cat([table[: (n_ctx - 1) * equations.d_vocab], last[None]])
+    W_out_U = parameters[f"{block}mlp.W_out"] @ W_U
+    table = _table(parameters, n_before + 1)
+    first_of_last = n_before * equations.d_vocab
+    last = F.embedding(first_of_last + equations.tokens[0, -1], table)
+    x = torch.cat([table[:first_of_last], last[None]])
     query = _heads(config, parameters, block, "Q", last)
     keys, values = (_heads(config, parameters, block, name, x) for name in "KV")
     scores = einsum(query, keys, "head d_head, row head d_head -> row head") * query.shape[-1] ** -0.5
-    scores = torch.cat([F.embedding(rows, scores[:-1]), scores[-1].expand(n, 1, -1)], 1)
-    weights = rearrange(scores.softmax(1)[:, :-1], "n position head -> n (position head)")
     moved = rearrange(values[:-1] - values[-1], "row head d_head -> head row d_head")
     stays = last + einsum(values[-1], W_O, "head d_head, head d_head d_model -> d_model")
     stays = stays + parameters[f"{block}attn.b_O"]
 
-    def read(W: Float[Tensor, "d_model columns"]) -> Float[Tensor, "n columns"]:
-        """Return r' W, but for `stays` W."""
-        through = rearrange(
-            moved @ (W_O @ W), "head (position token) column -> (position head token) column", position=n_ctx - 1
-        )
-        return mix(weights, through, equations.entries)
+    def read(W: Float[Tensor, "d_model columns"]) -> Float[Tensor, "rows columns"]:
+        """Return what each position, head and token adds to r' W."""
+        through = moved @ (W_O @ W)
+        return rearrange(through, "head (position token) column -> (position head token) column", position=n_before)
 
-    pre = read(W_in).add_(stays @ W_in + parameters[f"{block}mlp.b_in"])
-    post = F.relu(pre, inplace=True) if config.act_fn == "relu" else F.gelu(pre)
+    to_neurons, to_logits = read(W_in), read(W_U)
+    neuron_bias = stays @ W_in + parameters[f"{block}mlp.b_in"]
     bias = (stays + parameters[f"{block}mlp.b_out"]) @ W_U + parameters["unembed.b_U"]
-    return torch.addmm(read(W_U).add_(bias), post, parameters[f"{block}mlp.W_out"] @ W_U)
+
+    def answers(some: Equations) -> Float[Tensor, "some d_vocab_out"]:
+        rows = some.tokens[:, :-1] + torch.arange(n_before, device=table.device) * equations.d_vocab
+        own = torch.cat([F.embedding(rows, scores[:-1]), scores[-1].expand(len(rows), 1, -1)], 1)
+        weights = rearrange(own.softmax(1)[:, :-1], "n position head -> n (position head)")
+        pre = mix(weights, to_neurons, some.entries).add_(neuron_bias)
+        post = F.relu(pre, inplace=True) if config.act_fn == "relu" else F.gelu(pre)
+        return torch.addmm(mix(weights, to_logits, some.entries).add_(bias), post, W_out_U)
+
+    if torch.is_grad_enabled():
+        return answers(equations)
+    return torch.cat([answers(part) for part in equations.parts(_AT_ONCE)])
 
 
 def _table(parameters: Parameters, n_ctx: int) -> Float[Tensor, "rows d_model"]:

@@ -9,8 +9,8 @@ from grokscope.equations import Equations
 from grokscope.forward import Parameters
 from grokscope.model import Model
 
-# Enough rows to keep the cores busy, few enough for a large p to fit in memory.
-_EVALUATED_AT_ONCE = 32_768
+_AT_ONCE = 32_768
+"""How many equations are evaluated at once, so that a large p fits in memory."""
 
 
 def cross_entropy(
@@ -57,9 +57,8 @@ def evaluate(
 ) -> tuple[Float[Tensor, " n_examples"], Bool[Tensor, " n_examples"]]:
     """Return every example's loss and whether its answer is right (the largest logit is the label's)."""
     equations = model.equations(inputs) if isinstance(inputs, Tensor) else inputs
-    if len(equations) <= _EVALUATED_AT_ONCE:
-        logits = model.logits(parameters, equations)
-        return cross_entropy(logits, labels, dtype, function), logits.argmax(-1) == labels
-    cuts = [slice(start, start + _EVALUATED_AT_ONCE) for start in range(0, len(equations), _EVALUATED_AT_ONCE)]
-    parts = [evaluate(model, parameters, equations[cut], labels[cut], dtype, function) for cut in cuts]
-    return torch.cat([loss for loss, _ in parts]), torch.cat([right for _, right in parts])
+    found = []
+    for part, its_labels in zip(equations.parts(_AT_ONCE), labels.split(_AT_ONCE), strict=True):
+        logits = model.logits(parameters, part)
+        found.append((cross_entropy(logits, its_labels, dtype, function), logits.argmax(-1) == its_labels))
+    return torch.cat([loss for loss, _ in found]), torch.cat([right for _, right in found])

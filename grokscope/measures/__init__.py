@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from grokscope import files, plugins
+from grokscope import environment, files, plugins
 from grokscope.errors import GrokscopeError
 from grokscope.options import complete
 from grokscope.series import Series
@@ -38,6 +38,7 @@ def evaluate(name: str, trajectory: Trajectory, **options: Any) -> Series:
     refuses a task.
     """
     given = _complete(name, options)
+    environment.keep_memory()
     series = plugins.load("measures", name)(trajectory, **given)
     gaps = np.array(trajectory.gaps, np.int64).reshape(-1, 2)
     return dataclasses.replace(

@@ -3,8 +3,8 @@
 For each preset and number of models at once it prints steps a second (of each model, and of all together), the
 products' floating point operations, and the share of the device's peak that they reach; the peak is a large matrix
 product's, measured here. Then a whole run of `nanda2023` with 400 checkpoints in its folder, from the command's
-start, and the cost of Power et al.'s Figure 2 right (`analyses/power2022/operations.toml`): its cells, its operations,
-and its hours at the measured speed, in float32 and in a named lower precision.
+start, and the cost of Power et al.'s Figure 2, right (`analyses/power2022/operations.toml`): its cells, its
+operations, and its hours at the measured speed, in float32 and in a named lower precision.
 
 How to run: python tests/benchmarks/gpu.py [--device cuda] [--seconds 20]; on a processor `--device cpu --small`,
 which shrinks the models and is there to test this script.
