@@ -15,7 +15,7 @@ FLOORS = (
     "characters controls scan clock_and_pizza forward",
     "tasks",
     "model losses filters optimizers grid key_frequencies",
-    "snapshot record store trajectory pair_logits",
+    "snapshot record store trajectory pair_logits objective",
     "optimize recorder training forks ensemble together measures interventions",
     "sweep figures jobs",
     "report",

@@ -8,18 +8,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.optimize import minimize
-from torch import Tensor
 
-from grokscope import losses, streams
+from grokscope import streams
 from grokscope.errors import GrokscopeError
+from grokscope.objective import Objective, objectives
 from grokscope.series import Series, by_checkpoint
-from grokscope.snapshot import Snapshot
 from grokscope.trajectory import Trajectory
 
 Vector = Float[np.ndarray, " n"]
-Objective = Callable[[Vector], tuple[float, Vector]]
+Function = Callable[[Vector], tuple[float, Vector]]
 
-_DTYPES = ("float32", "float64")
 _SLOPE = 1e3
 """The root mean square slope, along box sides of length 2, that the objective is scaled to at the start."""
 
@@ -44,7 +42,7 @@ def box(x: Vector, epsilon: float) -> Vector:
 
 
 def largest_in_box(
-    objective: Objective, x: Vector, *, epsilon: float, n_iterations: int = 10, start: Vector | None = None
+    objective: Function, x: Vector, *, epsilon: float, n_iterations: int = 10, start: Vector | None = None
 ) -> Maximum:
     """Return the largest f(x + y) that `n_iterations` of L-BFGS-B on −f see in C = {|y_i| ≤ ε(|x_i| + 1)}.
 
@@ -122,18 +120,16 @@ def keskar_sharpness(
     to 2% where the maximiser had not converged. Costs about n_starts · (n_iterations + 2) gradients a checkpoint.
     Raise GrokscopeError for an option out of range, and where the loss is not finite.
     """
-    if dtype not in _DTYPES:
-        raise GrokscopeError(f"dtype: {dtype!r}; allowed: {' or '.join(_DTYPES)}.")
     if not 0 < epsilon < math.inf or n_iterations < 1 or n_starts < 1:
         raise GrokscopeError(
             f"epsilon: {epsilon}, allowed: above 0; n_iterations: {n_iterations}, allowed: from 1; "
             f"n_starts: {n_starts}, allowed: from 1."
         )
     arrays: dict[str, list] = {}
-    for snapshot in trajectory:
-        objective, x = _train_loss(trajectory, snapshot, getattr(torch, dtype))
+    for _, train_loss in objectives(trajectory, dtype=dtype):
+        x = train_loss.point.double().numpy()
         found = [
-            largest_in_box(objective, x, epsilon=epsilon, n_iterations=n_iterations, start=start)
+            largest_in_box(_in_numpy(train_loss), x, epsilon=epsilon, n_iterations=n_iterations, start=start)
             for start in _starts(len(x), n_starts, seed)
         ]
         highest = max(found, key=lambda one: one.value)
@@ -155,25 +151,9 @@ def _starts(n: int, n_starts: int, seed: int) -> list[Vector | None]:
     return [None, *drawn]
 
 
-def _train_loss(trajectory: Trajectory, snapshot: Snapshot, dtype: torch.dtype) -> tuple[Objective, Vector]:
-    """Return the mean train loss with its gradient as a function of the trained parameters, and where they stand."""
-    model, task, train = trajectory.model, trajectory.task, trajectory.split.train
-    inputs, labels = task.inputs[train], task.labels[train]
-    parameters = {name: one.to(dtype) for name, one in snapshot.parameters.items()}
-    moved = [parameters[name] for name in model.trained]
-    sizes = [one.numel() for one in moved]
+def _in_numpy(objective: Objective) -> Function:
+    def at(x: Vector) -> tuple[float, Vector]:
+        value, gradient = objective.value_and_gradient(torch.from_numpy(x))
+        return value, gradient.double().numpy()
 
-    def objective(x: Vector) -> tuple[float, Vector]:
-        parts = torch.from_numpy(x).to(dtype).split(sizes)
-        leaves = [part.reshape(one.shape).requires_grad_() for part, one in zip(parts, moved, strict=True)]
-        with torch.enable_grad():
-            there = {**parameters, **dict(zip(model.trained, leaves, strict=True))}
-            loss = losses.mean_loss(model, there, inputs, labels, trajectory.config)
-            gradient = torch.autograd.grad(loss, leaves)
-        return loss.item(), _flat(gradient)
-
-    return objective, _flat(moved)
-
-
-def _flat(parts: list[Tensor] | tuple[Tensor, ...]) -> Vector:
-    return torch.cat([part.reshape(-1) for part in parts]).double().numpy()
+    return at
