@@ -52,20 +52,23 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     return float((sum(a for a, _ in squares) / sum(b for _, b in squares)) ** 0.5)  # pyright: ignore
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_200_updates_are_those_of_the_plain_loop_within_float32_rounding(name: str):
+@pytest.mark.parametrize(
+    ("name", "n_updates"),
+    [*((name, 60) for name in CONFIGS), *(pytest.param(name, 200, marks=pytest.mark.slow) for name in CONFIGS)],
+)
+def test_updates_are_those_of_the_plain_loop_within_float32_rounding(name: str, n_updates: int):
     """Both loops round; the same loop in float64 says how far float32 rounding alone leads away by then."""
     setup = Setup(CONFIGS[name])
-    theirs = islice(hooked_steps(setup, torch.float32), 200)
-    exact = islice(hooked_steps(setup, torch.float64), 200)
+    theirs = islice(hooked_steps(setup, torch.float32), n_updates)
+    exact = islice(hooked_steps(setup, torch.float64), n_updates)
     for rounded, truth, state in zip(theirs, exact, optimize(setup, setup.state()), strict=False):
         step = state.step
         if step % 20 == 0:
             ours = distance({n: one.detach() for n, one in state.parameters.items()}, truth)
             # Two roundings differ by chance, so not by much more than this; the weights have moved far by then.
             assert ours < 4 * distance(rounded, truth) + 1e-7, f"step {step}"
-    assert step == 200
-    assert distance(truth, dict(setup.model.initialize(setup.config.init_seed))) > 0.1
+    assert step == n_updates
+    assert distance(truth, dict(setup.model.initialize(setup.config.init_seed))) > 0.0005 * n_updates
 
 
 @pytest.mark.slow

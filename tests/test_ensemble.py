@@ -45,7 +45,7 @@ CONFIGS = {
     "minibatches": config(batch_size=8, form="a ∘ b =", name="adam", weight_decay=0.0, loss="stablemax"),
     "layer norm in minibatches": config(n_layers=2, normalization_type="LN", batch_size=8, **ALL_ELSE),
 }
-*QUICK, LAST = CONFIGS
+SHORT_AND_LONG = [EARLY, pytest.param(LATE, marks=pytest.mark.slow)]
 
 
 class Single:
@@ -77,20 +77,22 @@ def distance(one: State, other: State) -> float:
     return float((ours - theirs).norm() / theirs.norm())
 
 
-@pytest.mark.parametrize("name", [*QUICK, pytest.param(LAST, marks=pytest.mark.slow)])
-def test_each_model_is_within_rounding_of_its_single_run(name: str):
+@pytest.mark.parametrize("last", SHORT_AND_LONG)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_each_model_is_within_rounding_of_its_single_run(name: str, last: int):
     configs = companions(CONFIGS[name])[:2]
     ensemble, singles = Ensemble(configs), [Single(one) for one in configs]
-    for step in range(1, LATE + 1):
+    for step in range(1, last + 1):
         for one in (ensemble, *singles):
             one.advance()
         if step in CLOSE:
             for i, single in enumerate(singles):
                 assert distance(ensemble.state(i), single.state) < CLOSE[step], f"run {i} at step {step}"
-    assert ensemble.step == LATE and ensemble.failures() == [-1, -1]
+    assert ensemble.step == last and ensemble.failures() == [-1, -1]
 
 
-def test_the_tolerance_is_what_single_runs_an_ulp_apart_need_and_not_what_other_settings_do():
+@pytest.mark.parametrize("last", SHORT_AND_LONG)
+def test_the_tolerance_is_what_single_runs_an_ulp_apart_need_and_not_what_other_settings_do(last: int):
     """The control of the test above: runs that differ by rounding pass, and the least real difference does not."""
     start = CONFIGS["one layer"]
     faster = dataclasses.replace(start.optimizer, lr=start.optimizer.lr * 1.01)
@@ -102,14 +104,14 @@ def test_the_tolerance_is_what_single_runs_an_ulp_apart_need_and_not_what_other_
         Single(dataclasses.replace(start, optimizer=faster)),
         Single(dataclasses.replace(start, optimizer=weaker)),
     ]
-    for step in range(1, LATE + 1):
+    for step in range(1, last + 1):
         for one in (single, nudged, *others) if step <= EARLY else (single, nudged, others[0]):
             one.advance()
         if step in CLOSE:
             assert ULP / 2 < distance(nudged.state, single.state) < CLOSE[step]
         if step == EARLY:
             assert all(distance(one.state, single.state) > 10 * CLOSE[EARLY] for one in others)
-    assert distance(others[0].state, single.state) > 10 * CLOSE[LATE]
+    assert distance(others[0].state, single.state) > 10 * CLOSE[last]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
