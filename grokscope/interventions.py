@@ -14,20 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokscope import fourier, losses
+from grokscope.components import COMPONENTS, component_of
 from grokscope.errors import GrokscopeError
 from grokscope.forward import Parameters
 from grokscope.scan import Scan
 from grokscope.tasks.circle import Circle, on_circle
 from grokscope.trajectory import Trajectory
-
-COMPONENTS: Mapping[str, tuple[str, ...]] = {
-    "embedding": ("embed",),
-    "positions": ("pos_embed",),
-    "attention": ("attn", "ln1"),
-    "mlp": ("mlp", "ln2"),
-    "unembedding": ("unembed", "ln_final"),
-}
-"""The parts of a transformer and their modules in TransformerLens' names: a LayerNorm goes with what reads it."""
 
 
 def interpolate(
@@ -82,12 +74,6 @@ def transplant(
 def transplanted(host: Parameters, source: Parameters, components: Iterable[str]) -> dict[str, Tensor]:
     """Return the host's parameters with those of the named components taken from the source."""
     return {name: source[name] if component_of(name) in components else one for name, one in host.items()}
-
-
-def component_of(parameter: str) -> str:
-    """Return which of COMPONENTS a parameter belongs to."""
-    words = parameter.split(".")
-    return next(name for name, modules in COMPONENTS.items() if set(modules) & set(words))
 
 
 def without_frequencies(trajectory: Trajectory, *, frequencies: Sequence[int] | None = None) -> Scan:

@@ -122,6 +122,21 @@ class Series:
             raise GrokscopeError(f"{path} is damaged: it is no series ({error}).") from error
 
     @classmethod
+    def of_rows(
+        cls,
+        measure: str,
+        steps: Int[np.ndarray, " steps"],
+        rows: Sequence[Mapping[str, Any]],
+        constants: Mapping[str, Any] | None = None,
+    ) -> "Series":
+        """Return a series from what was measured at each step: name → number, array or tensor, in every row alike.
+
+        Each becomes an array with a step axis before its own axes; constants may be of the same kinds.
+        """
+        arrays = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
+        return cls(measure, steps, arrays, {name: np.asarray(one) for name, one in (constants or {}).items()})
+
+    @classmethod
     def join(cls, parts: "Sequence[Series]") -> "Series":
         """Return as one the series of consecutive pieces of a trajectory; its digest is left empty, for it is new."""
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0].arrays}

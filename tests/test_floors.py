@@ -12,7 +12,7 @@ ROOT = Path(grokscope.__file__).parent
 FLOORS = (
     "errors files tensors fields algebra streams config presets series phases plugins schedule fourier waves "
     "curvature environment interrupts pca writer options mix equations clusters representations subgroups isotypic "
-    "characters controls scan clock_and_pizza forward",
+    "characters controls scan clock_and_pizza forward components",
     "tasks",
     "model losses filters optimizers grid key_frequencies",
     "snapshot record store trajectory pair_logits objective",

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -48,6 +49,27 @@ def test_arrays_and_constants_are_had_by_name():
 def test_an_unknown_name_is_refused_with_those_there_are():
     with pytest.raises(GrokscopeError, match="'embedding' has no 'sharpness'; it has: circularity, points"):
         series()["sharpness"]
+
+
+def test_rows_of_numbers_arrays_and_tensors_become_arrays_over_steps_in_their_own_types():
+    rows = [
+        {
+            "loss": 0.5 * i,
+            "n": i,
+            "shares": np.full(2, i, np.float32),
+            "gram": torch.eye(2) * i,
+            "is": torch.tensor(i > 0),
+        }
+        for i in range(3)
+    ]
+    one = Series.of_rows("made", STEPS, rows, {"frequencies": torch.arange(1, 3), "chance": 0.25})
+    assert one.keys() == ["loss", "n", "shares", "gram", "is", "frequencies", "chance"]
+    assert one["loss"].tolist() == [0, 0.5, 1] and one["n"].tolist() == [0, 1, 2]
+    assert one["shares"].shape == (3, 2) and one["gram"].tolist()[2] == [[2, 0], [0, 2]]
+    found = [str(array.dtype) for array in (*one.arrays.values(), *one.constants.values())]
+    assert found == ["float64", "int64", "float32", "float32", "bool", "int64", "float64"]
+    with pytest.raises(ValueError, match="made"):
+        Series.of_rows("made", STEPS, rows[:2])
 
 
 @pytest.mark.parametrize(

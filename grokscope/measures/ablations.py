@@ -37,12 +37,8 @@ def ablations(trajectory: Trajectory) -> Series:
     """
     grid = Grid.of(trajectory.model, trajectory.task, trajectory.split)
     rows = [_row(grid, snapshot.parameters) for snapshot in trajectory]
-    return Series(
-        "ablations",
-        trajectory.steps,
-        {name: torch.stack([row[name] for row in rows]).numpy() for name in rows[0]},
-        {"frequencies": fourier.frequencies(len(grid.circle)).numpy()},
-    )
+    constants = {"frequencies": fourier.frequencies(len(grid.circle))}
+    return Series.of_rows("ablations", trajectory.steps, rows, constants)
 
 
 def _row(grid: Grid, parameters: Parameters) -> dict[str, Tensor]:

@@ -64,15 +64,9 @@ def algorithm(
     rows = [_row(trajectory, snapshot.parameters, circle, planned, probes) for snapshot in trajectory]
     origin = trajectory.untrained
     untrained = _row(trajectory, origin, circle, planned, probes)
-    constants = {
-        f"{name}_initialization": value.numpy() for name, value in untrained.items() if "_shuffled" not in name
-    }
-    return Series(
-        "algorithm",
-        trajectory.steps,
-        {name: torch.stack([row[name] for row in rows]).numpy() for name in untrained},
-        {"circle_frequencies": frequencies.numpy(), "n_positions": torch.tensor(n).numpy(), **constants},
-    )
+    constants = {"circle_frequencies": frequencies, "n_positions": n}
+    constants |= {f"{name}_initialization": value for name, value in untrained.items() if "_shuffled" not in name}
+    return Series.of_rows("algorithm", trajectory.steps, rows, constants)
 
 
 @dataclass(frozen=True)

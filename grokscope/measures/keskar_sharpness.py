@@ -125,7 +125,7 @@ def keskar_sharpness(
             f"epsilon: {epsilon}, allowed: above 0; n_iterations: {n_iterations}, allowed: from 1; "
             f"n_starts: {n_starts}, allowed: from 1."
         )
-    arrays: dict[str, list] = {}
+    rows = []
     for _, train_loss in objectives(trajectory, dtype=dtype):
         x = train_loss.point.double().numpy()
         found = [
@@ -140,9 +140,8 @@ def keskar_sharpness(
             "keskar_sharpness_residual": unit * highest.residual,
             "train_loss": highest.at_centre,
         }
-        for name, one in row.items():
-            arrays.setdefault(name, []).append(one)
-    return Series("keskar_sharpness", trajectory.steps, {name: np.array(rows) for name, rows in arrays.items()})
+        rows.append(row)
+    return Series.of_rows("keskar_sharpness", trajectory.steps, rows)
 
 
 def _starts(n: int, n_starts: int, seed: int) -> list[Vector | None]:

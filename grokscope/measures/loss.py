@@ -1,7 +1,5 @@
 """Losses and accuracies, recomputed from checkpoints."""
 
-import numpy as np
-
 from grokscope import losses
 from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Trajectory
@@ -28,4 +26,4 @@ def loss(trajectory: Trajectory) -> Series:
             {f"{prefix}loss": float(found[part].mean()) for prefix, part in parts.items()}
             | {f"{prefix}accuracy": float(right[part].double().mean()) for prefix, part in parts.items()}
         )
-    return Series("loss", trajectory.steps, {name: np.array([row[name] for row in rows]) for name in rows[0]})
+    return Series.of_rows("loss", trajectory.steps, rows)

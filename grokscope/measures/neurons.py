@@ -54,12 +54,7 @@ def neurons(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Se
         f"{name}_initialization": untrained[name]
         for name in ("mean_neuron_share", "mean_head_share", "clustered_share")
     }
-    return Series(
-        "neurons",
-        trajectory.steps,
-        {name: torch.stack([row[name] for row in rows]).numpy() for name in rows[0]},
-        {name: array.numpy() for name, array in constants.items()},
-    )
+    return Series.of_rows("neurons", trajectory.steps, rows, constants)
 
 
 def _row(

@@ -67,12 +67,7 @@ def progress(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> S
         f"{name}_initialization": untrained[name]
         for name in ("restricted_loss", "excluded_loss", "logit_variance_share")
     }
-    return Series(
-        "progress",
-        trajectory.steps,
-        {name: torch.stack([row[name] for row in rows]).numpy() for name in rows[0]},
-        {name: array.numpy() for name, array in constants.items()},
-    )
+    return Series.of_rows("progress", trajectory.steps, rows, constants)
 
 
 def _row(

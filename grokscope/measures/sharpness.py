@@ -1,7 +1,5 @@
 """Sharpness: the largest eigenvalue and the trace of the train loss's Hessian."""
 
-import numpy as np
-
 from grokscope import curvature
 from grokscope.errors import GrokscopeError
 from grokscope.objective import objectives
@@ -43,6 +41,11 @@ def sharpness(
         top = curvature.lanczos(product, n, tolerance=tolerance, seed=seed, start=before)
         trace = curvature.hutchinson(product, n, n_probes=n_probes, seed=seed)
         before = top.vector if tolerance <= _NEAR_UP_TO else None
-        rows.append((top.value, top.residual, trace.value, trace.stderr))
-    keys = ("sharpness", "sharpness_residual", "hessian_trace", "hessian_trace_stderr")
-    return Series("sharpness", trajectory.steps, dict(zip(keys, np.array(rows).T, strict=True)))
+        row = {
+            "sharpness": top.value,
+            "sharpness_residual": top.residual,
+            "hessian_trace": trace.value,
+            "hessian_trace_stderr": trace.stderr,
+        }
+        rows.append(row)
+    return Series.of_rows("sharpness", trajectory.steps, rows)

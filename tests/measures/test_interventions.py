@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from grokscope import Trajectory, figures, fourier, interventions, measures
+from grokscope.components import COMPONENTS, component_of
 from grokscope.errors import GrokscopeError
 from grokscope.scan import Scan
 from grokscope.tasks.circle import on_circle
@@ -58,20 +59,20 @@ def test_the_line_may_end_in_another_run_of_the_same_architecture(trajectory: Tr
 
 def test_every_component_transplanted_is_the_source(trajectory: Trajectory):
     a, b = (trajectory.at(step).parameters for step in (0, 60))
-    model = interventions.transplanted(a, b, interventions.COMPONENTS)
+    model = interventions.transplanted(a, b, COMPONENTS)
     assert all(torch.equal(model[name], one) for name, one in b.items())
-    for component in interventions.COMPONENTS:
+    for component in COMPONENTS:
         one = interventions.transplanted(a, b, [component])
         taken = {name for name in a if one[name] is b[name]}
-        assert taken == {name for name in a if interventions.component_of(name) == component} != set()
+        assert taken == {name for name in a if component_of(name) == component} != set()
 
 
 @pytest.mark.parametrize("model", [{}, {"n_layers": 2, "normalization_type": "LN"}])
 def test_every_parameter_belongs_to_one_component(model, plant):
-    found = {name: interventions.component_of(name) for name in plant({0: {}}, **model).model.shapes}
+    found = {name: component_of(name) for name in plant({0: {}}, **model).model.shapes}
     assert found["embed.W_E"] == "embedding" and found["unembed.W_U"] == found["unembed.b_U"] == "unembedding"
     assert found["pos_embed.W_pos"] == "positions" and found["blocks.0.attn.b_O"] == "attention"
-    assert found["blocks.0.mlp.W_in"] == "mlp" and set(found.values()) == set(interventions.COMPONENTS)
+    assert found["blocks.0.mlp.W_in"] == "mlp" and set(found.values()) == set(COMPONENTS)
     if model:
         assert (found["blocks.1.ln1.w"], found["blocks.1.ln2.b"]) == ("attention", "mlp")
         assert found["ln_final.w"] == "unembedding"
