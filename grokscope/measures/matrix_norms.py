@@ -18,7 +18,7 @@ def singular_values(A: Float[Tensor, "*batch rows columns"]) -> Float[Tensor, "*
 
 def product_singular_values(
     A: Float[Tensor, "*batch rows inner"], B: Float[Tensor, "*batch inner columns"]
-) -> Float[Tensor, "*batch inner"]:
+) -> Float[Tensor, "*batch rank"]:
     """Return the at most `inner` singular values of A B that can differ from 0, in float64.
 
     With A = Q R and Bᵀ = P S they are those of the small matrix R Sᵀ. Where rows or columns are fewer than `inner`

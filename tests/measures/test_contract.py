@@ -329,7 +329,7 @@ CHANGES = {
     "numerics": {
         rescale_neurons: {"gradient_norm", "naive_loss_cosine", "component_naive_loss_cosines"},
         # bfloat16 rounds the shifted logits otherwise.
-        shift_logits: {"gradient_norm", "gradient_cosine", "naive_loss_cosine", "component_naive_loss_cosines"},
+        shift_logits: {"gradient_norm", "naive_loss_cosine", "component_naive_loss_cosines"},
     },
     "sharpness": {
         rotate: PROBES,
