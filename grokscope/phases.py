@@ -179,8 +179,9 @@ def slingshots(log: Series, norms: Series, *, height: float = 100, speed: float 
       `height` times the lowest since memorization or the last spike, and ends where it has fallen below its peak by
       as much. Losses below 2⁻²⁴, float32's resolution, count as that. What has not fallen by the end is none;
     - the norm's speed is that of `weight_norm.unembed.W_U` from checkpoint to checkpoint, its usual one the median
-      size of all since memorization. A spike is a slingshot where some piece between checkpoints that it touches is
-      faster than `speed` times that; the growth lasts as long as the pieces before and behind it are as fast. Growth
+      size of all since memorization. A spike is a slingshot where some piece between checkpoints that it touches, or
+      the piece before or behind, is faster than `speed` times that; the growth lasts as long as its neighbours are as
+      fast, and may end just before the peak. Growth
       that is steady is therefore none, however far it goes, nor is a spike while the norm stands still.
 
     Checkpoints must be closer than the cycles. Spikes within one stretch of growth are one slingshot.
@@ -193,27 +194,23 @@ def slingshots(log: Series, norms: Series, *, height: float = 100, speed: float 
     speeds = np.diff(norm) / np.diff(steps)
     is_fast = speeds > max(speed * float(np.median(np.abs(speeds))), np.finfo(float).tiny)
     found: list[Slingshot] = []
-    for onset, peak, end in _spikes(log, memorized.step if memorized else 0, height):
-        touched = np.flatnonzero(is_fast & (steps[1:] >= onset) & (steps[:-1] <= end))
+    for onset, peak, end, loss in _spikes(log, memorized.step if memorized else 0, height):
+        near = slice(max(int(np.searchsorted(steps, onset)) - 2, 0), int(np.searchsorted(steps, end, "right")) + 1)
+        touched = np.arange(len(is_fast))[near][is_fast[near]]
         if not len(touched):
             continue
         slow = np.flatnonzero(~is_fast)
         first = int(slow[slow < touched[0]].max(initial=-1)) + 1
         last = int(slow[slow > touched[-1]].min(initial=len(is_fast)))
-        growth = float(norm[last] / norm[first] - 1)
-        one = Slingshot(int(steps[first]), peak, int(steps[last]), _loss_at(log, peak), growth)
+        one = Slingshot(int(steps[first]), peak, int(steps[last]), loss, float(norm[last] / norm[first] - 1))
         if found and one.first <= found[-1].last:
-            both = (found.pop(), one)
-            highest = max(both, key=lambda each: each.height)
-            one = Slingshot(
-                both[0].first, highest.peak, one.last, highest.height, float(norm[last] / norm[first] - 1)
-            )
+            one = max(found.pop(), one, key=lambda each: each.height)
         found.append(one)
     return found
 
 
-def _spikes(log: Series, start: int, height: float) -> list[tuple[int, int, int]]:
-    """Return the spikes of the train loss from a step on, as `slingshots` has them: (onset, peak, end)."""
+def _spikes(log: Series, start: int, height: float) -> list[tuple[int, int, int, float]]:
+    """Return the spikes of the train loss from a step on, as `slingshots` has them: onset, peak, end, loss at peak."""
     is_late = log.steps >= start
     lowest, inside, found = np.inf, None, []
     before = start
@@ -225,10 +222,6 @@ def _spikes(log: Series, start: int, height: float) -> list[tuple[int, int, int]
         elif loss > inside[2]:
             inside = (inside[0], step, loss)
         elif loss * height < inside[2]:
-            found.append((*inside[:2], step))
+            found.append((*inside[:2], step, inside[2]))
             lowest, before, inside = loss, step, None
     return found
-
-
-def _loss_at(log: Series, step: int) -> float:
-    return float(log["train_loss"][np.searchsorted(log.steps, step)])
