@@ -38,7 +38,8 @@ def main(run: Path) -> Figure:
     print(f"slingshots: {len(found)}")
     for one in found:
         print(
-            f"  steps {one.first:,} to {one.last:,}: ‖W_U‖ grew by {one.growth:.1%}, loss {one.height:.2g} at {one.peak:,}"
+            f"  steps {one.first:,} to {one.last:,}: ‖W_U‖ grew by {one.growth:.1%}, "
+            f"train loss {one.height:.2g} at step {one.peak:,}"
         )
     return figures.figure_numerics(log, series)
 

@@ -17,7 +17,7 @@ from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
-    """Print norms and the way gone at the start, at the norm's highest, at memorization, generalisation and the end."""
+    """Print norms and the way gone at the run's landmarks, its norm's highest among them; return the curves."""
     trajectory = Trajectory.open(run)
     series, path = measures.saved("weight_norm", trajectory), measures.saved("path", trajectory)
     norm, distance = series["weight_norm"], series["distance_from_initialization"]

@@ -210,7 +210,7 @@ def slingshots(log: Series, norms: Series, *, height: float = 100, speed: float 
 
 
 def _spikes(log: Series, start: int, height: float) -> list[tuple[int, int, int, float]]:
-    """Return the spikes of the train loss from a step on, as `slingshots` has them: onset, peak, end, loss at peak."""
+    """Return the spikes of the train loss from a step on (`slingshots`), as onset, peak, end and loss at the peak."""
     is_late = log.steps >= start
     lowest, inside, found = np.inf, None, []
     before = start
