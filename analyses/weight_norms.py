@@ -17,13 +17,18 @@ from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
-    """Print the norm at the start, at its highest, at memorization, generalisation and the end; return the curves."""
+    """Print norms and the way gone at the run's landmarks, its norm's highest among them; return the curves."""
     trajectory = Trajectory.open(run)
-    series = measures.saved("weight_norm", trajectory)
+    series, path = measures.saved("weight_norm", trajectory), measures.saved("path", trajectory)
     norm, distance = series["weight_norm"], series["distance_from_initialization"]
+    components = series.words("components")
     for name, row in phases.landmarks(trajectory.log, series.steps, norm):
-        print(f"{name:<15}step {series.steps[row]:>7,}  ‖w‖ {norm[row]:7.2f}  ‖w − w₀‖ {distance[row]:7.2f}")
-    return figures.figure_weight_norms(trajectory.log, series)
+        parts = zip(components, series["component_norms"][row], strict=True)
+        print(
+            f"{name:<15}step {series.steps[row]:>7,}  ‖w‖ {norm[row]:7.2f}  ‖w − w₀‖ {distance[row]:7.2f}  "
+            f"path {path['path_length'][row]:7.2f}  {', '.join(f'{part} {size:.2f}' for part, size in parts)}"
+        )
+    return figures.figure_path(trajectory.log, series, path)
 
 
 if __name__ == "__main__":

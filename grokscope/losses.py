@@ -27,12 +27,34 @@ def cross_entropy(
     """
     x = logits.to(getattr(torch, dtype))
     if function == "stablemax":
-        # Written so that the derivative at exactly zero is the one there is, 1.
-        log_s = torch.where(x >= 0, x.clamp_min(0).log1p(), -(-x.clamp_max(0)).log1p())
+        log_s = _log_stablemax_terms(x)
         log_probabilities = log_s - log_s.exp().sum(-1, keepdim=True).log()
     else:
         log_probabilities = x.log_softmax(-1)
     return -log_probabilities.gather(1, labels[:, None])[:, 0]
+
+
+def has_collapsed(
+    logits: Float[Tensor, "batch d_vocab_out"],
+    labels: Int[Tensor, " batch"],
+    dtype: str = "float32",
+    function: str = "softmax",
+) -> Bool[Tensor, " batch"]:
+    """Return of each example whether Σ_k s_k = s_label to the last bit of `dtype`: softmax collapse.
+
+    s_k = e^(z_k − max z) in `dtype`, or stablemax's s(z_k). The other terms are absorbed in the sum, the loss is
+    exactly 0 and so is its gradient by the right answer's logit, while that by the others is not (Prieto et al. 2025,
+    section 3). Of two terms the smaller is absorbed where the logits are ln 2⁸ = 5.5 apart in bfloat16, ln 2²⁴ = 16.6
+    in float32, ln 2⁵³ = 36.7 in float64. torch adds up bfloat16 in float32 and rounds the sum once.
+    """
+    x = logits.to(getattr(torch, dtype))
+    terms = (_log_stablemax_terms(x) if function == "stablemax" else x - x.amax(-1, keepdim=True)).exp()
+    return terms.sum(-1) == terms.gather(1, labels[:, None])[:, 0]
+
+
+def _log_stablemax_terms(x: Float[Tensor, "batch d_vocab_out"]) -> Float[Tensor, "batch d_vocab_out"]:
+    # Written so that the derivative at exactly zero is the one there is, 1.
+    return torch.where(x >= 0, x.clamp_min(0).log1p(), -(-x.clamp_max(0)).log1p())
 
 
 def mean_loss(

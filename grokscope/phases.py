@@ -151,3 +151,77 @@ def _lasting(steps: Int[np.ndarray, " steps"], is_so: Bool[np.ndarray, " steps"]
     not_so = np.flatnonzero(~is_so)
     first = int(not_so[-1]) + 1 if len(not_so) else 0
     return None if first == len(steps) else Crossing(int(steps[first]), int(steps[first - 1]) if first else -1)
+
+
+@dataclass(frozen=True)
+class Slingshot:
+    """A cycle of the last layer's norm: it grows fast from step `first` to `last`, and the train loss has a spike."""
+
+    first: int
+    """The checkpoint at which the fast growth begins."""
+    peak: int
+    """The evaluated step at which the train loss is highest."""
+    last: int
+    """The checkpoint at which the fast growth has ended; the norm's plateau follows."""
+    height: float
+    """The train loss at the peak."""
+    growth: float
+    """By what share the norm grew from `first` to `last`."""
+
+
+def slingshots(log: Series, norms: Series, *, height: float = 100, speed: float = 5) -> list[Slingshot]:
+    """Return the slingshots of a run (Thilak et al. 2022), from its log and the measure `weight_norm`, in order.
+
+    They describe "a period of rapid growth of the last layer weights, an ensuing training loss spike, and a norm
+    plateau" (figure 1), under Adam without weight decay. The rule here:
+
+    - a spike is a stretch of evaluated steps after memorization that begins where the train loss is more than
+      `height` times the lowest since memorization or the last spike, and ends where it has fallen below its peak by
+      as much. Losses below 2⁻²⁴, float32's resolution, count as that. What has not fallen by the end is none;
+    - the norm's speed is that of `weight_norm.unembed.W_U` from checkpoint to checkpoint, its usual one the median
+      size of all since memorization. A spike is a slingshot where some piece between checkpoints that it touches, or
+      the piece before or behind, is faster than `speed` times that; the growth lasts as long as its neighbours are as
+      fast, and may end just before the peak. Growth
+      that is steady is therefore none, however far it goes, nor is a spike while the norm stands still.
+
+    Checkpoints must be closer than the cycles. Spikes within one stretch of growth are one slingshot.
+    """
+    memorized = memorization_step(log)
+    after = norms.steps >= (memorized.step if memorized else np.inf)
+    if after.sum() < 3:
+        return []
+    steps, norm = norms.steps[after], norms["weight_norm.unembed.W_U"][after]
+    speeds = np.diff(norm) / np.diff(steps)
+    is_fast = speeds > max(speed * float(np.median(np.abs(speeds))), np.finfo(float).tiny)
+    found: list[Slingshot] = []
+    for onset, peak, end, loss in _spikes(log, memorized.step if memorized else 0, height):
+        near = slice(max(int(np.searchsorted(steps, onset)) - 2, 0), int(np.searchsorted(steps, end, "right")) + 1)
+        touched = np.arange(len(is_fast))[near][is_fast[near]]
+        if not len(touched):
+            continue
+        slow = np.flatnonzero(~is_fast)
+        first = int(slow[slow < touched[0]].max(initial=-1)) + 1
+        last = int(slow[slow > touched[-1]].min(initial=len(is_fast)))
+        one = Slingshot(int(steps[first]), peak, int(steps[last]), loss, float(norm[last] / norm[first] - 1))
+        if found and one.first <= found[-1].last:
+            one = max(found.pop(), one, key=lambda each: each.height)
+        found.append(one)
+    return found
+
+
+def _spikes(log: Series, start: int, height: float) -> list[tuple[int, int, int, float]]:
+    """Return the spikes of the train loss from a step on (`slingshots`), as onset, peak, end and loss at the peak."""
+    is_late = log.steps >= start
+    lowest, inside, found = np.inf, None, []
+    before = start
+    for step, loss in zip(log.steps[is_late].tolist(), np.maximum(log["train_loss"][is_late], 2.0**-24), strict=True):
+        if inside is None:
+            if loss > height * lowest:
+                inside = (before, step, loss)
+            lowest, before = min(lowest, loss), step
+        elif loss > inside[2]:
+            inside = (inside[0], step, loss)
+        elif loss * height < inside[2]:
+            found.append((*inside[:2], step, inside[2]))
+            lowest, before, inside = loss, step, None
+    return found

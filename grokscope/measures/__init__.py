@@ -27,11 +27,13 @@ COSTLY = {
     "ablations": 24,
     "neurons": 100,
     "representations": 48,
+    "numerics": 48,
+    "matrix_norms": 100,
 }
 """Measures that take long at each checkpoint, and at how many checkpoints `grokscope measure` evaluates them."""
-FORMULAS: dict[str, int] = {"embedding": 2, "unembedding": 2}
-"""The version of each measure's formula, 1 if it is not here. Raise it when the formula gives other numbers than
-before: what was saved by another version is measured anew."""
+FORMULAS: dict[str, int] = {"embedding": 2, "unembedding": 2, "weight_norm": 2}
+"""The version of each measure's formula, 1 if it is not here. Raise it when the formula gives other numbers, or more
+of them, than before: what was saved by another version is measured anew."""
 
 
 def names() -> list[str]:
