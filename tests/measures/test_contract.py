@@ -30,6 +30,21 @@ KEYS = {
     },
     "sharpness": {"sharpness", "hessian_trace", "hessian_trace_stderr"},
     "keskar_sharpness": {"keskar_sharpness", "keskar_sharpness_by_start", "keskar_sharpness_residual", "train_loss"},
+    "sam_sharpness": {
+        f"{prefix}{name}"
+        for prefix in ("", "adaptive_")
+        for name in ("sam_sharpness", "sam_sharpness_step", "sam_sharpness_by_start", "sam_sharpness_residual")
+    } | {"train_loss"},
+    "average_sharpness": {
+        f"{prefix}{name}"
+        for prefix in ("", "adaptive_")
+        for name in (
+            "average_sharpness", "average_sharpness_stderr", "perturbation_radius", "perturbation_radius_stderr",
+            "perturbation_radius_interval",
+        )
+    } | {"train_loss", "train_accuracy"},
+    "fisher_rao_norm": {"fisher_rao_norm", "empirical_fisher_rao_norm"},
+    "relative_flatness": {"relative_flatness", "relative_flatness_stderr"},
     "unembedding": {"principal_components", "explained_variance_ratio", "tsne", "circularity", "nearest_shift"},
     "representations": {
         "embedding_shares", "embedding_shares_shuffled", "unembedding_shares", "neuron_shares", "logit_similarity",
@@ -287,6 +302,10 @@ PROBES = {"hessian_trace", "hessian_trace_stderr"}
 MLP = {"weight_norm.blocks.0.mlp.W_in", "weight_norm.blocks.0.mlp.b_in", "weight_norm.blocks.0.mlp.W_out"}
 TOTAL = {"weight_norm", "distance_from_initialization"}
 BOX = {"keskar_sharpness", "keskar_sharpness_by_start"}
+BALL = {"sam_sharpness", "sam_sharpness_step", "sam_sharpness_by_start"}
+ELLIPTIC_BALL = {f"adaptive_{name}" for name in BALL}
+NOISE = {"average_sharpness", "average_sharpness_stderr", "perturbation_radius", "perturbation_radius_stderr"}
+ELLIPTIC_NOISE = {f"adaptive_{name}" for name in NOISE}
 CHANGES = {
     "loss": {},
     "embedding": {},
@@ -298,6 +317,16 @@ CHANGES = {
         rescale_neurons: {"sharpness", *PROBES},
     },
     "keskar_sharpness": {rotate: BOX, rescale_neurons: BOX, shift_logits: BOX},
+    "sam_sharpness": {rotate: ELLIPTIC_BALL, rescale_neurons: BALL, shift_logits: ELLIPTIC_BALL},
+    "average_sharpness": {
+        rotate: NOISE | ELLIPTIC_NOISE,
+        permute_neurons: NOISE | ELLIPTIC_NOISE,
+        swap_heads: NOISE | ELLIPTIC_NOISE,
+        rescale_neurons: NOISE,
+        shift_logits: ELLIPTIC_NOISE,
+    },
+    "fisher_rao_norm": {},
+    "relative_flatness": {},
     "unembedding": {},
     "representations": {},
     "fourier": {rescale_neurons: {"W_L_norms", "W_L_singular_values"}},
@@ -320,6 +349,9 @@ OPTIONS = {
     "sharpness": {"dtype": "float64", "tolerance": 1e-6, "n_probes": 64},
     # A random start is a point of the box, whose sides have names.
     "keskar_sharpness": {"n_starts": 1},
+    "sam_sharpness": {"n_starts": 1, "dtype": "float64"},
+    "average_sharpness": {"dtype": "float64"},
+    "fisher_rao_norm": {"dtype": "float64"},
 }
 
 
