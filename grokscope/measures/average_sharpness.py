@@ -1,5 +1,6 @@
 """Average-case sharpness: how far Gaussian noise on the weights raises the train loss, and how much they bear."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from grokscope.trajectory import Trajectory
 
 SMALLEST, LARGEST = 1e-6, 1e3
 """The σ between which a perturbation radius is looked for."""
-_WITHIN = 1.05
-"""The ratio of the two σ that a perturbation radius is found to lie between."""
+_AT_ONCE = 8
+"""How many sets of noisy weights are evaluated side by side."""
 
 Samples = Float[np.ndarray, " n_pairs"]
 
@@ -40,11 +41,12 @@ def mean(samples: Samples) -> tuple[float, float]:
     return float(samples.mean()), float(samples.std(ddof=1) / len(samples) ** 0.5)
 
 
-def crossing(curve: Callable[[float], Samples], level: float, *, start: float) -> Radius:
-    """Return the σ at which the mean of `curve(σ)` falls below `level`, to 5%.
+def crossing(curve: Callable[[float], Samples], level: float, *, start: float, tolerance: float = 0.05) -> Radius:
+    """Return the σ at which the mean of `curve(σ)` falls below `level`.
 
-    From `start` σ is quadrupled or quartered until the mean crosses, then bisected on a logarithmic scale. Of several
-    crossings it finds one. A curve that does not cross between 1e-6 and 1e3 is given the limit, without an error.
+    From `start` σ is quadrupled or quartered until the mean crosses, then bisected on a logarithmic scale until the
+    upper end is at most 1 + `tolerance` times the lower. Of several crossings it finds one. A curve that does not
+    cross between 1e-6 and 1e3 is given the limit, without an error.
     """
     seen: dict[float, tuple[float, float]] = {}
 
@@ -61,7 +63,7 @@ def crossing(curve: Callable[[float], Samples], level: float, *, start: float) -
             limit = LARGEST if grows else SMALLEST
             return Radius(limit, 0.0, (limit, limit))
     low, high = min(last, following), max(last, following)
-    while high > _WITHIN * low:
+    while high > (1 + tolerance) * low:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if holds(middle) else (low, middle)
     sigmas = sorted(seen)
@@ -83,6 +85,7 @@ def average_sharpness(
     adaptive_sigma: float = 0.1,
     share_kept: float = 0.9,
     n_pairs: int = 4,
+    tolerance: float = 0.05,
     seed: int = 0,
     dtype: str = "float32",
 ) -> Series:
@@ -99,8 +102,9 @@ def average_sharpness(
     - `perturbation_radius`: the largest σ at which the mean train accuracy under that noise is at least `share_kept`
       of the accuracy without it (0.9: the accuracy may fall by 10%, as in Jiang et al. 2020, appendix C; their
       magnitude-aware radius adds a constant to |w|, ours none). It lies in `perturbation_radius_interval` (2), to
-      which it was bisected, and has a `perturbation_radius_stderr` from the accuracy's standard error. Where no noise
-      does it is 1000, or 1e-6 where any does. Before memorization it means little: what is a guess stays one.
+      which it was bisected (`tolerance`), and has a `perturbation_radius_stderr` from the accuracy's standard error.
+      Where no noise does it is 1000, or 1e-6 where any does. Before memorization it means little: what is a guess
+      stays one.
 
     And `train_loss` and `train_accuracy` at w. Large sharpness is sharp, a large radius is flat. The plain values are
     invariant to the order of neurons and heads, to a rotation of the residual stream or within a head and to what is
@@ -110,10 +114,14 @@ def average_sharpness(
     Raise GrokscopeError for an option out of range, and where the loss is not finite.
     """
     sigmas = {"": sigma, "adaptive_": adaptive_sigma}
-    if not all(SMALLEST <= one <= LARGEST for one in sigmas.values()) or not 0 < share_kept < 1 or n_pairs < 2:
+    if not all(SMALLEST <= one <= LARGEST for one in sigmas.values()) or n_pairs < 2:
         raise GrokscopeError(
-            f"sigma: {sigma}, adaptive_sigma: {adaptive_sigma}, allowed: 1e-6 to 1000; share_kept: {share_kept}, "
-            f"allowed: between 0 and 1; n_pairs: {n_pairs}, allowed: from 2."
+            f"sigma: {sigma}, adaptive_sigma: {adaptive_sigma}, allowed: 1e-6 to 1000; n_pairs: {n_pairs}, "
+            f"allowed: from 2."
+        )
+    if not 0 < share_kept < 1 or not tolerance > 1e-6:
+        raise GrokscopeError(
+            f"share_kept: {share_kept}, allowed: between 0 and 1; tolerance: {tolerance}, allowed: above 1e-6."
         )
     rows, noise = [], None
     for _, train_loss in objectives(trajectory, dtype=dtype):
@@ -121,15 +129,15 @@ def average_sharpness(
         if noise is None:
             generator = streams.generator("average sharpness", seed, 0)
             noise = torch.randn(n_pairs, len(w), generator=generator, dtype=torch.float64).to(w)
-        loss, accuracy = _at(train_loss, w)
+        here = _noisy(train_loss, torch.zeros_like(noise[:1]), 0.0)
+        loss, accuracy = (float(one[0]) for one in here)
         row: dict[str, float | tuple[float, float]] = {"train_loss": loss, "train_accuracy": accuracy}
         for prefix, its_sigma in sigmas.items():
             kind = f"{prefix}average_sharpness", f"{prefix}perturbation_radius"
             directions = noise * w.abs() if prefix else noise
             row[kind[0]], row[f"{kind[0]}_stderr"] = mean(_noisy(train_loss, directions, its_sigma)[0] - loss)
-            radius = crossing(
-                lambda s, f=train_loss, z=directions: _noisy(f, z, s)[1], share_kept * accuracy, start=its_sigma
-            )
+            level, curve = share_kept * accuracy, functools.partial(_accuracies, train_loss, directions)
+            radius = crossing(curve, level, start=its_sigma, tolerance=tolerance)
             row |= {
                 kind[1]: radius.value,
                 f"{kind[1]}_stderr": radius.stderr,
@@ -140,18 +148,21 @@ def average_sharpness(
     return Series("average_sharpness", trajectory.steps, arrays)
 
 
-def _at(objective: Objective, x: Float[Tensor, " n"]) -> tuple[float, float]:
-    """Return mean loss and accuracy; a loss that is not finite is refused."""
-    losses, right = objective.examples(x)
-    loss = float(losses.mean())
-    if not math.isfinite(loss):
-        raise GrokscopeError("The train loss is not finite under noise of this size; take a smaller sigma.")
-    return loss, float(right.double().mean())
+def _accuracies(objective: Objective, directions: Float[Tensor, "n_pairs n"], sigma: float) -> Samples:
+    return _noisy(objective, directions, sigma)[1]
 
 
 def _noisy(objective: Objective, directions: Float[Tensor, "n_pairs n"], sigma: float) -> tuple[Samples, Samples]:
-    """Return the mean loss and accuracy of each pair w ± σz."""
-    w = objective.point
-    found = [[_at(objective, w + sign * sigma * z) for sign in (1, -1)] for z in directions]
-    losses, accuracies = np.array(found).mean(1).T
+    """Return the mean loss and accuracy of each pair w ± σz; a loss that is not finite is refused."""
+
+    def at(x: Float[Tensor, " n"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        losses, right = objective.examples(x)
+        return losses.mean(), right.double().mean()
+
+    # Side by side as many as fit in memory: it spares small models most of their time.
+    w, moved = objective.point, sigma * torch.cat([directions, -directions])
+    found = torch.func.vmap(at, chunk_size=_AT_ONCE)(w + moved)
+    losses, accuracies = (one.double().numpy().reshape(2, -1).mean(0) for one in found)
+    if not np.isfinite(losses).all():
+        raise GrokscopeError(f"The train loss is not finite under noise of σ = {sigma:.3g}, so it has no mean.")
     return losses, accuracies

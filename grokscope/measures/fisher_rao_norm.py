@@ -33,7 +33,8 @@ def along_weights(objective: Objective) -> tuple[Float[Tensor, "n d_vocab_out"],
 def fisher_rao_norm(trajectory: Trajectory, *, part: str = "train", dtype: str = "float32") -> Series:
     """Measure ‖w‖_FR = √(wᵀ F w), F the Fisher information of the trained parameters w (Liang et al. 2019, eq. 1.3).
 
-    wᵀ F w = E[(w · ∇_w log p(y | x))²], the mean over the equations x of a part, "train" or "test". Arrays over steps:
+    wᵀ F w = E[(w · ∇_w log p(y | x))²], the mean over the equations x of a part, "train" or "test". Arrays over
+    steps:
 
     - `fisher_rao_norm`: y is drawn from the model's own answers, F = E[Jᵀ (diag p − p pᵀ) J] with J the Jacobian of
       the logits. The mean over y is a sum over all answers, so nothing is sampled;
@@ -41,13 +42,13 @@ def fisher_rao_norm(trajectory: Trajectory, *, part: str = "train", dtype: str =
       gradients are these; the first does so only as far as the answers become certain.
 
     Both are exact. In nats: 0 if log p does not change as all weights grow by a common factor. For a ReLU network
-    without biases or attention, homogeneous of degree k, w · ∇_w f = k f in the logits f (Liang et al., lemma 2.1,
-    k = L + 1), so that the norm is k √E[Var_p f]; here biases, attention's softmax and the residual stream, whose
-    paths have several degrees, break that, and Jw is taken instead. Invariant to whatever linear change of the
-    weights leaves the function as it is: rescaling a layer against the next, rotations, orders, and also to what is
-    added to all logits. Parameters and logits are in `dtype`, log p in the config's `loss_dtype`: float32
-    logits moved the norms by less than 1e-6 of them. Costs about three gradients a checkpoint. Raise GrokscopeError for another part or dtype, and
-    where log p is not finite.
+    without biases or attention, homogeneous of degree k, w · ∇_w f = k f in the logits f (Liang et al., lemma 2.1, k
+    = L + 1), so that the norm is k √E[Var_p f]; here biases, attention's softmax and the residual stream, whose paths
+    have several degrees, break that, and Jw is taken instead. Invariant to whatever linear change of the weights
+    leaves the function as it is: rescaling a layer against the next, rotations, orders, and also to what is added to
+    all logits. Parameters and logits are in `dtype`, log p in the config's `loss_dtype`: float32 logits moved the
+    norms by less than 1e-6 of them. Costs about three gradients a checkpoint. Raise GrokscopeError for another part
+    or dtype, and where log p is not finite.
     """
     rows = []
     for _, objective in objectives(trajectory, part=part, dtype=dtype):

@@ -15,9 +15,7 @@ from grokscope.trajectory import Trajectory
 UNEMBEDDING = "unembed.W_U"
 
 
-def of_softmax(
-    p: Float[Tensor, "n d_out"], inputs: Float[Tensor, "n d_in"], W: Float[Tensor, "d_in d_out"]
-) -> float:
+def of_softmax(p: Float[Tensor, "n d_out"], inputs: Float[Tensor, "n d_in"], W: Float[Tensor, "d_in d_out"]) -> float:
     """Return κ of a layer whose outputs' softmax are the answers p: ½ E[‖r‖² Σ_{s,s'} p_s p_s' ‖w_s − w_s'‖²].
 
     There H_{s,s'} = E[(p_s δ_{ss'} − p_s p_s') r rᵀ], r the layer's input, so κ = E[‖r‖² (Σ_s p_s ‖w_s‖² −
@@ -62,8 +60,8 @@ def relative_flatness(
     Of the unembedding under softmax it is exact, from the residual stream at the answer (`of_softmax`), and the
     standard error 0. Of another layer it is the trace of an operator (`weighed`), estimated by Hutchinson with
     `n_probes` random sign matrices, the same at every step. The name is the paper's; a large κ is sharp, 0 is flat.
-    Invariant to scaling what goes into the layer against its weights or the layer against the next one, neuron by
-    neuron too, to a rotation of the residual stream (of an estimate within its standard error), to the order of
+    Invariant to scaling all that goes into the layer against its weights, or the layer's outputs, each by a factor of
+    its own, against the next layer, to a rotation of the residual stream (of an estimate within its standard error), to the order of
     neurons and heads, and to what is added to all logits. It says nothing of the other layers. Exact it costs one
     forward pass a checkpoint, estimated one gradient and `n_probes` products with the layer's Hessian. Raise
     GrokscopeError for a layer that is none of these, and where κ is not finite.

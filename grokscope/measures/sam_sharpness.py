@@ -51,14 +51,15 @@ def largest_in_ball(
     start: Vector | None = None,
     centre: tuple[float, Vector] | None = None,
 ) -> Maximum:
-    """Return the largest f(x + e), ‖e / scale‖ ≤ radius, that projected gradient ascent sees at `n_iterations` points.
+    """Return the largest f(x + e), ‖e / scale‖ ≤ radius, that projected gradient ascent sees at `n_iterations`
+    points.
 
     `objective` gives f and its gradient, `centre` both at x if they are known. Where `scale` (default: ones) is zero
-    there is no direction. In u = e / (radius · scale), of the unit ball, the gradient is d = radius · scale · ∇f, and a
-    step goes to Π(u + t d), Π the projection on the ball. It begins with t = ∞, at d/‖d‖ itself: so the first point
-    from the centre is e = radius · scale² ∇f / ‖scale · ∇f‖, SAM's and ASAM's own, and a convex f never falls.
-    Where f rises too little t is halved, and doubled again where it rises. `start` is another u to begin from, which
-    counts as a point. e = 0 always counts, so the result is at least f(x). Raise GrokscopeError where f is not finite.
+    there is no direction. In u = e / (radius · scale), of the unit ball, the gradient is d = radius · scale · ∇f, and
+    a step goes to Π(u + t d), Π the projection on the ball. It begins with t = ∞, at d/‖d‖ itself: so the first point
+    from the centre is e = radius · scale² ∇f / ‖scale · ∇f‖, SAM's and ASAM's own, and a convex f never falls. Where
+    f rises too little t is halved, and doubled again where it rises. `start` is another u to begin from, which counts
+    as a point. e = 0 always counts, so the result is at least f(x). Raise GrokscopeError where f is not finite.
     """
     sides = radius * (torch.ones_like(x) if scale is None else scale)
 
@@ -96,7 +97,7 @@ def sam_sharpness(
     *,
     radius: float = 0.05,
     adaptive_radius: float = 0.5,
-    n_iterations: int = 15,
+    n_iterations: int = 10,
     n_starts: int = 2,
     seed: int = 0,
     dtype: str = "float32",
@@ -107,23 +108,23 @@ def sam_sharpness(
     (the paper's T_w, elementwise, without its η); its radius is `adaptive_radius`, the default of either radius the
     paper's own. Arrays over steps, each plain and with the prefix `adaptive_`:
 
-    - `sam_sharpness`: the largest rise over the starts, by projected gradient ascent (`largest_in_ball`). It is a lower
-      bound of the maximum, which nothing can certify;
+    - `sam_sharpness`: the largest rise over the starts, by projected gradient ascent (`largest_in_ball`). It is a
+      lower bound of the maximum, which nothing can certify;
     - `sam_sharpness_step`: the rise after the one gradient step that the optimizer SAM takes, e = ρ g / ‖g‖ (Foret et
       al., eq. 2) and e = ρ w² g / ‖w g‖ (Kwon et al., section 4). After memorization, where the gradient says little,
       it may be a thousandth of the maximum;
-    - `sam_sharpness_by_start` (n_starts): the rise from e = 0, then from random points of the sphere (`seed`, the same
-      at every step). Their spread says how far to trust it;
-    - `sam_sharpness_residual`: the rise still to be had at the point found if the loss were linear there: 0 at a local
-      maximum.
+    - `sam_sharpness_by_start` (n_starts): the rise from e = 0, then from random points of the sphere (`seed`, the
+      same at every step). Their spread says how far to trust it;
+    - `sam_sharpness_residual`: the rise still to be had at the point found if the loss were linear there: 0 at a
+      local maximum.
 
     And `train_loss`, L(w). 0 is flat. Both are invariant to the order of neurons and heads. The plain one is also to
     what turns or shifts weight space (a rotation of the residual stream or within a head, the same added to all
     logits), but not to rescaling a layer against the next, by which it can be made any number (Dinh et al. 2017). The
-    adaptive one is invariant to rescaling neurons, or W_V against W_O and W_Q against W_K, but to no rotation or shift.
-    Parameters and logits are in `dtype`: float32 takes half the time and moved the values by up to 1e-4 of them. Costs
-    about 2 · n_starts · n_iterations gradients a checkpoint. Raise GrokscopeError for an option out of range,
-    and where the loss is not finite.
+    adaptive one is invariant to rescaling neurons, or W_V against W_O and W_Q against W_K, but to no rotation or
+    shift. Parameters and logits are in `dtype`: float32 takes half the time and moved the values by up to 1e-4 of
+    them. Costs about 2 · n_starts · n_iterations gradients a checkpoint. Raise GrokscopeError for an option out of
+    range, and where the loss is not finite.
     """
     radii = {"": radius, "adaptive_": adaptive_radius}
     if not all(0 < one < math.inf for one in radii.values()) or n_iterations < 1 or n_starts < 1:
