@@ -1,7 +1,7 @@
 """Does flatness come before generalisation, with it, or after it, and do the families of flatness agree?
 
-Claim: flat minima generalise (Keskar et al. 2016; Foret et al. 2021), and Power et al. 2022 (section 3.4) suppose that
-grokking drifts to them; but what a rescaling of layers can change (Dinh et al. 2017) need not mean anything, and
+Claim: flat minima generalise (Keskar et al. 2016; Foret et al. 2021), and Power et al. 2022 (section 3.4) suppose
+that grokking drifts to them; but what a rescaling of layers can change (Dinh et al. 2017) need not mean anything, and
 after memorization curvature shrinks with the loss in any case. So here stand beside each other families that notice
 rescaling and families that do not. A measure has turned when it has made half of its change, on a logarithmic scale,
 from memorization to the end, for good (`grokscope.phases.half_way`). It precedes generalisation if it had turned

@@ -61,10 +61,10 @@ def relative_flatness(
     standard error 0. Of another layer it is the trace of an operator (`weighed`), estimated by Hutchinson with
     `n_probes` random sign matrices, the same at every step. The name is the paper's; a large κ is sharp, 0 is flat.
     Invariant to scaling all that goes into the layer against its weights, or the layer's outputs, each by a factor of
-    its own, against the next layer, to a rotation of the residual stream (of an estimate within its standard error), to the order of
-    neurons and heads, and to what is added to all logits. It says nothing of the other layers. Exact it costs one
-    forward pass a checkpoint, estimated one gradient and `n_probes` products with the layer's Hessian. Raise
-    GrokscopeError for a layer that is none of these, and where κ is not finite.
+    its own, against the next layer, to a rotation of the residual stream (of an estimate within its standard error),
+    to the order of neurons and heads, and to what is added to all logits. It says nothing of the other layers. Exact
+    it costs one forward pass a checkpoint, estimated one gradient and `n_probes` products with the layer's Hessian.
+    Raise GrokscopeError for a layer that is none of these, and where κ is not finite.
     """
     model, config = trajectory.model, trajectory.config
     allowed = [one for one in model.shapes if one == UNEMBEDDING or ".mlp.W_" in one]
