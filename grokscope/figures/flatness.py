@@ -32,7 +32,7 @@ def plot_flatness(lines: Sequence[Line], *, ax: Axes, unit: str = "rise of the t
         ax.set_yscale("log", nonpositive="mask")
     ax.set_ylabel(unit)
     finish_over_steps(lines[0][0], ax)
-    ax.legend(frameon=False, fontsize=FONT_SIZE - 1, loc="lower left")
+    ax.legend(frameon=False, fontsize=FONT_SIZE - 1, loc="best")
     return ax
 
 
