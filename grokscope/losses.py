@@ -13,25 +13,33 @@ AT_ONCE = 32_768
 """How many equations are evaluated at once, so that a large p fits in memory."""
 
 
+def log_probabilities(
+    logits: Float[Tensor, "batch d_vocab_out"], dtype: str = "float64", function: str = "softmax"
+) -> Float[Tensor, "batch d_vocab_out"]:
+    """Return log p of every answer, computed in `dtype`.
+
+    p is softmax(logits), or with the `function` "stablemax" s(x)/Σ s with s(x) = x + 1 for x ≥ 0 and 1/(1 − x)
+    below (Prieto et al. 2025, eq. 5), which grows linearly and so cannot collapse.
+    """
+    x = logits.to(getattr(torch, dtype))
+    if function == "stablemax":
+        log_s = _log_stablemax_terms(x)
+        return log_s - log_s.exp().sum(-1, keepdim=True).log()
+    return x.log_softmax(-1)
+
+
 def cross_entropy(
     logits: Float[Tensor, "batch d_vocab_out"],
     labels: Int[Tensor, " batch"],
     dtype: str = "float64",
     function: str = "softmax",
 ) -> Float[Tensor, " batch"]:
-    """Return each example's cross-entropy −log p[label] in nats, computed in `dtype`.
+    """Return each example's cross-entropy −log p[label] in nats, p as in `log_probabilities`, computed in `dtype`.
 
-    p is softmax(logits), or with the `function` "stablemax" s(x)/Σ s with s(x) = x + 1 for x ≥ 0 and 1/(1 − x)
-    below (Prieto et al. 2025, eq. 5), which grows linearly and so cannot collapse. After memorization losses are
-    about 1e-7, where 1 − softmax cancels in float32 (both Nanda et al. 2023 and Prieto et al. take float64 here).
+    After memorization losses are about 1e-7, where 1 − softmax cancels in float32 (both Nanda et al. 2023 and Prieto
+    et al. take float64 here).
     """
-    x = logits.to(getattr(torch, dtype))
-    if function == "stablemax":
-        log_s = _log_stablemax_terms(x)
-        log_probabilities = log_s - log_s.exp().sum(-1, keepdim=True).log()
-    else:
-        log_probabilities = x.log_softmax(-1)
-    return -log_probabilities.gather(1, labels[:, None])[:, 0]
+    return -log_probabilities(logits, dtype, function).gather(1, labels[:, None])[:, 0]
 
 
 def has_collapsed(

@@ -146,6 +146,37 @@ def departure(series: Series, name: str, n_deviations: float = 4) -> Crossing | 
     return _lasting(series.steps, np.abs(series[name] - mean) > n_deviations * deviation)
 
 
+def half_way(series: Series, name: str, since: int, least: float = 2.0) -> Crossing | None:
+    """Return since when `series[name]` has made half of its change between step `since` and the end, for good.
+
+    It begins at the last checkpoint up to `since` (such as memorization), or at the first one there is, and ends at
+    the median of the last tenth of the checkpoints. Where it is positive all the while, half is of the change of its
+    logarithm, as of what falls by orders of magnitude, else of itself. None if it changes by less than a factor
+    `least`, or on the plain scale by less than the 1 − 1 / `least` of the larger end; and if it has not stayed beyond
+    the half at the end. Between checkpoints nothing is known: it lies in the crossing's interval.
+    """
+    first = max(int(np.searchsorted(series.steps, since, side="right")) - 1, 0)
+    steps, values = series.steps[first:], np.asarray(series[name][first:], float)
+    is_positive = bool((values > 0).all())
+    heights = np.log(values) if is_positive else values
+    start, end = heights[0], float(np.median(heights[-max(len(series) // 10, 1) :]))
+    enough = np.log(least) if is_positive else (1 - 1 / least) * max(abs(start), abs(end))
+    if not abs(end - start) >= enough or start == end:
+        return None
+    return _lasting(steps, (heights - start) / (end - start) >= 0.5)
+
+
+def timing(at: Crossing, begun: Crossing, done: Crossing) -> str:
+    """Say whether something "precedes", "accompanies" or "follows" what lasts from `begun` to `done`.
+
+    It precedes what had not begun when it was over already, and follows where it was not yet there when that was
+    done; whatever the intervals leave open counts as accompanying.
+    """
+    if at.step <= begun.after:
+        return "precedes"
+    return "follows" if at.after >= done.step else "accompanies"
+
+
 def _lasting(steps: Int[np.ndarray, " steps"], is_so: Bool[np.ndarray, " steps"]) -> Crossing | None:
     """Return since when something is so without a break to the last step, or None if it is not so there."""
     not_so = np.flatnonzero(~is_so)

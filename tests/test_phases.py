@@ -180,3 +180,50 @@ def test_a_measure_departs_where_it_leaves_its_control_for_good():
     assert phases.departure(series, "x", n_deviations=31) is None
     below = Series("some", steps, {**arrays, "x": -values}, options={"n_shuffles": n_shuffles})
     assert phases.departure(below, "x") == phases.Crossing(40, 30), "to leave it downwards is to leave it"
+
+
+def of(values: list[float], name: str = "x", every: int = 10) -> Series:
+    return Series("made", np.arange(len(values)) * every, {name: np.array(values, float)})
+
+
+@pytest.mark.parametrize(
+    ("values", "since", "expected"),
+    [
+        # From 1e4 at step 10 to 1: half of the orders of magnitude is 100.
+        ([5, 1e4, 1e3, 101, 99, 1, 1], 10, phases.Crossing(40, 30)),
+        # What passes the half and comes back has not made it yet.
+        ([5, 1e4, 50, 1e3, 99, 1, 1], 10, phases.Crossing(40, 30)),
+        # A rise; memorized between two checkpoints, it begins at the one before.
+        ([1, 1, 3, 50, 100, 100], 19, phases.Crossing(30, 20)),
+        # Of what is not positive half is half.
+        ([-1, 10, 6, 4, 0, 0], 10, phases.Crossing(30, 20)),
+        # Nothing has happened.
+        ([5, 10, 12, 9, 8], 10, None),
+        ([0, 0, 0], 0, None),
+    ],
+)
+def test_half_way_is_half_of_the_change_since_memorization_for_good(values, since, expected):
+    assert phases.half_way(of(values), "x", since) == expected
+
+
+def test_the_end_is_a_median_of_the_last_tenth():
+    """One spike at the very end is not where a run of twenty checkpoints has come to."""
+    values = [*np.geomspace(1e4, 1, 18), *[1.0] * 12]
+    spiked = [*values[:-1], 1e3]
+    assert phases.half_way(of(values), "x", 0) == phases.Crossing(90, 80)
+    assert phases.half_way(of(spiked), "x", 0) is None, "it is not half way for good"
+    assert phases.half_way(of([*values[:-2], 1e-6, 1.0]), "x", 0) == phases.Crossing(90, 80)
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ((90, 80), "precedes"),
+        ((100, 90), "accompanies"),
+        ((150, 140), "accompanies"),
+        ((220, 180), "accompanies"),
+        ((220, 200), "follows"),
+    ],
+)
+def test_what_comes_before_during_or_after_is_told_by_the_intervals(at, expected):
+    assert phases.timing(phases.Crossing(*at), phases.Crossing(100, 90), phases.Crossing(200, 190)) == expected

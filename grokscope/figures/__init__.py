@@ -31,6 +31,7 @@ from grokscope.figures.curves import (
     plot_weight_norm,
 )
 from grokscope.figures.departures import figure_departures, plot_departures
+from grokscope.figures.flatness import figure_flatness, plot_flatness
 from grokscope.figures.interventions import (
     figure_interpolation,
     figure_transplant,
@@ -92,6 +93,7 @@ __all__ = [
     "figure_cosets",
     "figure_departures",
     "figure_embedding",
+    "figure_flatness",
     "figure_interpolation",
     "figure_losses",
     "figure_matrix_norms",
@@ -116,6 +118,7 @@ __all__ = [
     "plot_departures",
     "plot_excluded_losses",
     "plot_explained_variance",
+    "plot_flatness",
     "plot_frequency_plane",
     "plot_gini",
     "plot_gradient_norms",

@@ -23,6 +23,10 @@ from grokscope.trajectory import Trajectory
 COSTLY = {
     "sharpness": 24,
     "keskar_sharpness": 12,
+    "sam_sharpness": 12,
+    "average_sharpness": 24,
+    "fisher_rao_norm": 100,
+    "relative_flatness": 100,
     "unembedding": 6,
     "ablations": 24,
     "neurons": 100,

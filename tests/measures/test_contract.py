@@ -44,6 +44,21 @@ KEYS = {
     },
     "sharpness": {"sharpness", "hessian_trace", "hessian_trace_stderr"},
     "keskar_sharpness": {"keskar_sharpness", "keskar_sharpness_by_start", "keskar_sharpness_residual", "train_loss"},
+    "sam_sharpness": {
+        f"{prefix}{name}"
+        for prefix in ("", "adaptive_")
+        for name in ("sam_sharpness", "sam_sharpness_step", "sam_sharpness_by_start", "sam_sharpness_residual")
+    } | {"train_loss"},
+    "average_sharpness": {
+        f"{prefix}{name}"
+        for prefix in ("", "adaptive_")
+        for name in (
+            "average_sharpness", "average_sharpness_stderr", "perturbation_radius", "perturbation_radius_stderr",
+            "perturbation_radius_interval",
+        )
+    } | {"train_loss", "train_accuracy"},
+    "fisher_rao_norm": {"fisher_rao_norm", "empirical_fisher_rao_norm"},
+    "relative_flatness": {"relative_flatness", "relative_flatness_stderr"},
     "unembedding": {"principal_components", "explained_variance_ratio", "tsne", "circularity", "nearest_shift"},
     "representations": {
         "embedding_shares", "embedding_shares_shuffled", "unembedding_shares", "neuron_shares", "logit_similarity",
@@ -81,6 +96,16 @@ BETWEEN = {
         "straightness", "component_update_sizes", "component_update_weight_cosines",
     }
 }  # fmt: skip
+# What a measure that searches is spared in the tests that look at no value: they take as long as it searches.
+FEW = {
+    "keskar_sharpness": {"n_iterations": 3},
+    "sam_sharpness": {"n_iterations": 2},
+    "average_sharpness": {"n_pairs": 2, "tolerance": 3.0},
+}
+
+
+def evaluate(name: str, trajectory: Trajectory, **options: object) -> Series:
+    return measures.evaluate(name, trajectory, **{**FEW.get(name, {}), **options})
 
 
 def assert_same(one: Series, other: Series) -> None:
@@ -106,7 +131,7 @@ def trajectory(tiny_run: Path) -> Trajectory:
 @pytest.fixture(scope="module")
 def evaluated(trajectory):
     """The function that evaluates a measure once for all the tests that only look at it."""
-    return cache(lambda name: measures.evaluate(name, trajectory))
+    return cache(lambda name: evaluate(name, trajectory))
 
 
 def test_the_measures_that_are_promised_are_registered():
@@ -147,7 +172,7 @@ def test_a_control_and_an_error_stand_beside_what_they_belong_to(name, evaluated
 @pytest.mark.parametrize("name", NAMES)
 def test_options_digest_and_gaps_are_recorded(name, trajectory, evaluated):
     series = evaluated(name)
-    assert series.options == options_of(name)
+    assert series.options == {**options_of(name), **FEW.get(name, {})}
     assert series.digest == trajectory.digest
     assert series["gaps"].shape == (0, 2)
 
@@ -159,21 +184,24 @@ def test_a_lost_segment_is_a_recorded_gap(name, run_copy):
     damaged = Trajectory.open(run_copy)
     assert damaged.gaps
     kept = damaged.select([damaged.steps[0], damaged.steps[-1]])
-    assert measures.evaluate(name, kept)["gaps"].tolist() == [list(gap) for gap in damaged.gaps]
+    assert evaluate(name, kept)["gaps"].tolist() == [list(gap) for gap in damaged.gaps]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_second_evaluation_gives_the_same_bits(name, tiny_run, evaluated):
     """Also from files opened anew, and whatever random numbers were drawn in between."""
     torch.rand(3)
-    assert_same(measures.evaluate(name, Trajectory.open(tiny_run).thin(4)), evaluated(name))
+    assert_same(evaluate(name, Trajectory.open(tiny_run).thin(4)), evaluated(name))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "seed" in options_of(name)])
 def test_the_seed_counts_and_is_recorded(name, trajectory, evaluated):
-    other = measures.evaluate(name, trajectory, seed=1)
-    assert other.options == {**options_of(name), "seed": 1}
-    assert any(not np.array_equal(other[key], evaluated(name)[key]) for key in other.arrays)
+    # The default layer is exact.
+    given = {"layer": "blocks.0.mlp.W_in"} if name == "relative_flatness" else {}
+    one = evaluate(name, trajectory, **given) if given else evaluated(name)
+    other = evaluate(name, trajectory, seed=1, **given)
+    assert other.options == {**one.options, "seed": 1}
+    assert any(not np.array_equal(other[key], one[key]) for key in other.arrays)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -181,7 +209,7 @@ def test_a_measure_changes_neither_the_parameters_nor_torchs_or_numpys_generator
     trajectory = plant({0: {}, 5: {"unembed.b_U": torch.ones(11)}})
     before = {one: trajectory.parameter(one) for one in trajectory.model.shapes}
     states = torch.get_rng_state(), np.random.get_state()[1].tolist()  # pyright: ignore
-    measures.evaluate(name, trajectory)
+    evaluate(name, trajectory)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.random.get_state()[1].tolist() == states[1]  # pyright: ignore
     assert all(torch.equal(trajectory.parameter(one), tensor) for one, tensor in before.items())
@@ -210,7 +238,7 @@ def test_evaluation_writes_nothing(name, run_copy):
         return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in run_copy.rglob("*")}
 
     before = listing()
-    measures.evaluate(name, Trajectory.open(run_copy).thin(2))
+    evaluate(name, Trajectory.open(run_copy).thin(2))
     assert listing() == before
 
 
@@ -247,7 +275,7 @@ def test_a_series_is_a_frame_of_as_many_rows(name, evaluated):
 @pytest.mark.parametrize("name", NAMES)
 def test_fewer_checkpoints_give_the_same_numbers_at_those(name, trajectory, evaluated):
     """What is decided by the end of a run stays if the last step stays; alignment alone looks at neighbours."""
-    whole, part = evaluated(name), measures.evaluate(name, trajectory.select(trajectory.steps[[1, 3]]))
+    whole, part = evaluated(name), evaluate(name, trajectory.select(trajectory.steps[[1, 3]]))
     for key in set(whole.arrays) - {"principal_components"} - BETWEEN.get(name, set()):
         # An eigenvalue is within its residual, which depends on where the search began, as the residual does.
         rtol = 1e-6 if key == "sharpness" else 1e-9
@@ -316,6 +344,10 @@ ROUNDING = {"zero_parameter_gradient_share", "gradient_imbalance"}
 LENGTHS = {"update_size", "update_size_per_step", "path_length", "displacement", "component_update_sizes"}
 COSINES = {"update_weight_cosine", "component_update_weight_cosines"}
 BOX = {"keskar_sharpness", "keskar_sharpness_by_start"}
+BALL = {"sam_sharpness", "sam_sharpness_step", "sam_sharpness_by_start"}
+ELLIPTIC_BALL = {f"adaptive_{name}" for name in BALL}
+NOISE = {"average_sharpness", "average_sharpness_stderr"}
+ELLIPTIC_NOISE = {f"adaptive_{name}" for name in NOISE}
 CHANGES = {
     "loss": {},
     "embedding": {},
@@ -338,6 +370,16 @@ CHANGES = {
         rescale_neurons: {"sharpness", *PROBES},
     },
     "keskar_sharpness": {rotate: BOX, rescale_neurons: BOX, shift_logits: BOX},
+    "sam_sharpness": {rotate: ELLIPTIC_BALL, rescale_neurons: BALL, shift_logits: ELLIPTIC_BALL},
+    "average_sharpness": {
+        rotate: NOISE | ELLIPTIC_NOISE,
+        permute_neurons: NOISE | ELLIPTIC_NOISE,
+        swap_heads: NOISE | ELLIPTIC_NOISE,
+        rescale_neurons: NOISE,
+        shift_logits: ELLIPTIC_NOISE,
+    },
+    "fisher_rao_norm": {},
+    "relative_flatness": {},
     "unembedding": {},
     "representations": {},
     "fourier": {rescale_neurons: {"W_L_norms", "W_L_singular_values"}},
@@ -361,6 +403,9 @@ OPTIONS = {
     # A random start is a point of the box, whose sides have names.
     "keskar_sharpness": {"n_starts": 1},
     "numerics": {"dtype": "float64"},
+    "sam_sharpness": {"n_starts": 1, "dtype": "float64"},
+    "average_sharpness": {"dtype": "float64", "n_pairs": 2},
+    "fisher_rao_norm": {"dtype": "float64"},
 }
 
 
@@ -384,12 +429,14 @@ def test_a_measure_is_invariant_to_what_it_should_be(name, transform, plant, gen
     moved = {step: transform(one) for step, one in generic.items()}
     assert any(not torch.equal(moved[0][key], one) for key, one in generic[0].items())
     before, after = (
-        measures.evaluate(name, plant(steps, biases="all"), **OPTIONS.get(name, {})) for steps in (generic, moved)
+        evaluate(name, plant(steps, biases="all"), **OPTIONS.get(name, {})) for steps in (generic, moved)
     )
     changes = CHANGES[name].get(transform, set())
     for key in before.arrays:
-        # A residual and a control's estimated error are no properties of the model.
-        if not key.endswith(("_residual", "_residual_stderr")) and key not in ROUNDING:
+        # A residual and a control's estimated error are no properties of the model; what noise a guess bears is
+        # chance, and that of answers has a test of its own.
+        is_chance = key in ROUNDING or "perturbation_radius" in key
+        if not key.endswith(("_residual", "_residual_stderr")) and not is_chance:
             same = np.allclose(after[key], before[key], rtol=1e-5, atol=1e-8, equal_nan=True)
             assert same == (key not in changes), key
     if changes == PROBES:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from memorizing import memorized
 
 from grokscope import Trajectory, measures
 from grokscope.errors import GrokscopeError
-from grokscope.measures.keskar_sharpness import box, largest_in_box
+from grokscope.measures.keskar_sharpness import box, largest_in_box, subspace, within
 
 TINY = {"p": 5, "d_model": 8, "d_mlp": 8}
 EPSILON = 1e-3
@@ -112,18 +113,6 @@ def test_a_point_without_a_gradient_is_left_by_another_start():
 def test_what_is_not_finite_has_no_maximum(wrong):
     with pytest.raises(GrokscopeError, match="not finite"):
         largest_in_box(lambda x: (wrong, x), centre(), epsilon=EPSILON)
-
-
-def memorized(start: Trajectory, n_steps: int) -> dict[str, torch.Tensor]:
-    """Return float32 parameters after plain Adam on the train set."""
-    task, train = start.task, start.split.train
-    parameters = {name: one.clone() for name, one in start.first.parameters.items()}
-    optimizer = torch.optim.Adam([parameters[name].requires_grad_() for name in start.model.trained], lr=0.02)
-    for _ in range(n_steps):
-        optimizer.zero_grad()
-        F.cross_entropy(start.model.logits(parameters, task.inputs[train]), task.labels[train]).backward()
-        optimizer.step()
-    return {name: one.detach() for name, one in parameters.items()}
 
 
 @pytest.fixture(scope="module")
@@ -242,3 +231,48 @@ def test_a_global_switch_of_gradients_does_not_matter(trajectory):
 def test_an_option_out_of_range_is_refused_by_name(trajectory, option):
     with pytest.raises(GrokscopeError, match=next(iter(option))):
         measures.evaluate("keskar_sharpness", trajectory, **option)
+
+
+def test_a_subspace_has_orthonormal_columns_and_is_the_seeds():
+    A = subspace(200, 7, seed=0)
+    np.testing.assert_allclose(A.T @ A, np.eye(7), atol=1e-14)
+    assert np.array_equal(A, subspace(200, 7, seed=0)) and not np.allclose(A, subspace(200, 7, seed=1))
+
+
+def test_in_a_subspace_a_linear_function_rises_by_its_gradient_along_each_column():
+    """By the pseudo-inverse as NumPy takes it, not by the transpose."""
+    x, g = centre(200), centre(200, seed=1)
+    A = subspace(200, 7, seed=0)
+    inside = np.linalg.pinv(A) @ x
+    found = largest_in_box(within(linear(g), x, A), A.T @ x, epsilon=EPSILON, n_iterations=1)
+    sides = EPSILON * (np.abs(inside) + 1)
+    assert found.at_centre == g @ x, "z = 0 is x itself, to the bit"
+    assert found.value - found.at_centre == pytest.approx((np.abs(A.T @ g) * sides).sum(), rel=1e-9)
+    np.testing.assert_array_equal(np.abs(found.point), box(A.T @ x, EPSILON))
+    np.testing.assert_allclose(np.abs(found.point), sides, rtol=1e-12)
+
+
+def test_in_a_subspace_a_quadratic_reaches_its_largest_corner():
+    """All 2⁶ corners, since a convex function is largest at one; random starts find the one that y = 0 does not."""
+    x, A = np.zeros(60), subspace(60, 6, seed=1)
+    B = np.random.default_rng(3).standard_normal((60, 60))
+    H = B @ B.T
+    corners = EPSILON * (2 * (np.arange(64)[:, None] >> np.arange(6) & 1) - 1) @ A.T
+    objective = within(lambda y: (float(y @ H @ y / 2), H @ y), x, A)
+    starts = np.random.default_rng(0).uniform(-1, 1, (8, 6))
+    found = max(largest_in_box(objective, A.T @ x, epsilon=EPSILON, start=one).value for one in starts)
+    assert found == pytest.approx(np.einsum("ci,ij,cj->c", corners, H, corners).max() / 2, rel=1e-9)
+
+
+def test_a_subspace_of_every_dimension_holds_no_less_than_a_small_one(trajectory):
+    few, more = (
+        measures.evaluate("keskar_sharpness", trajectory[1:2], n_dimensions=n, n_starts=1)["keskar_sharpness"][0]
+        for n in (2, 100)
+    )
+    assert 0 < few < more
+
+
+def test_a_subspace_larger_than_the_space_is_refused(trajectory):
+    for n in (-1, 10**6):
+        with pytest.raises(GrokscopeError, match=f"n_dimensions: {n}; allowed: 0 .the full space. to "):
+            measures.evaluate("keskar_sharpness", trajectory, n_dimensions=n)
