@@ -16,7 +16,7 @@ FLOORS = (
     "tasks",
     "model losses filters optimizers grid key_frequencies",
     "snapshot record store trajectory pair_logits objective",
-    "optimize recorder training forks ensemble together measures interventions",
+    "optimize recorder training forks ensemble together measures interventions landscape langevin",
     "sweep figures jobs",
     "report",
     "progress cli",
