@@ -6,7 +6,7 @@ where nothing is changed the loss is the checkpoint's own to the bit. Each point
 equations.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch

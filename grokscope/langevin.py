@@ -23,6 +23,8 @@ class Chains:
     """f(w*), where every chain begins."""
     values: Float[np.ndarray, "chains draws"]
     """f at every draw, those of the burn-in left out."""
+    distance: Float[np.ndarray, " chains"]
+    """The root mean square of the draws' distance |w − w*|: how local the local coefficient is."""
     acceptance: Float[np.ndarray, " chains"]
     """The mean probability with which Metropolis' rule would have taken the draws' steps: 1 where the steps are so
     short that they sample exactly, near 0 where they are too long."""
@@ -78,32 +80,35 @@ def sgld(
     if faults:
         raise GrokscopeError("; ".join(faults) + ".")
     SGMCMC = _sampler()
-    at_centre, values, acceptance = math.nan, np.empty((n_chains, n_draws)), np.empty(n_chains)
+    at_centre, values = math.nan, np.empty((n_chains, n_draws))
+    distance, acceptance = np.empty(n_chains), np.empty(n_chains)
     for chain in range(n_chains):
         generator = streams.generator("sgld", seed, chain)
         w = start.clone()
         optimizer = SGMCMC.sgld([w], lr=lr, nbeta=n_beta, localization=localization)
-        before, probabilities = None, []
+        before, squares, probabilities = None, [], []
         for i in range(-n_burn_in, n_draws):
             value, gradient = function(w)
             if not (math.isfinite(value) and bool(torch.isfinite(gradient).all())):
                 raise GrokscopeError(
-                    f"The loss is not finite after {i + n_burn_in} steps of a Langevin chain: take a smaller lr than {lr}."
+                    f"The loss is not finite after {i + n_burn_in} steps of a Langevin chain; take an lr below {lr}."
                 )
             away = w - start
-            energy = n_beta * value + localization / 2 * float(away.double().square().sum())
+            square = float(away.double().square().sum())
+            energy = n_beta * value + localization / 2 * square
             slope = n_beta * gradient + localization * away
             if i == -n_burn_in:
                 at_centre = value
             if i >= 0:
                 values[chain, i] = value
+                squares.append(square)
             if before is not None and i >= 0:
                 probabilities.append(_acceptance(before, (w, energy, slope), lr))
             before = w.clone(), energy, slope
             w.grad = gradient
             optimizer.step(noise_generator=generator)
-        acceptance[chain] = np.mean(probabilities)
-    return Chains(at_centre, values, acceptance)
+        distance[chain], acceptance[chain] = math.sqrt(np.mean(squares)), np.mean(probabilities)
+    return Chains(at_centre, values, distance, acceptance)
 
 
 def coefficient(chains: Chains, n_beta: float) -> Coefficient:
@@ -153,9 +158,7 @@ def _stderr(values: Float[np.ndarray, "chains draws"], times: Float[np.ndarray, 
     return max(float(between), within)
 
 
-def _acceptance(
-    before: tuple[Tensor, float, Tensor], after: tuple[Tensor, float, Tensor], lr: float
-) -> float:
+def _acceptance(before: tuple[Tensor, float, Tensor], after: tuple[Tensor, float, Tensor], lr: float) -> float:
     """Return min(1, p(w′) q(w | w′) / (p(w) q(w′ | w))) of a step w → w′ (Roberts and Tweedie 1996)."""
     (w, energy, slope), (w_after, energy_after, slope_after) = before, after
     there = (w_after - w + lr / 2 * slope).double().square().sum()

@@ -31,11 +31,18 @@ from grokscope.figures.curves import (
     plot_weight_norm,
 )
 from grokscope.figures.departures import figure_departures, plot_departures
-from grokscope.figures.interventions import (
+from grokscope.figures.interventions import figure_transplant, plot_transplant
+from grokscope.figures.landscape import (
     figure_interpolation,
-    figure_transplant,
+    figure_path_plane,
+    figure_shells,
+    figure_slices,
     plot_interpolation,
-    plot_transplant,
+    plot_path_plane,
+    plot_shells,
+    plot_slice,
+    plot_surface,
+    slice_animation,
 )
 from grokscope.figures.progress import (
     figure_progress,
@@ -78,9 +85,12 @@ __all__ = [
     "figure_embedding",
     "figure_interpolation",
     "figure_losses",
+    "figure_path_plane",
     "figure_progress",
     "figure_representations",
     "figure_sharpness",
+    "figure_shells",
+    "figure_slices",
     "figure_spectra",
     "figure_train_and_test",
     "figure_transplant",
@@ -102,6 +112,7 @@ __all__ = [
     "plot_losses",
     "plot_median_steps",
     "plot_parameter_norms",
+    "plot_path_plane",
     "plot_phase_diagram",
     "plot_principal_plane",
     "plot_progress_losses",
@@ -109,8 +120,11 @@ __all__ = [
     "plot_representations",
     "plot_scatter",
     "plot_sharpness",
+    "plot_shells",
     "plot_silhouettes",
+    "plot_slice",
     "plot_spectrum",
+    "plot_surface",
     "plot_train_and_test",
     "plot_transplant",
     "plot_unembedding",
@@ -118,6 +132,7 @@ __all__ = [
     "png",
     "save",
     "shade_stages",
+    "slice_animation",
     "telling_steps",
 ]
 

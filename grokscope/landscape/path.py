@@ -100,9 +100,7 @@ def path_plane(
         "explained_variance_ratio": (variances / variances.sum())[:k].numpy(),
         "explained_variance_ratio_random_walk": (walk / walk.sum())[:k].numpy(),
     }
-    return PathPlane(
-        grid, Scan(own.axes, {**places, **own.arrays}), Scan({"component": np.arange(1, k + 1)}, shares)
-    )
+    return PathPlane(grid, Scan(own.axes, {**places, **own.arrays}), Scan({"component": np.arange(1, k + 1)}, shares))
 
 
 def random_walk(lengths: Float[Tensor, " moves"], n: int, seed: int = 0) -> Float[Tensor, "steps steps"]:

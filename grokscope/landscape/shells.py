@@ -64,10 +64,10 @@ def shells(
     lr: float = 0.03,
     dtype: str = "float32",
 ) -> Scan:
-    """Return the lowest train loss that is found on each sphere ‖w‖ = R, and the test loss there: "Omnigrok"'s curves.
+    """Return the lowest train loss that is found on each sphere ‖w‖ = R, and the test loss there.
 
-    (Liu et al. 2022, section 2: the reduced landscape l(R) = min over ‖w‖ = R of the train loss, an L; the test loss
-    there, a U.) `lowest_on_sphere` goes from each checkpoint of `starts`, scaled to each of the norms R (by default
+    ("Omnigrok", Liu et al. 2022, section 2: the reduced landscape l(R) = min over ‖w‖ = R of the train loss, an L;
+    the test loss there, a U.) `lowest_on_sphere` goes from each checkpoint of `starts`, scaled to each of the norms R (by default
     from half the smallest to twice the largest of theirs): step 0 is the initialization scaled, a late one stays
     with its own solution where it can. Axes `start` and `weight_norm`; besides the losses and accuracies:
 

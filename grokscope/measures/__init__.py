@@ -27,6 +27,7 @@ COSTLY = {
     "ablations": 24,
     "neurons": 100,
     "representations": 48,
+    "local_learning_coefficient": 6,
 }
 """Measures that take long at each checkpoint, and at how many checkpoints `grokscope measure` evaluates them."""
 FORMULAS: dict[str, int] = {"embedding": 2, "unembedding": 2}
