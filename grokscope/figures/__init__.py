@@ -34,6 +34,7 @@ from grokscope.figures.departures import figure_departures, plot_departures
 from grokscope.figures.interventions import figure_transplant, plot_transplant
 from grokscope.figures.landscape import (
     figure_interpolation,
+    figure_landscape,
     figure_path_plane,
     figure_shells,
     figure_slices,
@@ -84,6 +85,7 @@ __all__ = [
     "figure_departures",
     "figure_embedding",
     "figure_interpolation",
+    "figure_landscape",
     "figure_losses",
     "figure_path_plane",
     "figure_progress",

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from grokscope import phases
@@ -18,6 +18,7 @@ from grokscope.series import Series
 
 _LEAST = 1e-9
 """What a loss is drawn as that is smaller, for a logarithm has no zero."""
+_N_COLUMNS = 4
 _PARTS = (("train", BLUE, "-"), ("test", VERMILLION, "--"))
 
 
@@ -38,28 +39,22 @@ def plot_slice(scan: Scan, *, ax: Axes, step: int) -> Axes:
 
 def figure_slices(scan: Scan) -> Figure:
     """Return the slices of each step beside each other, on one scale."""
-    n_columns = min(4, len(scan["step"]))
-    n_rows = -(-len(scan["step"]) // n_columns)
-    figure = new_figure(PAGE_WIDTH, 2.1 * n_rows)
-    axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True).flatten()
-    for i, (step, ax) in enumerate(zip(scan["step"], axes, strict=False)):
-        plot_slice(scan, ax=ax, step=int(step))
-        if i:
-            ax.get_legend().remove()
-    for ax in axes:
-        ax.label_outer()
-    for ax in axes[len(scan["step"]) :]:
-        ax.remove()
+    figure = new_figure(PAGE_WIDTH, 2.1 * -(-len(scan["step"]) // _N_COLUMNS))
+    _draw_slices(figure, scan)
     return figure
 
 
 def plot_surface(scan: Scan, *, ax: Axes, name: str = "train_loss") -> Axes:
-    """Draw contours of a loss over a plane's two axes, the first across, in equal steps of its logarithm."""
+    """Draw contours of a loss over a plane's two axes, the first across, in equal steps of its logarithm.
+
+    A bar for its scale, the base-10 logarithm, is the figure's to draw, of `ax.collections[0]`.
+    """
     across, up = scan.axes
-    values = _positive(scan[name])
-    levels = np.geomspace(values.min(), max(values.max(), values.min() * 1.01), 19)
-    ax.contourf(scan[across], scan[up], values.T, levels=levels, norm=LogNorm(levels[0], levels[-1]), cmap="cividis")
-    ax.contour(scan[across], scan[up], values.T, levels=levels, colors="white", linewidths=0.25)
+    # Contours of the logarithm, not of the loss on a logarithmic scale: between points they are then smooth.
+    values = np.log10(_positive(scan[name]))
+    levels = np.linspace(values.min(), max(values.max(), values.min() + 0.01), 19)
+    ax.contourf(scan[across], scan[up], values.T, levels=levels, cmap="cividis")
+    ax.contour(scan[across], scan[up], values.T, levels=levels, colors="white", linewidths=0.25, linestyles="-")
     ax.set_aspect("equal")
     ax.set_xlabel(across)
     ax.set_ylabel(up)
@@ -72,7 +67,7 @@ def plot_path_plane(
 ) -> Axes:
     """Draw the contours of the plane of a path with the path on it, and, with a log, its telling points."""
     plot_surface(grid, ax=ax, name=name)
-    ax.plot(path["first"], path["second"], color="white", linewidth=1.0, marker=".", markersize=2)
+    ax.plot(path["first"], path["second"], color="black", linewidth=1.0, marker=".", markersize=2)
     for label, step, marker in _points(path, log):
         row = int(np.abs(path["step"] - step).argmin())
         ax.plot(
@@ -89,13 +84,7 @@ def plot_path_plane(
 def figure_path_plane(grid: Scan, path: Scan, components: Scan, log: Series | None = None) -> Figure:
     """Return train and test loss in the plane of a path, each with a bar of its own scale."""
     figure = new_figure(PAGE_WIDTH, 3.4)
-    axes = figure.subplots(1, 2)
-    for ax, (part, _, _) in zip(axes, _PARTS, strict=True):
-        plot_path_plane(grid, path, components, ax=ax, log=log, name=f"{part}_loss")
-        bar = figure.colorbar(ax.collections[0], ax=ax, shrink=0.7, format="%.0e")
-        bar.ax.tick_params(labelsize=FONT_SIZE - 1)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=FONT_SIZE)
+    _draw_path_plane(figure, grid, path, components, log)
     return figure
 
 
@@ -121,6 +110,10 @@ def plot_shells(
         ax.plot(norms[-1:], its_losses[-1:], "*", color=VERMILLION, markersize=8, label="its end")
     ax.set_xscale("log")
     ax.set_yscale("log")
+    # The norms span less than two decades, where powers of ten alone would be too few numbers.
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("norm of the weights")
     ax.set_ylabel(f"{part} loss (nats)")
     return finish(ax)
@@ -129,12 +122,25 @@ def plot_shells(
 def figure_shells(rays: Scan, shells: Scan | None = None, run: tuple[Series, Series] | None = None) -> Figure:
     """Return train and test loss against the norm of the weights, on one scale: Omnigrok's L and U."""
     figure = new_figure(PAGE_WIDTH, 3.2)
-    axes = figure.subplots(1, 2, sharey=True)
-    for ax, (part, _, _) in zip(axes, _PARTS, strict=True):
-        plot_shells(rays, shells, ax=ax, part=part, run=run)
-        ax.get_legend().remove()
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=FONT_SIZE)
+    _draw_shells(figure, rays, shells, run)
+    return figure
+
+
+def figure_landscape(
+    slices: Scan,
+    plane: tuple[Scan, Scan, Scan],
+    rays: Scan,
+    shells: Scan | None = None,
+    run: tuple[Series, Series] | None = None,
+    log: Series | None = None,
+) -> Figure:
+    """Return slices, the plane of the path (its grid, path and components) and the losses against the norm."""
+    n_rows = -(-len(slices["step"]) // _N_COLUMNS)
+    figure = new_figure(PAGE_WIDTH, 2.1 * n_rows + 6.8)
+    parts = figure.subfigures(3, 1, height_ratios=[2.1 * n_rows, 3.5, 3.3])
+    _draw_slices(parts[0], slices)
+    _draw_path_plane(parts[1], *plane, log)
+    _draw_shells(parts[2], rays, shells, run)
     return figure
 
 
@@ -179,6 +185,41 @@ def slice_animation(scan: Scan, log: Series | None = None, width: float = 3.6) -
     data = io.BytesIO()
     frames[0].save(data, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80)
     return data.getvalue()
+
+
+def _draw_slices(figure: FigureBase, scan: Scan) -> None:
+    n_columns = min(_N_COLUMNS, len(scan["step"]))
+    axes = figure.subplots(-(-len(scan["step"]) // n_columns), n_columns, squeeze=False, sharex=True, sharey=True)
+    axes = axes.flatten()
+    for i, (step, ax) in enumerate(zip(scan["step"], axes, strict=False)):
+        plot_slice(scan, ax=ax, step=int(step))
+        ax.label_outer()
+        if i:
+            ax.get_legend().remove()
+    for ax in axes[len(scan["step"]) :]:
+        ax.remove()
+
+
+def _draw_path_plane(figure: FigureBase, grid: Scan, path: Scan, components: Scan, log: Series | None) -> None:
+    axes = figure.subplots(1, 2)
+    for ax, (part, _, _) in zip(axes, _PARTS, strict=True):
+        plot_path_plane(grid, path, components, ax=ax, log=log, name=f"{part}_loss")
+        bar = figure.colorbar(ax.collections[0], ax=ax, shrink=0.7, format=lambda x, _: f"{10**x:.0e}")
+        bar.ax.tick_params(labelsize=FONT_SIZE - 1)
+    _legend_below(figure, axes[0], 4)
+
+
+def _draw_shells(figure: FigureBase, rays: Scan, shells: Scan | None, run: tuple[Series, Series] | None) -> None:
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, (part, _, _) in zip(axes, _PARTS, strict=True):
+        plot_shells(rays, shells, ax=ax, part=part, run=run)
+        ax.get_legend().remove()
+    _legend_below(figure, axes[0], 3)
+
+
+def _legend_below(figure: FigureBase, ax: Axes, n_columns: int) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=n_columns, frameon=False, fontsize=FONT_SIZE)
 
 
 def _points(path: Scan, log: Series | None) -> list[tuple[str, int, str]]:

@@ -67,9 +67,9 @@ def shells(
     """Return the lowest train loss that is found on each sphere ‖w‖ = R, and the test loss there.
 
     ("Omnigrok", Liu et al. 2022, section 2: the reduced landscape l(R) = min over ‖w‖ = R of the train loss, an L;
-    the test loss there, a U.) `lowest_on_sphere` goes from each checkpoint of `starts`, scaled to each of the norms R (by default
-    from half the smallest to twice the largest of theirs): step 0 is the initialization scaled, a late one stays
-    with its own solution where it can. Axes `start` and `weight_norm`; besides the losses and accuracies:
+    the test loss there, a U.) `lowest_on_sphere` goes from each checkpoint of `starts`, scaled to each of the norms R
+    (by default from half the smallest to twice the largest of theirs): step 0 is the initialization scaled, a late
+    one stays with its own solution where it can. Axes `start` and `weight_norm`; besides the losses and accuracies:
 
     - `residual`: R times the tangential gradient's norm, in nats per radian: near 0 where the minimisation is over;
     - `start_train_loss`, that of the scaled checkpoint, which the lowest is never above.
