@@ -8,6 +8,7 @@ import sys
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +53,11 @@ KEYS = {
         "loss", "loss_without_frequency", "loss_with_only_frequency", "loss_with_polynomials",
         "loss_with_all_polynomials", "loss_without_attention", "loss_without_mlp",
     },
+    "local_learning_coefficient": {
+        "local_learning_coefficient", "local_learning_coefficient_stderr", "local_learning_coefficient_by_chain",
+        "llc_drift", "llc_drift_stderr", "llc_at_equilibrium", "llc_acceptance", "llc_autocorrelation_time",
+        "llc_distance", "train_loss",
+    },
     "parallelograms": {"rqi", "percentile_distance", "percentile_distance_shuffled"},
     "algorithm": {
         "gradient_symmetricity", "gradient_symmetricity_stderr", "distance_irrelevance",
@@ -70,9 +76,17 @@ def assert_same(one: Series, other: Series) -> None:
         assert (one[name].shape, one[name].tobytes()) == (other[name].shape, other[name].tobytes()), name
 
 
+# What is costly by its number of draws is taken with few of them: the contract is about no number's worth.
+SMALL = {"local_learning_coefficient": {"n_draws": 8, "n_burn_in": 2, "n_chains": 2}}
+
+
 def options_of(name: str) -> dict[str, object]:
     parameters = inspect.signature(plugins.load("measures", name)).parameters.values()
-    return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+    return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY} | SMALL.get(name, {})
+
+
+def evaluate(name: str, trajectory: Trajectory, **options: Any) -> Series:
+    return measures.evaluate(name, trajectory, **{**SMALL.get(name, {}), **options})
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +97,7 @@ def trajectory(tiny_run: Path) -> Trajectory:
 @pytest.fixture(scope="module")
 def evaluated(trajectory):
     """The function that evaluates a measure once for all the tests that only look at it."""
-    return cache(lambda name: measures.evaluate(name, trajectory))
+    return cache(lambda name: evaluate(name, trajectory))
 
 
 def test_the_measures_that_are_promised_are_registered():
@@ -136,19 +150,19 @@ def test_a_lost_segment_is_a_recorded_gap(name, run_copy):
     damaged = Trajectory.open(run_copy)
     assert damaged.gaps
     kept = damaged.select([damaged.steps[0], damaged.steps[-1]])
-    assert measures.evaluate(name, kept)["gaps"].tolist() == [list(gap) for gap in damaged.gaps]
+    assert evaluate(name, kept)["gaps"].tolist() == [list(gap) for gap in damaged.gaps]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_second_evaluation_gives_the_same_bits(name, tiny_run, evaluated):
     """Also from files opened anew, and whatever random numbers were drawn in between."""
     torch.rand(3)
-    assert_same(measures.evaluate(name, Trajectory.open(tiny_run).thin(4)), evaluated(name))
+    assert_same(evaluate(name, Trajectory.open(tiny_run).thin(4)), evaluated(name))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "seed" in options_of(name)])
 def test_the_seed_counts_and_is_recorded(name, trajectory, evaluated):
-    other = measures.evaluate(name, trajectory, seed=1)
+    other = evaluate(name, trajectory, seed=1)
     assert other.options == {**options_of(name), "seed": 1}
     assert any(not np.array_equal(other[key], evaluated(name)[key]) for key in other.arrays)
 
@@ -158,7 +172,7 @@ def test_a_measure_changes_neither_the_parameters_nor_torchs_or_numpys_generator
     trajectory = plant({0: {}, 5: {"unembed.b_U": torch.ones(11)}})
     before = {one: trajectory.parameter(one) for one in trajectory.model.shapes}
     states = torch.get_rng_state(), np.random.get_state()[1].tolist()  # pyright: ignore
-    measures.evaluate(name, trajectory)
+    evaluate(name, trajectory)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.random.get_state()[1].tolist() == states[1]  # pyright: ignore
     assert all(torch.equal(trajectory.parameter(one), tensor) for one, tensor in before.items())
@@ -187,7 +201,7 @@ def test_evaluation_writes_nothing(name, run_copy):
         return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in run_copy.rglob("*")}
 
     before = listing()
-    measures.evaluate(name, Trajectory.open(run_copy).thin(2))
+    evaluate(name, Trajectory.open(run_copy).thin(2))
     assert listing() == before
 
 
@@ -196,9 +210,9 @@ def test_an_unknown_option_is_refused_with_the_one_that_was_meant(name, trajecto
     options = options_of(name)
     for option in options:
         with pytest.raises(GrokscopeError, match=f"{name!r}.*{option[:-1]!r}.*Did you mean {option!r}"):
-            measures.evaluate(name, trajectory, **{option[:-1]: 1})
+            evaluate(name, trajectory, **{option[:-1]: 1})
     with pytest.raises(GrokscopeError, match=f"{name!r}.*'nonsense'") as refused:
-        measures.evaluate(name, trajectory, nonsense=1)
+        evaluate(name, trajectory, nonsense=1)
     assert "allowed: ." not in str(refused.value), "a measure without options should say that it has none"
 
 
@@ -224,7 +238,7 @@ def test_a_series_is_a_frame_of_as_many_rows(name, evaluated):
 @pytest.mark.parametrize("name", NAMES)
 def test_fewer_checkpoints_give_the_same_numbers_at_those(name, trajectory, evaluated):
     """What is decided by the end of a run stays if the last step stays; alignment alone looks at neighbours."""
-    whole, part = evaluated(name), measures.evaluate(name, trajectory.select(trajectory.steps[[1, 3]]))
+    whole, part = evaluated(name), evaluate(name, trajectory.select(trajectory.steps[[1, 3]]))
     for key in set(whole.arrays) - {"principal_components"}:
         # An eigenvalue is within its residual, which depends on where the search began, as the residual does.
         rtol = 1e-6 if key == "sharpness" else 1e-9
@@ -286,6 +300,7 @@ def shift_logits(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 PROBES = {"hessian_trace", "hessian_trace_stderr"}
 MLP = {"weight_norm.blocks.0.mlp.W_in", "weight_norm.blocks.0.mlp.b_in", "weight_norm.blocks.0.mlp.W_out"}
 TOTAL = {"weight_norm", "distance_from_initialization"}
+LLC = KEYS["local_learning_coefficient"] - {"train_loss"}
 BOX = {"keskar_sharpness", "keskar_sharpness_by_start"}
 CHANGES = {
     "loss": {},
@@ -308,6 +323,8 @@ CHANGES = {
     },
     "ablations": {},
     "parallelograms": {},
+    # The noise along each weight is the same: what moves the axes gives it another meaning.
+    "local_learning_coefficient": {one: LLC for one in (rotate, permute_neurons, swap_heads, rescale_neurons)},
     # The paper's two take the logits as they are, and so notice what softmax does not.
     "algorithm": {
         shift_logits: {
@@ -318,6 +335,7 @@ CHANGES = {
 }  # fmt: skip
 OPTIONS = {
     "sharpness": {"dtype": "float64", "tolerance": 1e-6, "n_probes": 64},
+    "local_learning_coefficient": {"dtype": "float64", "localization": 10.0},
     # A random start is a point of the box, whose sides have names.
     "keskar_sharpness": {"n_starts": 1},
 }
@@ -343,7 +361,7 @@ def test_a_measure_is_invariant_to_what_it_should_be(name, transform, plant, gen
     moved = {step: transform(one) for step, one in generic.items()}
     assert any(not torch.equal(moved[0][key], one) for key, one in generic[0].items())
     before, after = (
-        measures.evaluate(name, plant(steps, biases="all"), **OPTIONS.get(name, {})) for steps in (generic, moved)
+        evaluate(name, plant(steps, biases="all"), **OPTIONS.get(name, {})) for steps in (generic, moved)
     )
     changes = CHANGES[name].get(transform, set())
     for key in before.arrays:
