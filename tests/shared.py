@@ -15,6 +15,8 @@ from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
 
 Command = Callable[..., tuple[int, str, str]]
 
+SMALL: dict[str, dict[str, Any]] = {"local_learning_coefficient": {"n_draws": 8, "n_burn_in": 2, "n_chains": 2}}
+"""Options of measures that are costly by their number of draws, for what is about no number's worth."""
 KINDS = ["full batch", "minibatch", "adaptive"]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from shared import SMALL
 
 import grokscope
 from grokscope import Trajectory, measures, plugins, tensors
@@ -74,10 +75,6 @@ def assert_same(one: Series, other: Series) -> None:
     for name in {*one.arrays, *one.constants}:
         assert one[name].dtype == other[name].dtype, name
         assert (one[name].shape, one[name].tobytes()) == (other[name].shape, other[name].tobytes()), name
-
-
-# What is costly by its number of draws is taken with few of them: the contract is about no number's worth.
-SMALL = {"local_learning_coefficient": {"n_draws": 8, "n_burn_in": 2, "n_chains": 2}}
 
 
 def options_of(name: str) -> dict[str, object]:
