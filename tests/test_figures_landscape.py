@@ -44,7 +44,7 @@ def test_a_slice_has_a_line_a_direction_and_their_median(slices: Scan):
     values = slices["train_loss"][1]
     np.testing.assert_array_equal(drawn[0], values[0])
     np.testing.assert_array_equal(drawn[2], np.median(values, 0))
-    assert [one.get_text() for one in ax.get_legend().get_texts()] == ["train", "test"]
+    assert ax.get_legend_handles_labels()[1] == ["train", "test"]
 
 
 def test_slices_have_a_panel_a_step_on_one_scale(slices: Scan):

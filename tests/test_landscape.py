@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,7 +142,8 @@ def test_a_direction_that_leads_nowhere_is_refused(trajectory: Trajectory):
     ):
         with pytest.raises(GrokscopeError, match=said):
             landscape.slices(trajectory, [20], along=along)
-    for options in ({"n_points": 4}, {"reach": 0.0}, {"n_points": 1}):
+    wrong: list[dict[str, Any]] = [{"n_points": 4}, {"reach": 0.0}, {"n_points": 1}]
+    for options in wrong:
         with pytest.raises(GrokscopeError, match="n_points: .*an odd number from 3.*reach: .*above 0"):
             landscape.slices(trajectory, [20], **options)
     with pytest.raises(GrokscopeError, match="along: 1 directions; allowed: two"):
@@ -212,19 +214,20 @@ def test_a_curved_path_lies_in_its_plane_as_scikit_learn_says(trajectory: Trajec
     run = planted_path(trajectory, moves, orthonormal)
     found = landscape.path_plane(run, n_points=4, margin=0.5, dtype="float64")
     oracle = PCA().fit(moves)
+    axes = np.array(oracle.components_)
     assert found.components["explained_variance_ratio"][:3] == pytest.approx(oracle.explained_variance_ratio_)
-    places = moves @ oracle.components_[:2].T
+    places = moves @ axes[:2].T
     for i, name in enumerate(("first", "second")):
         sign = np.sign(places[np.abs(places[:, i]).argmax(), i])
         assert found.path[name] == pytest.approx(sign * places[:, i], abs=1e-8)
-        oracle.components_[i] *= sign
-    left = moves - moves @ oracle.components_[:2].T @ oracle.components_[:2]
+        axes[i] *= sign
+    left = moves - moves @ axes[:2].T @ axes[:2]
     assert found.path["distance"] == pytest.approx(np.linalg.norm(left, axis=1), abs=1e-6)
     span = found.grid["first"][[0, -1]]
     assert span == pytest.approx([found.path["first"].min() - 4, found.path["first"].max() + 4], rel=1e-6)
     objective = at(trajectory, 60)
     for i, j in ((0, 0), (3, 1)):
-        in_plane = found.grid["first"][i] * oracle.components_[0] + found.grid["second"][j] * oracle.components_[1]
+        in_plane = found.grid["first"][i] * axes[0] + found.grid["second"][j] * axes[1]
         expected = hooked_loss(trajectory, objective, objective.point + torch.from_numpy(in_plane) @ orthonormal)
         assert found.grid["train_loss"][i, j] == pytest.approx(expected, rel=1e-6)
 

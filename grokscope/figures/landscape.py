@@ -137,7 +137,7 @@ def figure_landscape(
     """Return slices, the plane of the path (its grid, path and components) and the losses against the norm."""
     n_rows = -(-len(slices["step"]) // _N_COLUMNS)
     figure = new_figure(PAGE_WIDTH, 2.1 * n_rows + 6.8)
-    parts = figure.subfigures(3, 1, height_ratios=[2.1 * n_rows, 3.5, 3.3])
+    parts = figure.subfigures(3, 1, squeeze=False, height_ratios=[2.1 * n_rows, 3.5, 3.3])[:, 0]
     _draw_slices(parts[0], slices)
     _draw_path_plane(parts[1], *plane, log)
     _draw_shells(parts[2], rays, shells, run)
