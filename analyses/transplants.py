@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from grokscope import figures, interventions, phases
+from grokscope import figures, interventions, landscape, phases
 from grokscope.cli import analysis
 from grokscope.trajectory import Trajectory
 
@@ -31,7 +31,7 @@ def main(run: Path) -> Figure:
     print(f"the model of step {steps[host]:,}: test loss {own:.3g} nats; with one part of step {steps[-1]:,}:")
     for i, component in enumerate(scan["component"]):
         print(f"  {component:<12} {scan['test_loss'][i, -1, host]:.3g}")
-    line = interventions.interpolate(trajectory, steps[host], steps[-1])
+    line = landscape.interpolate(trajectory, steps[host], steps[-1])
     top = int(line["train_loss"].argmax())
     loss, t = line["train_loss"], line["t"][top]
     print(f"on the line between the two the train loss is highest at t = {t:.2f}: {loss[top]:.3g} nats,")

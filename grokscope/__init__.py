@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from grokscope import interventions as interventions
+    from grokscope import landscape as landscape
     from grokscope import measures as measures
     from grokscope import phases as phases
     from grokscope import presets as presets
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 
 _BEHIND = {
     "interventions": "grokscope.interventions",
+    "landscape": "grokscope.landscape",
     "measures": "grokscope.measures",
     "phases": "grokscope.phases",
     "presets": "grokscope.presets",

@@ -1,4 +1,4 @@
-"""Interventions: losses of models that training never made, on the line between two, of parts of two, of less of one.
+"""Interventions: losses of models that training never made, of parts of two, of less of one.
 
 Every function returns a Scan of `train_loss test_loss train_accuracy test_accuracy`, the config's `loss` in its
 `loss_dtype` on the trajectory's own task and split. Parameters stay in the precision of the checkpoints, so that
@@ -6,43 +6,21 @@ where nothing is changed the loss is the checkpoint's own to the bit. Each point
 equations.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope import fourier, losses
+from grokscope import fourier
 from grokscope.components import COMPONENTS, component_of
 from grokscope.errors import GrokscopeError
 from grokscope.forward import Parameters
+from grokscope.objective import loss_scan
 from grokscope.scan import Scan
 from grokscope.tasks.circle import Circle, on_circle
 from grokscope.trajectory import Trajectory
-
-
-def interpolate(
-    trajectory: Trajectory, first: int, second: int, *, other: Trajectory | None = None, n_points: int = 25
-) -> Scan:
-    """Return losses at w(t) = (1 − t) w_A + t w_B for t = 0 … 1, over the axis `t` (Goodfellow et al. 2015).
-
-    A is the checkpoint at step `first`, B that at step `second`, of `other` if it is given, which must have the same
-    architecture; the task and the split are those of the first. A barrier between them is a maximum of the loss
-    above both ends. Networks from different initializations differ by permutations of neurons too, which no line
-    undoes: a barrier between them is no evidence of different solutions.
-    """
-    if n_points < 2:
-        raise GrokscopeError(f"n_points: {n_points}; allowed: from 2.")
-    ends = trajectory, trajectory if other is None else other
-    if ends[0].model != ends[1].model:
-        raise GrokscopeError(
-            f"The two runs have other architectures, so there is no line between their weights: "
-            f"{ends[0].model} and {ends[1].model}."
-        )
-    a, b = (one.at(step).parameters for one, step in zip(ends, (first, second), strict=True))
-    t = np.linspace(0, 1, n_points)
-    return _scan(trajectory, {"t": t}, ({name: (1 - x) * a[name] + x * b[name] for name in a} for x in t.tolist()))
 
 
 def transplant(
@@ -68,7 +46,7 @@ def transplant(
     taking = {step: trajectory.at(step).parameters for step in hosts}
     models = (transplanted(taking[h], given[s], [name]) for name in components for s in sources for h in hosts)
     axes = {"component": np.array(components), "source": np.array(sources), "host": np.array(hosts)}
-    return _scan(trajectory, axes, models)
+    return loss_scan(trajectory, axes, models)
 
 
 def transplanted(host: Parameters, source: Parameters, components: Iterable[str]) -> dict[str, Tensor]:
@@ -91,7 +69,7 @@ def without_frequencies(trajectory: Trajectory, *, frequencies: Sequence[int] | 
         for one in trajectory
         for k in chosen.tolist()
     )
-    return _scan(trajectory, {"step": trajectory.steps, "frequency": chosen.numpy()}, models)
+    return loss_scan(trajectory, {"step": trajectory.steps, "frequency": chosen.numpy()}, models)
 
 
 def only_frequencies(trajectory: Trajectory, *, frequencies: Sequence[int] | None = None) -> Scan:
@@ -103,7 +81,7 @@ def only_frequencies(trajectory: Trajectory, *, frequencies: Sequence[int] | Non
     circle = on_circle(trajectory.task)
     chosen = _frequencies(trajectory, circle, frequencies)
     models = ({**one.parameters, "embed.W_E": embedding_of(one.parameters, circle, chosen)} for one in trajectory)
-    return _scan(trajectory, {"step": trajectory.steps}, models)
+    return loss_scan(trajectory, {"step": trajectory.steps}, models)
 
 
 def embedding_of(
@@ -125,24 +103,3 @@ def _frequencies(
     if any(k not in allowed for k in frequencies):
         raise GrokscopeError(f"frequencies: {list(frequencies)}; allowed: 1 to {len(allowed)}.")
     return torch.tensor(frequencies, dtype=torch.int64)
-
-
-def _scan(trajectory: Trajectory, axes: Mapping[str, np.ndarray], models: Iterable[Parameters]) -> Scan:
-    """Evaluate models, which come in the order of the axes, on the trajectory's equations."""
-    task, split, config = trajectory.task, trajectory.split, trajectory.config
-    equations = trajectory.model.equations(task.inputs)
-    rows: list[dict[str, float]] = []
-    for parameters in models:
-        loss, right = losses.evaluate(
-            trajectory.model, parameters, equations, task.labels, config.loss_dtype, config.loss
-        )
-        parts = {"train": split.train, "test": split.test}
-        rows.append(
-            {f"{name}_loss": float(loss[part].mean()) for name, part in parts.items()}
-            | {f"{name}_accuracy": float(right[part].double().mean()) for name, part in parts.items()}
-        )
-    shape = tuple(len(one) for one in axes.values())
-    return Scan(axes, {name: np.array([row[name] for row in rows]).reshape(shape) for name in _ROW})
-
-
-_ROW = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")

@@ -1,9 +1,10 @@
 """The loss as a function of the weights: what curvature, sharpness and every slice of the landscape are taken of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -14,11 +15,14 @@ from grokscope.equations import Equations
 from grokscope.errors import GrokscopeError
 from grokscope.forward import Parameters
 from grokscope.model import Model
+from grokscope.scan import Scan
 from grokscope.snapshot import Snapshot
 from grokscope.trajectory import Trajectory
 
 DTYPES = ("float32", "float64")
 PARTS = ("train", "test")
+SCANNED = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+"""What `loss_scan` says of each model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,3 +115,26 @@ def objectives(
     for snapshot in trajectory:
         parameters = {name: one.to(getattr(torch, dtype)) for name, one in snapshot.parameters.items()}
         yield snapshot, Objective(model, trajectory.config, equations, labels, parameters)
+
+
+def loss_scan(trajectory: Trajectory, axes: Mapping[str, np.ndarray], models: Iterable[Parameters]) -> Scan:
+    """Return `train_loss test_loss train_accuracy test_accuracy` of models, which come in the order of the axes.
+
+    The config's `loss` in its `loss_dtype`, on the trajectory's own task and split, in the dtype of each model's
+    parameters; a part without equations has no number (nan). One forward pass over all equations a model, and only
+    one model in memory at a time if they come one by one.
+    """
+    task, split, config = trajectory.task, trajectory.split, trajectory.config
+    equations = trajectory.model.equations(task.inputs)
+    parts = {"train": split.train, "test": split.test}
+    rows: list[dict[str, float]] = []
+    for parameters in models:
+        loss, right = losses.evaluate(
+            trajectory.model, parameters, equations, task.labels, config.loss_dtype, config.loss
+        )
+        rows.append(
+            {f"{name}_loss": float(loss[part].mean()) for name, part in parts.items()}
+            | {f"{name}_accuracy": float(right[part].double().mean()) for name, part in parts.items()}
+        )
+    shape = tuple(len(one) for one in axes.values())
+    return Scan(axes, {name: np.array([row[name] for row in rows]).reshape(shape) for name in SCANNED})

@@ -55,6 +55,7 @@ BUILT_IN = {
         "neurons": "grokscope.measures.neurons:neurons",
         "ablations": "grokscope.measures.ablations:ablations",
         "parallelograms": "grokscope.measures.parallelograms:parallelograms",
+        "local_learning_coefficient": "grokscope.measures.local_learning_coefficient:local_learning_coefficient",
     },
 }
 

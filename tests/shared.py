@@ -15,6 +15,13 @@ from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
 
 Command = Callable[..., tuple[int, str, str]]
 
+SMALL: dict[str, dict[str, Any]] = {
+    "keskar_sharpness": {"n_iterations": 3},
+    "sam_sharpness": {"n_iterations": 2},
+    "average_sharpness": {"n_pairs": 2, "tolerance": 3.0},
+    "local_learning_coefficient": {"n_draws": 8, "n_burn_in": 2, "n_chains": 2},
+}
+"""What measures that search or draw are spared in tests that look at no number's worth: they take as long as that."""
 KINDS = ["full batch", "minibatch", "adaptive"]
 
 

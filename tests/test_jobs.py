@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from shared import SMALL
 
 from grokscope import Trajectory, jobs, measures
 from grokscope.errors import GrokscopeError
@@ -53,8 +54,9 @@ def test_a_measure_that_is_declared_by_checkpoint_needs_no_other(name, tiny_run)
     pieces = jobs._pieces(name, trajectory, 4)
     if len(pieces) == 1:
         return
-    whole = measures.evaluate(name, trajectory)
-    joined = Series.join([measures.evaluate(name, trajectory.select(piece)) for piece in pieces])
+    options = SMALL.get(name, {})
+    whole = measures.evaluate(name, trajectory, **options)
+    joined = Series.join([measures.evaluate(name, trajectory.select(piece), **options) for piece in pieces])
     for key in set(whole.arrays) - {"sharpness", "sharpness_residual"}:
         assert joined[key].tobytes() == whole[key].tobytes(), key
 

@@ -26,7 +26,7 @@ def measure(arguments: list[str]) -> None:
         """Measure a run and save the results in RUN/measures. What was measured before is not measured again."""
 
         names: tyro.conf.Positional[tuple[str, ...]] = ()
-        """Names that `grokscope list measures` prints; by default all."""
+        """Names that `grokscope list measures` prints; by default all but local_learning_coefficient."""
         thin: int | None = None
         """Measure at this many checkpoints, spread evenly; by default at all, costly measures at 24, 12 or 6."""
         set: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="OPTION=VALUE")] = ()
@@ -41,7 +41,7 @@ def measure(arguments: list[str]) -> None:
     from grokscope.trajectory import Trajectory
 
     options = dict(from_text(text) for text in asked.set)
-    names = asked.names or measures.names()
+    names = asked.names or measures.usual()
     for name in names:
         try:
             measures.check(name, **options)

@@ -32,11 +32,19 @@ from grokscope.figures.curves import (
 )
 from grokscope.figures.departures import figure_departures, plot_departures
 from grokscope.figures.flatness import figure_flatness, plot_flatness
-from grokscope.figures.interventions import (
+from grokscope.figures.interventions import figure_transplant, plot_transplant
+from grokscope.figures.landscape import (
     figure_interpolation,
-    figure_transplant,
+    figure_landscape,
+    figure_path_plane,
+    figure_shells,
+    figure_slices,
     plot_interpolation,
-    plot_transplant,
+    plot_path_plane,
+    plot_shells,
+    plot_slice,
+    plot_surface,
+    slice_animation,
 )
 from grokscope.figures.norms import (
     figure_matrix_norms,
@@ -95,13 +103,17 @@ __all__ = [
     "figure_embedding",
     "figure_flatness",
     "figure_interpolation",
+    "figure_landscape",
     "figure_losses",
     "figure_matrix_norms",
     "figure_numerics",
     "figure_path",
+    "figure_path_plane",
     "figure_progress",
     "figure_representations",
     "figure_sharpness",
+    "figure_shells",
+    "figure_slices",
     "figure_spectra",
     "figure_train_and_test",
     "figure_transplant",
@@ -131,6 +143,7 @@ __all__ = [
     "plot_median_steps",
     "plot_naive_loss",
     "plot_parameter_norms",
+    "plot_path_plane",
     "plot_phase_diagram",
     "plot_principal_plane",
     "plot_progress_losses",
@@ -138,8 +151,11 @@ __all__ = [
     "plot_representations",
     "plot_scatter",
     "plot_sharpness",
+    "plot_shells",
     "plot_silhouettes",
+    "plot_slice",
     "plot_spectrum",
+    "plot_surface",
     "plot_train_and_test",
     "plot_transplant",
     "plot_unembedding",
@@ -149,6 +165,7 @@ __all__ = [
     "png",
     "save",
     "shade_stages",
+    "slice_animation",
     "telling_steps",
 ]
 

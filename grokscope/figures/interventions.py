@@ -1,22 +1,12 @@
-"""Figures of interventions: the line between two checkpoints, and components moved from step to step."""
+"""Figures of interventions: components moved from step to step."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from grokscope.figures.style import BLUE, FONT_SIZE, PAGE_WIDTH, VERMILLION, finish, new_figure
+from grokscope.figures.style import FONT_SIZE, PAGE_WIDTH, finish, new_figure
 from grokscope.scan import Scan
-
-
-def plot_interpolation(scan: Scan, *, ax: Axes) -> Axes:
-    """Draw train and test loss along the line from A (t = 0) to B (t = 1)."""
-    ax.plot(scan["t"], scan["train_loss"], color=BLUE, label="train")
-    ax.plot(scan["t"], scan["test_loss"], color=VERMILLION, linestyle="--", label="test")
-    ax.set_yscale("log")
-    ax.set_xlabel("t, from A to B")
-    ax.set_ylabel("cross-entropy (nats)")
-    return finish(ax)
 
 
 def plot_transplant(scan: Scan, component: str, *, ax: Axes, name: str = "test_loss") -> Axes:
@@ -36,13 +26,6 @@ def plot_transplant(scan: Scan, component: str, *, ax: Axes, name: str = "test_l
     ax.set_xlabel("host step")
     ax.set_ylabel("source step")
     return finish(ax)
-
-
-def figure_interpolation(scan: Scan) -> Figure:
-    """Return the losses along the line between two checkpoints."""
-    figure = new_figure(PAGE_WIDTH / 2, 2.4)
-    plot_interpolation(scan, ax=figure.subplots())
-    return figure
 
 
 def figure_transplant(scan: Scan, name: str = "test_loss") -> Figure:

@@ -33,8 +33,11 @@ COSTLY = {
     "representations": 48,
     "numerics": 48,
     "matrix_norms": 100,
+    "local_learning_coefficient": 6,
 }
 """Measures that take long at each checkpoint, and at how many checkpoints `grokscope measure` evaluates them."""
+WHEN_NAMED = ("local_learning_coefficient",)
+"""Measures that `grokscope measure` takes only when they are named: they need an extra, and long."""
 FORMULAS: dict[str, int] = {"embedding": 2, "unembedding": 2, "weight_norm": 2}
 """The version of each measure's formula, 1 if it is not here. Raise it when the formula gives other numbers, or more
 of them, than before: what was saved by another version is measured anew."""
@@ -43,6 +46,11 @@ of them, than before: what was saved by another version is measured anew."""
 def names() -> list[str]:
     """Return the names of all measures, sorted."""
     return plugins.names("measures")
+
+
+def usual() -> list[str]:
+    """Return the names of the measures that are taken where none is named."""
+    return [name for name in names() if name not in WHEN_NAMED]
 
 
 def evaluate(name: str, trajectory: Trajectory, /, **options: Any) -> Series:

@@ -8,10 +8,12 @@ import sys
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from shared import SMALL
 
 import grokscope
 from grokscope import Trajectory, measures, plugins, tensors
@@ -81,6 +83,11 @@ KEYS = {
         "loss", "loss_without_frequency", "loss_with_only_frequency", "loss_with_polynomials",
         "loss_with_all_polynomials", "loss_without_attention", "loss_without_mlp",
     },
+    "local_learning_coefficient": {
+        "local_learning_coefficient", "local_learning_coefficient_stderr", "local_learning_coefficient_by_chain",
+        "llc_drift", "llc_drift_stderr", "llc_at_equilibrium", "llc_acceptance", "llc_autocorrelation_time",
+        "llc_distance", "train_loss",
+    },
     "parallelograms": {"rqi", "percentile_distance", "percentile_distance_shuffled"},
     "algorithm": {
         "gradient_symmetricity", "gradient_symmetricity_stderr", "distance_irrelevance",
@@ -96,16 +103,6 @@ BETWEEN = {
         "straightness", "component_update_sizes", "component_update_weight_cosines",
     }
 }  # fmt: skip
-# What a measure that searches is spared in the tests that look at no value: they take as long as it searches.
-FEW = {
-    "keskar_sharpness": {"n_iterations": 3},
-    "sam_sharpness": {"n_iterations": 2},
-    "average_sharpness": {"n_pairs": 2, "tolerance": 3.0},
-}
-
-
-def evaluate(name: str, trajectory: Trajectory, **options: object) -> Series:
-    return measures.evaluate(name, trajectory, **{**FEW.get(name, {}), **options})
 
 
 def assert_same(one: Series, other: Series) -> None:
@@ -120,7 +117,11 @@ def assert_same(one: Series, other: Series) -> None:
 
 def options_of(name: str) -> dict[str, object]:
     parameters = inspect.signature(plugins.load("measures", name)).parameters.values()
-    return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+    return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY} | SMALL.get(name, {})
+
+
+def evaluate(name: str, trajectory: Trajectory, **options: Any) -> Series:
+    return measures.evaluate(name, trajectory, **{**SMALL.get(name, {}), **options})
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +173,7 @@ def test_a_control_and_an_error_stand_beside_what_they_belong_to(name, evaluated
 @pytest.mark.parametrize("name", NAMES)
 def test_options_digest_and_gaps_are_recorded(name, trajectory, evaluated):
     series = evaluated(name)
-    assert series.options == {**options_of(name), **FEW.get(name, {})}
+    assert series.options == options_of(name)
     assert series.digest == trajectory.digest
     assert series["gaps"].shape == (0, 2)
 
@@ -226,7 +227,8 @@ def test_no_measure_touches_pythons_generator(tiny_run):
         "for name in grokscope.measures.names(): grokscope.measures.plugins.load('measures', name)\n"
         "trajectory = grokscope.Trajectory.open(sys.argv[1]).thin(2)\n"
         "random.seed(1); before = random.getstate()\n"
-        "for name in grokscope.measures.names(): grokscope.measures.evaluate(name, trajectory)\n"
+        "for name in grokscope.measures.names():\n"
+        f"    grokscope.measures.evaluate(name, trajectory, **{SMALL}.get(name, {{}}))\n"
         "assert random.getstate() == before\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tiny_run)], check=True, capture_output=True)
@@ -247,9 +249,9 @@ def test_an_unknown_option_is_refused_with_the_one_that_was_meant(name, trajecto
     options = options_of(name)
     for option in options:
         with pytest.raises(GrokscopeError, match=f"{name!r}.*{option[:-1]!r}.*Did you mean {option!r}"):
-            measures.evaluate(name, trajectory, **{option[:-1]: 1})
+            evaluate(name, trajectory, **{option[:-1]: 1})
     with pytest.raises(GrokscopeError, match=f"{name!r}.*'nonsense'") as refused:
-        measures.evaluate(name, trajectory, nonsense=1)
+        evaluate(name, trajectory, nonsense=1)
     assert "allowed: ." not in str(refused.value), "a measure without options should say that it has none"
 
 
@@ -343,6 +345,7 @@ RANKS = {"stable_rank", "effective_rank"}
 ROUNDING = {"zero_parameter_gradient_share", "gradient_imbalance"}
 LENGTHS = {"update_size", "update_size_per_step", "path_length", "displacement", "component_update_sizes"}
 COSINES = {"update_weight_cosine", "component_update_weight_cosines"}
+LLC = KEYS["local_learning_coefficient"] - {"train_loss"}
 BOX = {"keskar_sharpness", "keskar_sharpness_by_start"}
 BALL = {"sam_sharpness", "sam_sharpness_step", "sam_sharpness_by_start"}
 ELLIPTIC_BALL = {f"adaptive_{name}" for name in BALL}
@@ -390,6 +393,8 @@ CHANGES = {
     },
     "ablations": {},
     "parallelograms": {},
+    # The noise along each weight is the same: what moves the axes gives it another meaning.
+    "local_learning_coefficient": {one: LLC for one in (rotate, permute_neurons, swap_heads, rescale_neurons)},
     # The paper's two take the logits as they are, and so notice what softmax does not.
     "algorithm": {
         shift_logits: {
@@ -400,6 +405,7 @@ CHANGES = {
 }  # fmt: skip
 OPTIONS = {
     "sharpness": {"dtype": "float64", "tolerance": 1e-6, "n_probes": 64},
+    "local_learning_coefficient": {"dtype": "float64", "localization": 10.0},
     # A random start is a point of the box, whose sides have names.
     "keskar_sharpness": {"n_starts": 1},
     "numerics": {"dtype": "float64"},
@@ -433,10 +439,11 @@ def test_a_measure_is_invariant_to_what_it_should_be(name, transform, plant, gen
     )
     changes = CHANGES[name].get(transform, set())
     for key in before.arrays:
-        # A residual and a control's estimated error are no properties of the model; what noise a guess bears is
-        # chance, and that of answers has a test of its own.
+        # A residual, a control's estimated error and the health of chains are no properties of the model; what noise
+        # a guess bears is chance, and that of answers has a test of its own.
         is_chance = key in ROUNDING or "perturbation_radius" in key
-        if not key.endswith(("_residual", "_residual_stderr")) and not is_chance:
+        endings = ("_residual", "_residual_stderr", "_at_equilibrium", "_autocorrelation_time")
+        if not key.endswith(endings) and not is_chance:
             same = np.allclose(after[key], before[key], rtol=1e-5, atol=1e-8, equal_nan=True)
             assert same == (key not in changes), key
     if changes == PROBES:

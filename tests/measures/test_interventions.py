@@ -31,32 +31,6 @@ def row(scan: Scan, *place: int) -> list[float]:
     return [float(scan[name][place]) for name in NAMES]
 
 
-def test_the_ends_of_the_line_are_the_checkpoints(trajectory: Trajectory, own):
-    scan = interventions.interpolate(trajectory, 10, 50, n_points=5)
-    assert scan["t"].tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert (row(scan, 0), row(scan, -1)) == (own(10), own(50))
-    a, b = (trajectory.at(step).parameters for step in (10, 50))
-    state = {name: 0.25 * a[name] + 0.75 * b[name] for name in a}
-    between = Trajectory.from_state_dicts(trajectory.config, {0: state})
-    assert row(scan, 3) == pytest.approx([measures.evaluate("loss", between)[name][0] for name in NAMES], rel=1e-6)
-    nowhere = interventions.interpolate(trajectory, 20, 20)
-    assert all(row(nowhere, i) == pytest.approx(own(20), rel=1e-5) for i in range(25))
-
-
-def test_the_line_may_end_in_another_run_of_the_same_architecture(trajectory: Trajectory, plant, own):
-    moved = {name: one + 0.1 for name, one in trajectory.at(50).parameters.items()}
-    other = Trajectory.from_state_dicts(trajectory.config, {7: moved})
-    scan = interventions.interpolate(trajectory, 10, 7, other=other, n_points=2)
-    assert row(scan, 0) == own(10)
-    assert row(scan, 1) == [float(measures.evaluate("loss", other)[name][0]) for name in NAMES]
-    with pytest.raises(GrokscopeError, match="other architectures"):
-        interventions.interpolate(trajectory, 10, 0, other=plant({0: {}}, p=7, d_mlp=8))
-    with pytest.raises(GrokscopeError, match="n_points: 1; allowed: from 2"):
-        interventions.interpolate(trajectory, 10, 20, n_points=1)
-    with pytest.raises(GrokscopeError, match="no checkpoint at step 11"):
-        interventions.interpolate(trajectory, 11, 20)
-
-
 def test_every_component_transplanted_is_the_source(trajectory: Trajectory):
     a, b = (trajectory.at(step).parameters for step in (0, 60))
     model = interventions.transplanted(a, b, COMPONENTS)
@@ -150,10 +124,6 @@ def test_a_grid_knows_its_axes():
 
 
 def test_the_figures_show_the_numbers_that_were_given():
-    t = np.linspace(0, 1, 5)
-    line = Scan({"t": t}, {"train_loss": t + 1, "test_loss": 3 - t})
-    (ax,) = figures.figure_interpolation(line).axes
-    assert [np.asarray(one.get_ydata()).tolist() for one in ax.lines] == [(t + 1).tolist(), (3 - t).tolist()]
     axes = {"component": np.array(["mlp", "attention"]), "source": np.array([0, 10]), "host": np.array([0, 10, 20])}
     values = np.arange(1.0, 13.0).reshape(2, 2, 3)
     figure = figures.figure_transplant(Scan(axes, {"test_loss": values}))
