@@ -144,8 +144,7 @@ def average_sharpness(
                 f"{kind[1]}_interval": radius.interval,
             }
         rows.append(row)
-    arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    return Series("average_sharpness", trajectory.steps, arrays)
+    return Series.of_rows("average_sharpness", trajectory.steps, rows)
 
 
 def _accuracies(objective: Objective, directions: Float[Tensor, "n_pairs n"], sigma: float) -> Samples:

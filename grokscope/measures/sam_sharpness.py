@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -153,8 +152,7 @@ def sam_sharpness(
                 f"{prefix}sam_sharpness_residual": highest.residual,
             }
         rows.append(row)
-    arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    return Series("sam_sharpness", trajectory.steps, arrays)
+    return Series.of_rows("sam_sharpness", trajectory.steps, rows)
 
 
 def _starts(like: Vector, n_starts: int, seed: int) -> list[Vector | None]:
