@@ -88,7 +88,10 @@ def test_each_script_runs_on_small_runs_of_its_sweep(name: str, tmp_path: Path, 
 OF_A_RUN = sorted(path.stem for path in ANALYSES.glob("*.py") if path.stem not in USED_BY)
 
 
-@pytest.mark.parametrize("name", OF_A_RUN)
+# One script measures by every maximiser and all noise there is: many times the work of any other.
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow if one == "flatness_families" else ()) for one in OF_A_RUN]
+)
 def test_each_script_of_a_run_answers_its_question_on_a_small_one(
     name: str, run_copy: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -47,7 +47,7 @@ def test_for_little_noise_it_is_half_the_variance_times_the_trace(plant, weights
         trajectory,
         sigma=sigma,
         adaptive_sigma=sigma,
-        n_pairs=40,
+        n_pairs=16,
         tolerance=1e3,
         dtype="float64",
     )

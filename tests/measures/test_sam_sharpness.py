@@ -4,6 +4,8 @@ The largest value of g·e + eᵀHe/2 for ‖e‖ ≤ ρ is at (μ − H) e = g w
 secular equation; Moré and Sorensen 1983), or at −H⁻¹g where that is a maximum inside.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from memorizing import memorized, rescaled
@@ -29,7 +31,7 @@ def largest(g: torch.Tensor, H: torch.Tensor, radius: float) -> float:
     eigenvalues, Q = torch.linalg.eigh(H)
     b = Q.T @ g
 
-    def at(mu: float) -> torch.Tensor:
+    def at(mu: Any) -> torch.Tensor:
         return b / (mu - eigenvalues)
 
     top = max(float(eigenvalues[-1]), 0.0)
