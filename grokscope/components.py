@@ -1,6 +1,6 @@
 """Components: the parts of a transformer, and which parameters belong to each."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "embedding": ("embed",),
@@ -16,3 +16,11 @@ def component_of(parameter: str) -> str:
     """Return which of COMPONENTS a parameter belongs to."""
     words = parameter.split(".")
     return next(name for name, modules in COMPONENTS.items() if set(modules) & set(words))
+
+
+def by_component(parameters: Iterable[str]) -> dict[str, list[str]]:
+    """Return the parameters of each component that has any, in the order of COMPONENTS, each part in the order given."""
+    found: dict[str, list[str]] = {name: [] for name in COMPONENTS}
+    for parameter in parameters:
+        found[component_of(parameter)].append(parameter)
+    return {name: its for name, its in found.items() if its}

@@ -40,6 +40,8 @@ BUILT_IN = {
         "weight_norm": "grokscope.measures.weight_norm:weight_norm",
         "embedding": "grokscope.measures.embedding:embedding",
         "sharpness": "grokscope.measures.sharpness:sharpness",
+        "hessian": "grokscope.measures.hessian:hessian",
+        "hessian_spectrum": "grokscope.measures.hessian_spectrum:hessian_spectrum",
         "keskar_sharpness": "grokscope.measures.keskar_sharpness:keskar_sharpness",
         "unembedding": "grokscope.measures.unembedding:unembedding",
         "representations": "grokscope.measures.representations:representations",

@@ -22,6 +22,8 @@ from grokscope.trajectory import Trajectory
 
 COSTLY = {
     "sharpness": 24,
+    "hessian": 12,
+    "hessian_spectrum": 12,
     "keskar_sharpness": 12,
     "unembedding": 6,
     "ablations": 24,
