@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokscope import curvature
-from grokscope.components import by_component
+from grokscope.components import COMPONENTS, by_component
 from grokscope.curvature import Eigenpairs, Estimate
 from grokscope.errors import GrokscopeError
 from grokscope.objective import Objective, objectives
@@ -23,6 +23,7 @@ def hessian(
     seed: int = 0,
     dtype: str = "float32",
     part: str = "train",
+    blocks: tuple[str, ...] = tuple(COMPONENTS),
 ) -> Series:
     """Measure the Hessian H = ∇²L of the mean loss over the trained parameters, and its Gauss–Newton part G.
 
@@ -35,8 +36,9 @@ def hessian(
     `gauss_newton_share` is tr G / tr H with the standard error of the ratio: 1 where the logits' own curvature adds
     nothing, as after memorization (Sagun et al. 2018; Papyan 2019); above 1 where that is negative.
 
-    By component of the transformer, which the constant `blocks` spells, with `block_sizes` parameters each:
-    `block_eigenvalues`, the largest of that diagonal block of H, `block_traces` and `block_gauss_newton_traces`.
+    For those `blocks` of the transformer's components that have trained parameters, which the constant `blocks`
+    spells, with `block_sizes` parameters each: `block_eigenvalues`, the largest of that diagonal block of H,
+    `block_traces` and `block_gauss_newton_traces`.
 
     `gradient_overlap` is |Vg|²/|g|², the share of the gradient that lies among the `n_top` eigenvectors V (Gur-Ari et
     al. 2018); `update_overlap` that of the way to the next checkpoint of this trajectory, for the last one of the way
@@ -51,10 +53,13 @@ def hessian(
             f"n_top: {n_top}, allowed: from 1; n_probes: {n_probes}, allowed: from 2; tolerance: {tolerance} and "
             f"bottom_tolerance: {bottom_tolerance}, allowed: above 0."
         )
-    blocks = by_component(trajectory.model.trained)
+    if unknown := [name for name in blocks if name not in COMPONENTS]:
+        raise GrokscopeError(f"blocks: {', '.join(unknown)}; allowed: {', '.join(COMPONENTS)}.")
+    there = {name: its for name, its in by_component(trajectory.model.trained).items() if name in blocks}
+    parts = list(there.values())
     rows: list[dict[str, float | np.ndarray]] = []
     before: tuple[Tensor, Tensor] | None = None
-    sizes = []
+    n, sizes = 0, []
     for _, objective in objectives(trajectory, part=part, dtype=dtype):
         product, n = objective.hessian()
         ends = curvature.eigenpairs(
@@ -78,8 +83,8 @@ def hessian(
                 "gradient_overlap": _overlap(top, gradient),
                 "update_overlap": 0.0,
                 "eigenspace_overlap": 1.0,
-                **_sizes(objective, product, ends, n_probes, seed, list(blocks.values())),
-                **_tops(objective, list(blocks.values()), tolerance, seed),
+                **_sizes(objective, product, ends, n_probes, seed, parts),
+                **_tops(objective, parts, tolerance, seed),
             }
         )
         if before is not None:
@@ -87,15 +92,15 @@ def hessian(
             rows[-2]["update_overlap"], rows[-1]["update_overlap"] = _overlap(before[0], way), _overlap(top, way)
             rows[-1]["eigenspace_overlap"] = float((top @ before[0].T).square().sum()) / n_top
         before = top, here
-        sizes = [sum(objective.parameters[name].numel() for name in names) for names in blocks.values()]
+        sizes = [sum(objective.parameters[name].numel() for name in names) for names in parts]
     return Series(
         "hessian",
         trajectory.steps,
         {name: np.array([row[name] for row in rows]) for name in rows[0]},
         {
-            "blocks": spelled(list(blocks)),
-            "block_sizes": np.array(sizes),
-            "chance_overlap": np.array(n_top / sum(sizes)),
+            "blocks": spelled(list(there)),
+            "block_sizes": np.array(sizes, np.int64),
+            "chance_overlap": np.array(n_top / n),
         },
     )
 

@@ -49,7 +49,7 @@ def hessian_spectrum(
     def coordinate(eigenvalues: np.ndarray) -> np.ndarray:
         return np.sign(eigenvalues) * np.log10(1 + np.abs(eigenvalues) / linear_below)
 
-    end = float(coordinate(np.array(largest)))
+    end = float(coordinate(np.array([largest]))[0])
     grid = np.linspace(-end, end, 2 * int(np.ceil(end * _PER_WIDTH / width)) + 1)
     rows, n = [], 0
     for _, objective in objectives(trajectory, part=part, dtype=dtype):
