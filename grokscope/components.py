@@ -19,7 +19,7 @@ def component_of(parameter: str) -> str:
 
 
 def by_component(parameters: Iterable[str]) -> dict[str, list[str]]:
-    """Return the parameters of each component that has any, in the order of COMPONENTS, each part in the order given."""
+    """Return the parameters of each component that has any, in the order of COMPONENTS."""
     found: dict[str, list[str]] = {name: [] for name in COMPONENTS}
     for parameter in parameters:
         found[component_of(parameter)].append(parameter)

@@ -81,7 +81,7 @@ class Optimizer:
                 parameter.add_(noise_like(parameter, generator), alpha=lr * config.update_noise)
 
     def preconditioner(self) -> dict[str, Tensor]:
-        """Return by parameter the diagonal P of adam's or adamw's last update, w ← w − lr P⁻¹ m, as copies on the CPU.
+        """Return by parameter the diagonal P of adam's or adamw's last update w ← w − lr P⁻¹ m, on the CPU.
 
         With t updates made, P = (1 − β₁ᵗ) (√(v / (1 − β₂ᵗ)) + ε), the correction of the mean m's bias included
         (Cohen et al. 2022, section 2). Raise GrokscopeError for another optimizer, and before the first update.

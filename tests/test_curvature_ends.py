@@ -52,7 +52,7 @@ def test_a_looser_bottom_saves_products():
 
 
 def test_more_than_there_are_is_refused():
-    with pytest.raises(GrokscopeError, match="together 1 to 5"):
+    with pytest.raises(GrokscopeError, match="together from 1 to 5"):
         curvature.eigenpairs(lambda v: v, 5, n_top=4, n_bottom=2)
     with pytest.raises(GrokscopeError, match="n_top: 0, n_bottom: 0"):
         curvature.eigenpairs(lambda v: v, 5, n_top=0)

@@ -54,9 +54,7 @@ class Quadrature:
         return self.mean(bumps)
 
 
-def quadrature(
-    product: Product, n: int, *, n_probes: int = 4, n_products: int = 40, seed: int = 0
-) -> Quadrature:
+def quadrature(product: Product, n: int, *, n_probes: int = 4, n_products: int = 40, seed: int = 0) -> Quadrature:
     """Return stochastic Lanczos quadrature of a symmetric operator (Ubaru, Chen & Saad 2017; Ghorbani et al. 2019).
 
     From each probe, random signs z, `n_products` steps of Lanczos' recurrence, fully reorthogonalised, give the

@@ -125,9 +125,7 @@ def eigenpairs(
     """
     wanted = n_top + n_bottom
     if n_top < 0 or n_bottom < 0 or not 1 <= wanted <= n:
-        raise GrokscopeError(
-            f"n_top: {n_top}, n_bottom: {n_bottom}; allowed: from 0 each, together 1 to {n}, the number of parameters."
-        )
+        raise GrokscopeError(f"n_top: {n_top}, n_bottom: {n_bottom}; allowed: from 0 each, together from 1 to {n}.")
     met = np.full(wanted, tolerance)
     met[n_top:] = tolerance if bottom_tolerance is None else bottom_tolerance
     generator = torch.Generator().manual_seed(seed)

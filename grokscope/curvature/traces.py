@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from grokscope.curvature.lanczos import Eigenpairs
 from grokscope.curvature.products import Product

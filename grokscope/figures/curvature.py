@@ -23,7 +23,9 @@ def plot_eigenvalues(series: Series, *, ax: Axes) -> Axes:
         _band(series, values[:, i], residuals[:, i], ax, colour)
     bottom, residual = series["bottom_eigenvalue"], series["bottom_eigenvalue_residual"]
     steps, below = broken_at_gaps(series, np.where(bottom < 0, -bottom, np.nan))
-    ax.plot(steps, below, color=VERMILLION, linestyle="--", marker="s", markersize=3, linewidth=1.2, label="−λ at bottom")
+    ax.plot(
+        steps, below, color=VERMILLION, linestyle="--", marker="s", markersize=3, linewidth=1.2, label="−λ at bottom"
+    )
     _band(series, -bottom, residual, ax, VERMILLION)
     shown = np.concatenate([values.ravel(), -bottom[bottom < 0]])
     if (shown > 0).all():
@@ -90,7 +92,7 @@ def plot_overlaps(series: Series, *, ax: Axes) -> Axes:
 def plot_spectral_density(series: Series, *, ax: Axes) -> Axes:
     """Draw the density of the Hessian's eigenvalues over the steps as a heat map, each checkpoint a column.
 
-    The colour's scale is logarithmic and ends at a tenth of what one single eigenvalue adds.
+    The colour's scale is logarithmic and begins at 0.1/n. Between the dotted lines the place of a bulk is not known.
     """
     grid, density = series["grid"], series["density"]
     order = np.arange(len(series) + 1) - 0.5
@@ -102,6 +104,10 @@ def plot_spectral_density(series: Series, *, ax: Axes) -> Axes:
     bar = ax.figure.colorbar(mesh, ax=ax)
     bar.set_label("density", fontsize=FONT_SIZE)
     bar.ax.tick_params(labelsize=FONT_SIZE)
+    for sign in (1, -1):
+        resolved = np.interp(sign * series["resolution"], series["eigenvalue_grid"], grid)
+        label = "nothing is resolved between" if sign > 0 else None
+        ax.stairs(resolved, order, baseline=None, color=VERMILLION, linewidth=1, linestyle=":", label=label)
     kept = np.unique(np.linspace(0, len(series) - 1, 7).round().astype(int))
     ax.set_xticks(kept, [f"{step:,}" for step in series.steps[kept]])
     ax.set_xlabel("step (optimizer updates) of the checkpoint")
@@ -189,7 +195,8 @@ def _decades(series: Series) -> tuple[list[float], list[str]]:
     largest = int(np.floor(np.log10(eigenvalues[-1]) + 1e-9))
     # λ + linear_below = linear_below · 10^x, and the grid's own points tell linear_below.
     linear = eigenvalues[-1] / (10 ** grid[-1] - 1)
-    powers = range(largest, int(np.ceil(np.log10(linear))) - 1, -2)
+    # Nearer to zero the names would overlap.
+    powers = range(largest, int(np.ceil(np.log10(linear))) + 1, -2)
     places = [(0.0, "0")]
     for power in powers:
         x = float(np.log10(1 + 10.0**power / linear))

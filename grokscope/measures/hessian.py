@@ -141,7 +141,9 @@ def _sizes(
     return found
 
 
-def _tops(objective: Objective, blocks: list[list[str]], tolerance: float, seed: int) -> dict[str, float | np.ndarray]:
+def _tops(
+    objective: Objective, blocks: list[list[str]], tolerance: float, seed: int
+) -> dict[str, float | np.ndarray]:
     """Return the largest eigenvalue of G and of each diagonal block of H, with their residuals."""
     whole = curvature.lanczos(*objective.gauss_newton(), tolerance=tolerance, seed=seed)
     each = [curvature.lanczos(*objective.hessian(names), tolerance=tolerance, seed=seed) for names in blocks]

@@ -36,7 +36,10 @@ def hessian_spectrum(
     lies beyond ±`largest`, and one of n eigenvalues by itself is a peak of area 1/n. `nodes` and `weights`, a row a
     probe, are the quadrature itself, without any broadening; `moments` tr(H^k)/n for k = 1 … 4 with
     `moments_stderr`. Constants: `grid`, `eigenvalue_grid` (the λ there), `n_parameters`. A peak within the bulk is
-    as sharp as the quadrature resolves it, not as the spectrum is: more `n_products` resolve more.
+    as sharp as the quadrature resolves it, not as the spectrum is. `resolution` is π (max θ − min θ) / 2m, how far
+    apart m nodes lie in the middle of the spectrum: nearer to zero than that, where a bulk lies between eigenvalues
+    of both signs, as in an untrained model, is not known, and a gap there means nothing. More `n_products` resolve
+    more; at an end of the spectrum finer things are resolved than that.
 
     Raise GrokscopeError for an option out of range. Costs `n_probes` · `n_products` products with the Hessian.
     """
@@ -55,8 +58,10 @@ def hessian_spectrum(
     for _, objective in objectives(trajectory, part=part, dtype=dtype):
         product, n = objective.hessian()
         found = curvature.quadrature(product, n, n_probes=n_probes, n_products=n_products, seed=seed)
-        rows.append((*found.density(grid, width, coordinate), found.nodes, found.weights, *found.moments(_N_MOMENTS)))
-    keys = ("density", "density_stderr", "nodes", "weights", "moments", "moments_stderr")
+        apart = np.pi * np.ptp(found.nodes) / (2 * found.nodes.shape[1])
+        moments = found.moments(_N_MOMENTS)
+        rows.append((*found.density(grid, width, coordinate), found.nodes, found.weights, *moments, np.array(apart)))
+    keys = ("density", "density_stderr", "nodes", "weights", "moments", "moments_stderr", "resolution")
     return Series(
         "hessian_spectrum",
         trajectory.steps,

@@ -67,7 +67,7 @@ def dense_gauss_newton(trajectory: Trajectory, i: int) -> Tensor:
 
 
 def hooked_logits(trajectory: Trajectory, i: int, part: str) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
-    """Return HookedTransformer's logits as a function of the trained parameters, those of a checkpoint, and labels."""
+    """Return HookedTransformer's logits as a function of the trained parameters, their values, and labels."""
     snapshot, task, examples = trajectory[i], trajectory.task, getattr(trajectory.split, part)
     parameters = {name: one.double() for name, one in snapshot.parameters.items()}
     hooked = trajectory.model.hooked(parameters)

@@ -37,7 +37,7 @@ KEYS = {
         "block_eigenvalues", "block_traces", "block_gauss_newton_traces", "gradient_norm", "gradient_overlap",
         "update_overlap", "eigenspace_overlap",
     },
-    "hessian_spectrum": {"density", "density_stderr", "nodes", "weights", "moments", "moments_stderr"},
+    "hessian_spectrum": {"density", "density_stderr", "nodes", "weights", "moments", "moments_stderr", "resolution"},
     "keskar_sharpness": {"keskar_sharpness", "keskar_sharpness_by_start", "keskar_sharpness_residual", "train_loss"},
     "unembedding": {"principal_components", "explained_variance_ratio", "tsne", "circularity", "nearest_shift"},
     "representations": {
@@ -247,7 +247,7 @@ def test_a_series_is_a_frame_of_as_many_rows(name, evaluated):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_fewer_checkpoints_give_the_same_numbers_at_those(name, trajectory, evaluated):
-    """What is decided by the end of a run stays if the last step stays; alignment and what moves look at neighbours."""
+    """What is decided by the end of a run stays if the last step stays; alignment and overlaps look at neighbours."""
     whole, part = evaluated(name), evaluate(name, trajectory.select(trajectory.steps[[1, 3]]))
     for key in set(whole.arrays) - {"principal_components", "update_overlap", "eigenspace_overlap"}:
         # An eigenvalue is within its residual, which depends on where the search began, as the residual does.
@@ -310,8 +310,14 @@ def shift_logits(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 PROBES = {"hessian_trace", "hessian_trace_stderr"}
 ESTIMATES = {
     f"{name}{ending}"
-    for name in ("trace", "frobenius_norm", "gauss_newton_trace", "gauss_newton_share", "block_traces",
-                 "block_gauss_newton_traces")
+    for name in (
+        "trace",
+        "frobenius_norm",
+        "gauss_newton_trace",
+        "gauss_newton_share",
+        "block_traces",
+        "block_gauss_newton_traces",
+    )
     for ending in ("", "_stderr")
 }
 DENSITY = KEYS["hessian_spectrum"]
@@ -387,7 +393,9 @@ def generic(plant_once) -> dict[int, dict[str, torch.Tensor]]:
 def test_a_measure_is_invariant_to_what_it_should_be(name, transform, plant, generic):
     moved = {step: transform(one) for step, one in generic.items()}
     assert any(not torch.equal(moved[0][key], one) for key, one in generic[0].items())
-    before, after = (evaluate(name, plant(steps, biases="all"), **OPTIONS.get(name, {})) for steps in (generic, moved))
+    before, after = (
+        evaluate(name, plant(steps, biases="all"), **OPTIONS.get(name, {})) for steps in (generic, moved)
+    )
     changes = CHANGES[name].get(transform, set())
     for key in before.arrays:
         # A residual and a control's estimated error are no properties of the model.

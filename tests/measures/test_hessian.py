@@ -83,7 +83,9 @@ def test_sizes_are_the_dense_matrices_within_their_errors(measured, series):
 def test_the_eigenvectors_found_make_the_trace_more_certain(measured):
     """The same probes without them are several times as far spread."""
     trajectory, hessians, _ = measured
-    found = measures.evaluate("hessian", trajectory[:2], dtype="float64", **{**EXACTLY, "bottom_tolerance": 0.1, "n_top": 20, "blocks": ()})
+    found = measures.evaluate(
+        "hessian", trajectory[:2], dtype="float64", **{**EXACTLY, "bottom_tolerance": 0.1, "n_top": 20, "blocks": ()}
+    )
     for i, H in enumerate(hessians[:2]):
         alone = (2 * (H.square().sum() - H.diagonal().square().sum()).item() / 24) ** 0.5
         assert found["trace_stderr"][i] < alone / 2

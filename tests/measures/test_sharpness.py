@@ -16,6 +16,7 @@ from scipy.sparse.linalg import aslinearoperator, eigsh
 from grokscope import Snapshot, curvature, losses, measures
 from grokscope.errors import GrokscopeError
 
+
 @pytest.fixture(scope="module", params=["plain", "normalized"])
 def measured(request, plant_once):
     """A tiny run: untrained, memorized, and so far beyond that its loss is tiny; with its dense Hessians."""
