@@ -88,7 +88,8 @@ def test_the_panels_of_the_hessian_share_one_axis_of_steps():
 def test_the_densitys_axis_names_eigenvalues_where_they_lie():
     series = spectrum()
     figure = figures.figure_hessian_spectrum(series)
-    names = dict(zip([one.get_text() for one in figure.axes[0].get_yticklabels()], figure.axes[0].get_yticks()))
+    labels = [one.get_text() for one in figure.axes[0].get_yticklabels()]
+    names = dict(zip(labels, figure.axes[0].get_yticks(), strict=True))
     assert names["0"] == 0
     for power in (-4, -2, 0, 2):
         expected = np.interp(10.0**power, series["eigenvalue_grid"], series["grid"])

@@ -192,7 +192,7 @@ def _band(series: Series, values: np.ndarray, half: np.ndarray, ax: Axes, colour
 def _decades(series: Series) -> tuple[list[float], list[str]]:
     """Return places in the grid's coordinate and names for zero and every second power of ten, of both signs."""
     grid, eigenvalues = series["grid"], series["eigenvalue_grid"]
-    largest = int(np.floor(np.log10(eigenvalues[-1]) + 1e-9))
+    largest = int(np.floor(np.log10(eigenvalues[-1]) + 1e-6))
     # λ + linear_below = linear_below · 10^x, and the grid's own points tell linear_below.
     linear = eigenvalues[-1] / (10 ** grid[-1] - 1)
     # Nearer to zero the names would overlap.
