@@ -90,7 +90,7 @@ def test_a_ratio_of_what_varies_together_is_more_certain_than_its_parts():
         found = curvature.ratio(0.9 * below + 0.1 * generator.standard_normal(50), below)
         ratios.append(found.value)
         errors.append(found.stderr)
-    assert np.mean(ratios) == pytest.approx(0.9, abs=4 * np.std(ratios) / 20)
+    assert np.mean(ratios) == pytest.approx(0.9, abs=float(4 * np.std(ratios) / 20))
     assert np.std(ratios) == pytest.approx(np.mean(errors), rel=0.15)
 
 

@@ -51,7 +51,9 @@ class Krylov:
         # Only now: it takes a fifth of a second to import, which a saved measure need not wait for.
         from scipy.linalg import eigh_tridiagonal
 
-        return eigh_tridiagonal(np.array(self.diagonal), np.array(self.off_diagonal[: len(self.diagonal) - 1]))
+        diagonal, beside = np.array(self.diagonal), np.array(self.off_diagonal[: len(self.diagonal) - 1])
+        values, vectors = eigh_tridiagonal(diagonal, beside)
+        return values, vectors
 
 
 def recurrence(

@@ -114,7 +114,7 @@ def plot_spectral_density(series: Series, *, ax: Axes) -> Axes:
     ax.set_yticks(*_decades(series))
     mass = np.flatnonzero((density >= lowest).any(0))
     if len(mass):
-        ax.set_ylim(edges[mass[0]], edges[mass[-1] + 1])
+        ax.set_ylim(float(edges[mass[0]]), float(edges[mass[-1] + 1]))
     ax.set_ylabel("eigenvalue λ")
     return finish(ax)
 
