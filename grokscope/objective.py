@@ -87,11 +87,26 @@ class Objective:
     def hessian(self, names: Sequence[str] | None = None) -> tuple[curvature.Product, int]:
         """Return v ↦ ∇²f v at the checkpoint over the trained parameters, or those of a block, and their number."""
         with torch.enable_grad():
-            leaves = {
-                name: self.parameters[name].detach().requires_grad_()
-                for name in (self.model.trained if names is None else names)
-            }
+            leaves = self._leaves(names)
             return curvature.hvp(self.loss(leaves), list(leaves.values()))
+
+    def gauss_newton(self, names: Sequence[str] | None = None) -> tuple[curvature.Product, int]:
+        """Return v ↦ Jᵀ(∇²L)J v at the checkpoint, over the trained parameters or those of a block, and their number.
+
+        J is the Jacobian of all the equations' logits, L the mean of the config's loss as a function of them. With
+        the softmax it has no negative eigenvalue; stablemax's loss is not convex in the logits, and it may.
+        """
+
+        def loss(logits: Tensor) -> Float[Tensor, ""]:
+            return losses.cross_entropy(logits, self.labels, self.config.loss_dtype, self.config.loss).mean()
+
+        with torch.enable_grad():
+            leaves = self._leaves(names)
+            return curvature.gauss_newton(self.logits(leaves), loss, list(leaves.values()))
+
+    def _leaves(self, names: Sequence[str] | None) -> dict[str, Tensor]:
+        chosen = self.model.trained if names is None else names
+        return {name: self.parameters[name].detach().requires_grad_() for name in chosen}
 
 
 def objectives(

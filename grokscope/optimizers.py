@@ -11,6 +11,7 @@ from torch import Tensor
 
 from grokscope import filters, plugins, streams
 from grokscope.config import OptimizerConfig
+from grokscope.errors import GrokscopeError
 
 _FILTER = "filter/"
 
@@ -59,7 +60,7 @@ class Optimizer:
     def update(self, gradients: Mapping[str, Tensor], u: int) -> None:
         """Make update number `u` with the gradient of each parameter."""
         config = self._config
-        lr = config.lr * (min(u / config.warmup_steps, 1) if config.warmup_steps else 1)
+        lr = learning_rate(config, u)
         for group in self._torch.param_groups:
             group["lr"] = lr
         if config.gradient_filter:
@@ -78,6 +79,25 @@ class Optimizer:
             generator = streams.generator("update noise", self._seed, u, device)
             for parameter in self._parameters.values():
                 parameter.add_(noise_like(parameter, generator), alpha=lr * config.update_noise)
+
+    def preconditioner(self) -> dict[str, Tensor]:
+        """Return by parameter the diagonal P of adam's or adamw's last update w ← w − lr P⁻¹ m, on the CPU.
+
+        With t updates made, P = (1 − β₁ᵗ) (√(v / (1 − β₂ᵗ)) + ε), the correction of the mean m's bias included
+        (Cohen et al. 2022, section 2). Raise GrokscopeError for another optimizer, and before the first update.
+        """
+        if self._config.name not in ("adam", "adamw") or not self._torch.state:
+            raise GrokscopeError(
+                f"There is no preconditioner of {self._config.name!r} after {len(self._torch.state)} updates; "
+                f"allowed: adam or adamw, from the first update."
+            )
+        (group,), found = self._torch.param_groups, {}
+        for name, parameter in self._parameters.items():
+            remembered = self._torch.state[parameter]
+            t, (beta_1, beta_2) = float(remembered["step"]), group["betas"]
+            root = (remembered["exp_avg_sq"].detach().double().cpu() / (1 - beta_2**t)).sqrt()
+            found[name] = (1 - beta_1**t) * (root + group["eps"])
+        return found
 
     def state(self) -> dict[str, Tensor]:
         """Return the state as copies on the CPU, named "parameter/quantity", such as "embed.W_E/exp_avg".
@@ -106,6 +126,11 @@ class Optimizer:
                 parameter = self._parameters[name]
                 # As in torch's own load_state_dict: everything lives with its parameter, in its own dtype.
                 self._torch.state[parameter][quantity] = tensor.to(parameter.device, copy=True)
+
+
+def learning_rate(config: OptimizerConfig, u: int) -> float:
+    """Return the learning rate of update number `u` = 0, 1, …: lr · min(u / warmup_steps, 1)."""
+    return config.lr * (min(u / config.warmup_steps, 1) if config.warmup_steps else 1)
 
 
 def n_remembered(config: OptimizerConfig) -> int:

@@ -43,6 +43,8 @@ BUILT_IN = {
         "numerics": "grokscope.measures.numerics:numerics",
         "embedding": "grokscope.measures.embedding:embedding",
         "sharpness": "grokscope.measures.sharpness:sharpness",
+        "hessian": "grokscope.measures.hessian:hessian",
+        "hessian_spectrum": "grokscope.measures.hessian_spectrum:hessian_spectrum",
         "keskar_sharpness": "grokscope.measures.keskar_sharpness:keskar_sharpness",
         "sam_sharpness": "grokscope.measures.sam_sharpness:sam_sharpness",
         "average_sharpness": "grokscope.measures.average_sharpness:average_sharpness",

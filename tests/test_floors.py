@@ -16,14 +16,14 @@ FLOORS = (
     "tasks",
     "model losses filters optimizers grid key_frequencies",
     "snapshot record store trajectory pair_logits objective",
-    "optimize recorder training forks ensemble together measures interventions landscape",
+    "optimize recorder training forks ensemble together measures interventions landscape stability",
     "sweep figures jobs",
     "report",
     "progress cli",
     "__main__",
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
-TRAINING = {"optimize", "recorder", "training", "forks", "sweep"}
+TRAINING = {"optimize", "recorder", "training", "forks", "sweep", "stability"}
 WRITING = {"write_text", "write_bytes", "touch", "mkdir", "makedirs", "unlink", "rmtree", "mkstemp", "mkdtemp"}
 FILES = {path.relative_to(ROOT).with_suffix("").as_posix(): path.read_text() for path in ROOT.rglob("*.py")}
 

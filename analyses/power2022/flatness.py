@@ -67,7 +67,7 @@ def interval(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     Draws in which all runs are alike have no correlation and are left out.
     """
     drawn = np.random.default_rng(0).integers(len(x), size=(2_000, len(x)))
-    found = [spearmanr(x[i], y[i]).statistic for i in drawn if np.ptp(x[i]) and np.ptp(y[i])]
+    found = [spearmanr(x[i], y[i])[0] for i in drawn if np.ptp(x[i]) and np.ptp(y[i])]
     low, high = np.quantile(found or [np.nan], [0.025, 0.975])
     return float(low), float(high)
 

@@ -22,6 +22,8 @@ from grokscope.trajectory import Trajectory
 
 COSTLY = {
     "sharpness": 24,
+    "hessian": 12,
+    "hessian_spectrum": 12,
     "keskar_sharpness": 12,
     "sam_sharpness": 12,
     "average_sharpness": 24,

@@ -4,58 +4,17 @@ The dense Hessian is independent: it is torch's own, over HookedTransformer's fo
 shares neither the model's code nor the loss's nor the products' with the measure.
 """
 
-import math
-import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from dense import TINY, dense_hessian, memorized
 from scipy.sparse.linalg import aslinearoperator, eigsh
 
-from grokscope import Snapshot, Trajectory, curvature, losses, measures
+from grokscope import Snapshot, curvature, losses, measures
 from grokscope.errors import GrokscopeError
-
-TINY = {"p": 5, "d_model": 8, "d_mlp": 8}
-
-
-def memorized(start: Trajectory, n_steps: int, ahead: float = 1.0) -> dict[str, torch.Tensor]:
-    """Return float32 parameters after plain Adam on the train set, the logits then scaled by `ahead`."""
-    task, train = start.task, start.split.train
-    parameters = {name: one.clone() for name, one in start.first.parameters.items()}
-    moved = [parameters[name].requires_grad_() for name in start.model.trained]
-    optimizer = torch.optim.Adam(moved, lr=0.02)
-    for _ in range(n_steps):
-        optimizer.zero_grad()
-        F.cross_entropy(start.model.logits(parameters, task.inputs[train]), task.labels[train]).backward()
-        optimizer.step()
-    last = {name: one.detach() for name, one in parameters.items()}
-    return last | {"unembed.W_U": last["unembed.W_U"] * ahead, "unembed.b_U": last["unembed.b_U"] * ahead}
-
-
-def dense_hessian(trajectory: Trajectory, i: int) -> tuple[float, torch.Tensor]:
-    """Return train loss and Hessian over the trained parameters at a checkpoint, all in float64."""
-    snapshot, task, train = trajectory[i], trajectory.task, trajectory.split.train
-    parameters = {name: one.double() for name, one in snapshot.parameters.items()}
-    hooked = trajectory.model.hooked(parameters)
-    names = trajectory.model.trained
-    shapes = [trajectory.model.shapes[name] for name in names]
-    sizes = [math.prod(shape) for shape in shapes]
-
-    def loss(flat: torch.Tensor) -> torch.Tensor:
-        parts = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
-        moved = dict(zip(names, parts, strict=True))
-        logits = torch.func.functional_call(hooked, moved, (task.inputs[train],))[:, -1]
-        return F.cross_entropy(logits, task.labels[train])
-
-    flat = torch.cat([parameters[name].flatten() for name in names])
-    with warnings.catch_warnings():
-        # At its first vmap torch itself calls torch.jit.script, which it has deprecated.
-        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
-        hessian = torch.autograd.functional.hessian(loss, flat, vectorize=True)
-    assert isinstance(hessian, torch.Tensor)
-    return loss(flat).detach().item(), hessian
 
 
 @pytest.fixture(scope="module", params=["plain", "normalized"])

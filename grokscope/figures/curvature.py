@@ -1,0 +1,205 @@
+"""The Hessian over the steps: its eigenvalues, sizes and blocks, its density, and the edge of stability."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from grokscope.figures.curves import plot_losses
+from grokscope.figures.steps import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
+from grokscope.figures.style import BLUE, FONT_SIZE, GREY, PAGE_WIDTH, PALETTE, VERMILLION, finish, new_figure
+from grokscope.series import Series
+
+
+def plot_eigenvalues(series: Series, *, ax: Axes) -> Axes:
+    """Draw the largest eigenvalues with their residuals as bands, and the smallest where it is below zero."""
+    values, residuals = series["eigenvalues"], series["eigenvalues_residual"]
+    for i in range(values.shape[1]):
+        colour, label = (BLUE, "λ₁") if i == 0 else (GREY, f"λ₂ … λ{values.shape[1]}" if i == 1 else "")
+        steps, value = broken_at_gaps(series, values[:, i])
+        ax.plot(steps, value, color=colour, linewidth=1.4 if i == 0 else 0.8, label=label or None)
+        _band(series, values[:, i], residuals[:, i], ax, colour)
+    bottom, residual = series["bottom_eigenvalue"], series["bottom_eigenvalue_residual"]
+    steps, below = broken_at_gaps(series, np.where(bottom < 0, -bottom, np.nan))
+    ax.plot(
+        steps, below, color=VERMILLION, linestyle="--", marker="s", markersize=3, linewidth=1.2, label="−λ at bottom"
+    )
+    _band(series, -bottom, residual, ax, VERMILLION)
+    shown = np.concatenate([values.ravel(), -bottom[bottom < 0]])
+    if (shown > 0).all():
+        ax.set_yscale("log")
+        ax.set_ylim(shown.min() / 3, shown.max() * 3)
+    ax.set_ylabel("Hessian's eigenvalues")
+    return finish_over_steps(series, ax)
+
+
+def plot_hessian_traces(series: Series, *, ax: Axes) -> Axes:
+    """Draw the traces of the Hessian and its Gauss–Newton part and its Frobenius norm, with two standard errors."""
+    for name, colour, label, style in (
+        ("trace", VERMILLION, "trace", "-"),
+        ("gauss_newton_trace", BLUE, "trace of Gauss–Newton", "--"),
+        ("frobenius_norm", PALETTE[2], "Frobenius norm", "-."),
+    ):
+        draw_line(series, name, ax, colour, f"{label} ± 2 s.e.", linestyle=style)
+        _band(series, series[name], 2 * series[f"{name}_stderr"], ax, colour)
+    if all((series[name] > 0).all() for name in ("trace", "gauss_newton_trace", "frobenius_norm")):
+        ax.set_yscale("log")
+    ax.set_ylabel("size of the Hessian")
+    return finish_over_steps(series, ax)
+
+
+def plot_gauss_newton_share(series: Series, *, ax: Axes) -> Axes:
+    """Draw the share of the trace that Gauss–Newton explains, with two standard errors, beside the whole, 1."""
+    draw_line(series, "gauss_newton_share", ax, BLUE, "tr G / tr H ± 2 s.e.", marker="o")
+    _band(series, series["gauss_newton_share"], 2 * series["gauss_newton_share_stderr"], ax, BLUE)
+    ax.axhline(1, color=GREY, linewidth=0.7)
+    ax.set_ylabel("Gauss–Newton's share")
+    return finish_over_steps(series, ax)
+
+
+def plot_hessian_blocks(series: Series, *, ax: Axes, quantity: str = "block_eigenvalues") -> Axes:
+    """Draw `block_eigenvalues` or `block_traces`, a line a component of the transformer."""
+    values = series[quantity]
+    for i, name in enumerate(series.words("blocks")):
+        steps, value = broken_at_gaps(series, values[:, i])
+        ax.plot(steps, value, color=PALETTE[i % len(PALETTE)], linestyle=("-", "--", "-.", ":")[i % 4], label=name)
+        if f"{quantity}_stderr" in series:
+            _band(series, values[:, i], 2 * series[f"{quantity}_stderr"][:, i], ax, PALETTE[i % len(PALETTE)])
+    if values.size and (values > 0).all():
+        ax.set_yscale("log")
+    ax.set_ylabel("top eigenvalue of a block" if quantity == "block_eigenvalues" else "trace of a block ± 2 s.e.")
+    return finish_over_steps(series, ax)
+
+
+def plot_overlaps(series: Series, *, ax: Axes) -> Axes:
+    """Draw which share of gradient, update and former eigenspace lies in the top eigenspace, and that of chance."""
+    k = series["eigenvalues"].shape[1]
+    for name, colour, label, style in (
+        ("gradient_overlap", BLUE, "gradient", "-"),
+        ("update_overlap", VERMILLION, "way to the next checkpoint", "--"),
+        ("eigenspace_overlap", PALETTE[2], "eigenspace of the one before", "-."),
+    ):
+        draw_line(series, name, ax, colour, label, linestyle=style)
+    ax.axhline(float(series["chance_overlap"]), color=GREY, linewidth=1, linestyle=":", label="chance")
+    if all((series[name] > 0).all() for name in ("gradient_overlap", "update_overlap", "eigenspace_overlap")):
+        ax.set_yscale("log")
+    ax.set_ylabel(f"share in the top {k}")
+    return finish_over_steps(series, ax)
+
+
+def plot_spectral_density(series: Series, *, ax: Axes) -> Axes:
+    """Draw the density of the Hessian's eigenvalues over the steps as a heat map, each checkpoint a column.
+
+    The colour's scale is logarithmic and begins at 0.1/n. Between the dotted lines the place of a bulk is not known.
+    """
+    grid, density = series["grid"], series["density"]
+    order = np.arange(len(series) + 1) - 0.5
+    edges = np.concatenate([grid - (grid[1] - grid[0]) / 2, [grid[-1] + (grid[1] - grid[0]) / 2]])
+    lowest = 0.1 / float(series["n_parameters"])
+    norm = LogNorm(lowest, max(float(density.max()), 10 * lowest))
+    shown = np.ma.masked_less(density.T, lowest)
+    mesh = ax.pcolormesh(order, edges, shown, norm=norm, cmap="viridis", rasterized=True)
+    bar = ax.figure.colorbar(mesh, ax=ax)
+    bar.set_label("density", fontsize=FONT_SIZE)
+    bar.ax.tick_params(labelsize=FONT_SIZE)
+    for sign in (1, -1):
+        resolved = np.interp(sign * series["resolution"], series["eigenvalue_grid"], grid)
+        label = "nothing is resolved between" if sign > 0 else None
+        ax.stairs(resolved, order, baseline=None, color=VERMILLION, linewidth=1, linestyle=":", label=label)
+    kept = np.unique(np.linspace(0, len(series) - 1, 7).round().astype(int))
+    ax.set_xticks(kept, [f"{step:,}" for step in series.steps[kept]])
+    ax.set_xlabel("step (optimizer updates) of the checkpoint")
+    ax.set_yticks(*_decades(series))
+    mass = np.flatnonzero((density >= lowest).any(0))
+    if len(mass):
+        ax.set_ylim(float(edges[mass[0]]), float(edges[mass[-1] + 1]))
+    ax.set_ylabel("eigenvalue λ")
+    return finish(ax)
+
+
+def plot_density_lines(series: Series, *, ax: Axes, steps: Sequence[int] | None = None) -> Axes:
+    """Draw the density at a few steps with two standard errors, by default the first, the last and two between."""
+    rows = (
+        np.unique(np.linspace(0, len(series) - 1, 4).round().astype(int))
+        if steps is None
+        else [int(np.abs(series.steps - step).argmin()) for step in steps]
+    )
+    grid, lowest = series["grid"], 0.1 / float(series["n_parameters"])
+    for i, row in enumerate(rows):
+        density, error = series["density"][row], 2 * series["density_stderr"][row]
+        colour = PALETTE[i % len(PALETTE)]
+        ax.plot(grid, np.maximum(density, lowest), color=colour, linewidth=1.2, label=f"step {series.steps[row]:,}")
+        low, high = (np.maximum(one, lowest) for one in (density - error, density + error))
+        ax.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)
+    ax.set_yscale("log")
+    ax.set_ylim(bottom=lowest)
+    ax.set_xticks(*_decades(series))
+    mass = grid[(series["density"] >= lowest).any(0)]
+    if len(mass):
+        ax.set_xlim(mass[0], mass[-1])
+    ax.set_xlabel("eigenvalue λ")
+    ax.set_ylabel("density ± 2 s.e.")
+    return finish(ax)
+
+
+def plot_edge_of_stability(series: Series, *, ax: Axes) -> Axes:
+    """Draw the sharpness that counts for the run's optimizer under the threshold beyond which it would diverge."""
+    draw_line(series, "effective_sharpness", ax, BLUE, "sharpness that counts", marker="o")
+    _band(series, series["effective_sharpness"], series["effective_sharpness_residual"], ax, BLUE)
+    steps, threshold = broken_at_gaps(series, np.where(np.isfinite(series["threshold"]), series["threshold"], np.nan))
+    ax.plot(steps, threshold, color=VERMILLION, linestyle="--", linewidth=1.4, label="threshold")
+    if (series["effective_sharpness"] > 0).all():
+        ax.set_yscale("log")
+    ax.set_ylabel("sharpness")
+    return finish_over_steps(series, ax)
+
+
+def figure_hessian(log: Series, hessian: Series) -> Figure:
+    """Return losses, eigenvalues, sizes, Gauss–Newton's share, blocks and overlaps on one step axis, with stages."""
+    figure, axes = stack_over_steps([1, 1.2, 1.2, 0.8, 1.2, 1.2])
+    plot_losses(log, ax=axes[0])
+    panels = (plot_eigenvalues, plot_hessian_traces, plot_gauss_newton_share, plot_hessian_blocks, plot_overlaps)
+    for plot, ax in zip(panels, axes[1:], strict=True):
+        plot(hessian, ax=ax)
+    return with_stages(figure, log, axes)
+
+
+def figure_hessian_spectrum(spectrum: Series, steps: Sequence[int] | None = None) -> Figure:
+    """Return the density over all steps above that at a few, by default the first, the last and two between."""
+    figure = new_figure(PAGE_WIDTH, 6)
+    upper, lower = figure.subplots(2, 1)
+    plot_spectral_density(spectrum, ax=upper)
+    plot_density_lines(spectrum, ax=lower, steps=steps)
+    return figure
+
+
+def figure_edge_of_stability(log: Series, stability: Series) -> Figure:
+    """Return sharpness and threshold under the losses on the same step axis, the stages shaded."""
+    figure, (upper, lower) = stack_over_steps([1, 1.2])
+    plot_losses(log, ax=upper)
+    plot_edge_of_stability(stability, ax=lower)
+    return with_stages(figure, log, [upper, lower])
+
+
+def _band(series: Series, values: np.ndarray, half: np.ndarray, ax: Axes, colour: str) -> None:
+    """Draw a band of ± half about values over the steps, broken where checkpoints are lost."""
+    steps, low = broken_at_gaps(series, values - half)
+    ax.fill_between(steps, low, broken_at_gaps(series, values + half)[1], color=colour, alpha=0.25, linewidth=0)
+
+
+def _decades(series: Series) -> tuple[list[float], list[str]]:
+    """Return places in the grid's coordinate and names for zero and every second power of ten, of both signs."""
+    grid, eigenvalues = series["grid"], series["eigenvalue_grid"]
+    largest = int(np.floor(np.log10(eigenvalues[-1]) + 1e-6))
+    # λ + linear_below = linear_below · 10^x, and the grid's own points tell linear_below.
+    linear = eigenvalues[-1] / (10 ** grid[-1] - 1)
+    # Nearer to zero the names would overlap.
+    powers = range(largest, int(np.ceil(np.log10(linear))) + 1, -2)
+    places = [(0.0, "0")]
+    for power in powers:
+        x = float(np.log10(1 + 10.0**power / linear))
+        places += [(x, f"$10^{{{power}}}$"), (-x, f"$-10^{{{power}}}$")]
+    places.sort()
+    return [x for x, _ in places], [name for _, name in places]
