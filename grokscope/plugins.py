@@ -1,7 +1,8 @@
-"""Built-ins and entry points: the same few lines for tasks, optimizers and measures.
+"""Built-ins and entry points: the same few lines for tasks, optimizers, measures and figures.
 
 A built-in is named by the place where it lives, so that listing names imports nothing. A third party adds
-one by an entry point in the group ``grokscope.tasks``, ``grokscope.optimizers`` or ``grokscope.measures``.
+one by an entry point in the group ``grokscope.tasks``, ``grokscope.optimizers``, ``grokscope.measures`` or
+``grokscope.figures``.
 """
 
 import difflib
@@ -49,6 +50,30 @@ BUILT_IN = {
         "ablations": "grokscope.measures.ablations:ablations",
         "parallelograms": "grokscope.measures.parallelograms:parallelograms",
     },
+    "figures": {
+        "losses": "grokscope.gallery:losses",
+        "accuracies": "grokscope.gallery:accuracies",
+        "embedding": "grokscope.gallery:embedding",
+        "circle": "grokscope.gallery:circle",
+        "circularity": "grokscope.gallery:circularity",
+        "weight_norms": "grokscope.gallery:weight_norms",
+        "sharpness": "grokscope.gallery:sharpness",
+        "keskar_sharpness": "grokscope.gallery:keskar_sharpness",
+        "progress": "grokscope.gallery:progress",
+        "gini": "grokscope.gallery:gini",
+        "spectra": "grokscope.gallery:spectra",
+        "spectrum": "grokscope.gallery:spectrum",
+        "neurons": "grokscope.gallery:neurons",
+        "ablations": "grokscope.gallery:ablations",
+        "algorithm": "grokscope.gallery:algorithm",
+        "parallelograms": "grokscope.gallery:parallelograms",
+        "representations": "grokscope.gallery:representations",
+        "cosets": "grokscope.gallery:cosets",
+        "unembedding": "grokscope.gallery:unembedding",
+        "departures": "grokscope.gallery:departures",
+        "interpolation": "grokscope.gallery:interpolation",
+        "transplants": "grokscope.gallery:transplants",
+    },
 }
 
 
@@ -61,7 +86,7 @@ def _table(kind: str) -> dict[str, EntryPoint]:
 
 
 def names(kind: str) -> list[str]:
-    """Return the names of one kind ("tasks", "optimizers" or "measures"), built-ins and entry points, sorted."""
+    """Return the names of one kind ("tasks", "optimizers", "measures" or "figures"), built-ins and entry points, sorted."""
     return sorted(_table(kind))
 
 

@@ -18,7 +18,7 @@ FLOORS = (
     "snapshot record store trajectory pair_logits",
     "optimize recorder training forks ensemble together measures interventions",
     "sweep figures jobs",
-    "report",
+    "report gallery",
     "progress cli",
     "__main__",
 )

@@ -4,29 +4,38 @@ A figure never computes a measure, and never touches pyplot or the global rcPara
 which colour-blind readers can tell apart; train and test also differ in line style.
 """
 
-import io
-from pathlib import Path
-
-from matplotlib.figure import Figure
-
-from grokscope import files
+from grokscope.figures.ablations import (
+    figure_ablations,
+    figure_neurons,
+    plot_ablations,
+    plot_clusters,
+    plot_neurons,
+    plot_without_frequencies,
+)
 from grokscope.figures.algorithm import figure_algorithm, plot_algorithm, plot_explained_variance
 from grokscope.figures.circles import (
     animation,
+    figure_circle,
     figure_embedding,
     plot_frequency_plane,
     plot_principal_plane,
     telling_steps,
 )
 from grokscope.figures.curves import (
+    figure_accuracies,
     figure_circularity,
+    figure_keskar_sharpness,
     figure_losses,
+    figure_parallelograms,
     figure_sharpness,
     figure_weight_norms,
     plot_accuracies,
     plot_circularity,
+    plot_keskar_sharpness,
     plot_losses,
+    plot_parallelogram_distances,
     plot_parameter_norms,
+    plot_rqi,
     plot_sharpness,
     plot_weight_norm,
 )
@@ -37,9 +46,13 @@ from grokscope.figures.interventions import (
     plot_interpolation,
     plot_transplant,
 )
+from grokscope.figures.moving import MOVING
 from grokscope.figures.progress import (
+    animation_of_spectrum,
+    figure_gini,
     figure_progress,
     figure_spectra,
+    figure_spectrum,
     plot_excluded_losses,
     plot_gini,
     plot_logit_variance,
@@ -53,8 +66,9 @@ from grokscope.figures.representations import (
     plot_representations,
     plot_silhouettes,
 )
+from grokscope.figures.saving import STILL, data, encoded, png, save
 from grokscope.figures.steps import shade_stages
-from grokscope.figures.style import PAGE_WIDTH, new_figure
+from grokscope.figures.style import COLUMN_WIDTH, PAGE_WIDTH, new_figure
 from grokscope.figures.sweeps import (
     figure_against,
     figure_train_and_test,
@@ -68,29 +82,45 @@ from grokscope.figures.sweeps import (
 from grokscope.figures.unembedding import figure_unembedding, plot_unembedding
 
 __all__ = [
+    "COLUMN_WIDTH",
+    "MOVING",
     "PAGE_WIDTH",
+    "STILL",
     "animation",
+    "animation_of_spectrum",
+    "data",
+    "encoded",
+    "figure_ablations",
+    "figure_accuracies",
     "figure_against",
     "figure_algorithm",
+    "figure_circle",
     "figure_circularity",
     "figure_cosets",
     "figure_departures",
     "figure_embedding",
+    "figure_gini",
     "figure_interpolation",
+    "figure_keskar_sharpness",
     "figure_losses",
+    "figure_neurons",
+    "figure_parallelograms",
     "figure_progress",
     "figure_representations",
     "figure_sharpness",
     "figure_spectra",
+    "figure_spectrum",
     "figure_train_and_test",
     "figure_transplant",
     "figure_unembedding",
     "figure_weight_norms",
     "new_figure",
+    "plot_ablations",
     "plot_accuracies",
     "plot_against",
     "plot_algorithm",
     "plot_circularity",
+    "plot_clusters",
     "plot_curve",
     "plot_departures",
     "plot_excluded_losses",
@@ -98,15 +128,19 @@ __all__ = [
     "plot_frequency_plane",
     "plot_gini",
     "plot_interpolation",
+    "plot_keskar_sharpness",
     "plot_logit_variance",
     "plot_losses",
     "plot_median_steps",
+    "plot_neurons",
+    "plot_parallelogram_distances",
     "plot_parameter_norms",
     "plot_phase_diagram",
     "plot_principal_plane",
     "plot_progress_losses",
     "plot_representation_losses",
     "plot_representations",
+    "plot_rqi",
     "plot_scatter",
     "plot_sharpness",
     "plot_silhouettes",
@@ -115,32 +149,9 @@ __all__ = [
     "plot_transplant",
     "plot_unembedding",
     "plot_weight_norm",
+    "plot_without_frequencies",
     "png",
     "save",
     "shade_stages",
     "telling_steps",
 ]
-
-
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and PDF beside each other, fonts embedded; return both paths."""
-    files.make_folder(path.parent)
-    written, layout = [], figure.get_layout_engine()
-    for kind in ("png", "pdf"):
-        data = io.BytesIO()
-        # No date in the file: the same figure has the same bytes.
-        metadata = {"CreationDate": None} if kind == "pdf" else None
-        figure.savefig(data, format=kind, dpi=200, metadata=metadata)
-        written.append(path.with_suffix(f".{kind}"))
-        files.write_atomic(written[-1], data.getvalue())
-        # Both are laid out alike, and it is half of the work.
-        figure.set_layout_engine("none")
-    figure.set_layout_engine(layout)
-    return written
-
-
-def png(figure: Figure, dpi: int = 160) -> bytes:
-    """Return a figure as PNG bytes."""
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=dpi)
-    return data.getvalue()

@@ -42,9 +42,13 @@ def plot_departures(
 
 
 def figure_departures(
-    log: Series, found: Mapping[str, Crossing | None], landmarks: Mapping[str, Crossing | None]
+    log: Series,
+    found: Mapping[str, Crossing | None],
+    landmarks: Mapping[str, Crossing | None],
+    *,
+    width: float = PAGE_WIDTH,
 ) -> Figure:
-    """Return the rows of `plot_departures` at page width."""
-    figure = new_figure(PAGE_WIDTH, 1 + 0.28 * len(found))
+    """Return the rows of `plot_departures`."""
+    figure = new_figure(width, 1 + 0.28 * len(found))
     plot_departures(log, found, landmarks, ax=figure.subplots())
     return figure

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from grokscope.figures.style import BLUE, FONT_SIZE, PAGE_WIDTH, VERMILLION, finish, new_figure
+from grokscope.figures.style import BLUE, COLUMN_WIDTH, FONT_SIZE, PAGE_WIDTH, VERMILLION, finish, new_figure
 from grokscope.scan import Scan
 
 
@@ -38,19 +38,19 @@ def plot_transplant(scan: Scan, component: str, *, ax: Axes, name: str = "test_l
     return finish(ax)
 
 
-def figure_interpolation(scan: Scan) -> Figure:
+def figure_interpolation(scan: Scan, *, width: float = COLUMN_WIDTH) -> Figure:
     """Return the losses along the line between two checkpoints."""
-    figure = new_figure(PAGE_WIDTH / 2, 2.4)
+    figure = new_figure(width, 2.4)
     plot_interpolation(scan, ax=figure.subplots())
     return figure
 
 
-def figure_transplant(scan: Scan, name: str = "test_loss") -> Figure:
+def figure_transplant(scan: Scan, name: str = "test_loss", *, width: float = PAGE_WIDTH) -> Figure:
     """Return a map for each component, all of one colour scale."""
     components = list(scan["component"])
-    n_columns = min(3, len(components))
+    n_columns = min(3 if width > COLUMN_WIDTH else 2, len(components))
     n_rows = -(-len(components) // n_columns)
-    figure = new_figure(PAGE_WIDTH, 2.3 * n_rows)
+    figure = new_figure(width, 2.3 * n_rows)
     axes = figure.subplots(n_rows, n_columns, squeeze=False).flatten()
     for component, ax in zip(components, axes, strict=False):
         plot_transplant(scan, str(component), ax=ax, name=name)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from grokscope.figures.curves import plot_accuracies
 from grokscope.figures.steps import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
-from grokscope.figures.style import BLUE, FONT_SIZE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
+from grokscope.figures.style import BLUE, FONT_SIZE, GREEN, GREY, ORANGE, PAGE_WIDTH, PURPLE, SKY, VERMILLION
 from grokscope.series import Series
 
 _BLACK = "#202020"
@@ -96,9 +96,9 @@ def plot_silhouettes(series: Series, place: str, *, ax: Axes, n_most: int = 6) -
     return finish_over_steps(series, ax)
 
 
-def figure_representations(log: Series, series: Series) -> Figure:
+def figure_representations(log: Series, series: Series, *, width: float = PAGE_WIDTH) -> Figure:
     """Return accuracy, W_E's shares, the logit similarity, and restricted and excluded loss, on one step axis."""
-    figure, axes = stack_over_steps([0.9, 1.5, 1.1, 1.5])
+    figure, axes = stack_over_steps([0.9, 1.5, 1.1, 1.5], width)
     plot_accuracies(log, ax=axes[0])
     plot_representations(series, "embedding_shares", ax=axes[1])
     plot_representations(series, "logit_similarity", ax=axes[2])
@@ -110,9 +110,9 @@ def figure_representations(log: Series, series: Series) -> Figure:
     return with_stages(figure, log, axes)
 
 
-def figure_cosets(log: Series, series: Series) -> Figure:
+def figure_cosets(log: Series, series: Series, *, width: float = PAGE_WIDTH) -> Figure:
     """Return accuracy and the silhouettes of cosets in W_E and W_U on one step axis."""
-    figure, axes = stack_over_steps([0.9, 1.8, 1.4])
+    figure, axes = stack_over_steps([0.9, 1.8, 1.4], width)
     plot_accuracies(log, ax=axes[0])
     plot_silhouettes(series, "embedding", ax=axes[1])
     plot_silhouettes(series, "unembedding", ax=axes[2])

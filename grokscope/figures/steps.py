@@ -29,36 +29,39 @@ _STAGE_COLOURS = {
 def shade_stages(log: Series, *, ax: Axes, named: bool = True, stages: Stages | None = None) -> Axes:
     """Shade stages behind the curves, by default those that accuracy tells (`phases.stages`), and the log's gaps."""
     left, right = ax.get_xlim()
-    on_paper = ax.transData.transform
-    width = ax.get_window_extent().width
+    taken = 0.0
     for name, first, last in phases.stages(log) if stages is None else stages:
         ax.axvspan(first, last, color=_STAGE_COLOURS[name], zorder=-10, linewidth=0)
-        start, end = on_paper((first, 1))[0], on_paper((last, 1))[0]
-        if not named or end - start < 0.04 * width:
-            continue
-        # A name that is wider than its narrow last stage ends with it.
-        fits = end - start > 0.14 * width
-        place = ax.transData.inverted().transform(((start + end) / 2 if fits else end, 0))[0]
-        ax.text(
-            place,
-            1.02,
-            name,
-            transform=ax.get_xaxis_transform(),
-            ha="center" if fits else "right",
-            va="bottom",
-            fontsize=FONT_SIZE - 1,
-        )
+        if named:
+            taken = _name_stage(ax, name, first, last, taken)
     for first, last in log["gaps"]:
         ax.axvspan(first, last, facecolor="none", edgecolor=GREY, hatch="///", linewidth=0, zorder=-5)
     ax.set_xlim(left, right)
     return ax
 
 
-def stack_over_steps(heights: list[float]) -> tuple[Figure, list[Axes]]:
-    """Return a page-wide figure of panels of the given relative heights that share an axis of steps."""
-    figure = new_figure(PAGE_WIDTH, 1.55 * sum(heights) + 0.4)
-    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    return figure, list(axes)
+def _name_stage(ax: Axes, name: str, first: int, last: int, taken: float) -> float:
+    """Write a stage's name above it, clear of what is written up to the pixel `taken`; return how far it reaches.
+
+    A name that is wider than its stage ends with it, and is left out where that is over the one before.
+    """
+    start, end = (ax.transData.transform((step, 1))[0] for step in (first, last))
+    text = ax.text(0, 1.02, name, ha="center", va="bottom", fontsize=FONT_SIZE - 1)
+    width = text.get_window_extent().width
+    middle = (start + end) / 2 if width <= end - start else end - width / 2
+    if middle - width / 2 < taken or end - start < 0.04 * ax.get_window_extent().width:
+        text.remove()
+        return taken
+    text.set_x(ax.transData.inverted().transform((middle, 0))[0])
+    text.set_transform(ax.get_xaxis_transform())
+    return middle + width / 2 + 4
+
+
+def stack_over_steps(heights: list[float], width: float = PAGE_WIDTH) -> tuple[Figure, list[Axes]]:
+    """Return a figure of panels of the given relative heights that share an axis of steps."""
+    figure = new_figure(width, 1.55 * sum(heights) + 0.4)
+    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
+    return figure, list(axes[:, 0])
 
 
 def with_stages(figure: Figure, log: Series, axes: list[Axes], stages: Stages | None = None) -> Figure:
