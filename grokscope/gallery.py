@@ -82,6 +82,8 @@ class Picture:
     """The function, or its place, that returns it moving, from what `moves` gives, `width` and `kind`; none if ""."""
     moves: tuple[Need, ...] = ()
     """What the moving picture is drawn from."""
+    of_a_circle: bool = False
+    """Whether it shows only what a task with a circle has; measures that refuse other tasks need no telling."""
 
     @property
     def is_of_steps(self) -> bool:
@@ -148,6 +150,10 @@ def _need(need: Need) -> Callable[[Asked], Any]:
 def check(name: str, asked: Asked) -> None:
     """Raise GrokscopeError for an unknown figure, and for steps that it has no use for or that the run lacks."""
     picture = get(name)
+    if picture.of_a_circle and asked.trajectory.task.circle is None:
+        raise GrokscopeError(
+            f"{asked.trajectory.task.formula} turns no circle, so the figure {name!r} has nothing to show."
+        )
     first, last = (int(asked.trajectory.steps[i]) for i in (0, -1))
     if asked.steps and not picture.is_of_steps:
         others = [one for one in names() if get(one).is_of_steps]
@@ -179,11 +185,21 @@ def step(asked: Asked) -> int:
     return int(asked.steps[0] if asked.steps else asked.trajectory.steps[-1])
 
 
+def _ends(asked: Asked) -> tuple[int, int]:
+    """Return the checkpoint nearest to memorization, or the first, and the last."""
+    steps, memorized = asked.trajectory.steps, phases.memorization_step(log(asked))
+    return int(steps[np.abs(steps - (memorized.step if memorized else 0)).argmin()]), int(steps[-1])
+
+
 def line(asked: Asked) -> Scan:
     """Return the losses on the straight line from the memorizing to the last checkpoint."""
-    trajectory, memorized = asked.trajectory, phases.memorization_step(log(asked))
-    first = trajectory.steps[np.abs(trajectory.steps - (memorized.step if memorized else 0)).argmin()]
-    return interventions.interpolate(trajectory, int(first), int(trajectory.steps[-1]))
+    return interventions.interpolate(asked.trajectory, *_ends(asked))
+
+
+def ends(asked: Asked) -> tuple[str, str]:
+    """Return what the two checkpoints of `line` are called."""
+    first, last = _ends(asked)
+    return f"step {first:,}", f"step {last:,}"
 
 
 def exchanged(asked: Asked) -> Scan:
@@ -228,15 +244,15 @@ def landmarks(asked: Asked) -> dict[str, Crossing | None]:
     }
 
 
-def _of(name: str, *needs: Need, **moving: Any) -> Picture:
-    return Picture(f"grokscope.figures:figure_{name}", needs, **moving)
+def _of(name: str, *needs: Need, **more: Any) -> Picture:
+    return Picture(f"grokscope.figures:figure_{name}", needs, **more)
 
 
 losses = _of("losses", log)
 accuracies = _of("accuracies", log)
 embedding = _of("embedding", "embedding", steps)
 circle = _of("circle", "embedding", step, move="grokscope.figures:animation", moves=("embedding", log))
-circularity = _of("circularity", log, "embedding")
+circularity = _of("circularity", log, "embedding", of_a_circle=True)
 weight_norms = _of("weight_norms", log, "weight_norm")
 sharpness = _of("sharpness", log, "sharpness")
 keskar_sharpness = _of("keskar_sharpness", log, "keskar_sharpness")
@@ -252,5 +268,5 @@ representations = _of("representations", log, "representations")
 cosets = _of("cosets", log, "representations")
 unembedding = _of("unembedding", "unembedding", step)
 departures = _of("departures", log, departed, landmarks)
-interpolation = _of("interpolation", line)
+interpolation = _of("interpolation", line, ends)
 transplants = _of("transplant", exchanged)

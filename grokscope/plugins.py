@@ -86,7 +86,7 @@ def _table(kind: str) -> dict[str, EntryPoint]:
 
 
 def names(kind: str) -> list[str]:
-    """Return the names of one kind ("tasks", "optimizers", "measures" or "figures"), built-ins and entry points, sorted."""
+    """Return the names of one kind, "tasks", "optimizers", "measures" or "figures", entry points included, sorted."""
     return sorted(_table(kind))
 
 

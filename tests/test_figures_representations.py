@@ -103,7 +103,7 @@ def test_the_losses_are_those_given_and_none_is_lost_without_a_key_representatio
     np.testing.assert_array_equal(
         found["without standard, train"][0], series["excluded_loss_by_representation"][:, 1]
     )
-    np.testing.assert_array_equal(found["excluded: without them, train"][0], series["excluded_loss"])
+    np.testing.assert_array_equal(found["excluded (train)"][0], series["excluded_loss"])
     assert len({(colour, style) for _, colour, style in found.values()}) == len(found) == 6
     assert ax.get_yscale() == "log"
     assert figures.png(figures.figure_representations(log(), measured(key=())))[1:4] == b"PNG"

@@ -16,7 +16,7 @@ FLOORS = (
     "tasks",
     "model losses filters optimizers grid key_frequencies",
     "snapshot record store trajectory pair_logits",
-    "optimize recorder training forks ensemble together measures interventions",
+    "optimize recorder training forks ensemble together measures interventions exports",
     "sweep figures jobs",
     "report gallery",
     "progress cli",

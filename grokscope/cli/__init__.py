@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from grokscope import plugins
 from grokscope.cli.base import OfRun, Usage, parse
 from grokscope.cli.forks import fork
-from grokscope.cli.outlets import figure
+from grokscope.cli.outlets import export, figure
 from grokscope.cli.reading import list_, log, measure, report, verify
 from grokscope.cli.training import densify, resume, sweep, train
 from grokscope.errors import GrokscopeError
@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "measure": measure,
     "report": report,
     "figure": figure,
+    "export": export,
     "verify": verify,
     "log": log,
     "list": list_,

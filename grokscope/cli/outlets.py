@@ -1,6 +1,7 @@
 """Commands that carry a run's results elsewhere: figure, export, wandb."""
 
 import sys
+import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,30 @@ def figure(arguments: list[str]) -> None:
         files.make_folder(asked.data.parent)
         files.write_atomic(asked.data, figures.data(drawn).encode())
         print(f"data    {asked.data}")
+
+
+def export(arguments: list[str]) -> None:
+    """Export checkpoints as folders that HookedTransformer loads without grokscope."""
+
+    @dataclass(frozen=True)
+    class Export(OfRun):
+        """Write FOLDER/step-N with model.safetensors, config.json and tokens.json for each STEP of RUN."""
+
+        step: Annotated[tyro.conf.UseAppendAction[tuple[int, ...]], tyro.conf.arg(metavar="STEP")] = ()
+        """A step that has a checkpoint; may be given several times; by default the last."""
+        output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",), metavar="FOLDER")] = None
+        """The folder to write into; by default RUN/export."""
+
+    asked = parse(Export, "export", arguments)
+
+    from grokscope import exports
+    from grokscope.trajectory import Trajectory
+
+    trajectory = warned(Trajectory.open(asked.folder))
+    steps = asked.step or (int(trajectory.steps[-1]),)
+    for path in exports.export(trajectory, steps, asked.output or asked.folder / "export"):
+        print(f"saved {path}")
+    print(f"In such a folder, HookedTransformer loads it by:\n\n{textwrap.indent(exports.LOADING, '    ')}")
 
 
 def _measure(needed: "Iterable[Measured]", request: "Asked") -> None:

@@ -9,11 +9,11 @@ from grokscope.figures.style import BLUE, FONT_SIZE, GREEN, ORANGE, PAGE_WIDTH, 
 from grokscope.series import Series
 
 _PARTS = {
-    "loss": ("nothing", "black", "-"),
-    "loss_without_attention": ("attention", BLUE, "--"),
-    "loss_without_mlp": ("MLP", VERMILLION, "-."),
-    "loss_with_polynomials": ("neurons' rest*", GREEN, ":"),
-    "loss_with_all_polynomials": ("all neurons' rest*", ORANGE, (0, (3, 1, 1, 1, 1, 1))),
+    "loss": ("nothing changed", "black", "-"),
+    "loss_without_attention": ("no attention", BLUE, "--"),
+    "loss_without_mlp": ("no MLP", VERMILLION, "-."),
+    "loss_with_polynomials": ("polynomials for clustered neurons*", GREEN, ":"),
+    "loss_with_all_polynomials": ("polynomials for all neurons*", ORANGE, (0, (3, 1, 1, 1, 1, 1))),
 }
 _STYLES = ("-", "--", "-.", ":")
 
@@ -24,7 +24,7 @@ def plot_ablations(series: Series, *, ax: Axes) -> Axes:
         steps, values = broken_at_gaps(series, series[name])
         ax.plot(steps, values, color=colour, linestyle=style, linewidth=1.4, label=label)
     ax.set_yscale("log")
-    ax.set_ylabel("loss without … (nats)")
+    ax.set_ylabel("loss, all pairs (nats)")
     return finish_over_steps(series, ax)
 
 
@@ -40,9 +40,9 @@ def plot_without_frequencies(series: Series, *, ax: Axes, n_most: int = 6) -> Ax
                 steps, values, color=colour, linestyle=style, linewidth=1.4, label=f"k = {frequencies[i]}", zorder=3
             )
         else:
-            label = "any other k" if place == n_most else None
+            label = "each other k" if place == n_most else None
             ax.plot(steps, values, color="#B8B8B8", linewidth=0.5, label=label, zorder=2)
-    draw_line(series, "loss", ax, "black", "nothing", linewidth=1)
+    draw_line(series, "loss", ax, "black", "nothing removed", linewidth=1)
     ax.set_yscale("log")
     ax.set_ylabel("loss without k (nats)")
     return finish_over_steps(series, ax)
@@ -55,7 +55,7 @@ def figure_ablations(log: Series, ablations: Series, *, width: float = PAGE_WIDT
     plot_without_frequencies(ablations, ax=axes[1])
     for ax in axes:
         ax.legend(frameon=False, fontsize=FONT_SIZE - 1, ncols=2, loc="lower left")
-    axes[1].set_xlabel("step (optimizer updates). * beyond a polynomial of degree 2")
+    axes[1].set_xlabel("step (optimizer updates). * of degree 2, in each neuron's own frequency")
     return with_stages(figure, log, axes)
 
 

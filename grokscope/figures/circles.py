@@ -68,7 +68,7 @@ def figure_circle(embedding: Series, step: int, *, width: float = COLUMN_WIDTH) 
     figure = new_figure(width, min(width / n, 3.0) + 0.3)
     axes = figure.subplots(1, n, squeeze=False)[0]
     plot_principal_plane(embedding, ax=axes[0], step=step)
-    axes[0].set_title("principal components 1 and 2", fontsize=FONT_SIZE)
+    axes[0].set_title("principal components", fontsize=FONT_SIZE)
     if n > 1:
         plot_frequency_plane(embedding, ax=axes[1], step=step)
         axes[1].set_title(f"plane of frequency {embedding['plane_frequencies'][0]}", fontsize=FONT_SIZE)

@@ -38,10 +38,11 @@ def plot_transplant(scan: Scan, component: str, *, ax: Axes, name: str = "test_l
     return finish(ax)
 
 
-def figure_interpolation(scan: Scan, *, width: float = COLUMN_WIDTH) -> Figure:
-    """Return the losses along the line between two checkpoints."""
+def figure_interpolation(scan: Scan, ends: tuple[str, str] = ("A", "B"), *, width: float = COLUMN_WIDTH) -> Figure:
+    """Return the losses along the line between two checkpoints, which `ends` names."""
     figure = new_figure(width, 2.4)
-    plot_interpolation(scan, ax=figure.subplots())
+    ax = plot_interpolation(scan, ax=figure.subplots())
+    ax.set_xlabel(f"t, from {ends[0]} (t = 0) to {ends[1]} (t = 1)")
     return figure
 
 
@@ -56,7 +57,11 @@ def figure_transplant(scan: Scan, name: str = "test_loss", *, width: float = PAG
         plot_transplant(scan, str(component), ax=ax, name=name)
     for ax in axes[len(components) :]:
         ax.remove()
-    bar = figure.colorbar(axes[0].images[0], ax=list(axes[: len(components)]), shrink=0.8)
+    for ax in axes[: len(components)]:
+        ax.label_outer()
+    # A column has no room beside its panels.
+    place = {"shrink": 0.8} if width > COLUMN_WIDTH else {"location": "bottom", "aspect": 30}
+    bar = figure.colorbar(axes[0].images[0], ax=list(axes[: len(components)]), **place)
     bar.set_label(f"{name.replace('_', ' ')}{' (nats)' if name.endswith('loss') else ''}", fontsize=FONT_SIZE)
     bar.ax.tick_params(labelsize=FONT_SIZE)
     return figure

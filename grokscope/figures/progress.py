@@ -176,4 +176,6 @@ def animation_of_spectrum(
 def _legend_below(figure: Figure, ax: Axes) -> None:
     """Say below the panels what the bars and the line of all of them are."""
     handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=FONT_SIZE)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=FONT_SIZE - 1, columnspacing=1.2
+    )

@@ -67,7 +67,10 @@ def data(figure: Figure) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for panel, ax in enumerate((ax for ax in figure.axes if ax.get_label() != "<colorbar>"), 1):
-        about = [panel, _said(ax.get_xlabel()), _said(ax.get_ylabel())]
+        # Panels that share an axis of steps have its label below the last one alone.
+        sharing = [ax, *ax.get_shared_x_axes().get_siblings(ax)]
+        x_label = next((one.get_xlabel() for one in sharing if one.get_xlabel()), "")
+        about = [panel, _said(x_label), _said(ax.get_ylabel())]
         writer.writerows([*about, *row] for row in _rows(ax))
     return text.getvalue()
 
