@@ -103,7 +103,7 @@ def names() -> list[str]:
 
 def get(name: str) -> Picture:
     """Return the picture of that name; raise GrokscopeError for a name that nobody has registered."""
-    return plugins.load("figures", name)  # pyright: ignore[reportReturnType]
+    return plugins.load("figures", name)
 
 
 def formats(name: str) -> tuple[str, ...]:

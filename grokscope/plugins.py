@@ -6,7 +6,6 @@ one by an entry point in the group ``grokscope.tasks``, ``grokscope.optimizers``
 """
 
 import difflib
-from collections.abc import Callable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -90,7 +89,7 @@ def names(kind: str) -> list[str]:
     return sorted(_table(kind))
 
 
-def load(kind: str, name: str) -> Callable[..., Any]:
+def load(kind: str, name: str) -> Any:
     """Import and return what `name` stands for; raise GrokscopeError for a name that nobody has registered."""
     if name not in _table(kind):
         raise GrokscopeError(unknown(f"{kind.rstrip('s')}", name, names(kind)))

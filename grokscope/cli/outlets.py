@@ -105,6 +105,46 @@ def export(arguments: list[str]) -> None:
     print(f"In such a folder, HookedTransformer loads it by:\n\n{textwrap.indent(exports.LOADING, '    ')}")
 
 
+def wandb(arguments: list[str]) -> None:
+    """Upload a run's log and chosen measures to Weights & Biases."""
+
+    @dataclass(frozen=True)
+    class Wandb(OfRun):
+        """Upload the log of RUN and chosen measures to Weights & Biases, as they are now, as a new run there."""
+
+        project: str
+        """The project there."""
+        measure: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="MEASURE")] = ()
+        """A measure to upload besides the log, measured first if it is not; may be given several times."""
+        name: str | None = None
+        """The run's name there; by default the one it has here."""
+        entity: str | None = None
+        """The user or team there; by default your own."""
+        offline: bool = False
+        """Write into RUN/wandb, and upload from there later by `wandb sync`."""
+
+    asked = parse(Wandb, "wandb", arguments)
+
+    from grokscope import gallery, measures
+    from grokscope import wandb as uploads
+    from grokscope.trajectory import Trajectory
+
+    for name in asked.measure:
+        measures.check(name)
+    request = gallery.Asked(warned(Trajectory.open(asked.folder)))
+    needed = [gallery.Measured(name) for name in asked.measure]
+    _measure(needed, request)
+    place = uploads.log(
+        request.trajectory,
+        asked.project,
+        series=[one(request) for one in needed],
+        name=asked.name,
+        entity=asked.entity,
+        offline=asked.offline,
+    )
+    print(f"{'saved' if asked.offline else 'uploaded to'} {place}")
+
+
 def _measure(needed: "Iterable[Measured]", request: "Asked") -> None:
     """Measure what is not there yet, and say on standard error what takes how long."""
     for one in needed:
