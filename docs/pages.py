@@ -12,8 +12,8 @@ INCLUDED = ("checkpoints/README.md", "analyses/README.md", "analyses/figures/*.p
 ABOUT = """\
 # Measures
 
-Each is `measure(trajectory, *, option=…) -> Series`; `grokscope measure RUN NAME --set option=value` saves it with the
-run, and `grokscope.measures.evaluate("NAME", trajectory)` returns it. What follows are the docstrings: definition,
+Each is `measure(trajectory, *, option=…) -> Series`; `grokscope measure RUN NAME --set option=value` saves it with
+the run, and `grokscope.measures.evaluate("NAME", trajectory)` returns it. What follows are the docstrings: definition,
 source, what the extremes mean, controls and cost.
 """
 

@@ -5,6 +5,7 @@ It reads the run and never touches the trainer, so no network can stop or alter 
 """
 
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 from grokscope.errors import GrokscopeError
@@ -32,7 +33,7 @@ def log(
     wandb, and where the server cannot be reached or refuses.
     """
     try:
-        import wandb
+        wandb = import_module("wandb")
     except ImportError as error:
         raise GrokscopeError("Uploading needs the package wandb: pip install 'grokscope[wandb]'.") from error
     if trajectory.path is None:

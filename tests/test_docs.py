@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +35,7 @@ def test_every_block_of_code_is_of_a_kind_that_is_run():
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """The package that the page on one's own tasks writes, found by the entry points that its TOML declares."""
     import tomllib
 

@@ -80,7 +80,7 @@ def plot_neurons(series: Series, *, ax: Axes) -> Axes:
 
 def plot_clusters(series: Series, *, ax: Axes, n_most: int = 6) -> Axes:
     """Draw how many neurons of the last block belong to each frequency (a share of at least 0.85), and to any."""
-    sizes, frequencies = series["cluster_sizes"][:, -1], series["frequencies"]
+    sizes, frequencies = series["cluster_sizes"][:, -1].astype(float), series["frequencies"]
     steps, values = broken_at_gaps(series, sizes.sum(-1))
     ax.plot(steps, values, color="black", linewidth=1.4, label="any frequency")
     for place, i in enumerate(np.argsort(-sizes[-1], kind="stable")[:n_most].tolist()):

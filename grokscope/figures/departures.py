@@ -22,11 +22,11 @@ def plot_departures(
     last = int(log.steps[-1])
     rows = sorted(found.items(), key=lambda item: np.inf if item[1] is None else item[1].step, reverse=True)
     is_narrow = ax.figure.get_figwidth() <= COLUMN_WIDTH  # pyright: ignore[reportAttributeAccessIssue]
-    for row, (_, at) in enumerate(rows):
+    for row, (name, at) in enumerate(rows):
         if at is None:
             ax.text(last, row, "never ", ha="right", va="center", fontsize=FONT_SIZE - 1, color=GREY)
             continue
-        ax.plot([max(at.after, 0), at.step], [row, row], color=BLUE, linewidth=3, solid_capstyle="butt")
+        ax.plot([max(at.after, 0), at.step], [row, row], color=BLUE, linewidth=3, label=f"_{name}")
         ax.plot(at.step, row, marker="o", color=BLUE, markersize=5)
         behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         place = {"textcoords": "offset points", "va": "center", "fontsize": FONT_SIZE - 2}

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ STILL = ("pdf", "svg", "png")
 """The formats that do not move."""
 COLUMNS = ("panel", "x_label", "y_label", "name", "index", "x", "y", "value")
 """The columns of `data`."""
+_NO_NAME = re.compile(r"_(child|collection|container|image)\d*|_nolegend_")
 _FONTS = {
     # TrueType outlines: text stays text, which type 3 fonts, refused by many journals, do not promise.
     "pdf.fonttype": 42,
@@ -60,7 +62,7 @@ def data(figure: Figure) -> str:
 
     `panel` counts the Axes from 1, `name` is what the legend calls the line, or nothing, `index` counts the points of
     a line, and tells the token of a point on a circle. A break in a line, where checkpoints are lost, is left out. A
-    level that is drawn across the panel has no `x`; a cell of a map has its column and row as `x` and `y` and its
+    level across the panel has no `x`, a landmark up and down it no `y`; a cell of a map has its column and row as `x` and `y` and its
     number as `value`. A shaded band is given by its outline.
     """
     text = io.StringIO()
@@ -78,11 +80,15 @@ def data(figure: Figure) -> str:
 def _rows(ax: Axes) -> Iterator[tuple[str, int, object, object, object]]:
     """Yield name, index, x, y and value of everything that an Axes draws."""
     for line in ax.lines:
-        in_data = line.get_transform() == ax.transData
-        is_level = line.get_transform() == ax.get_yaxis_transform("grid")
-        if in_data or is_level:
-            x, y = (np.asarray(one, float) for one in line.get_data())
-            yield from _points(line.get_label(), x[:1] if is_level else x, y[:1] if is_level else y, is_level)
+        transform = line.get_transform()
+        x, y = (np.asarray(one, float) for one in line.get_data())
+        if transform == ax.transData:
+            yield from _points(line.get_label(), x, y)
+        # A level across the panel, and a landmark up and down it.
+        elif transform == ax.get_yaxis_transform("grid"):
+            yield _said(line.get_label()), 0, "", repr(float(y[0])), ""
+        elif transform == ax.get_xaxis_transform("grid"):
+            yield _said(line.get_label()), 0, repr(float(x[0])), "", ""
     for bars in ax.containers:
         if isinstance(bars, BarContainer):
             middles = np.array([bar.get_x() + bar.get_width() / 2 for bar in bars])
@@ -100,15 +106,13 @@ def _rows(ax: Axes) -> Iterator[tuple[str, int, object, object, object]]:
             yield _said(ax.get_title()), index, column, row, repr(float(values[row, column]))
 
 
-def _points(
-    label: object, x: np.ndarray, y: np.ndarray, is_level: bool = False
-) -> Iterator[tuple[str, int, object, object, object]]:
+def _points(label: object, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, int, object, object, object]]:
     for index, (one, other) in enumerate(zip(x.tolist(), y.tolist(), strict=True)):
         if np.isfinite(other):
-            yield _said(label), index, "" if is_level else repr(one), repr(other), ""
+            yield _said(label), index, repr(one), repr(other), ""
 
 
 def _said(label: object) -> str:
-    """Return a label as a reader sees it: matplotlib's own names begin with an underscore."""
+    """Return a label without the underscore that keeps it out of the legend; matplotlib's own names are none."""
     text = str(label)
-    return "" if text.startswith("_") else text
+    return "" if _NO_NAME.fullmatch(text) else text.removeprefix("_")

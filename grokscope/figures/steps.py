@@ -74,8 +74,8 @@ def with_stages(figure: Figure, log: Series, axes: list[Axes], stages: Stages | 
     """Return the figure with the stages shaded in all its panels, named above the first (see `shade_stages`)."""
     # A run that was killed, or still trains, has rows in its log beyond its last checkpoint.
     _set_step_axis(axes[0], max(round(ax.dataLim.x1) for ax in axes))
-    # Some 17 letters of this size are an inch.
-    label = textwrap.fill(axes[-1].get_xlabel(), int(17 * figure.get_figwidth()))
+    # Some 15 letters of this size are an inch, and half an inch is left of the panels.
+    label = textwrap.fill(axes[-1].get_xlabel(), int(15 * (figure.get_figwidth() - 0.5)))
     for ax in axes:
         ax.set_xlabel(label if ax is axes[-1] else "")
         # A legend lies within its panel, whatever it is wide: it has no say in the panel's size.
