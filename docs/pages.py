@@ -13,8 +13,8 @@ ABOUT = """\
 # Measures
 
 Each is `measure(trajectory, *, option=…) -> Series`; `grokscope measure RUN NAME --set option=value` saves it with
-the run, and `grokscope.measures.evaluate("NAME", trajectory)` returns it. What follows are the docstrings: definition,
-source, what the extremes mean, controls and cost.
+the run, and `grokscope.measures.evaluate("NAME", trajectory)` returns it. What follows are the docstrings:
+definition, source, what the extremes mean, controls and cost.
 """
 
 

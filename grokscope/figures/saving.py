@@ -62,8 +62,8 @@ def data(figure: Figure) -> str:
 
     `panel` counts the Axes from 1, `name` is what the legend calls the line, or nothing, `index` counts the points of
     a line, and tells the token of a point on a circle. A break in a line, where checkpoints are lost, is left out. A
-    level across the panel has no `x`, a landmark up and down it no `y`; a cell of a map has its column and row as `x` and `y` and its
-    number as `value`. A shaded band is given by its outline.
+    level across the panel has no `x`, a landmark up and down it no `y`; a cell of a map has its column and
+    row as `x` and `y` and its number as `value`. A shaded band is given by its outline.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
