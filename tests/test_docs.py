@@ -117,6 +117,6 @@ def test_the_site_has_no_broken_link_and_asks_nothing_of_the_network(tmp_path):
     for name in plugins.BUILT_IN["measures"]:
         assert f'id="{name}"' in pages["measures"] or f">{name}<" in pages["measures"]
     # One sentence of a docstring, of each README that is included, and a figure of one of them.
-    assert "effective dimension" in pages["measures"].lower() and "segment" in pages["checkpoints"]
+    assert "Measure how few frequencies the weights hold" in pages["measures"] and "segment" in pages["checkpoints"]
     assert "figures/nanda2023_circuit.png" in pages["analyses"]
     assert (tmp_path / "site" / "analyses" / "figures" / "nanda2023_circuit.png").exists()
