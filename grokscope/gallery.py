@@ -133,14 +133,19 @@ def moving(name: str, asked: Asked, kind: str) -> bytes:
 
 def _drawn(name: str, draw: str | Callable[..., Any], needs: tuple[Need, ...], asked: Asked, **keywords: Any) -> Any:
     found = [_need(one)(asked) for one in needs]
-    if isinstance(draw, str):
-        module, _, function = draw.partition(":")
-        draw = getattr(importlib.import_module(module), function)
     try:
-        return draw(*found, **keywords)
+        return _function(draw)(*found, **keywords)
     # A Series that lacks what the figure shows says so: no circle, no subgroups.
     except (GrokscopeError, ValueError) as error:
         raise GrokscopeError(f"This run has nothing for the figure {name!r} to show: {error}") from error
+
+
+def _function(place: str | Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that lies at "package.module:function"."""
+    if not isinstance(place, str):
+        return place
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _need(need: Need) -> Callable[[Asked], Any]:

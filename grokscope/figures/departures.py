@@ -1,6 +1,7 @@
 """Who knew first: since when each measure lies outside its control, beside what the accuracies tell."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,7 +32,8 @@ def plot_departures(
         behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         place = {"textcoords": "offset points", "va": "center", "fontsize": FONT_SIZE - 2}
         # Late in a column there is no room to the right.
-        side = {"xytext": (-7, 0), "ha": "right"} if is_narrow and at.step > last / 10 else {"xytext": (7, 0)}
+        is_left = is_narrow and at.step > last / 10
+        side: dict[str, Any] = {"xytext": (-7, 0), "ha": "right"} if is_left else {"xytext": (7, 0)}
         ax.annotate(str(at), (at.step, row), bbox=behind, **place, **side)
     for i, (name, at) in enumerate(landmarks.items()):
         if at is not None:

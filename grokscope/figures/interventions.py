@@ -1,5 +1,7 @@
 """Figures of interventions: the line between two checkpoints, and components moved from step to step."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
@@ -60,7 +62,7 @@ def figure_transplant(scan: Scan, name: str = "test_loss", *, width: float = PAG
     for ax in axes[: len(components)]:
         ax.label_outer()
     # A column has no room beside its panels.
-    place = {"shrink": 0.8} if width > COLUMN_WIDTH else {"location": "bottom", "aspect": 30}
+    place: dict[str, Any] = {"shrink": 0.8} if width > COLUMN_WIDTH else {"location": "bottom", "aspect": 30}
     bar = figure.colorbar(axes[0].images[0], ax=list(axes[: len(components)]), **place)
     bar.set_label(f"{name.replace('_', ' ')}{' (nats)' if name.endswith('loss') else ''}", fontsize=FONT_SIZE)
     bar.ax.tick_params(labelsize=FONT_SIZE)

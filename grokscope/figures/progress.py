@@ -166,7 +166,7 @@ def animation_of_spectrum(
             plot_spectrum(spectra, ax=ax, step=int(spectra.steps[row]), name=name)
             ax.set_title("")
             ax.set_xlabel(label)
-            ax.get_legend().remove()
+            ax.get_legend().remove()  # pyright: ignore[reportOptionalMemberAccess]
             ax.set_ylim(0, 1.05 * float(spectra[f"{name}_norms"].max()) or 1.0)
         return caption(int(spectra.steps[row]), log)
 

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -20,7 +21,7 @@ STILL = ("pdf", "svg", "png")
 COLUMNS = ("panel", "x_label", "y_label", "name", "index", "x", "y", "value")
 """The columns of `data`."""
 _NO_NAME = re.compile(r"_(child|collection|container|image)\d*|_nolegend_")
-_FONTS = {
+_FONTS: dict[Any, Any] = {
     # TrueType outlines: text stays text, which type 3 fonts, refused by many journals, do not promise.
     "pdf.fonttype": 42,
     # Outlines, since an SVG cannot hold a font that every viewer reads: it looks the same everywhere.

@@ -117,7 +117,7 @@ def fit_legend(ax: Axes) -> None:
 
 def _crosses(line: Line2D, legend: Legend) -> bool:
     path = line.get_transform().transform_path(line.get_path())
-    return bool(len(path.vertices)) and path.intersects_bbox(legend.get_window_extent(), filled=False)
+    return bool(np.size(path.vertices)) and path.intersects_bbox(legend.get_window_extent(), filled=False)
 
 
 def _raise_top(ax: Axes, share: float) -> None:
@@ -127,7 +127,7 @@ def _raise_top(ax: Axes, share: float) -> None:
     bottom, top = scale.transform([low, high])
     ticks = [tick for tick in ax.get_yticks() if low <= tick <= high]
     ax.set_yticks(ticks)
-    ax.set_ylim(low, scale.inverted().transform(bottom + (top - bottom) / (1 - share)))
+    ax.set_ylim(low, float(scale.inverted().transform([bottom + (top - bottom) / (1 - share)])[0]))
 
 
 def draw_line(
