@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUN := checkpoints/demo
 
-.PHONY: demo test test-all check bench install
+.PHONY: demo test test-all check bench docs install
 
 install: $(INSTALLED)
 
@@ -12,7 +12,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grokscope needs Python 3.11 or newer; name one by `make PYTHON=python3.12 …`")'
 	@echo "Installing into .venv …"
 	@$(PYTHON) -m venv .venv
-	@started=$$(date +%s); $(BIN)/python -m pip install --quiet --editable '.[dev,ray]' && \
+	@started=$$(date +%s); $(BIN)/python -m pip install --quiet --editable '.[dev,docs,ray,wandb]' && \
 	  echo "Installed in $$(( $$(date +%s) - started )) s."
 	@touch $@
 
@@ -41,3 +41,6 @@ bench: $(INSTALLED)
 	@for name in training checkpoints analysis curvature startup growth; do \
 	  echo "== $$name"; $(BIN)/python tests/benchmarks/$$name.py || exit 1; \
 	done
+
+docs: $(INSTALLED)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "Open build/docs/index.html in a browser."

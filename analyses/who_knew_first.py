@@ -14,38 +14,20 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from grokscope import figures, measures, phases
+from grokscope import gallery
 from grokscope.cli import analysis
 from grokscope.trajectory import Trajectory
-
-N_SHUFFLES = 16
-MEASURES = {
-    "progress": {"logit_variance_share": "logit variance in key cosines*", "restricted_loss": "restricted loss*"},
-    "fourier": {"W_E_gini": "Gini of W_E", "W_U_gini": "Gini of W_U", "W_L_gini": "Gini of W_L"},
-    "embedding": {"circularity": "circularity of PCs 1–4", "key_frequency_share": "W_E in key frequencies*"},
-    "algorithm": {"distance_irrelevance": "distance irrelevance"},
-}
-"""The quantities of each measure that have a control; those with a star use the key frequencies of the last step."""
 
 
 def main(run: Path) -> Figure:
     """Print since when each measure has left its control, and return a figure of it."""
-    trajectory = Trajectory.open(run)
-    log = trajectory.log
-    found: dict[str, phases.Crossing | None] = {}
-    for measure, names in MEASURES.items():
-        series = measures.saved(measure, trajectory, n_shuffles=N_SHUFFLES)
-        found |= {said: phases.departure(series, name) for name, said in names.items()}
-    landmarks = {
-        "memorized": phases.memorization_step(log),
-        "test accuracy 50%": phases.first_crossing(log, "test_accuracy", 0.5),
-        "generalised": phases.generalisation_step(log),
-    }
+    asked = gallery.Asked(Trajectory.open(run))
+    found, landmarks = gallery.departed(asked), gallery.landmarks(asked)
     half = landmarks["test accuracy 50%"]
     for name, at in {**landmarks, **found}.items():
         ahead = f", {1 - at.step / half.step:.0%} before it" if at and half and name in found else ""
         print(f"{name:<33}{'never' if at is None else f'step {at}'}{ahead}")
-    return figures.figure_departures(log, found, landmarks)
+    return gallery.figure("departures", asked)
 
 
 if __name__ == "__main__":

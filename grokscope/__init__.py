@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from grokscope.config import RunConfig as RunConfig
     from grokscope.config import TaskConfig as TaskConfig
     from grokscope.errors import GrokscopeError as GrokscopeError
+    from grokscope.exports import export as export
     from grokscope.forks import fork as fork
     from grokscope.series import Series as Series
     from grokscope.snapshot import Snapshot as Snapshot
@@ -40,6 +41,7 @@ _BEHIND = {
     "TaskConfig": "grokscope.config",
     "GrokscopeError": "grokscope.errors",
     "Series": "grokscope.series",
+    "export": "grokscope.exports",
     "densify": "grokscope.training",
     "fork": "grokscope.forks",
     "resume": "grokscope.training",

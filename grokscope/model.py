@@ -8,7 +8,7 @@ HookedTransformer for hooks, caches and patching.
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -145,25 +145,32 @@ class Model:
                 masks[f"blocks.{layer}.{hook}"] = kept.float() / (1 - probability)
         return masks
 
+    @property
+    def hooked_arguments(self) -> dict[str, Any]:
+        """The arguments of HookedTransformerConfig that are this architecture's, plain values all."""
+        c = self.config
+        return {
+            "n_layers": c.n_layers,
+            "d_model": c.d_model,
+            "n_heads": c.n_heads,
+            "d_head": c.d_model // c.n_heads,
+            "d_mlp": c.d_mlp,
+            "d_vocab": self.d_vocab,
+            "d_vocab_out": self.d_vocab_out,
+            "n_ctx": self.n_ctx,
+            "act_fn": c.act_fn,
+            "normalization_type": c.normalization_type,
+            "eps": forward.LAYER_NORM_EPS,
+            "init_weights": False,
+        }
+
     def hooked(self, parameters: Parameters) -> "HookedTransformer":
         """Return a HookedTransformer that holds a copy of `parameters`, unprocessed, on the CPU."""
         from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-        c = self.config
         dtype = next(iter(parameters.values())).dtype
         hooked_config = HookedTransformerConfig(
-            n_layers=c.n_layers,
-            d_model=c.d_model,
-            n_heads=c.n_heads,
-            d_head=c.d_model // c.n_heads,
-            d_mlp=c.d_mlp,
-            d_vocab=self.d_vocab,
-            d_vocab_out=self.d_vocab_out,
-            n_ctx=self.n_ctx,
-            act_fn=c.act_fn,
-            normalization_type=c.normalization_type,
-            eps=forward.LAYER_NORM_EPS,
-            init_weights=False,
+            **self.hooked_arguments,
             seed=None,  # A seed would reset torch's, numpy's and Python's global generators.
             device="cpu",
             dtype=dtype,

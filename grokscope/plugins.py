@@ -1,11 +1,11 @@
-"""Built-ins and entry points: the same few lines for tasks, optimizers and measures.
+"""Built-ins and entry points: the same few lines for tasks, optimizers, measures and figures.
 
 A built-in is named by the place where it lives, so that listing names imports nothing. A third party adds
-one by an entry point in the group ``grokscope.tasks``, ``grokscope.optimizers`` or ``grokscope.measures``.
+one by an entry point in the group ``grokscope.tasks``, ``grokscope.optimizers``, ``grokscope.measures`` or
+``grokscope.figures``.
 """
 
 import difflib
-from collections.abc import Callable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -59,6 +59,30 @@ BUILT_IN = {
         "parallelograms": "grokscope.measures.parallelograms:parallelograms",
         "local_learning_coefficient": "grokscope.measures.local_learning_coefficient:local_learning_coefficient",
     },
+    "figures": {
+        "losses": "grokscope.gallery:losses",
+        "accuracies": "grokscope.gallery:accuracies",
+        "embedding": "grokscope.gallery:embedding",
+        "circle": "grokscope.gallery:circle",
+        "circularity": "grokscope.gallery:circularity",
+        "weight_norms": "grokscope.gallery:weight_norms",
+        "sharpness": "grokscope.gallery:sharpness",
+        "keskar_sharpness": "grokscope.gallery:keskar_sharpness",
+        "progress": "grokscope.gallery:progress",
+        "gini": "grokscope.gallery:gini",
+        "spectra": "grokscope.gallery:spectra",
+        "spectrum": "grokscope.gallery:spectrum",
+        "neurons": "grokscope.gallery:neurons",
+        "ablations": "grokscope.gallery:ablations",
+        "algorithm": "grokscope.gallery:algorithm",
+        "parallelograms": "grokscope.gallery:parallelograms",
+        "representations": "grokscope.gallery:representations",
+        "cosets": "grokscope.gallery:cosets",
+        "unembedding": "grokscope.gallery:unembedding",
+        "departures": "grokscope.gallery:departures",
+        "interpolation": "grokscope.gallery:interpolation",
+        "transplants": "grokscope.gallery:transplants",
+    },
 }
 
 
@@ -71,11 +95,11 @@ def _table(kind: str) -> dict[str, EntryPoint]:
 
 
 def names(kind: str) -> list[str]:
-    """Return the names of one kind ("tasks", "optimizers" or "measures"), built-ins and entry points, sorted."""
+    """Return the names of one kind, "tasks", "optimizers", "measures" or "figures", entry points included, sorted."""
     return sorted(_table(kind))
 
 
-def load(kind: str, name: str) -> Callable[..., Any]:
+def load(kind: str, name: str) -> Any:
     """Import and return what `name` stands for; raise GrokscopeError for a name that nobody has registered."""
     if name not in _table(kind):
         raise GrokscopeError(unknown(f"{kind.rstrip('s')}", name, names(kind)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from grokscope import tensors
+from grokscope import display, tensors
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
@@ -61,6 +61,21 @@ class Series:
     def keys(self) -> list[str]:
         """Return the names of all arrays and constants."""
         return [*self.arrays, *self.constants]
+
+    def _repr_html_(self) -> str:
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        span = f"steps {self.steps[0]:,} to {self.steps[-1]:,}" if len(self) else "no step"
+        title = f"{self.measure}{options} · {len(self):,} checkpoints, {span}"
+        rows = [
+            [name, display.number(array[0]), display.number(array[-1]), self._curve(name)]
+            for name, array in (self.arrays.items() if len(self) else ())
+        ]
+        rows += [[f"{name} (constant)", "", display.number(one), ""] for name, one in self.constants.items()]
+        return display.table(title, ["", "first step", "last step", "over the steps"], rows)
+
+    def _curve(self, name: str) -> display.Html:
+        array = self.arrays[name]
+        return display.sparkline(self.steps, array) if array.ndim == 1 else display.Html("")
 
     def words(self, name: str) -> list[str]:
         """Return the words that a constant made by `spelled` holds."""

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
+from grokscope import display
 from grokscope import model as models
 
 if TYPE_CHECKING:
@@ -60,6 +61,11 @@ class Snapshot:
     def model(self) -> "HookedTransformer":
         """A real HookedTransformer with a copy of these parameters, ready for hooks and `run_with_cache`."""
         return self._model.hooked(self.parameters)
+
+    def _repr_html_(self) -> str:
+        rows = [[name, " × ".join(map(str, one.shape)), str(one.dtype)] for name, one in self.parameters.items()]
+        n_parameters = sum(one.numel() for one in self.parameters.values())
+        return display.table(f"Snapshot of step {self.step:,} · {n_parameters:,} parameters", [], rows)
 
     def __repr__(self) -> str:
         return f"Snapshot(step={self.step})"

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokscope import display, plugins, tasks
 from grokscope import model as models
-from grokscope import plugins, tasks
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
 from grokscope.series import Series
@@ -249,6 +249,21 @@ class Trajectory:
         if isinstance(i, slice):
             return self.select(self.steps[i])
         return self.at(int(self.steps[i]))
+
+    def _repr_html_(self) -> str:
+        task = self.config.task
+        rows: list[list[object]] = [
+            ["task", f"{task.name}, {task.train_fraction:.0%} trained on"],
+            ["checkpoints", f"{len(self):,}, steps {self.steps[0]:,} to {self.steps[-1]:,}"],
+            *(["lost", f"steps {first:,} to {last:,}"] for first, last in self.gaps),
+            *(["damaged", sentence] for sentence in self.damaged),
+        ]
+        if self.path is not None and len(self.log):
+            rows += [
+                [name, display.Html(f"{display.number(one[-1])} {display.sparkline(self.log.steps, one)}")]
+                for name, one in self.log.arrays.items()
+            ]
+        return display.table(f"Trajectory {self.path or 'in memory'}", [], rows)
 
     def __repr__(self) -> str:
         where = self.path or "in memory"

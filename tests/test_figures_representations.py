@@ -83,7 +83,7 @@ def test_a_representation_has_one_colour_in_every_panel():
     shares, similarity, losses = (curves(ax) for ax in figure.axes[1:])
     for label in shares:
         assert shares[label][1] == similarity[label][1]
-    assert losses["without sign, train"][1] == shares["sign *"][1]
+    assert losses["without sign (train)"][1] == shares["sign *"][1]
     assert "random orders" in figure.axes[-1].get_xlabel() and "untrained" in figure.axes[-1].get_xlabel()
     assert figures.png(figure)[1:4] == b"PNG"
 
@@ -101,9 +101,9 @@ def test_the_losses_are_those_given_and_none_is_lost_without_a_key_representatio
     figures.plot_representation_losses(series, ax=ax)
     found = curves(ax)
     np.testing.assert_array_equal(
-        found["without standard, train"][0], series["excluded_loss_by_representation"][:, 1]
+        found["without standard (train)"][0], series["excluded_loss_by_representation"][:, 1]
     )
-    np.testing.assert_array_equal(found["excluded: without them, train"][0], series["excluded_loss"])
+    np.testing.assert_array_equal(found["excluded (train)"][0], series["excluded_loss"])
     assert len({(colour, style) for _, colour, style in found.values()}) == len(found) == 6
     assert ax.get_yscale() == "log"
     assert figures.png(figures.figure_representations(log(), measured(key=())))[1:4] == b"PNG"

@@ -10,15 +10,15 @@ import grokscope
 
 ROOT = Path(grokscope.__file__).parent
 FLOORS = (
-    "errors files tensors fields algebra streams config presets series phases plugins schedule fourier waves "
+    "errors display files tensors fields algebra streams config presets series phases plugins schedule fourier waves "
     "curvature environment interrupts pca writer options mix equations clusters representations subgroups isotypic "
     "characters controls scan clock_and_pizza forward components langevin",
     "tasks",
     "model losses filters optimizers grid key_frequencies",
     "snapshot record store trajectory pair_logits objective",
-    "optimize recorder training forks ensemble together measures interventions landscape stability",
+    "optimize recorder training forks ensemble together measures interventions landscape stability exports wandb",
     "sweep figures jobs",
-    "report",
+    "report gallery",
     "progress cli",
     "__main__",
 )

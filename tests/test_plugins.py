@@ -5,10 +5,10 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from grokscope import plugins
+from grokscope import gallery, plugins
 from grokscope.errors import GrokscopeError
 
-KINDS = ["tasks", "optimizers", "measures"]
+KINDS = ["tasks", "optimizers", "measures", "figures"]
 
 
 @pytest.fixture
@@ -29,7 +29,8 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_name_that_is_listed_can_be_loaded(kind: str):
     assert plugins.names(kind) == sorted(plugins.names(kind)) != []
-    assert all(callable(plugins.load(kind, name)) for name in plugins.names(kind))
+    loaded = [plugins.load(kind, name) for name in plugins.names(kind)]
+    assert all(isinstance(one, gallery.Picture) if kind == "figures" else callable(one) for one in loaded)
 
 
 def test_what_the_documentation_promises_is_built_in():

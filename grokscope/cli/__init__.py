@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from grokscope import plugins
 from grokscope.cli.base import OfRun, Usage, parse
 from grokscope.cli.forks import fork
+from grokscope.cli.outlets import export, figure, wandb
 from grokscope.cli.reading import list_, log, measure, report, verify
 from grokscope.cli.training import densify, resume, sweep, train
 from grokscope.errors import GrokscopeError
@@ -27,6 +28,9 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "sweep": sweep,
     "measure": measure,
     "report": report,
+    "figure": figure,
+    "export": export,
+    "wandb": wandb,
     "verify": verify,
     "log": log,
     "list": list_,

@@ -131,14 +131,14 @@ def log(arguments: list[str]) -> None:
 
 
 def list_(arguments: list[str]) -> None:
-    """List the tasks, optimizers, measures, presets or runs there are."""
+    """List the tasks, optimizers, measures, figures, presets or runs there are."""
 
     @dataclass(frozen=True)
     class List:
-        """List the tasks, optimizers, measures, presets or runs there are."""
+        """List the tasks, optimizers, measures, figures, presets or runs there are."""
 
         what: tyro.conf.Positional[str]
-        """One of: tasks, optimizers, measures, presets, runs."""
+        """One of: tasks, optimizers, measures, figures, presets, runs."""
         root: Path = ROOT
         """The folder that holds the runs."""
 

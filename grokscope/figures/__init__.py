@@ -4,15 +4,18 @@ A figure never computes a measure, and never touches pyplot or the global rcPara
 which colour-blind readers can tell apart; train and test also differ in line style.
 """
 
-import io
-from pathlib import Path
-
-from matplotlib.figure import Figure
-
-from grokscope import files
+from grokscope.figures.ablations import (
+    figure_ablations,
+    figure_neurons,
+    plot_ablations,
+    plot_clusters,
+    plot_neurons,
+    plot_without_frequencies,
+)
 from grokscope.figures.algorithm import figure_algorithm, plot_algorithm, plot_explained_variance
 from grokscope.figures.circles import (
     animation,
+    figure_circle,
     figure_embedding,
     plot_frequency_plane,
     plot_principal_plane,
@@ -32,14 +35,20 @@ from grokscope.figures.curvature import (
     plot_spectral_density,
 )
 from grokscope.figures.curves import (
+    figure_accuracies,
     figure_circularity,
+    figure_keskar_sharpness,
     figure_losses,
+    figure_parallelograms,
     figure_sharpness,
     figure_weight_norms,
     plot_accuracies,
     plot_circularity,
+    plot_keskar_sharpness,
     plot_losses,
+    plot_parallelogram_distances,
     plot_parameter_norms,
+    plot_rqi,
     plot_sharpness,
     plot_weight_norm,
 )
@@ -59,6 +68,7 @@ from grokscope.figures.landscape import (
     plot_surface,
     slice_animation,
 )
+from grokscope.figures.moving import MOVING
 from grokscope.figures.norms import (
     figure_matrix_norms,
     figure_path,
@@ -76,8 +86,11 @@ from grokscope.figures.numerics import (
     plot_naive_loss,
 )
 from grokscope.figures.progress import (
+    animation_of_spectrum,
+    figure_gini,
     figure_progress,
     figure_spectra,
+    figure_spectrum,
     plot_excluded_losses,
     plot_gini,
     plot_logit_variance,
@@ -91,8 +104,9 @@ from grokscope.figures.representations import (
     plot_representations,
     plot_silhouettes,
 )
+from grokscope.figures.saving import STILL, data, encoded, png, save
 from grokscope.figures.steps import shade_stages
-from grokscope.figures.style import PAGE_WIDTH, new_figure
+from grokscope.figures.style import COLUMN_WIDTH, PAGE_WIDTH, new_figure
 from grokscope.figures.sweeps import (
     figure_against,
     figure_train_and_test,
@@ -106,10 +120,19 @@ from grokscope.figures.sweeps import (
 from grokscope.figures.unembedding import figure_unembedding, plot_unembedding
 
 __all__ = [
+    "COLUMN_WIDTH",
+    "MOVING",
     "PAGE_WIDTH",
+    "STILL",
     "animation",
+    "animation_of_spectrum",
+    "data",
+    "encoded",
+    "figure_ablations",
+    "figure_accuracies",
     "figure_against",
     "figure_algorithm",
+    "figure_circle",
     "figure_circularity",
     "figure_cosets",
     "figure_departures",
@@ -125,23 +148,32 @@ __all__ = [
     "figure_numerics",
     "figure_path",
     "figure_path_plane",
+    "figure_gini",
+    "figure_interpolation",
+    "figure_keskar_sharpness",
+    "figure_losses",
+    "figure_neurons",
+    "figure_parallelograms",
     "figure_progress",
     "figure_representations",
     "figure_sharpness",
     "figure_shells",
     "figure_slices",
     "figure_spectra",
+    "figure_spectrum",
     "figure_train_and_test",
     "figure_transplant",
     "figure_unembedding",
     "figure_weight_norms",
     "new_figure",
+    "plot_ablations",
     "plot_accuracies",
     "plot_against",
     "plot_algorithm",
     "plot_circularity",
     "plot_collapse",
     "plot_component_norms",
+    "plot_clusters",
     "plot_curve",
     "plot_density_lines",
     "plot_departures",
@@ -158,6 +190,7 @@ __all__ = [
     "plot_hessian_traces",
     "plot_interpolation",
     "plot_last_layer",
+    "plot_keskar_sharpness",
     "plot_logit_variance",
     "plot_losses",
     "plot_margins",
@@ -165,6 +198,8 @@ __all__ = [
     "plot_median_steps",
     "plot_naive_loss",
     "plot_overlaps",
+    "plot_neurons",
+    "plot_parallelogram_distances",
     "plot_parameter_norms",
     "plot_path_plane",
     "plot_phase_diagram",
@@ -172,6 +207,7 @@ __all__ = [
     "plot_progress_losses",
     "plot_representation_losses",
     "plot_representations",
+    "plot_rqi",
     "plot_scatter",
     "plot_sharpness",
     "plot_shells",
@@ -186,33 +222,10 @@ __all__ = [
     "plot_update_cosines",
     "plot_update_sizes",
     "plot_weight_norm",
+    "plot_without_frequencies",
     "png",
     "save",
     "shade_stages",
     "slice_animation",
     "telling_steps",
 ]
-
-
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and PDF beside each other, fonts embedded; return both paths."""
-    files.make_folder(path.parent)
-    written, layout = [], figure.get_layout_engine()
-    for kind in ("png", "pdf"):
-        data = io.BytesIO()
-        # No date in the file: the same figure has the same bytes.
-        metadata = {"CreationDate": None} if kind == "pdf" else None
-        figure.savefig(data, format=kind, dpi=200, metadata=metadata)
-        written.append(path.with_suffix(f".{kind}"))
-        files.write_atomic(written[-1], data.getvalue())
-        # Both are laid out alike, and it is half of the work.
-        figure.set_layout_engine("none")
-    figure.set_layout_engine(layout)
-    return written
-
-
-def png(figure: Figure, dpi: int = 160) -> bytes:
-    """Return a figure as PNG bytes."""
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=dpi)
-    return data.getvalue()

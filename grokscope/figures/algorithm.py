@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from grokscope.figures.curves import plot_accuracies
 from grokscope.figures.steps import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
-from grokscope.figures.style import BLUE, PALETTE, VERMILLION
+from grokscope.figures.style import BLUE, PAGE_WIDTH, PALETTE, VERMILLION
 from grokscope.series import Series
 
 
@@ -39,9 +39,9 @@ def plot_explained_variance(series: Series, *, ax: Axes) -> Axes:
     return finish_over_steps(series, ax)
 
 
-def figure_algorithm(log: Series, algorithm: Series) -> Figure:
+def figure_algorithm(log: Series, algorithm: Series, *, width: float = PAGE_WIDTH) -> Figure:
     """Return the signs of clock and pizza, and what each explains of the circles, under the accuracies."""
-    figure, axes = stack_over_steps([1, 1.3, 1.3])
+    figure, axes = stack_over_steps([1, 1.3, 1.3], width)
     plot_accuracies(log, ax=axes[0])
     plot_algorithm(algorithm, ax=axes[1])
     plot_explained_variance(algorithm, ax=axes[2])

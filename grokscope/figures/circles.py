@@ -1,18 +1,16 @@
 """The embedding circle: one plane at one step, small multiples over steps, and the animation."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 from grokscope import phases
-from grokscope.figures.style import FONT_SIZE, PAGE_WIDTH, new_figure
+from grokscope.figures.moving import animate, caption, spread_rows
+from grokscope.figures.style import COLUMN_WIDTH, FONT_SIZE, PAGE_WIDTH, new_figure
 from grokscope.series import Series
 
 _RESIDUES = "twilight_shifted"
@@ -38,14 +36,14 @@ def plot_frequency_plane(series: Series, *, ax: Axes, step: int, plane: int = 0)
     return _plot_circle(series, series["frequency_planes"][row, plane], frequency, ax, int(series.steps[row]))
 
 
-def figure_embedding(embedding: Series, steps: Sequence[int]) -> Figure:
+def figure_embedding(embedding: Series, steps: Sequence[int], *, width: float = PAGE_WIDTH) -> Figure:
     """Return small multiples of the embedding: a column a step; the principal plane, then key-frequency planes.
 
     For a task without a circle there is the principal plane alone.
     """
     n_planes = min(2, _n_planes(embedding))
-    side = PAGE_WIDTH / len(steps)
-    figure = new_figure(PAGE_WIDTH, side * (1 + n_planes) + 0.2)
+    side = min(width / len(steps), 3.0)
+    figure = new_figure(width, side * (1 + n_planes) + 0.2)
     axes = figure.subplots(1 + n_planes, len(steps), squeeze=False)
     for column, step in enumerate(steps):
         plot_principal_plane(embedding, ax=axes[0, column], step=step)
@@ -64,45 +62,49 @@ def figure_embedding(embedding: Series, steps: Sequence[int]) -> Figure:
     return figure
 
 
-def animation(embedding: Series, log: Series | None, n_frames: int = 80, side: float = 2.6) -> bytes:
-    """Return an animated WebP of the circle forming: principal plane and strongest frequency plane, step by step.
+def figure_circle(embedding: Series, step: int, *, width: float = COLUMN_WIDTH) -> Figure:
+    """Return one step's embedding: the principal plane and, beside it, the plane of the strongest key frequency."""
+    n = 1 + min(1, _n_planes(embedding))
+    figure = new_figure(width, min(width / n, 3.0) + 0.3)
+    axes = figure.subplots(1, n, squeeze=False)[0]
+    plot_principal_plane(embedding, ax=axes[0], step=step)
+    axes[0].set_title("principal components", fontsize=FONT_SIZE)
+    if n > 1:
+        plot_frequency_plane(embedding, ax=axes[1], step=step)
+        axes[1].set_title(f"plane of frequency {embedding['plane_frequencies'][0]}", fontsize=FONT_SIZE)
+    figure.suptitle(caption(int(embedding.steps[_nearest(embedding, step)]), None), fontsize=FONT_SIZE + 1)
+    return figure
+
+
+def animation(
+    embedding: Series, log: Series | None, n_frames: int = 80, *, width: float | None = None, kind: str = "webp"
+) -> bytes:
+    """Return an animated WebP, or GIF, of the circle forming: `figure_circle` step by step.
 
     Frames are spread over the logarithm of the step, where grokking has its pace; the log, if given, adds the
     test accuracy to the caption.
     """
-    chosen = np.unique([_nearest(embedding, step) for step in np.geomspace(1, max(embedding.steps[-1], 2), n_frames)])
-    has_plane = _n_planes(embedding) > 0
     limits = [_limit(embedding["principal_components"][:, :, :2])]
-    if has_plane:
+    if _n_planes(embedding):
         limits.append(_limit(embedding["frequency_planes"][:, 0]))
-    figure = new_figure(side * len(limits), side + 0.45)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(limits), squeeze=False)[0]
-    frames = []
-    for row in chosen:
+    figure = figure_circle(embedding, 0, width=width or 2.6 * len(limits))
+
+    def frame(row: int) -> str:
         step = int(embedding.steps[row])
-        for before in [one for ax in axes for one in (*ax.lines, *ax.collections)]:
-            before.remove()
-        plot_principal_plane(embedding, ax=axes[0], step=step)
-        axes[0].set_title("principal components 1 and 2", fontsize=FONT_SIZE)
-        if has_plane:
-            plot_frequency_plane(embedding, ax=axes[1], step=step)
-            axes[1].set_title(f"plane of frequency {embedding['plane_frequencies'][0]}", fontsize=FONT_SIZE)
-        for ax, limit in zip(axes, limits, strict=True):
+        for plane, (ax, limit) in enumerate(zip(figure.axes, limits, strict=True)):
+            for before in [*ax.lines, *ax.collections]:
+                before.remove()
+            title = ax.get_title()
+            if plane:
+                plot_frequency_plane(embedding, ax=ax, step=step)
+            else:
+                plot_principal_plane(embedding, ax=ax, step=step)
+            ax.set_title(title, fontsize=FONT_SIZE)
             ax.set_xlim(-limit, limit)
             ax.set_ylim(-limit, limit)
-        caption = f"step {step:,}"
-        if log is not None:
-            caption += f" · test accuracy {log['test_accuracy'][_nearest(log, step)]:.0%}"
-        figure.suptitle(caption, fontsize=FONT_SIZE + 1)
-        canvas.draw()
-        # Only points and words move from frame to frame: the first one's layout is everyone's.
-        figure.set_layout_engine("none")
-        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
-    durations = [80] * (len(frames) - 1) + [2000]
-    data = io.BytesIO()
-    frames[0].save(data, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80)
-    return data.getvalue()
+        return caption(step, log)
+
+    return animate(figure, frame, spread_rows(embedding, n_frames).tolist(), kind)
 
 
 def telling_steps(log: Series, steps: Int[np.ndarray, " steps"], n: int = 6) -> list[int]:

@@ -1,11 +1,13 @@
 """Figures of interventions: components moved from step to step."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from grokscope.figures.style import FONT_SIZE, PAGE_WIDTH, finish, new_figure
+from grokscope.figures.style import COLUMN_WIDTH, FONT_SIZE, PAGE_WIDTH, finish, new_figure
 from grokscope.scan import Scan
 
 
@@ -28,18 +30,22 @@ def plot_transplant(scan: Scan, component: str, *, ax: Axes, name: str = "test_l
     return finish(ax)
 
 
-def figure_transplant(scan: Scan, name: str = "test_loss") -> Figure:
+def figure_transplant(scan: Scan, name: str = "test_loss", *, width: float = PAGE_WIDTH) -> Figure:
     """Return a map for each component, all of one colour scale."""
     components = list(scan["component"])
-    n_columns = min(3, len(components))
+    n_columns = min(3 if width > COLUMN_WIDTH else 2, len(components))
     n_rows = -(-len(components) // n_columns)
-    figure = new_figure(PAGE_WIDTH, 2.3 * n_rows)
+    figure = new_figure(width, 2.3 * n_rows)
     axes = figure.subplots(n_rows, n_columns, squeeze=False).flatten()
     for component, ax in zip(components, axes, strict=False):
         plot_transplant(scan, str(component), ax=ax, name=name)
     for ax in axes[len(components) :]:
         ax.remove()
-    bar = figure.colorbar(axes[0].images[0], ax=list(axes[: len(components)]), shrink=0.8)
+    for ax in axes[: len(components)]:
+        ax.label_outer()
+    # A column has no room beside its panels.
+    place: dict[str, Any] = {"shrink": 0.8} if width > COLUMN_WIDTH else {"location": "bottom", "aspect": 30}
+    bar = figure.colorbar(axes[0].images[0], ax=list(axes[: len(components)]), **place)
     bar.set_label(f"{name.replace('_', ' ')}{' (nats)' if name.endswith('loss') else ''}", fontsize=FONT_SIZE)
     bar.ax.tick_params(labelsize=FONT_SIZE)
     return figure

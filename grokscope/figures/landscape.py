@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from grokscope import phases
-from grokscope.figures.style import BLUE, FONT_SIZE, ORANGE, PAGE_WIDTH, VERMILLION, finish, new_figure
+from grokscope.figures.style import BLUE, COLUMN_WIDTH, FONT_SIZE, ORANGE, PAGE_WIDTH, VERMILLION, finish, new_figure
 from grokscope.scan import Scan
 from grokscope.series import Series
 
@@ -154,10 +154,11 @@ def plot_interpolation(scan: Scan, *, ax: Axes) -> Axes:
     return finish(ax)
 
 
-def figure_interpolation(scan: Scan) -> Figure:
-    """Return the losses along the line between two checkpoints."""
-    figure = new_figure(PAGE_WIDTH / 2, 2.4)
-    plot_interpolation(scan, ax=figure.subplots())
+def figure_interpolation(scan: Scan, ends: tuple[str, str] = ("A", "B"), *, width: float = COLUMN_WIDTH) -> Figure:
+    """Return the losses along the line between two checkpoints, which `ends` names."""
+    figure = new_figure(width, 2.4)
+    ax = plot_interpolation(scan, ax=figure.subplots())
+    ax.set_xlabel(f"t, from {ends[0]} (t = 0) to {ends[1]} (t = 1)")
     return figure
 
 

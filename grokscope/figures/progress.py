@@ -7,9 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from grokscope import phases
+from grokscope.figures.curves import plot_accuracies
+from grokscope.figures.moving import animate, caption, spread_rows
 from grokscope.figures.steps import draw_line, finish_over_steps, stack_over_steps, with_stages
 from grokscope.figures.style import (
     BLUE,
+    COLUMN_WIDTH,
     FONT_SIZE,
     GREEN,
     GREY,
@@ -88,7 +91,7 @@ def plot_spectrum(spectra: Series, *, ax: Axes, step: int, name: str = "W_E") ->
     is_key = np.isin(frequencies, spectra["key_frequencies"])
     ax.bar(frequencies[~is_key], norms[~is_key], color=GREY, width=0.8, label="other")
     ax.bar(frequencies[is_key], norms[is_key], color=VERMILLION, width=0.8, label="key at the end", hatch="////")
-    ax.axhline(norms.max() / 4, color="black", linewidth=0.7, linestyle=":")
+    ax.axhline(norms.max() / 4, color="black", linewidth=0.7, linestyle=":", label="¼ of the largest")
     ax.set_xlim(0, len(norms) + 1)
     ax.set_xlabel("frequency k")
     ax.set_ylabel(f"norm in {name}")
@@ -96,13 +99,13 @@ def plot_spectrum(spectra: Series, *, ax: Axes, step: int, name: str = "W_E") ->
     return finish(ax)
 
 
-def figure_progress(log: Series, progress: Series, spectra: Series) -> Figure:
+def figure_progress(log: Series, progress: Series, spectra: Series, *, width: float = PAGE_WIDTH) -> Figure:
     """Return losses, losses without each frequency, logit variance and Gini coefficients on one step axis.
 
     `spectra` is the measure `fourier`. Shaded are Nanda et al.'s phases (`phases.nanda_stages`), or the stages that
     accuracy tells where none of these has ended.
     """
-    figure, axes = stack_over_steps([1.5, 1.2, 1, 1])
+    figure, axes = stack_over_steps([1.5, 1.2, 1, 1], width)
     plot_progress_losses(log, progress, ax=axes[0])
     plot_excluded_losses(progress, ax=axes[1])
     plot_logit_variance(progress, ax=axes[2])
@@ -110,14 +113,22 @@ def figure_progress(log: Series, progress: Series, spectra: Series) -> Figure:
     return with_stages(figure, log, axes, phases.nanda_stages(progress) or None)
 
 
-def figure_spectra(spectra: Series, steps: Sequence[int]) -> Figure:
+def figure_gini(log: Series, spectra: Series, *, width: float = PAGE_WIDTH) -> Figure:
+    """Return the Gini coefficients of the measure `fourier` under the accuracies."""
+    figure, axes = stack_over_steps([1, 1.5], width)
+    plot_accuracies(log, ax=axes[0])
+    plot_gini(spectra, ax=axes[1])
+    return with_stages(figure, log, axes)
+
+
+def figure_spectra(spectra: Series, steps: Sequence[int], *, width: float = PAGE_WIDTH) -> Figure:
     """Return small multiples of the measure `fourier`: a column a step, the norms of W_E above those of W_L."""
-    figure = new_figure(PAGE_WIDTH, 3.2)
+    figure = new_figure(width, 3.2)
     axes = figure.subplots(2, len(steps), squeeze=False, sharex=True, sharey="row")
     for row, name in enumerate(("W_E", "W_L")):
         for column, step in enumerate(steps):
             ax = plot_spectrum(spectra, ax=axes[row, column], step=step, name=name)
-            if (legend := ax.get_legend()) is not None and (row or column):
+            if (legend := ax.get_legend()) is not None:
                 legend.remove()
             if row == 0:
                 ax.set_xlabel("")
@@ -125,4 +136,46 @@ def figure_spectra(spectra: Series, steps: Sequence[int]) -> Figure:
                 ax.set_title("")
             if column:
                 ax.set_ylabel("")
+    _legend_below(figure, axes[0, 0])
     return figure
+
+
+def figure_spectrum(spectra: Series, step: int, *, width: float = COLUMN_WIDTH) -> Figure:
+    """Return the Fourier norms of W_E at one step, those of W_L below."""
+    figure = new_figure(width, 3.4)
+    for ax, name in zip(figure.subplots(2, 1, sharex=True), ("W_E", "W_L"), strict=True):
+        plot_spectrum(spectra, ax=ax, step=step, name=name)
+        ax.set_title("")
+        ax.set_xlabel("" if name == "W_E" else "frequency k")
+        ax.get_legend().remove()
+    _legend_below(figure, figure.axes[0])
+    figure.suptitle(caption(int(spectra.steps[np.abs(spectra.steps - step).argmin()]), None), fontsize=FONT_SIZE + 1)
+    return figure
+
+
+def animation_of_spectrum(
+    spectra: Series, log: Series | None, n_frames: int = 80, *, width: float = COLUMN_WIDTH, kind: str = "webp"
+) -> bytes:
+    """Return an animated WebP, or GIF, of the key frequencies growing out of the rest: `figure_spectrum` by step."""
+    figure = figure_spectrum(spectra, 0, width=width)
+
+    def frame(row: int) -> str:
+        for ax, name in zip(figure.axes, ("W_E", "W_L"), strict=True):
+            label = ax.get_xlabel()
+            ax.clear()
+            plot_spectrum(spectra, ax=ax, step=int(spectra.steps[row]), name=name)
+            ax.set_title("")
+            ax.set_xlabel(label)
+            ax.get_legend().remove()  # pyright: ignore[reportOptionalMemberAccess]
+            ax.set_ylim(0, 1.05 * float(spectra[f"{name}_norms"].max()) or 1.0)
+        return caption(int(spectra.steps[row]), log)
+
+    return animate(figure, frame, spread_rows(spectra, n_frames).tolist(), kind)
+
+
+def _legend_below(figure: Figure, ax: Axes) -> None:
+    """Say below the panels what the bars and the line of all of them are."""
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=FONT_SIZE - 1, columnspacing=1.2
+    )

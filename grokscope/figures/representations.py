@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from grokscope.figures.curves import plot_accuracies
 from grokscope.figures.steps import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
-from grokscope.figures.style import BLUE, FONT_SIZE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
+from grokscope.figures.style import BLUE, GREEN, GREY, ORANGE, PAGE_WIDTH, PURPLE, SKY, VERMILLION
 from grokscope.series import Series
 
 _BLACK = "#202020"
@@ -58,13 +58,13 @@ def plot_representation_losses(series: Series, *, ax: Axes) -> Axes:
     # Colours are the representations'; what is of all together is black or grey.
     draw_line(series, "train_loss", ax, GREY, "train", linewidth=1.0)
     draw_line(series, "loss", ax, GREY, "all pairs", linewidth=1.0, linestyle="-.")
-    draw_line(series, "restricted_loss", ax, _BLACK, "restricted to key representations, all pairs", linestyle="--")
-    draw_line(series, "excluded_loss", ax, _BLACK, "excluded: without them, train", linestyle="-")
+    draw_line(series, "restricted_loss", ax, _BLACK, "restricted (all pairs)", linestyle="--")
+    draw_line(series, "excluded_loss", ax, _BLACK, "excluded (train)", linestyle="-")
     for column, i in enumerate(series["key_representations"]):
         if i in looks and looks[i][2]:
             steps, curve = broken_at_gaps(series, series["excluded_loss_by_representation"][:, column])
             name = series.words("representations")[i]
-            ax.plot(steps, curve, color=looks[i][0], linestyle=":", linewidth=1.2, label=f"without {name}, train")
+            ax.plot(steps, curve, color=looks[i][0], linestyle=":", linewidth=1.2, label=f"without {name} (train)")
     start = float(series["loss_initialization"])
     ax.plot([0], [start], color=GREY, marker="x", markersize=4, linestyle="", clip_on=False)
     ax.set_yscale("log")
@@ -96,27 +96,24 @@ def plot_silhouettes(series: Series, place: str, *, ax: Axes, n_most: int = 6) -
     return finish_over_steps(series, ax)
 
 
-def figure_representations(log: Series, series: Series) -> Figure:
+def figure_representations(log: Series, series: Series, *, width: float = PAGE_WIDTH) -> Figure:
     """Return accuracy, W_E's shares, the logit similarity, and restricted and excluded loss, on one step axis."""
-    figure, axes = stack_over_steps([0.9, 1.5, 1.1, 1.5])
+    figure, axes = stack_over_steps([0.9, 1.5, 1.1, 1.5], width)
     plot_accuracies(log, ax=axes[0])
     plot_representations(series, "embedding_shares", ax=axes[1])
     plot_representations(series, "logit_similarity", ax=axes[2])
     plot_representation_losses(series, ax=axes[3])
-    _legend_above(axes[1], 4)
     axes[2].legend().remove()
-    _legend_above(axes[3], 3)
     axes[-1].set_xlabel("step (optimizer updates). * key; dotted: elements in random orders; cross: untrained")
     return with_stages(figure, log, axes)
 
 
-def figure_cosets(log: Series, series: Series) -> Figure:
+def figure_cosets(log: Series, series: Series, *, width: float = PAGE_WIDTH) -> Figure:
     """Return accuracy and the silhouettes of cosets in W_E and W_U on one step axis."""
-    figure, axes = stack_over_steps([0.9, 1.8, 1.4])
+    figure, axes = stack_over_steps([0.9, 1.8, 1.4], width)
     plot_accuracies(log, ax=axes[0])
     plot_silhouettes(series, "embedding", ax=axes[1])
     plot_silhouettes(series, "unembedding", ax=axes[2])
-    _legend_above(axes[1], 2)
     axes[2].legend().remove()
     axes[-1].set_xlabel(
         "step (optimizer updates). Solid: left cosets; dashed: right; dotted: shuffled; cross: untrained"
@@ -141,17 +138,3 @@ def _clearest_classes(series: Series) -> list[int]:
     sides = [f"{place}_{side}_silhouette" for place in ("embedding", "unembedding") for side in ("left", "right")]
     excess = np.max([series[name][-1] - series[f"{name}_shuffled"][-1] for name in sides], 0)
     return np.argsort(-excess, kind="stable").tolist()
-
-
-def _legend_above(ax: Axes, n_columns: int) -> None:
-    """Put the legend into room above the curves."""
-    n_rows = -(-len(ax.get_legend_handles_labels()[1]) // n_columns)
-    low, high = ax.get_ylim()
-    ticks = [tick for tick in ax.get_yticks() if low <= tick <= high]
-    room = 0.12 * n_rows
-    if ax.get_yscale() == "log":
-        ax.set_ylim(low, high * (high / low) ** (room / (1 - room)))
-    else:
-        ax.set_ylim(low, high + (high - low) * room / (1 - room))
-        ax.set_yticks(ticks)
-    ax.legend(frameon=False, fontsize=FONT_SIZE - 1, ncols=n_columns, loc="upper left", borderaxespad=0.2)

@@ -1,11 +1,14 @@
 """Curves on an axis of steps: the lines, the axis, the stages behind them, and panels one below the other."""
 
 import math
+import textwrap
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from grokscope import phases
@@ -29,48 +32,102 @@ _STAGE_COLOURS = {
 def shade_stages(log: Series, *, ax: Axes, named: bool = True, stages: Stages | None = None) -> Axes:
     """Shade stages behind the curves, by default those that accuracy tells (`phases.stages`), and the log's gaps."""
     left, right = ax.get_xlim()
-    on_paper = ax.transData.transform
-    width = ax.get_window_extent().width
-    for name, first, last in phases.stages(log) if stages is None else stages:
+    shown = phases.stages(log) if stages is None else stages
+    for name, first, last in shown:
         ax.axvspan(first, last, color=_STAGE_COLOURS[name], zorder=-10, linewidth=0)
-        start, end = on_paper((first, 1))[0], on_paper((last, 1))[0]
-        if not named or end - start < 0.04 * width:
-            continue
-        # A name that is wider than its narrow last stage ends with it.
-        fits = end - start > 0.14 * width
-        place = ax.transData.inverted().transform(((start + end) / 2 if fits else end, 0))[0]
-        ax.text(
-            place,
-            1.02,
-            name,
-            transform=ax.get_xaxis_transform(),
-            ha="center" if fits else "right",
-            va="bottom",
-            fontsize=FONT_SIZE - 1,
-        )
+    if named:
+        _name_stages(ax, shown)
     for first, last in log["gaps"]:
         ax.axvspan(first, last, facecolor="none", edgecolor=GREY, hatch="///", linewidth=0, zorder=-5)
     ax.set_xlim(left, right)
     return ax
 
 
-def stack_over_steps(heights: list[float]) -> tuple[Figure, list[Axes]]:
-    """Return a page-wide figure of panels of the given relative heights that share an axis of steps."""
-    figure = new_figure(PAGE_WIDTH, 1.55 * sum(heights) + 0.4)
-    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    return figure, list(axes)
+def _name_stages(ax: Axes, stages: Stages) -> None:
+    """Write each stage's name above it, from the last to the first; where there is no room, none is written.
+
+    A name that is wider than its stage ends with it, and one that is in the next one's way moves to the left.
+    """
+    frame = ax.get_window_extent()
+    free = frame.x1 + 1
+    for name, first, last in reversed(stages):
+        start, end = (ax.transData.transform((step, 1))[0] for step in (first, last))
+        text = ax.text(0, 1.02, name, ha="right", va="bottom", fontsize=FONT_SIZE - 1)
+        width = text.get_window_extent().width
+        reach = min((start + end + width) / 2 if width <= end - start else end, free)
+        if reach - width < frame.x0 - 1 or reach < start or end - start < 0.04 * frame.width:
+            text.remove()
+            continue
+        text.set_transform(ax.get_xaxis_transform())
+        text.set_x(ax.transData.inverted().transform((reach, 0))[0])
+        free = reach - width - 8
+
+
+def stack_over_steps(heights: list[float], width: float = PAGE_WIDTH) -> tuple[Figure, list[Axes]]:
+    """Return a figure of panels of the given relative heights that share an axis of steps."""
+    figure = new_figure(width, 1.55 * sum(heights) + 0.4)
+    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
+    return figure, list(axes[:, 0])
 
 
 def with_stages(figure: Figure, log: Series, axes: list[Axes], stages: Stages | None = None) -> Figure:
     """Return the figure with the stages shaded in all its panels, named above the first (see `shade_stages`)."""
     # A run that was killed, or still trains, has rows in its log beyond its last checkpoint.
     _set_step_axis(axes[0], max(round(ax.dataLim.x1) for ax in axes))
+    # Some 15 letters of this size are an inch, and half an inch is left of the panels.
+    label = textwrap.fill(axes[-1].get_xlabel(), int(15 * (figure.get_figwidth() - 0.5)))
+    for ax in axes:
+        ax.set_xlabel(label if ax is axes[-1] else "")
+        # A legend lies within its panel, whatever it is wide: it has no say in the panel's size.
+        if (legend := ax.get_legend()) is not None:
+            legend.set_in_layout(False)
     figure.draw_without_rendering()
     for i, ax in enumerate(axes):
+        fit_legend(ax)
         shade_stages(log, ax=ax, named=i == 0, stages=stages)
-        if i + 1 < len(axes):
-            ax.set_xlabel("")
     return figure
+
+
+def fit_legend(ax: Axes) -> None:
+    """Let a legend have as many columns as its panel is wide for, and room above the curves if it would lie on one.
+
+    The figure must have been laid out.
+    """
+    legend = ax.get_legend()
+    if legend is None:
+        return
+    frame, n_columns = ax.get_window_extent(), legend._ncols  # pyright: ignore[reportAttributeAccessIssue]
+    size = legend.get_texts()[0].get_fontsize()
+    while legend.get_window_extent().width > frame.width and n_columns > 1:
+        n_columns -= 1
+        legend = ax.legend(frameon=False, fontsize=size, ncols=n_columns, loc="best")
+    if any(_crosses(line, legend) for line in ax.lines):
+        n_columns = len(legend.get_texts())
+        while True:
+            legend = ax.legend(
+                frameon=False, fontsize=size, ncols=n_columns, loc="upper left", borderaxespad=0.2, columnspacing=1
+            )
+            box = legend.get_window_extent()
+            if box.width <= frame.width or n_columns == 1:
+                break
+            n_columns -= 1
+        _raise_top(ax, min((box.height + 4) / frame.height, 0.6))
+    legend.set_in_layout(False)
+
+
+def _crosses(line: Line2D, legend: Legend) -> bool:
+    path = line.get_transform().transform_path(line.get_path())
+    return bool(np.size(path.vertices)) and path.intersects_bbox(legend.get_window_extent(), filled=False)
+
+
+def _raise_top(ax: Axes, share: float) -> None:
+    """Leave the top `share` of a panel free of curves; ticks stay where there is something to read."""
+    low, high = ax.get_ylim()
+    scale = ax.yaxis.get_transform()
+    bottom, top = scale.transform([low, high])
+    ticks = [tick for tick in ax.get_yticks() if low <= tick <= high]
+    ax.set_yticks(ticks)
+    ax.set_ylim(low, float(scale.inverted().transform([bottom + (top - bottom) / (1 - share)])[0]))
 
 
 def draw_line(

@@ -10,6 +10,8 @@ PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
 """The colours of lines that are told apart by their place alone."""
 PAGE_WIDTH = 7.0
 """The width in inches of a figure that spans a page; fonts are legible at this size."""
+COLUMN_WIDTH = 3.35
+"""The width in inches of a figure in one of a page's two columns; fonts are as large as on the page."""
 FONT_SIZE = 8
 
 

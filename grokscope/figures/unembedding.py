@@ -1,6 +1,7 @@
 """The unembedding's points: t-SNE and principal components, with the circle's lines or the cosets' colours."""
 
 import math
+import textwrap
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -9,20 +10,15 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from grokscope.figures.style import (
-    BLUE,
+    COLUMN_WIDTH,
     FONT_SIZE,
-    GREEN,
     GREY,
-    ORANGE,
     PAGE_WIDTH,
-    PURPLE,
-    SKY,
-    VERMILLION,
+    PALETTE,
     new_figure,
 )
 from grokscope.series import Series
 
-_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, "#202020")
 # As many shapes as are no multiple of the colours' number, so that 56 classes all look different.
 _SHAPES = "os^Dv*PX"
 _KINDS = ("tsne", "pca")
@@ -68,8 +64,8 @@ def plot_unembedding(
     classes = _classes(series, colours, n, shift)
     for one in range(classes.max() + 1):
         x, y = points[classes == one].T
-        shape = _SHAPES[one % len(_SHAPES)] if classes.max() >= len(_COLOURS) else "o"
-        colour = GREY if colours == "none" else _COLOURS[one % len(_COLOURS)]
+        shape = _SHAPES[one % len(_SHAPES)] if classes.max() >= len(PALETTE) else "o"
+        colour = GREY if colours == "none" else PALETTE[one % len(PALETTE)]
         size = 34 if shape == "*" else 18
         ax.scatter(x, y, s=size, color=colour, marker=shape, linewidths=0.3, edgecolors="white", zorder=2)
     _frame(ax, points)
@@ -77,14 +73,19 @@ def plot_unembedding(
     return ax
 
 
-def figure_unembedding(series: Series, step: int) -> Figure:
-    """Return t-SNE and the first two principal components beside each other, and under them what the colours say."""
-    figure = new_figure(PAGE_WIDTH, PAGE_WIDTH / 2 + 0.45)
-    for ax, kind in zip(figure.subplots(1, 2), _KINDS, strict=True):
+def figure_unembedding(series: Series, step: int, *, width: float = PAGE_WIDTH) -> Figure:
+    """Return t-SNE and the first two principal components, and under them what the colours say.
+
+    They are beside each other, or, where `width` is a column's, one above the other.
+    """
+    is_narrow = width <= COLUMN_WIDTH
+    figure = new_figure(width, 2 * width + 0.3 if is_narrow else width / 2 + 0.45)
+    for ax, kind in zip(figure.subplots(*((2, 1) if is_narrow else (1, 2))), _KINDS, strict=True):
         plot_unembedding(series, ax=ax, step=step, kind=kind)
     row = _nearest(series, step)
     figure.suptitle(f"Columns of the unembedding W_U, step {series.steps[row]:,}", fontsize=FONT_SIZE + 1)
-    figure.supxlabel(_legend(series, row), fontsize=FONT_SIZE)
+    # Some 17 signs of this size are an inch.
+    figure.supxlabel("\n".join(textwrap.wrap(_legend(series, row), int(17 * width))), fontsize=FONT_SIZE)
     return figure
 
 
@@ -135,7 +136,7 @@ def _legend(series: Series, row: int) -> str:
         side = colours.split()[0]
         found, control = f"{side}_silhouette", f"{side}_silhouette_shuffled"
         n_cosets, order = int(series[f"{side}_cosets"].max()) + 1, series["conjugates"].shape[1]
-        by = "Colour and shape" if n_cosets > len(_COLOURS) else "Colour"
+        by = "Colour and shape" if n_cosets > len(PALETTE) else "Colour"
         said = f"{by}: the {n_cosets} {side} cosets of a subgroup of order {order}. Their silhouette"
     numbers = f"{series[found][row]:.2f}; shuffled {series[control][row]:.2f}"
     return f"{said} {numbers}.".replace(" -", " −")

@@ -1,0 +1,119 @@
+"""A figure as a file: PDF, SVG or PNG with the fonts in it, and the numbers that it draws as CSV."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+
+from grokscope import files
+
+STILL = ("pdf", "svg", "png")
+"""The formats that do not move."""
+COLUMNS = ("panel", "x_label", "y_label", "name", "index", "x", "y", "value")
+"""The columns of `data`."""
+_NO_NAME = re.compile(r"_(child|collection|container|image)\d*|_nolegend_")
+_FONTS: dict[Any, Any] = {
+    # TrueType outlines: text stays text, which type 3 fonts, refused by many journals, do not promise.
+    "pdf.fonttype": 42,
+    # Outlines, since an SVG cannot hold a font that every viewer reads: it looks the same everywhere.
+    "svg.fonttype": "path",
+    "svg.hashsalt": "grokscope",
+}
+
+
+def encoded(figure: Figure, kind: str, dpi: int = 300) -> bytes:
+    """Return a figure as the bytes of a "pdf", "svg" or "png" file; the same figure has the same bytes."""
+    data = io.BytesIO()
+    # No date in the file.
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    with rc_context(_FONTS):
+        figure.savefig(data, format=kind, dpi=dpi, metadata=metadata)
+    return data.getvalue()
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as PNG and PDF beside each other, fonts embedded; return both paths."""
+    files.make_folder(path.parent)
+    written, layout = [], figure.get_layout_engine()
+    for kind in ("png", "pdf"):
+        written.append(path.with_suffix(f".{kind}"))
+        files.write_atomic(written[-1], encoded(figure, kind, dpi=200))
+        # Both are laid out alike, and it is half of the work.
+        figure.set_layout_engine("none")
+    figure.set_layout_engine(layout)
+    return written
+
+
+def png(figure: Figure, dpi: int = 160) -> bytes:
+    """Return a figure as PNG bytes."""
+    return encoded(figure, "png", dpi)
+
+
+def data(figure: Figure) -> str:
+    """Return the numbers that a figure draws as CSV, a row a point, with the header `COLUMNS`.
+
+    `panel` counts the Axes from 1, `name` is what the legend calls the line, or nothing, `index` counts the points of
+    a line, and tells the token of a point on a circle. A break in a line, where checkpoints are lost, is left out. A
+    level across the panel has no `x`, a landmark up and down it no `y`; a cell of a map has its column and
+    row as `x` and `y` and its number as `value`. A shaded band is given by its outline.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for panel, ax in enumerate((ax for ax in figure.axes if ax.get_label() != "<colorbar>"), 1):
+        # Panels that share an axis of steps have its label below the last one alone.
+        sharing = [ax, *ax.get_shared_x_axes().get_siblings(ax)]
+        x_label = next((one.get_xlabel() for one in sharing if one.get_xlabel()), "")
+        about = [panel, _said(x_label), _said(ax.get_ylabel())]
+        writer.writerows([*about, *row] for row in _rows(ax))
+    return text.getvalue()
+
+
+def _rows(ax: Axes) -> Iterator[tuple[str, int, object, object, object]]:
+    """Yield name, index, x, y and value of everything that an Axes draws."""
+    for line in ax.lines:
+        transform = line.get_transform()
+        x, y = (np.asarray(one, float) for one in line.get_data())
+        if transform == ax.transData:
+            yield from _points(line.get_label(), x, y)
+        # A level across the panel, and a landmark up and down it.
+        elif transform == ax.get_yaxis_transform("grid"):
+            yield _said(line.get_label()), 0, "", repr(float(y[0])), ""
+        elif transform == ax.get_xaxis_transform("grid"):
+            yield _said(line.get_label()), 0, repr(float(x[0])), "", ""
+    for bars in ax.containers:
+        if isinstance(bars, BarContainer):
+            middles = np.array([bar.get_x() + bar.get_width() / 2 for bar in bars])
+            yield from _points(bars.get_label(), middles, np.array([bar.get_height() for bar in bars]))
+    for collection in ax.collections:
+        if isinstance(collection, PathCollection):
+            x, y = np.asarray(collection.get_offsets(), float).T
+            yield from _points(collection.get_label(), x, y)
+        elif isinstance(collection, PolyCollection) and not isinstance(collection, LineCollection):
+            for path in collection.get_paths():
+                yield from _points(collection.get_label(), *np.asarray(path.vertices, float).T)
+    for image in ax.images:
+        values = np.asarray(image.get_array(), float)
+        for index, (row, column) in enumerate(np.ndindex(*values.shape)):
+            yield _said(ax.get_title()), index, column, row, repr(float(values[row, column]))
+
+
+def _points(label: object, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, int, object, object, object]]:
+    for index, (one, other) in enumerate(zip(x.tolist(), y.tolist(), strict=True)):
+        if np.isfinite(other):
+            yield _said(label), index, repr(one), repr(other), ""
+
+
+def _said(label: object) -> str:
+    """Return a label without the underscore that keeps it out of the legend; matplotlib's own names are none."""
+    text = str(label)
+    return "" if _NO_NAME.fullmatch(text) else text.removeprefix("_")
