@@ -28,7 +28,7 @@ from grokscope.optimizers import Optimizer
 from grokscope.record import FORKED
 from grokscope.recorder import Recorder, as_arrays
 from grokscope.tasks import Task
-from grokscope.training import Observer, begun, checked_name, compare, drain, free_name, latest
+from grokscope.training import Observer, begun, checked_name, compare, drain, free_name, latest, require_trained
 from grokscope.trajectory import Trajectory, data_digest
 
 _BEGINNING = ("model.init", "model.init_scale", "model.positions", "init_seed")
@@ -112,6 +112,7 @@ def prepare(path: Path | str, step: int, config: RunConfig | None = None) -> For
     """
     folder = Path(path)
     run = store.Store(folder)
+    require_trained(run)
     trajectory = Trajectory.of_store(run)
     before, config = run.record.config, config or run.record.config
     if not run.record.first_step <= step <= run.last_step:

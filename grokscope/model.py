@@ -18,6 +18,7 @@ from grokscope import forward, streams
 from grokscope.config import ModelConfig
 from grokscope.equations import Equations
 from grokscope.errors import GrokscopeError
+from grokscope.fields import plainly
 from grokscope.forward import Hook, Masks, Parameters
 from grokscope.tasks import Task
 
@@ -100,7 +101,7 @@ class Model:
     def faults(self, parameters: Parameters) -> list[str]:
         """Say which names are missing or unknown and which shapes are wrong, one sentence each."""
         missing = [f"{name} is missing" for name in self.shapes if name not in parameters]
-        unknown = [f"{name} is unknown" for name in parameters if name not in self.shapes]
+        unknown = [f"{plainly(name)} is unknown" for name in parameters if name not in self.shapes]
         wrong = [
             f"{name} has shape {tuple(parameters[name].shape)}; allowed: {shape}"
             for name, shape in self.shapes.items()

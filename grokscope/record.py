@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
 from grokscope import __version__, files
 from grokscope.config import RunConfig, from_dict
 from grokscope.errors import GrokscopeError
@@ -14,6 +17,8 @@ from grokscope.errors import GrokscopeError
 FORMAT = 1
 FORKED = "forked"
 """The event in a record's history by which a run is a fork."""
+IMPORTED = "imported"
+"""The event in a record's history by which a run was made of another program's checkpoints."""
 _CONFIG = "config.json"
 
 
@@ -33,6 +38,27 @@ class Record:
     def origin(self) -> Mapping[str, Any] | None:
         """The event that says which run, and which step of it, a fork goes on from; None if it is no fork."""
         return next((event for event in reversed(self.history) if event.get("event") == FORKED), None)
+
+    @property
+    def imported(self) -> Mapping[str, Any] | None:
+        """The event that says of which files a run was made that was never trained here; None for any other."""
+        return next((event for event in self.history if event.get("event") == IMPORTED), None)
+
+    def train(self, n_examples: int) -> Int[np.ndarray, " n_train"] | None:
+        """Return the training examples that an imported run names; None where they are those of its config.
+
+        Raise GrokscopeError if they are none of a task of `n_examples`.
+        """
+        bits = (self.imported or {}).get("train")
+        if bits is None:
+            return None
+        try:
+            found = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))
+        except (TypeError, ValueError):
+            found = np.empty(0, np.uint8)
+        if len(found) != -(-n_examples // 8) * 8 or found[n_examples:].any() or not 0 < found.sum() < n_examples:
+            raise GrokscopeError(f"An imported run names training examples that are none of its {n_examples:,}.")
+        return np.flatnonzero(found)
 
     @property
     def first_step(self) -> int:
@@ -82,6 +108,13 @@ class Record:
             raise GrokscopeError(f"{path} cannot be read: {error.strerror}.") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise GrokscopeError(f"{path} is damaged: it is no record of a run ({error}).") from error
+
+
+def packed(indices: Int[np.ndarray, " n_train"], n_examples: int) -> str:
+    """Return which of `n_examples` are among the indices, a bit for each, the first the highest, in hexadecimal."""
+    bits = np.zeros(n_examples, np.uint8)
+    bits[indices] = 1
+    return np.packbits(bits).tobytes().hex()
 
 
 def _digest(values: Mapping[str, Any]) -> str:

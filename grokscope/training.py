@@ -70,6 +70,7 @@ def resume(
     folder = Path(path)
     with deferred_signals() as interrupted:
         run = store.Store(folder)
+        require_trained(run)
         if n_steps is not None and n_steps < max(run.record.config.n_steps, run.last_step):
             raise GrokscopeError(
                 f"n_steps: {n_steps} would shorten {folder}; allowed: from {run.record.config.n_steps}."
@@ -95,6 +96,7 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
     names step, tensor and what drifted, and adds nothing more.
     """
     folder = Path(path)
+    require_trained(store.Store(folder))
     with deferred_signals() as interrupted, writing(folder) as run, Writer() as writer:
         first = run.record.first_step
         if not (first <= start <= stop <= run.last_step and every >= 1):
@@ -130,6 +132,14 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
             if state.step >= end:
                 break
     return Trajectory.open(folder)
+
+
+def require_trained(run: store.Store) -> None:
+    """Raise GrokscopeError for a run that was imported: nothing says how its optimizer stood, so none can go on."""
+    if run.record.imported:
+        raise GrokscopeError(
+            f"{run.folder} was imported: it has checkpoints and no optimizer state, so training cannot go on from them."
+        )
 
 
 def checked_name(name: str) -> str:

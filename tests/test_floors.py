@@ -11,12 +11,12 @@ import grokscope
 ROOT = Path(grokscope.__file__).parent
 FLOORS = (
     "errors files tensors fields algebra streams config presets series phases plugins schedule fourier waves "
-    "curvature environment interrupts pca writer options mix equations clusters representations subgroups isotypic "
-    "characters controls scan clock_and_pizza forward",
+    "curvature splits environment interrupts pca writer options mix equations clusters representations subgroups isotypic "
+    "characters controls scan clock_and_pizza forward foreign",
     "tasks",
     "model losses filters optimizers grid key_frequencies",
     "snapshot record store trajectory pair_logits",
-    "optimize recorder training forks ensemble together measures interventions",
+    "optimize recorder training forks ensemble together measures interventions importing",
     "sweep figures jobs",
     "report",
     "progress cli",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from grokscope import plugins
 from grokscope.cli.base import OfRun, Usage, parse
 from grokscope.cli.forks import fork
+from grokscope.cli.importing import import_
 from grokscope.cli.reading import list_, log, measure, report, verify
 from grokscope.cli.training import densify, resume, sweep, train
 from grokscope.errors import GrokscopeError
@@ -24,6 +25,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "resume": resume,
     "fork": fork,
     "densify": densify,
+    "import": import_,
     "sweep": sweep,
     "measure": measure,
     "report": report,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from grokscope import plugins
+from grokscope import plugins, splits
 from grokscope.cli.base import ROOT, OfRun, Usage, parse, states, warned
 from grokscope.errors import GrokscopeError
 
@@ -182,15 +182,16 @@ def _in_a_line(config: "RunConfig") -> str:
 
 def _task_in_words(config: "RunConfig") -> str:
     """Return the task's name with what it is on; as short as can be said without building it."""
-    place = plugins.BUILT_IN["tasks"].get(config.task.name, "")
     on = {"modular": f" mod {config.task.p}", "groups": f" in {config.task.group}"}
-    return config.task.name + on.get(place.rpartition(":")[0].rpartition(".")[2], "")
+    return config.task.name + on.get(splits.family(config.task.name), "")
 
 
 def _run_in_a_line(store: Any, folder: Path) -> str:
     try:
         run = store.Store(folder)
         done = f"{run.last_step:,} of {run.record.config.n_steps:,} steps, {len(run.steps):,} checkpoints"
+        if run.record.imported:
+            done = f"imported, {len(run.steps):,} checkpoints to step {run.record.config.n_steps:,}"
         origin = run.record.origin
         done += f", forked from {origin['run']} at {origin['step']:,}" if origin else ""
         return f"{folder.name:<24} {_task_in_words(run.record.config)}, {done}"

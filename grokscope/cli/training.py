@@ -101,6 +101,7 @@ def resume(arguments: list[str]) -> None:
     from grokscope.progress import Progress
 
     before = warned(store.Store(asked.folder))
+    training.require_trained(before)
     n_steps = asked.n_steps or before.record.config.n_steps
     if before.record.config.n_steps == n_steps == before.last_step:
         print(f"{asked.folder} is finished: {before.last_step:,} steps. --n-steps N makes it longer.")
