@@ -103,11 +103,29 @@ class Record:
                     f"change; `grokscope resume RUN --n-steps N` makes it longer."
                 )
             config = from_dict(values["config"])
-            return cls(config, values["environment"], values["data_digest"], tuple(values["history"]))
+            found = cls(config, values["environment"], values["data_digest"], tuple(values["history"]))
+            # Its digest may be right and the file still be none: whoever forges one works it out anew.
+            if not (
+                isinstance(found.data_digest, str)
+                and isinstance(found.environment, dict)
+                and all(isinstance(value, str) for value in found.environment.values())
+                and isinstance(values["history"], list)
+                and all(_is_event(event) for event in found.history)
+            ):
+                raise ValueError("its parts are not what they are to be")
+            return found
         except OSError as error:
             raise GrokscopeError(f"{path} cannot be read: {error.strerror}.") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise GrokscopeError(f"{path} is damaged: it is no record of a run ({error}).") from error
+
+
+def _is_event(event: object) -> bool:
+    """Whether something is an event, and has what others read of it."""
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return False
+    step = event.get("step", None if event["event"] == FORKED else 0)
+    return type(step) is int and 0 <= step < 2**53 and isinstance(event.get("run", ""), str)
 
 
 def packed(indices: Int[np.ndarray, " n_train"], n_examples: int) -> str:

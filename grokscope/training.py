@@ -257,11 +257,19 @@ def latest(setup: Setup, run: store.Store, step: int) -> tuple[State, Mapping[st
     for segment in reversed(run.resume_points()):
         if (segment.resume_step or 0) <= step:
             try:
-                resumed = {name: torch.from_numpy(array) for name, array in segment.resume_state().items()}
-                return setup.state(resumed), resumed
+                return resumed_at(setup, segment)
             except GrokscopeError as error:
                 reasons.append(str(error))
     raise GrokscopeError(f"{run.folder} has no readable resume state. {' '.join(reasons)}".strip())
+
+
+def resumed_at(setup: Setup, segment: store.Segment) -> tuple[State, Mapping[str, Tensor]]:
+    """Return the state at a segment's end, and the resume state that it comes from; raise GrokscopeError naming it."""
+    resumed = {name: torch.from_numpy(array) for name, array in segment.resume_state().items()}
+    try:
+        return setup.state(resumed), resumed
+    except GrokscopeError as error:
+        raise GrokscopeError(f"{segment.path} is damaged. {error}") from error
 
 
 def compare(run: store.Store, state: State) -> None:

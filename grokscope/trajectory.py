@@ -51,6 +51,9 @@ class Trajectory:
     @classmethod
     def of_store(cls, store: Store) -> "Trajectory":
         """Return the trajectory of a store that is open already; raise GrokscopeError as `open` does."""
+        if len(store.steps):
+            config = store.record.config
+            store.expect(models.build(config.model, tasks.build(config.task)).shapes)
         if not len(store.steps):
             raise GrokscopeError(f"{store.folder} has no readable checkpoint. {' '.join(store.damaged)}".strip())
         trajectory = cls(store.record.config, store, store.steps, _recorded_split(store.record))
