@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 import safetensors
@@ -24,8 +25,8 @@ from grokscope.fields import shown
 SUFFIXES = (".safetensors", ".pt", ".pth")
 LARGEST_FILE = 2**32
 LARGEST_PICKLE = 2**24
-MOST_INSTRUCTIONS = 2_000_000
-"""About five times what 400 checkpoints of a transformer of one layer and their losses need."""
+MOST_INSTRUCTIONS = 1_000_000
+"""About twice what 400 checkpoints of a transformer of one layer and their losses need."""
 MOST_TENSORS = 200_000
 
 _PART = re.compile(
@@ -138,7 +139,7 @@ def _torch_archive(file: BinaryIO, path: Path, size: int) -> Any:
         raise
     # torch and zipfile say in many ways that a file is damaged; what they advise is not for a stranger's file.
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0][:120]
+        reason = "" if isinstance(error, UnpicklingError) else (str(error).splitlines() or [""])[0][:120]
         raise GrokscopeError(f"{path} is damaged: {type(error).__name__} {shown(reason)}.") from error
 
 
@@ -289,8 +290,7 @@ def checkpoints(content: Any, path: Path) -> "Foreign":
         steps = _whole_numbers(content[key]) if key else [None] * len(listed)
         if steps is None or len(steps) != len(listed):
             raise GrokscopeError(
-                f"{path} holds {len(listed)} state dicts, and as {key!r} {shown(content[key or ''])}; allowed: as many "
-                f"whole numbers from 0."
+                f"{path} holds {len(listed)} state dicts, and as {key!r} something else than as many whole numbers from 0."
             )
         steps = [one if one is None else one + (key != "steps") for one in steps]
         return Foreign(list(zip(steps, listed, strict=True)), train)
@@ -308,7 +308,7 @@ def checkpoints(content: Any, path: Path) -> "Foreign":
 class Foreign:
     """What one file holds: (step, state dict) in its own order, and perhaps which examples were trained on."""
 
-    state_dicts: list[tuple[int | None, Mapping[str, Any]]]
+    state_dicts: list[tuple[int | None, Mapping[Any, Any]]]
     train: Any = None
 
 

@@ -105,7 +105,7 @@ def _write(folder: Path, trajectory: Trajectory, event: Mapping[str, Any]) -> No
 
 def _by_step(
     found: list[foreign.Foreign], sources: list[Path], given: Sequence[int] | None
-) -> dict[int, Mapping[str, Any]]:
+) -> dict[int, Mapping[Any, Any]]:
     """Return every state dict by its step, in increasing order; raise GrokscopeError for a step unknown or twice."""
     listed = [(step, one, path) for file, path in zip(found, sources, strict=True) for step, one in file.state_dicts]
     if given is not None:
@@ -114,7 +114,7 @@ def _by_step(
                 f"steps: {shown(list(given))} for {len(listed)} state dicts; allowed: as many whole numbers from 0."
             )
         listed = [(step, one, path) for step, (_, one, path) in zip(given, listed, strict=True)]
-    by_step: dict[int, Mapping[str, Any]] = {}
+    by_step: dict[int, Mapping[Any, Any]] = {}
     for step, one, path in listed:
         if step is None and len(_NUMBER.findall(path.stem)) and sum(other == path for _, _, other in listed) == 1:
             step = int(_NUMBER.findall(path.stem)[-1])
@@ -149,7 +149,7 @@ def _split(trains: list[Any], config: RunConfig, task: tasks.Task) -> tasks.Spli
     return tasks.Split(is_train.nonzero()[:, 0], (~is_train).nonzero()[:, 0])
 
 
-def _named(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def _named(state_dict: Mapping[Any, Any]) -> dict[str, Any]:
     """Return parameters under TransformerLens' names and shapes, also those that Nanda et al. 2023 saved.
 
     Theirs have d_model as the last axis of what is read from the residual stream, W_O as (d_model, heads · d_head), no

@@ -51,10 +51,16 @@ class OfRun:
         return self.root / path if is_under_root and not path.is_dir() else path
 
 
+def shown(text: object) -> str:
+    """Return a message that is safe for a terminal: what is not printed, such as an escape or a mark that turns the
+    line round, stands there escaped. Names in it may be a stranger's."""
+    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in str(text))
+
+
 def warned(opened: _Opened) -> _Opened:
     """Return a trajectory or a store, having said on standard error what in it is damaged."""
     for sentence in opened.damaged:
-        print(f"grokscope: {sentence}", file=sys.stderr)
+        print(shown(f"grokscope: {sentence}"), file=sys.stderr)
     return opened
 
 

@@ -51,6 +51,8 @@ def fork(arguments: list[str]) -> None:
     from grokscope import forks, training
     from grokscope.progress import Progress
 
+    training.require_trained(origin)
+
     name = training.checked_name(asked.run or training.free_name(f"{origin.folder.name}-fork", asked.root))
     if (asked.root / name).exists():
         raise GrokscopeError(f"{asked.root / name} exists already; choose another --run name.")
