@@ -116,11 +116,15 @@ class Store:
         """The stretches (first, last) of training whose log `log` found damaged, their checkpoints perhaps not."""
         self.damaged: list[str] = []
         """Segments that cannot be read, one sentence each; the others are as readable as ever."""
+        known: dict[int, Path] = {}
         for path in sorted((folder / _SEGMENTS).glob("[!.]*.safetensors")):
             try:
                 segment = Segment(tensors.TensorFile(path))
                 if not segment.belongs_to(self.record):
                     raise GrokscopeError(f"{path} is no segment of this run.")
+                twin = known.setdefault(segment.file.structure, path)
+                if twin != path:
+                    raise GrokscopeError(f"{path} is a copy of {twin.name}; what was in it before is lost.")
                 self.segments.append(segment)
             except GrokscopeError as error:
                 self.damaged.append(str(error))

@@ -15,7 +15,7 @@ from grokscope.series import Series
 from grokscope.store import Record, Store
 
 SLOWEST = 1.0
-"""Seconds that a file may take."""
+"""Seconds of the processor that a file may take."""
 
 
 @dataclass
@@ -89,9 +89,9 @@ def everything(run: Path, refused: Callable[[str], None]) -> dict[Any, Any]:
 def judge(run: Path, changed: Path, truth: dict[Any, Any]) -> Verdict:
     """Read a run one file of which was changed, and compare with what it was."""
     verdict = Verdict()
-    started = time.perf_counter()
+    started = time.process_time()
     found = everything(run, verdict.refusals.append)
-    verdict.seconds = time.perf_counter() - started
+    verdict.seconds = time.process_time() - started
     verdict.differing = [str(key) for key, value in found.items() if truth.get(key) != value]
     verdict.missing = bool(set(truth) - set(found))
     # A segment in the place of another leaves nothing damaged: the steps that are gone are named instead.
