@@ -108,7 +108,7 @@ def shown(value: object) -> str:
 
 def plainly(name: object) -> str:
     """Return a name as a message shows it: as it is, or quoted and escaped where it is long or not to be printed."""
-    return name if isinstance(name, str) and name.isprintable() and 0 < len(name) <= 80 else shown(name)
+    return name if isinstance(name, str) and name.isprintable() and 0 < len(name) <= 300 else shown(name)
 
 
 def to_plain(config: Any) -> dict[str, Any]:

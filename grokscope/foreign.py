@@ -10,7 +10,7 @@ import io
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -189,7 +189,6 @@ def _found(data: bytes, path: Path) -> Iterator[tuple[str, Any]]:
     """
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
-    n_instructions = 0
 
     def taken(n: int) -> list[Any]:
         if n > len(stack) or any(one is _MARK for one in stack[len(stack) - n :]):
@@ -198,10 +197,9 @@ def _found(data: bytes, path: Path) -> Iterator[tuple[str, Any]]:
         del stack[len(stack) - n :]
         return last
 
-    for instruction, argument, _ in pickletools.genops(io.BytesIO(data)):
+    for i, (instruction, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
         name = instruction.name
-        n_instructions += 1
-        if n_instructions > MOST_INSTRUCTIONS:
+        if i >= MOST_INSTRUCTIONS:
             raise GrokscopeError(f"{path} has a pickle of more than {MOST_INSTRUCTIONS:,} instructions; refused.")
         if name in _CONSTANTS:
             stack.append(argument if isinstance(argument, int | str) else _THING)
@@ -239,7 +237,9 @@ def _found(data: bytes, path: Path) -> Iterator[tuple[str, Any]]:
                 _require_a_call(items, path)
                 stack.append(_THING)
         elif name not in ("PROTO", "STOP"):
-            raise GrokscopeError(f"{path} has a pickle with {name}, which no saved tensor needs; nothing of it was run.")
+            raise GrokscopeError(
+                f"{path} has a pickle with {name}, which no saved tensor needs; nothing of it was run."
+            )
 
 
 def _last_mark(stack: list[Any], path: Path) -> int:
@@ -267,55 +267,3 @@ def _require_a_call(items: list[Any], path: Path) -> None:
         is_codec and not (isinstance(given, _Tuple) and given.items[1:] == ("latin1",))
     ):
         raise GrokscopeError(f"{path} calls what is no tensor; nothing of it was run.")
-
-
-def checkpoints(content: Any, path: Path) -> "Foreign":
-    """Return the state dicts in what `read` gave, with their steps as far as it says them, and the training examples.
-
-    It is one state dict; a dict that holds one as "model", "model_state_dict", "state_dict" or "parameters", perhaps
-    with its "step"; or a dict with a list of them as "state_dicts" or "checkpoints", and beside it "steps", or "epochs"
-    or "checkpoint_epochs". An epoch counts from 0 and is saved after its update (Nanda et al. 2023; TransformerLens'
-    Grokking_Demo), so that epoch e is step e + 1. Raise GrokscopeError for anything else.
-    """
-    if not isinstance(content, Mapping):
-        raise GrokscopeError(f"{path} holds a {type(content).__name__}; allowed: a state dict, or a dict with some.")
-    if content and all(isinstance(one, torch.Tensor) for one in content.values()):
-        return Foreign([(None, content)])
-    train = content.get("train_indices")
-    listed = next((content[key] for key in ("state_dicts", "checkpoints") if key in content), None)
-    if listed is not None:
-        if not isinstance(listed, list) or not listed or not all(isinstance(one, Mapping) for one in listed):
-            raise GrokscopeError(f"{path} holds checkpoints that are no list of state dicts.")
-        key = next((key for key in ("steps", "epochs", "checkpoint_epochs") if key in content), None)
-        steps = _whole_numbers(content[key]) if key else [None] * len(listed)
-        if steps is None or len(steps) != len(listed):
-            raise GrokscopeError(
-                f"{path} holds {len(listed)} state dicts, and as {key!r} something else than as many whole numbers from 0."
-            )
-        steps = [one if one is None else one + (key != "steps") for one in steps]
-        return Foreign(list(zip(steps, listed, strict=True)), train)
-    inner = next((key for key in ("model", "model_state_dict", "state_dict", "parameters") if key in content), None)
-    if inner is None or not isinstance(content[inner], Mapping):
-        raise GrokscopeError(
-            f"{path} holds {shown(list(content)[:8])} and no state dict that is found; allowed: a state dict, or one "
-            f'as "model", "state_dict" or "parameters", or a list of them as "state_dicts" or "checkpoints".'
-        )
-    step = _whole_numbers([content["step"]]) if "step" in content else None
-    return Foreign([(step[0] if step else None, content[inner])], train)
-
-
-@dataclass(frozen=True)
-class Foreign:
-    """What one file holds: (step, state dict) in its own order, and perhaps which examples were trained on."""
-
-    state_dicts: list[tuple[int | None, Mapping[Any, Any]]]
-    train: Any = None
-
-
-def _whole_numbers(found: Any) -> list[Any] | None:
-    if isinstance(found, torch.Tensor) and found.ndim == 1 and found.dtype == torch.int64:
-        found = found.tolist()
-    if isinstance(found, range | tuple):
-        found = list(found)
-    is_right = isinstance(found, list) and all(type(one) is int and 0 <= one < 2**62 for one in found)
-    return found if is_right else None

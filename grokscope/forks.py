@@ -100,7 +100,8 @@ def fork(
     `training.train` do.
     """
     prepared = prepare(path, step, config)
-    return prepared.train(run or free_name(f"{Path(path).name}-fork", Path(root)), root, observer)
+    name = free_name(f"{Path(path).name}-fork", Path(root)) if run is None else checked_name(run)
+    return prepared.train(name, root, observer)
 
 
 def prepare(path: Path | str, step: int, config: RunConfig | None = None) -> Fork:

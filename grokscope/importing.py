@@ -11,12 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
-from grokscope import files, foreign, measures, store, tasks
+from grokscope import files, foreign, layouts, measures, store, tasks
 from grokscope.config import RunConfig
 from grokscope.errors import Busy, GrokscopeError
 from grokscope.fields import shown
@@ -40,13 +38,13 @@ def import_checkpoints(
     """Make the new run root/run of the checkpoints in some files, and return its trajectory.
 
     `config` says what they are checkpoints of; its `n_steps` becomes the last step. What a file may hold is said in
-    `foreign.checkpoints`: parameters under TransformerLens' names, or as Nanda et al. 2023 saved them, which is
+    `layouts.checkpoints`: parameters under TransformerLens' names, or as Nanda et al. 2023 saved them, which is
     recognised by W_O's two axes and rearranged. Steps are `steps`, in the order of the files, or what a file says,
     or the last number in its name. Training examples that a file names ("train_indices") take the place of the
     config's split. With `answers_only` an unembedding with a column for each token loses those of signs, which are
     never an answer. The log has a row for each checkpoint: its losses and accuracies, evaluated here.
 
-    Nothing is written unless everything is right. Raise GrokscopeError as `foreign.read` and `foreign.checkpoints`
+    Nothing is written unless everything is right. Raise GrokscopeError as `foreign.read` and `layouts.checkpoints`
     do; one for every missing, unknown and misshapen parameter; and for steps that are not known, or twice.
     """
     config = config.validate()
@@ -56,13 +54,13 @@ def import_checkpoints(
     folder = Path(root) / (free_name(config.task.name, Path(root)) if run is None else checked_name(run))
     if folder.exists():
         raise Busy(f"{folder} exists already; choose another --run name.")
-    found = [foreign.checkpoints(foreign.read(path), path) for path in sources]
+    found = [layouts.checkpoints(foreign.read(path), path) for path in sources]
     state_dicts = _by_step(found, sources, steps)
     task = tasks.build(config.task)
     split = _split([one.train for one in found], config, task)
     # A config counts from one update: a single untrained checkpoint is a run of one.
     config = dataclasses.replace(config, n_steps=max(1, *state_dicts)).validate()
-    kept = {step: _named(state_dict) for step, state_dict in state_dicts.items()}
+    kept = {step: layouts.named(state_dict) for step, state_dict in state_dicts.items()}
     kept = _answering(kept, task, answers_only)
     trajectory = Trajectory.from_state_dicts(config, kept, split)
     for snapshot in trajectory:
@@ -104,7 +102,7 @@ def _write(folder: Path, trajectory: Trajectory, event: Mapping[str, Any]) -> No
 
 
 def _by_step(
-    found: list[foreign.Foreign], sources: list[Path], given: Sequence[int] | None
+    found: list[layouts.Found], sources: list[Path], given: Sequence[int] | None
 ) -> dict[int, Mapping[Any, Any]]:
     """Return every state dict by its step, in increasing order; raise GrokscopeError for a step unknown or twice."""
     listed = [(step, one, path) for file, path in zip(found, sources, strict=True) for step, one in file.state_dicts]
@@ -120,7 +118,7 @@ def _by_step(
             step = int(_NUMBER.findall(path.stem)[-1])
         if step is None:
             raise GrokscopeError(
-                f"{shown(str(path))} does not say at which step it was saved; give --steps, or put it last in its name."
+                f"{shown(str(path))} does not say at which step it was saved; give --steps, or end its name in it."
             )
         if step in by_step:
             raise GrokscopeError(f"Step {step} is there twice, the second time in {shown(str(path))}; give --steps.")
@@ -147,37 +145,6 @@ def _split(trains: list[Any], config: RunConfig, task: tasks.Task) -> tasks.Spli
     is_train = torch.zeros(n_examples, dtype=torch.bool)
     is_train[first] = True
     return tasks.Split(is_train.nonzero()[:, 0], (~is_train).nonzero()[:, 0])
-
-
-def _named(state_dict: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return parameters under TransformerLens' names and shapes, also those that Nanda et al. 2023 saved.
-
-    Theirs have d_model as the last axis of what is read from the residual stream, W_O as (d_model, heads · d_head), no
-    biases but the MLP's, and no final bias. What is of another shape stays as it is, to be named as wrong.
-    """
-    named = {name if isinstance(name, str) else repr(name): one for name, one in state_dict.items()}
-    heads = {name: one for name, one in named.items() if re.fullmatch(r"blocks\.\d+\.attn\.W_[QKVO]", name)}
-    is_theirs = any(isinstance(one, Tensor) and name.endswith("W_O") and one.ndim == 2 for name, one in heads.items())
-    if not is_theirs:
-        return named
-    for name, one in list(named.items()):
-        leaf = name.rpartition(".")[2]
-        if not isinstance(one, Tensor):
-            continue
-        if leaf in ("W_E", "W_in", "W_out") and one.ndim == 2:
-            named[name] = one.T
-        elif leaf in ("W_Q", "W_K", "W_V") and one.ndim == 3:
-            named[name] = one.mT
-            named[name.replace("W_", "b_")] = torch.zeros(one.shape[:2], dtype=one.dtype)
-        elif leaf == "W_O" and one.ndim == 2:
-            keys = named.get(name.replace("W_O", "W_K"))
-            n_heads = keys.shape[0] if isinstance(keys, Tensor) and keys.ndim == 3 else 0
-            if n_heads and one.shape[1] % n_heads == 0:
-                named[name] = rearrange(one, "d_model (head d_head) -> head d_head d_model", head=n_heads)
-            named[name.replace("W_O", "b_O")] = torch.zeros(one.shape[:1], dtype=one.dtype)
-        elif name == "unembed.W_U" and one.ndim == 2:
-            named["unembed.b_U"] = torch.zeros(one.shape[1:], dtype=one.dtype)
-    return named
 
 
 def _answering(

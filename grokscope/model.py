@@ -180,6 +180,17 @@ class Model:
         return hooked
 
 
+def alien(tensor: object) -> str:
+    """Say why this is no parameter, if it is none."""
+    if not isinstance(tensor, Tensor):
+        return "is no tensor"
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+        return "is no dense tensor"
+    if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return f"is of type {str(tensor.dtype).removeprefix('torch.')}; allowed: float16, bfloat16, float32, float64"
+    return ""
+
+
 def build(config: ModelConfig, task: Task) -> Model:
     """Return the model that the config describes for the tokens of a task."""
     return Model(config, task.d_vocab, task.d_vocab_out, task.n_ctx)

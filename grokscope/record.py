@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from jaxtyping import Int
 from grokscope import __version__, files
 from grokscope.config import RunConfig, from_dict
 from grokscope.errors import GrokscopeError
+from grokscope.fields import plainly
 
 FORMAT = 1
 FORKED = "forked"
@@ -82,8 +84,11 @@ class Record:
     def read(cls, folder: Path) -> "Record":
         """Read a run's record; raise GrokscopeError if the folder is no run, or the record damaged or too new."""
         path = folder / _CONFIG
-        if not folder.is_dir():
-            raise GrokscopeError(f"{folder} is no folder, so no run; `grokscope list runs` shows those there are.")
+        # Unlike Path.is_dir, this finds no folder under a name that is too long, or has a null byte in it.
+        if not os.path.isdir(folder):
+            raise GrokscopeError(
+                f"{plainly(str(folder))} is no folder, so no run; `grokscope list runs` shows those there are."
+            )
         if (folder / "sweep.json").is_file():
             raise GrokscopeError(f"{folder} is a sweep; its runs are the folders in it, such as {folder}/CELL.")
         if not path.is_file():

@@ -139,7 +139,9 @@ class Store:
         """Leave out, as damaged, the segments whose checkpoints are not of these parameters, a model's."""
         strange = [segment for segment in self.segments if not segment.holds(shapes)]
         if strange:
-            self.damaged += [f"{one.path} is damaged: its checkpoints are not of this run's model." for one in strange]
+            self.damaged += [
+                f"{one.path} is damaged: its checkpoints are not of this run's model." for one in strange
+            ]
             self.segments = [segment for segment in self.segments if segment not in strange]
             self.__dict__.pop("gaps", None)
             self._find_steps()

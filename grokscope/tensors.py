@@ -66,7 +66,7 @@ class TensorFile:
             if structure.tolist() != [_structure(about, layout, self._checksums)]:
                 raise GrokscopeError(f"{path} is damaged: its structure does not match its checksum.")
             self.structure = int(structure[0])
-            """The checksum over names, types, shapes, metadata and all checksums: of two files the same, or a copy."""
+            """The checksum over names, types, shapes, metadata and all checksums; a copy has the same."""
             self.metadata: dict[str, Any] = json.loads(about["metadata"])
             self._by_row = set(json.loads(about["by_row"]))
             self.dtypes = {name: dtype for name, dtype, _ in layout if name not in _OWN}

@@ -138,7 +138,8 @@ def require_trained(run: store.Store) -> None:
     """Raise GrokscopeError for a run that was imported: nothing says how its optimizer stood, so none can go on."""
     if run.record.imported:
         raise GrokscopeError(
-            f"{run.folder} was imported: it has checkpoints and no optimizer state, so training cannot go on from them."
+            f"{run.folder} was imported: it has checkpoints and no optimizer state, so training cannot go on from "
+            f"them."
         )
 
 
@@ -264,7 +265,7 @@ def latest(setup: Setup, run: store.Store, step: int) -> tuple[State, Mapping[st
 
 
 def resumed_at(setup: Setup, segment: store.Segment) -> tuple[State, Mapping[str, Tensor]]:
-    """Return the state at a segment's end, and the resume state that it comes from; raise GrokscopeError naming it."""
+    """Return the state at a segment's end, and the resume state it comes from; raise GrokscopeError naming it."""
     resumed = {name: torch.from_numpy(array) for name, array in segment.resume_state().items()}
     try:
         return setup.state(resumed), resumed

@@ -90,7 +90,7 @@ class Trajectory:
                 for name, tensor in state_dict.items()
                 if not name.endswith((".attn.mask", ".attn.IGNORE"))
             }
-            alien = {name: what for name, tensor in kept.items() if (what := _alien(tensor))}
+            alien = {name: what for name, tensor in kept.items() if (what := models.alien(tensor))}
             found += [f"step {step}: {plainly(name)} {what}" for name, what in alien.items()]
             tensors = {name: tensor for name, tensor in kept.items() if name not in alien}
             missing = {f"{name} is missing" for name in alien}
@@ -270,17 +270,6 @@ def data_digest(task: tasks.Task, split: tasks.Split) -> str:
     for tensor in (task.inputs, task.labels, split.train):
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _alien(tensor: object) -> str:
-    """Say why this is no parameter, if it is none."""
-    if not isinstance(tensor, Tensor):
-        return "is no tensor"
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
-        return "is no dense tensor"
-    if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        return f"is of type {str(tensor.dtype).removeprefix('torch.')}; allowed: float16, bfloat16, float32, float64"
-    return ""
 
 
 def _recorded_split(record: Record) -> tasks.Split | None:

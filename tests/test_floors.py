@@ -11,8 +11,8 @@ import grokscope
 ROOT = Path(grokscope.__file__).parent
 FLOORS = (
     "errors files tensors fields algebra streams config presets series phases plugins schedule fourier waves "
-    "curvature splits environment interrupts pca writer options mix equations clusters representations subgroups isotypic "
-    "characters controls scan clock_and_pizza forward foreign",
+    "curvature environment interrupts pca writer options mix equations clusters representations subgroups isotypic "
+    "characters controls scan clock_and_pizza forward splits foreign layouts",
     "tasks",
     "model losses filters optimizers grid key_frequencies",
     "snapshot record store trajectory pair_logits",

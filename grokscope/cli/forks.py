@@ -53,7 +53,8 @@ def fork(arguments: list[str]) -> None:
 
     training.require_trained(origin)
 
-    name = training.checked_name(asked.run or training.free_name(f"{origin.folder.name}-fork", asked.root))
+    name = training.free_name(f"{origin.folder.name}-fork", asked.root) if asked.run is None else asked.run
+    name = training.checked_name(name)
     if (asked.root / name).exists():
         raise GrokscopeError(f"{asked.root / name} exists already; choose another --run name.")
     if asked.step not in (one.resume_step for one in origin.resume_points()):

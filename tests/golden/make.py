@@ -1,4 +1,4 @@
-"""Make the golden run of the present format: ``python tests/golden/make.py``, once for each format, before its release.
+"""Make the golden run of the present format, once, before its release: ``python tests/golden/make.py``.
 
 It is then never made again: that a later version reads what this one wrote is what it is for.
 """

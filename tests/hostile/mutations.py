@@ -68,7 +68,26 @@ def with_other_header(data: bytes, choose: random.Random) -> bytes:
         holder, key = choose.choice(places)
         if isinstance(holder, list) and key >= len(holder) or isinstance(holder, dict) and key not in holder:
             continue
-        odd = [0, -1, 1, 2**31, 2**63, 10**30, 1.5, None, True, "", "F64", "I64", "BOOL", "BF16", [], {}, [1], [-1, 5]]
+        odd = [
+            0,
+            -1,
+            1,
+            2**31,
+            2**63,
+            10**30,
+            1.5,
+            None,
+            True,
+            "",
+            "F64",
+            "I64",
+            "BOOL",
+            "BF16",
+            [],
+            {},
+            [1],
+            [-1, 5],
+        ]
         action = choose.choice(["set", "set", "nudge", "drop", "double"])
         if action == "set":
             holder[key] = choose.choice(odd)

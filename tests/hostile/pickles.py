@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-Make = Callable[[Path, Path], None]
+Make = Callable[[Path, Path], object]
 """Writes a malicious file to the first path; where code of it runs, the second comes to exist."""
 
 
@@ -79,7 +79,9 @@ def _number(n: int) -> bytes:
     return b"J" + struct.pack("<i", n) if -(2**31) <= n < 2**31 else b"\x8a\x08" + struct.pack("<q", n)
 
 
-def tensor(n_claimed: int, shape: tuple[int, ...], stride: tuple[int, ...], n_bytes: int = 4, **keywords: Any) -> Make:
+def tensor(
+    n_claimed: int, shape: tuple[int, ...], stride: tuple[int, ...], n_bytes: int = 4, **keywords: Any
+) -> Make:
     """Return a maker of one tensor that may claim more numbers, or another shape, than its bytes are."""
 
     def make(path: Path, canary: Path) -> None:
@@ -169,7 +171,7 @@ def _lists(n: int) -> bytes:
 
 
 def _raw(pickled: Callable[[Path], bytes]) -> Make:
-    return lambda path, canary: path.write_bytes(pickled(canary)) and None
+    return lambda path, canary: path.write_bytes(pickled(canary))
 
 
 _RUN = "__import__('pathlib').Path('CANARY').touch()"
@@ -233,7 +235,7 @@ SHAPES: dict[str, Make] = {
     "a tail that is missing": _cut,
     "torch's format of before 1.6": _legacy,
     "torch's format of tar": _tar,
-    "nothing": lambda path, canary: path.write_bytes(b"") and None,
-    "a head alone": lambda path, canary: path.write_bytes(b"PK\x03\x04") and None,
+    "nothing": lambda path, canary: path.write_bytes(b""),
+    "a head alone": lambda path, canary: path.write_bytes(b"PK\x03\x04"),
     "an ordered dict of an ordered dict": plain(pickle.dumps(OrderedDict(a=OrderedDict()), protocol=2)),
 }

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import judging, mutations
 
 from grokscope import Trajectory, tensors
 from grokscope.errors import GrokscopeError
+from hostile import judging, mutations
 
 FIRST = int(os.environ.get("GROKSCOPE_FIRST_MUTATION", "0"))
 """So that the full count can be run in pieces."""
@@ -55,7 +55,9 @@ def run_mutations(run: Path, numbers: range) -> tuple[Counter[str], list[str], f
             slowest = max(slowest, verdict.seconds)
             not_named = [one for one in verdict.refusals if one.startswith("not named")]
             if verdict.word not in ("the same", "refused") or not_named:
-                wrong.append(f"mutation {number}, {kind} of {path.name}: {verdict.word}; {verdict.differing} {not_named}")
+                wrong.append(
+                    f"mutation {number}, {kind} of {path.name}: {verdict.word}; {verdict.differing} {not_named}"
+                )
         path.write_bytes(contents[path])
     return counts, wrong, slowest
 

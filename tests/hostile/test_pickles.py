@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile import pickles
 from shared import make_tiny_config
 
 from grokscope import foreign, importing
 from grokscope.errors import GrokscopeError
+from hostile import pickles
 
 
 @pytest.mark.parametrize("name", pickles.SHAPES)
