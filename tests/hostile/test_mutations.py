@@ -63,7 +63,7 @@ def run_mutations(run: Path, numbers: range) -> tuple[Counter[str], list[str], f
 
 
 @pytest.mark.parametrize(
-    "numbers", [range(300), pytest.param(range(FIRST, LAST), marks=pytest.mark.slow)], ids=["300", "10000"]
+    "numbers", [range(200), pytest.param(range(FIRST, LAST), marks=pytest.mark.slow)], ids=["200", "10000"]
 )
 def test_a_mutated_file_gives_the_same_data_or_one_error_that_names_it(numbers: range, hurt: Path):
     counts, wrong, slowest = run_mutations(hurt, numbers)
@@ -86,7 +86,7 @@ def test_the_control_a_reader_that_trusts_checksums_to_be_right_is_caught(
         original(self, path)
 
     monkeypatch.setattr(tensors.TensorFile, "__init__", trusting)
-    _, wrong, _ = run_mutations(hurt, range(0, 150))
+    _, wrong, _ = run_mutations(hurt, range(0, 60))
     assert any("other data" in one for one in wrong)
 
 
@@ -107,7 +107,7 @@ def judged_forgery(run: Path, path: Path, data: bytes, truth: dict[Any, Any]) ->
 @pytest.mark.parametrize("name", mutations.SENSELESS_SEGMENTS)
 def test_a_segment_forged_with_right_checksums_is_refused_by_name(name: str, hurt: Path):
     truth = truth_of(hurt)
-    for seed in range(3):
+    for seed in range(1):
         path = random.Random(seed).choice(sorted((hurt / "segments").iterdir()))
         data = path.read_bytes()
         forged = mutations.forged(data, mutations.SENSELESS_SEGMENTS[name], random.Random(seed))
@@ -137,6 +137,13 @@ def test_a_record_forged_with_a_right_digest_is_refused(name: str, hurt: Path):
     path.write_bytes(mutations.resealed_record(path.read_bytes(), mutations.SENSELESS_RECORDS[name]))
     with pytest.raises(GrokscopeError):
         Trajectory.open(hurt)
+
+
+def test_a_copy_in_the_place_of_the_last_segment_is_named(hurt: Path):
+    """It leaves no gap that shows, as the run might have been stopped there; its own checksums are right."""
+    truth, paths = truth_of(hurt), sorted((hurt / "segments").iterdir())
+    verdict = judged_forgery(hurt, paths[-1], paths[0].read_bytes(), truth)
+    assert verdict.word == "refused" and any("is a copy of 000001" in one for one in verdict.refusals)
 
 
 def test_the_control_what_is_forged_with_sense_is_taken(hurt: Path):

@@ -86,7 +86,9 @@ def test_an_odd_name_that_is_allowed_is_a_folder_in_the_root_and_nothing_else(ki
     assert Path("root", HARMLESS[kind]).parent == Path("root")
 
 
-@pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.parametrize(
+    "kind", ["nothing", "climbing", "null", "two lines", "an escape", "turned round", "a flag", "very long"]
+)
 def test_a_hostile_name_of_a_run_task_measure_or_preset_ends_in_one_sentence(
     kind: str, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
