@@ -207,7 +207,7 @@ SENSELESS_SEGMENTS: dict[str, Forge] = {
     "rows of nothing": _rows([]),
     "rows of what is not there": _rows(["x"], ["checkpoints/", 3], [[]], [None]),
     "rows of a single number": _rows(["resume/step"]),
-    "a resume state of another step": _array("resume/step", lambda one: one + 1),
+    "a resume state of another step": _array("resume/step", lambda one: np.asarray(one + 1)),
     "a resume step with axes": _array("resume/step", lambda one: one.reshape(1, 1)),
     "a resume state without its schedule": _array("resume/schedule/", lambda one: None),
     "a resume state without a parameter": _array("resume/parameters/", lambda one: None),
