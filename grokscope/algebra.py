@@ -119,6 +119,11 @@ def is_name(name: str) -> bool:
     return all(factors) and math.prod(factors) <= LARGEST_ORDER
 
 
+def order(name: str) -> int:
+    """Return how many elements the group of that name has, 0 if there is none."""
+    return math.prod(_order(factor) for factor in name.split("x"))
+
+
 def group(name: str) -> Group:
     """Return the group of that name; raise GrokscopeError if there is none.
 

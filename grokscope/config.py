@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
-from grokscope import algebra, fields, schedule
+from grokscope import algebra, fields, schedule, splits
 from grokscope.errors import GrokscopeError
 from grokscope.fields import checked, choice, flag, integer, is_number, number, registered, share
 
@@ -192,6 +192,10 @@ class RunConfig:
             )
         if sound("task", "task.name", "task.table"):
             found += [f"task.table: {fault}" for fault in _table_faults(self.task)]
+        if sound("task", "task.name", "task.train_fraction", "task.outliers"):
+            # Only the module of another package's task knows how many equations it has.
+            decides = splits.DECIDES.get(splits.family(self.task.name))
+            found += _split_faults(self.task, decides) if decides and sound(f"task.{decides}") else []
         o = self.optimizer
         if sound("optimizer", "optimizer.name", "optimizer.weight_decay") and o.name == "adam" and o.weight_decay:
             found.append(
@@ -258,6 +262,14 @@ def _refuse(found: list[str], config: RunConfig) -> RunConfig:
     if len(found) == 1:
         raise GrokscopeError(f"One setting cannot be used: {found[0]}.")
     raise GrokscopeError(f"{len(found)} settings cannot be used:\n" + "\n".join(f"  {fault}" for fault in found))
+
+
+def _split_faults(task: TaskConfig, decides: str) -> list[str]:
+    """Say that train or test would be empty, or that there are more outliers than training equations."""
+    n = splits.n_equations(task.name, getattr(task, decides))
+    fault = splits.split_fault(task.name, task.train_fraction, n)
+    fault = fault or splits.outliers_fault(task.outliers, splits.n_train(task.train_fraction, n))
+    return [fault] if fault else []
 
 
 def _table_faults(task: TaskConfig) -> list[str]:

@@ -106,6 +106,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "…"
 
 
+def plainly(name: object) -> str:
+    """Return a name as a message shows it: as it is, or quoted and escaped where it is long or not to be printed."""
+    return name if isinstance(name, str) and name.isprintable() and 0 < len(name) <= 300 else shown(name)
+
+
 def to_plain(config: Any) -> dict[str, Any]:
     """Return the tree as plain JSON values, floats as floats, in the order of the fields."""
     values = {}

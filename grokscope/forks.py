@@ -28,7 +28,7 @@ from grokscope.optimizers import Optimizer
 from grokscope.record import FORKED
 from grokscope.recorder import Recorder, as_arrays
 from grokscope.tasks import Task
-from grokscope.training import Observer, begun, checked_name, compare, drain, free_name, latest
+from grokscope.training import Observer, begun, checked_name, compare, drain, free_name, latest, require_trained
 from grokscope.trajectory import Trajectory, data_digest
 
 _BEGINNING = ("model.init", "model.init_scale", "model.positions", "init_seed")
@@ -100,7 +100,8 @@ def fork(
     `training.train` do.
     """
     prepared = prepare(path, step, config)
-    return prepared.train(run or free_name(f"{Path(path).name}-fork", Path(root)), root, observer)
+    name = free_name(f"{Path(path).name}-fork", Path(root)) if run is None else checked_name(run)
+    return prepared.train(name, root, observer)
 
 
 def prepare(path: Path | str, step: int, config: RunConfig | None = None) -> Fork:
@@ -112,6 +113,7 @@ def prepare(path: Path | str, step: int, config: RunConfig | None = None) -> For
     """
     folder = Path(path)
     run = store.Store(folder)
+    require_trained(run)
     trajectory = Trajectory.of_store(run)
     before, config = run.record.config, config or run.record.config
     if not run.record.first_step <= step <= run.last_step:

@@ -18,6 +18,7 @@ from grokscope import forward, streams
 from grokscope.config import ModelConfig
 from grokscope.equations import Equations
 from grokscope.errors import GrokscopeError
+from grokscope.fields import plainly
 from grokscope.forward import Hook, Masks, Parameters
 from grokscope.tasks import Task
 
@@ -100,7 +101,7 @@ class Model:
     def faults(self, parameters: Parameters) -> list[str]:
         """Say which names are missing or unknown and which shapes are wrong, one sentence each."""
         missing = [f"{name} is missing" for name in self.shapes if name not in parameters]
-        unknown = [f"{name} is unknown" for name in parameters if name not in self.shapes]
+        unknown = [f"{plainly(name)} is unknown" for name in parameters if name not in self.shapes]
         wrong = [
             f"{name} has shape {tuple(parameters[name].shape)}; allowed: {shape}"
             for name, shape in self.shapes.items()
@@ -184,6 +185,17 @@ class Model:
         if outcome.unexpected_keys or set(outcome.missing_keys) - buffers:
             raise GrokscopeError(f"HookedTransformer does not hold these parameters: {outcome}.")
         return hooked
+
+
+def alien(tensor: object) -> str:
+    """Say why this is no parameter, if it is none."""
+    if not isinstance(tensor, Tensor):
+        return "is no tensor"
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+        return "is no dense tensor"
+    if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return f"is of type {str(tensor.dtype).removeprefix('torch.')}; allowed: float16, bfloat16, float32, float64"
+    return ""
 
 
 def build(config: ModelConfig, task: Task) -> Model:

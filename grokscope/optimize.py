@@ -77,7 +77,10 @@ class Setup:
         if resumed is None:
             parameters = self.model.initialize(self.config.init_seed)
         else:
-            parameters = {name: resumed[f"parameters/{name}"] for name in self.model.shapes}
+            there = {name.removeprefix("parameters/"): one for name, one in resumed.items()}
+            parameters = {name: there[name] for name in self.model.shapes if name in there}
+            if found := self.model.faults(parameters):
+                raise GrokscopeError(f"The resume state is none of this run's: {found[0]}.")
         # A copy, in memory that torch itself has aligned: where a matrix begins may decide the kernel, and so bits.
         parameters = {name: tensor.to(self.device, copy=True) for name, tensor in parameters.items()}
         for name in self.model.trained:

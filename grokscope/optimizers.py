@@ -14,6 +14,7 @@ from grokscope.config import OptimizerConfig
 from grokscope.errors import GrokscopeError
 
 _FILTER = "filter/"
+_REMEMBERED = {"sgd": {"momentum_buffer"}, **dict.fromkeys(("adam", "adamw"), {"step", "exp_avg", "exp_avg_sq"})}
 
 
 def adamw(config: OptimizerConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
@@ -113,8 +114,27 @@ class Optimizer:
         live |= {_FILTER + name: tensor for name, tensor in self._filter_state.items()}
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in live.items()}
 
+    def _require_own(self, state: Mapping[str, Tensor]) -> None:
+        # What another package's optimizer remembers only it can tell.
+        needed = _REMEMBERED.get(self._config.name)
+        quantities: dict[str, set[str]] = {}
+        for full_name, tensor in state.items():
+            name, _, quantity = full_name.rpartition("/")
+            if full_name.startswith(_FILTER):
+                name, quantity = full_name.removeprefix(_FILTER), "filter"
+            if name not in self._parameters or (needed and not _is_of(quantity, tensor, self._parameters[name])):
+                raise GrokscopeError(f"The optimizer's state has {full_name!r}, which is none of this run's.")
+            quantities.setdefault(name, set()).add(quantity)
+        kept = [found - {"filter"} for found in quantities.values()]
+        if needed and any(one != kept[0] or one not in (set(), needed) for one in kept):
+            raise GrokscopeError("The optimizer's state is not whole.")
+
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` returned. Hyperparameters are the config's, not the state's."""
+        """Go on from what `state` returned. Hyperparameters are the config's, not the state's.
+
+        Raise GrokscopeError for a state that is none of these parameters: a fused kernel would read past its end.
+        """
+        self._require_own(state)
         self._torch.state.clear()
         self._filter_state.clear()
         for full_name, tensor in state.items():
@@ -126,6 +146,11 @@ class Optimizer:
                 parameter = self._parameters[name]
                 # As in torch's own load_state_dict: everything lives with its parameter, in its own dtype.
                 self._torch.state[parameter][quantity] = tensor.to(parameter.device, copy=True)
+
+
+def _is_of(quantity: str, tensor: Tensor, parameter: Tensor) -> bool:
+    shape = tensor.shape[1:] if quantity == "filter" and tensor.ndim > parameter.ndim else tensor.shape
+    return tensor.dtype == torch.float32 and (shape == parameter.shape or (quantity == "step" and not tensor.ndim))
 
 
 def learning_rate(config: OptimizerConfig, u: int) -> float:

@@ -2,18 +2,25 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
 from grokscope import __version__, files
 from grokscope.config import RunConfig, from_dict
 from grokscope.errors import GrokscopeError
+from grokscope.fields import plainly
 
 FORMAT = 1
 FORKED = "forked"
 """The event in a record's history by which a run is a fork."""
+IMPORTED = "imported"
+"""The event in a record's history by which a run was made of another program's checkpoints."""
 _CONFIG = "config.json"
 
 
@@ -33,6 +40,27 @@ class Record:
     def origin(self) -> Mapping[str, Any] | None:
         """The event that says which run, and which step of it, a fork goes on from; None if it is no fork."""
         return next((event for event in reversed(self.history) if event.get("event") == FORKED), None)
+
+    @property
+    def imported(self) -> Mapping[str, Any] | None:
+        """The event that says of which files a run was made that was never trained here; None for any other."""
+        return next((event for event in self.history if event.get("event") == IMPORTED), None)
+
+    def train(self, n_examples: int) -> Int[np.ndarray, " n_train"] | None:
+        """Return the training examples that an imported run names; None where they are those of its config.
+
+        Raise GrokscopeError if they are none of a task of `n_examples`.
+        """
+        bits = (self.imported or {}).get("train")
+        if bits is None:
+            return None
+        try:
+            found = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))
+        except (TypeError, ValueError):
+            found = np.empty(0, np.uint8)
+        if len(found) != -(-n_examples // 8) * 8 or found[n_examples:].any() or not 0 < found.sum() < n_examples:
+            raise GrokscopeError(f"An imported run names training examples that are none of its {n_examples:,}.")
+        return np.flatnonzero(found)
 
     @property
     def first_step(self) -> int:
@@ -56,8 +84,11 @@ class Record:
     def read(cls, folder: Path) -> "Record":
         """Read a run's record; raise GrokscopeError if the folder is no run, or the record damaged or too new."""
         path = folder / _CONFIG
-        if not folder.is_dir():
-            raise GrokscopeError(f"{folder} is no folder, so no run; `grokscope list runs` shows those there are.")
+        # Unlike Path.is_dir, this finds no folder under a name that is too long, or has a null byte in it.
+        if not os.path.isdir(folder):
+            raise GrokscopeError(
+                f"{plainly(str(folder))} is no folder, so no run; `grokscope list runs` shows those there are."
+            )
         if (folder / "sweep.json").is_file():
             raise GrokscopeError(f"{folder} is a sweep; its runs are the folders in it, such as {folder}/CELL.")
         if not path.is_file():
@@ -77,11 +108,36 @@ class Record:
                     f"change; `grokscope resume RUN --n-steps N` makes it longer."
                 )
             config = from_dict(values["config"])
-            return cls(config, values["environment"], values["data_digest"], tuple(values["history"]))
+            found = cls(config, values["environment"], values["data_digest"], tuple(values["history"]))
+            # Its digest may be right and the file still be none: whoever forges one works it out anew.
+            if not (
+                isinstance(found.data_digest, str)
+                and isinstance(found.environment, dict)
+                and all(isinstance(value, str) for value in found.environment.values())
+                and isinstance(values["history"], list)
+                and all(_is_event(event) for event in found.history)
+            ):
+                raise ValueError("its parts are not what they are to be")
+            return found
         except OSError as error:
             raise GrokscopeError(f"{path} cannot be read: {error.strerror}.") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise GrokscopeError(f"{path} is damaged: it is no record of a run ({error}).") from error
+
+
+def _is_event(event: object) -> bool:
+    """Whether something is an event, and has what others read of it."""
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return False
+    step = event.get("step", None if event["event"] == FORKED else 0)
+    return type(step) is int and 0 <= step < 2**53 and isinstance(event.get("run", ""), str)
+
+
+def packed(indices: Int[np.ndarray, " n_train"], n_examples: int) -> str:
+    """Return which of `n_examples` are among the indices, a bit for each, the first the highest, in hexadecimal."""
+    bits = np.zeros(n_examples, np.uint8)
+    bits[indices] = 1
+    return np.packbits(bits).tobytes().hex()
 
 
 def _digest(values: Mapping[str, Any]) -> str:

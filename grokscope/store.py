@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ IS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}")
 LOG_COLUMNS = ("step", "train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 _SEGMENTS = "segments"
+_STATE_OF_RUN = ("step", "schedule/reference", "schedule/n_adaptive")
+_LATEST = 2**53
+"""Beyond this float64, in which the log has them, cannot tell one step from the next."""
 _CHECKPOINTS, _RESUME, _INITIALIZATION = "checkpoints/", "resume/", "initialization/"
 
 
@@ -34,17 +38,28 @@ class Segment:
 
     def belongs_to(self, record: Record) -> bool:
         """Whether it is a segment, and of this run; one with the right checksums may still be a stranger's."""
-        about, shapes = self.file.metadata, self.file.shapes
-        steps, ends = about.get("steps"), (about.get("begin"), about.get("end"))
+        about, shapes, dtypes = self.file.metadata, self.file.shapes, self.file.dtypes
+        steps, begin, end = about.get("steps"), about.get("begin"), about.get("end")
+        checkpoints = [name for name in shapes if name.startswith(_CHECKPOINTS)]
         return (
             about.get("kind") == "segment"
             and about.get("config_digest") == record.config.digest
             and isinstance(steps, list)
-            and all(type(step) is int for step in steps)
-            and (ends == (None, None) or all(type(end) is int for end in ends))
-            and shapes.get("log", ())[1:] == (len(LOG_COLUMNS),)
-            and all(shape[:1] == (len(steps),) for name, shape in shapes.items() if name.startswith(_CHECKPOINTS))
+            and all(type(step) is int and 0 <= step < _LATEST for step in steps)
+            and all(one < other for one, other in pairwise(steps))
+            and (begin is end is None or (type(begin) is type(end) is int and -1 <= begin <= end < _LATEST))
+            and (dtypes.get("log"), shapes.get("log", ())[1:]) == ("F64", (len(LOG_COLUMNS),))
+            and (f"{_RESUME}step" not in shapes or (end is not None and shapes[f"{_RESUME}step"] == ()))
+            and bool(checkpoints) == bool(steps)
+            and all(shapes[name][:1] == (len(steps),) for name in checkpoints)
+            and all(dtypes[name] in ("F32", "F64") and self.file.is_by_row(name) for name in checkpoints)
         )
+
+    def holds(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether its checkpoints, if it has any, are of these parameters."""
+        names = [name for name in self.file.shapes if name.startswith(_CHECKPOINTS)]
+        found = {name.removeprefix(_CHECKPOINTS): self.file.shapes[name][1:] for name in names}
+        return not found or found == dict(shapes)
 
     @property
     def path(self) -> Path:
@@ -69,12 +84,19 @@ class Segment:
 
     def log(self) -> Float[np.ndarray, "rows columns"]:
         """Return its log rows, in the columns of LOG_COLUMNS."""
-        return self.file.read("log")
+        rows = self.file.read("log")
+        if not ((rows[:, 0] >= 0) & (rows[:, 0] < _LATEST) & (rows[:, 0] % 1 == 0)).all():
+            raise GrokscopeError(f"{self.path} is damaged: its log has steps that are none.")
+        return rows
 
     def resume_state(self) -> dict[str, np.ndarray]:
         """Return its resume state: step, parameters, optimizer state, the adaptive schedule's reference."""
         names = [name for name in self.file.shapes if name.startswith(_RESUME)]
-        return {name.removeprefix(_RESUME): array for name, array in self.file.read_all(names).items()}
+        state = {name.removeprefix(_RESUME): array for name, array in self.file.read_all(names).items()}
+        is_whole = all(name in state and not state[name].ndim for name in _STATE_OF_RUN)
+        if not is_whole or int(state["step"]) != self.resume_step:
+            raise GrokscopeError(f"{self.path} is damaged: its resume state is none of step {self.resume_step}.")
+        return state
 
     def damage(self) -> Iterable[str]:
         """Read everything and yield a sentence for each damaged tensor, naming segment, step and tensor."""
@@ -94,17 +116,35 @@ class Store:
         """The stretches (first, last) of training whose log `log` found damaged, their checkpoints perhaps not."""
         self.damaged: list[str] = []
         """Segments that cannot be read, one sentence each; the others are as readable as ever."""
+        known: dict[int, Path] = {}
         for path in sorted((folder / _SEGMENTS).glob("[!.]*.safetensors")):
             try:
                 segment = Segment(tensors.TensorFile(path))
                 if not segment.belongs_to(self.record):
                     raise GrokscopeError(f"{path} is no segment of this run.")
+                twin = known.setdefault(segment.file.structure, path)
+                if twin != path:
+                    raise GrokscopeError(f"{path} is a copy of {twin.name}; what was in it before is lost.")
                 self.segments.append(segment)
             except GrokscopeError as error:
                 self.damaged.append(str(error))
+        self._find_steps()
+
+    def _find_steps(self) -> None:
         # A step in two segments has the same bits in both, since training is deterministic: either will do.
         self._where = {step: (segment, row) for segment in self.segments for row, step in enumerate(segment.steps)}
         self.steps: Int[np.ndarray, " steps"] = np.array(sorted(self._where), np.int64)
+
+    def expect(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Leave out, as damaged, the segments whose checkpoints are not of these parameters, a model's."""
+        strange = [segment for segment in self.segments if not segment.holds(shapes)]
+        if strange:
+            self.damaged += [
+                f"{one.path} is damaged: its checkpoints are not of this run's model." for one in strange
+            ]
+            self.segments = [segment for segment in self.segments if segment not in strange]
+            self.__dict__.pop("gaps", None)
+            self._find_steps()
 
     @property
     def last_step(self) -> int:

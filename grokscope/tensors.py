@@ -65,15 +65,31 @@ class TensorFile:
                 structure = file.get_tensor("structure")
             if structure.tolist() != [_structure(about, layout, self._checksums)]:
                 raise GrokscopeError(f"{path} is damaged: its structure does not match its checksum.")
+            self.structure = int(structure[0])
+            """The checksum over names, types, shapes, metadata and all checksums; a copy has the same."""
             self.metadata: dict[str, Any] = json.loads(about["metadata"])
             self._by_row = set(json.loads(about["by_row"]))
-        except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            self.dtypes = {name: dtype for name, dtype, _ in layout if name not in _OWN}
+            """safetensors' name of each tensor's type."""
+            self.shapes = {name: tuple(shape) for name, _, shape in layout if name not in _OWN}
+            self._first_checksum, position = {}, 0
+            for name, shape in self.shapes.items():
+                self._first_checksum[name] = position
+                position += shape[0] if name in self._by_row else 1
+            # Its checksum may be right and the file still be none: whoever forges one works it out anew.
+            if (
+                not isinstance(self.metadata, dict)
+                or self._checksums.shape != (position,)
+                or self._checksums.dtype != np.int64
+                or not self._by_row <= set(self.shapes)
+                or not set(self.dtypes.values()) <= set(_DTYPES.values())
+            ):
+                raise ValueError("its parts do not belong together")
+        except (
+            *(safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, IndexError, RecursionError),
+            OverflowError,
+        ) as error:
             raise GrokscopeError(f"{path} cannot be read as a safetensors file of grokscope's: {error}.") from error
-        self.shapes = {name: tuple(shape) for name, _, shape in layout if name not in _OWN}
-        self._first_checksum, position = {}, 0
-        for name, shape in self.shapes.items():
-            self._first_checksum[name] = position
-            position += shape[0] if name in self._by_row else 1
 
     def read(self, name: str, rows: list[int] | None = None) -> np.ndarray:
         """Return a tensor, or the given rows of one that is checked by row; checksums are compared first.
@@ -96,6 +112,10 @@ class TensorFile:
         for name in self.shapes:
             for row in self._damaged_rows(name, self._load([name], None)[name], None):
                 yield name, row if name in self._by_row else None
+
+    def is_by_row(self, name: str) -> bool:
+        """Whether a tensor is checked row by row."""
+        return name in self._by_row
 
     def checksums(self, name: str) -> list[int]:
         """Return the stored checksums of a tensor, one for each row if it is checked by row."""

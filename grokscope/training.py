@@ -70,6 +70,7 @@ def resume(
     folder = Path(path)
     with deferred_signals() as interrupted:
         run = store.Store(folder)
+        require_trained(run)
         if n_steps is not None and n_steps < max(run.record.config.n_steps, run.last_step):
             raise GrokscopeError(
                 f"n_steps: {n_steps} would shorten {folder}; allowed: from {run.record.config.n_steps}."
@@ -95,6 +96,7 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
     names step, tensor and what drifted, and adds nothing more.
     """
     folder = Path(path)
+    require_trained(store.Store(folder))
     with deferred_signals() as interrupted, writing(folder) as run, Writer() as writer:
         first = run.record.first_step
         if not (first <= start <= stop <= run.last_step and every >= 1):
@@ -130,6 +132,15 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
             if state.step >= end:
                 break
     return Trajectory.open(folder)
+
+
+def require_trained(run: store.Store) -> None:
+    """Raise GrokscopeError for a run that was imported: nothing says how its optimizer stood, so none can go on."""
+    if run.record.imported:
+        raise GrokscopeError(
+            f"{run.folder} was imported: it has checkpoints and no optimizer state, so training cannot go on from "
+            f"them."
+        )
 
 
 def checked_name(name: str) -> str:
@@ -247,11 +258,19 @@ def latest(setup: Setup, run: store.Store, step: int) -> tuple[State, Mapping[st
     for segment in reversed(run.resume_points()):
         if (segment.resume_step or 0) <= step:
             try:
-                resumed = {name: torch.from_numpy(array) for name, array in segment.resume_state().items()}
-                return setup.state(resumed), resumed
+                return resumed_at(setup, segment)
             except GrokscopeError as error:
                 reasons.append(str(error))
     raise GrokscopeError(f"{run.folder} has no readable resume state. {' '.join(reasons)}".strip())
+
+
+def resumed_at(setup: Setup, segment: store.Segment) -> tuple[State, Mapping[str, Tensor]]:
+    """Return the state at a segment's end, and the resume state it comes from; raise GrokscopeError naming it."""
+    resumed = {name: torch.from_numpy(array) for name, array in segment.resume_state().items()}
+    try:
+        return setup.state(resumed), resumed
+    except GrokscopeError as error:
+        raise GrokscopeError(f"{segment.path} is damaged. {error}") from error
 
 
 def compare(run: store.Store, state: State) -> None:

@@ -16,10 +16,13 @@ from grokscope import display, plugins, tasks
 from grokscope import model as models
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
+from grokscope.fields import plainly
 from grokscope.series import Series
 from grokscope.snapshot import Memory, Snapshot, Source
-from grokscope.store import LOG_COLUMNS, Store
+from grokscope.store import LOG_COLUMNS, Record, Store
 
+_MOST_FAULTS = 200
+"""How many faults of state dicts a message names: a model of other shapes has as many as it has tensors and steps."""
 _READ_AT_ONCE = 16
 """How many checkpoints an iteration reads at a time: one opening of a file for each was a tenth of `loss`'s time."""
 
@@ -48,9 +51,12 @@ class Trajectory:
     @classmethod
     def of_store(cls, store: Store) -> "Trajectory":
         """Return the trajectory of a store that is open already; raise GrokscopeError as `open` does."""
+        if len(store.steps):
+            config = store.record.config
+            store.expect(models.build(config.model, tasks.build(config.task)).shapes)
         if not len(store.steps):
             raise GrokscopeError(f"{store.folder} has no readable checkpoint. {' '.join(store.damaged)}".strip())
-        trajectory = cls(store.record.config, store, store.steps)
+        trajectory = cls(store.record.config, store, store.steps, _recorded_split(store.record))
         if data_digest(trajectory.task, trajectory.split) != store.record.data_digest:
             raise GrokscopeError(
                 f"{store.folder}: the task {trajectory.config.task.name!r} gives other examples or another split "
@@ -84,13 +90,16 @@ class Trajectory:
                 for name, tensor in state_dict.items()
                 if not name.endswith((".attn.mask", ".attn.IGNORE"))
             }
-            alien = [name for name, tensor in kept.items() if not isinstance(tensor, Tensor)]
-            found += [f"step {step}: {name} is no tensor" for name in alien]
+            alien = {name: what for name, tensor in kept.items() if (what := models.alien(tensor))}
+            found += [f"step {step}: {plainly(name)} {what}" for name, what in alien.items()]
             tensors = {name: tensor for name, tensor in kept.items() if name not in alien}
-            found += [f"step {step}: {fault}" for fault in model.faults(tensors) if fault.split()[0] not in alien]
+            missing = {f"{name} is missing" for name in alien}
+            found += [f"step {step}: {fault}" for fault in model.faults(tensors) if fault not in missing]
             checkpoints[int(step)] = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
         if found:
-            raise GrokscopeError("These state dicts make no trajectory:\n" + "\n".join(f"  {one}" for one in found))
+            more = [f"and {len(found) - _MOST_FAULTS:,} more"] if len(found) > _MOST_FAULTS else []
+            said = "\n".join(f"  {one}" for one in [*found[:_MOST_FAULTS], *more])
+            raise GrokscopeError(f"These state dicts make no trajectory:\n{said}")
         dtypes = {tensor.dtype for checkpoint in checkpoints.values() for tensor in checkpoint.values()}
         dtype = torch.float64 if torch.float64 in dtypes else torch.float32
         source = Memory(
@@ -276,6 +285,18 @@ def data_digest(task: tasks.Task, split: tasks.Split) -> str:
     for tensor in (task.inputs, task.labels, split.train):
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _recorded_split(record: Record) -> tasks.Split | None:
+    """Return the split of an imported run that names its training examples; None for one that its config draws."""
+    if record.imported is None:
+        return None
+    n_examples = len(tasks.build(record.config.task).inputs)
+    train = record.train(n_examples)
+    if train is None:
+        return None
+    test = np.setdiff1d(np.arange(n_examples), train)
+    return tasks.Split(torch.from_numpy(train), torch.from_numpy(test))
 
 
 def _checked_split(split: "tasks.Split | tuple[Tensor, Tensor] | None", n_examples: int) -> tasks.Split | None:

@@ -71,7 +71,7 @@ FIELDS: dict[str, tuple[Any, str, Any]] = {
 
 # What else another good value needs.
 NEEDS: dict[str, dict[str, Any]] = {
-    "task.table": {"task.name": "table"},
+    "task.table": {"task.name": "table", "task.train_fraction": 0.4},
     "optimizer.momentum": {"optimizer.name": "sgd"},
 }
 
@@ -241,7 +241,7 @@ def test_settings_that_contradict_each_other_are_one_fault(changes: dict[str, An
         {"optimizer.name": "adam", "optimizer.weight_decay": 0, "optimizer.decay_centre": "zero"},
         {"optimizer.name": "sgd", "optimizer.weight_decay": 1.0, "optimizer.momentum": 0.9},
         {"optimizer.name": "adamw", "optimizer.weight_decay": 0.0, "optimizer.decay_centre": "initialization"},
-        {"task.name": "table", "task.table": "0 1\n1 ."},
+        {"task.name": "table", "task.table": "0 1\n1 .", "task.train_fraction": 0.34},
         {"task.name": "composition", "task.table": ""},
         {"batch_share": 1, "residual_dropout": 0, "optimizer.sam_radius": 1000, "optimizer.filter_window": 1},
     ],

@@ -12,11 +12,12 @@ ROOT = Path(grokscope.__file__).parent
 FLOORS = (
     "errors display files tensors fields algebra streams config presets series phases plugins schedule fourier waves "
     "curvature environment interrupts pca writer options mix equations clusters representations subgroups isotypic "
-    "characters controls scan clock_and_pizza forward components langevin",
+    "characters controls scan clock_and_pizza forward components langevin splits foreign layouts",
     "tasks",
     "model losses filters optimizers grid key_frequencies",
     "snapshot record store trajectory pair_logits objective",
-    "optimize recorder training forks ensemble together measures interventions landscape stability exports wandb",
+    "optimize recorder training forks ensemble together measures interventions landscape stability exports wandb "
+    "importing",
     "sweep figures jobs",
     "report gallery",
     "progress cli",

@@ -305,7 +305,7 @@ def test_segments_are_merged_by_step_whatever_their_files_are_called(tiny_run: P
 def test_a_run_of_30_000_checkpoints_lists_every_step(tiny_config: RunConfig, tmp_path: Path):
     config = dataclasses.replace(tiny_config, checkpoints="every 1", n_steps=29_999, max_checkpoints=30_000)
     run = store.create(tmp_path / "long", Record(config, {}, ""))
-    steps = np.random.default_rng(0).permutation(30_000).reshape(-1, 60)
+    steps = np.sort(np.random.default_rng(0).permutation(30_000).reshape(-1, 60), axis=1)
     for end, some in enumerate(steps.tolist()):
         checkpoints: list[Any] = [{"w": np.full(1, step, np.float32)} for step in some]
         run.commit(some, checkpoints, coverage=(end - 1, end))

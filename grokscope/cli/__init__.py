@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grokscope import plugins
-from grokscope.cli.base import OfRun, Usage, parse
+from grokscope.cli.base import OfRun, Usage, parse, shown
 from grokscope.cli.forks import fork
+from grokscope.cli.importing import import_
 from grokscope.cli.outlets import export, figure, wandb
 from grokscope.cli.reading import list_, log, measure, report, verify
 from grokscope.cli.training import densify, resume, sweep, train
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "resume": resume,
     "fork": fork,
     "densify": densify,
+    "import": import_,
     "sweep": sweep,
     "measure": measure,
     "report": report,
@@ -58,7 +60,7 @@ def _dispatch(arguments: list[str]) -> None:
 
 def _guarded(command: Callable[[list[str]], None], arguments: list[str]) -> None:
     """Run a command so that nothing a user can cause ends in a traceback."""
-    warnings.formatwarning = lambda message, *_, **__: f"grokscope: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: shown(f"grokscope: {message}\n")
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a sign gets a question mark in its place.
         if isinstance(stream, io.TextIOWrapper):
@@ -67,7 +69,7 @@ def _guarded(command: Callable[[list[str]], None], arguments: list[str]) -> None
         command(arguments)
         sys.stdout.flush()
     except GrokscopeError as error:
-        print(f"grokscope: {error}", file=sys.stderr)
+        print(shown(f"grokscope: {error}"), file=sys.stderr)
         sys.exit(2 if isinstance(error, Usage) else 1)
     except BrokenPipeError:
         # Whoever read the output has enough, as in `grokscope log RUN | head`.
@@ -77,7 +79,7 @@ def _guarded(command: Callable[[list[str]], None], arguments: list[str]) -> None
         number = getattr(interrupt, "signal_number", 2)
         again = getattr(interrupt, "again", None)
         if again is not None:
-            print(f"\n{interrupt} Go on with it by:\n  {again}", file=sys.stderr)
+            print(shown(f"\n{interrupt} Go on with it by:\n  {again}"), file=sys.stderr)
         sys.exit(128 + number)
 
 

@@ -1,5 +1,6 @@
 """What the commands share: parsing, the RUN argument, and the error that a mistyped command line is."""
 
+import os
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -47,14 +48,23 @@ class OfRun:
     def folder(self) -> Path:
         """The run's folder: what is a path to a folder is taken as it is, anything else lies under the root."""
         path = Path(self.run)
-        is_under_root = len(path.parts) == 1 or (self.root / path).is_dir()
-        return self.root / path if is_under_root and not path.is_dir() else path
+        # Unlike Path.is_dir, this finds no folder under a name that is too long, or has a null byte in it.
+        is_under_root = len(path.parts) == 1 or os.path.isdir(self.root / path)
+        return self.root / path if is_under_root and not os.path.isdir(path) else path
+
+
+def shown(text: object) -> str:
+    """Return a message that is safe for a terminal: what is not printed, such as an escape or a mark that turns the
+    line round, stands there escaped. Names in it may be a stranger's."""
+    return "".join(
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in str(text)
+    )
 
 
 def warned(opened: _Opened) -> _Opened:
     """Return a trajectory or a store, having said on standard error what in it is damaged."""
     for sentence in opened.damaged:
-        print(f"grokscope: {sentence}", file=sys.stderr)
+        print(shown(f"grokscope: {sentence}"), file=sys.stderr)
     return opened
 
 

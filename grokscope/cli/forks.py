@@ -51,7 +51,10 @@ def fork(arguments: list[str]) -> None:
     from grokscope import forks, training
     from grokscope.progress import Progress
 
-    name = training.checked_name(asked.run or training.free_name(f"{origin.folder.name}-fork", asked.root))
+    training.require_trained(origin)
+
+    name = training.free_name(f"{origin.folder.name}-fork", asked.root) if asked.run is None else asked.run
+    name = training.checked_name(name)
     if (asked.root / name).exists():
         raise GrokscopeError(f"{asked.root / name} exists already; choose another --run name.")
     if asked.step not in (one.resume_step for one in origin.resume_points()):

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from grokscope import plugins
-from grokscope.cli.base import ROOT, OfRun, Usage, parse, states, warned
+from grokscope import plugins, splits
+from grokscope.cli.base import ROOT, OfRun, Usage, parse, shown, states, warned
 from grokscope.errors import GrokscopeError
+from grokscope.fields import plainly
 
 if TYPE_CHECKING:
     from grokscope.config import RunConfig
@@ -103,7 +104,7 @@ def verify(arguments: list[str]) -> None:
     run = Store(asked.folder)
     found = list(run.damage())
     for sentence in found:
-        print(sentence)
+        print(shown(sentence))
     if found:
         raise GrokscopeError(
             f"{asked.folder}: {len(found)} faults. Everything else is readable; remove a damaged segment and "
@@ -160,7 +161,7 @@ def list_(arguments: list[str]) -> None:
         lines = lines or [f"There is no run in {asked.root}."]
     else:
         raise Usage(plugins.unknown("list", asked.what, kinds))
-    print("\n".join(lines))
+    print("\n".join(shown(line) for line in lines))
 
 
 def _in_a_line(config: "RunConfig") -> str:
@@ -182,20 +183,21 @@ def _in_a_line(config: "RunConfig") -> str:
 
 def _task_in_words(config: "RunConfig") -> str:
     """Return the task's name with what it is on; as short as can be said without building it."""
-    place = plugins.BUILT_IN["tasks"].get(config.task.name, "")
     on = {"modular": f" mod {config.task.p}", "groups": f" in {config.task.group}"}
-    return config.task.name + on.get(place.rpartition(":")[0].rpartition(".")[2], "")
+    return config.task.name + on.get(splits.family(config.task.name), "")
 
 
 def _run_in_a_line(store: Any, folder: Path) -> str:
     try:
         run = store.Store(folder)
         done = f"{run.last_step:,} of {run.record.config.n_steps:,} steps, {len(run.steps):,} checkpoints"
+        if run.record.imported:
+            done = f"imported, {len(run.steps):,} checkpoints to step {run.record.config.n_steps:,}"
         origin = run.record.origin
         done += f", forked from {origin['run']} at {origin['step']:,}" if origin else ""
-        return f"{folder.name:<24} {_task_in_words(run.record.config)}, {done}"
+        return f"{plainly(folder.name):<24} {_task_in_words(run.record.config)}, {done}"
     except GrokscopeError as error:
-        return f"{folder.name:<24} {error}"
+        return f"{plainly(folder.name):<24} {error}"
 
 
 def _sweep_in_a_line(folder: Path) -> str:
@@ -203,6 +205,6 @@ def _sweep_in_a_line(folder: Path) -> str:
 
     try:
         plan = sweep.load(folder)
-        return f"{folder.name:<24} sweep, {states(plan, folder)}"
+        return f"{plainly(folder.name):<24} sweep, {states(plan, folder)}"
     except GrokscopeError as error:
-        return f"{folder.name:<24} {error}"
+        return f"{plainly(folder.name):<24} {error}"

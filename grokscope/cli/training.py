@@ -54,7 +54,8 @@ def train(arguments: list[str]) -> None:
     from grokscope import training
     from grokscope.progress import Progress
 
-    name = asked.run or training.free_name(training.checked_name(Path(asked.source).stem), asked.root)
+    name = training.checked_name(Path(asked.source).stem if asked.run is None else asked.run)
+    name = training.free_name(name, asked.root) if asked.run is None else name
     print(announcement(config, asked.root / name), flush=True)
     with Progress(config.n_steps) as progress:
         trajectory = training.train(config, name, asked.root, observer=progress)
@@ -101,6 +102,7 @@ def resume(arguments: list[str]) -> None:
     from grokscope.progress import Progress
 
     before = warned(store.Store(asked.folder))
+    training.require_trained(before)
     n_steps = asked.n_steps or before.record.config.n_steps
     if before.record.config.n_steps == n_steps == before.last_step:
         print(f"{asked.folder} is finished: {before.last_step:,} steps. --n-steps N makes it longer.")
@@ -173,7 +175,7 @@ def sweep(arguments: list[str]) -> None:
     from grokscope.sweep import results, workers
 
     plan = sweeps.read(asked.source)
-    folder = asked.root / training.checked_name(asked.run or asked.source.stem)
+    folder = asked.root / training.checked_name(asked.source.stem if asked.run is None else asked.run)
     part = plan.shard(*_shard(asked.shard))
     if asked.jobs is not None and asked.jobs < 1:
         raise GrokscopeError(f"--jobs {asked.jobs}; allowed: a whole number from 1.")

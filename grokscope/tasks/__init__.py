@@ -1,16 +1,14 @@
 """Tasks: what is learned, as data. One small file a family; a task is a function `TaskConfig -> Task`."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from grokscope import plugins, streams
+from grokscope import plugins, splits, streams
 from grokscope.algebra import Group
 from grokscope.config import TaskConfig
 from grokscope.errors import GrokscopeError
@@ -135,19 +133,9 @@ def draw_split(task: Task, train_fraction: float, seed: int) -> Split:
     ever. Raise GrokscopeError if train or test would be empty.
     """
     n_examples = len(task.inputs)
-    if n_examples < 2:
-        raise GrokscopeError(
-            f"task.name: {task.name!r} has {n_examples} equations here; allowed: from 2, to train and test."
-        )
-    # Exact: in floating point 0.29 · 100 is below 29.
-    n_train = int(Fraction(str(train_fraction)) * n_examples)
-    if not 0 < n_train < n_examples:
-        # Rounded up, so that what is allowed really is.
-        smallest = math.ceil(1e6 / n_examples) / 1e6
-        raise GrokscopeError(
-            f"task.train_fraction: {train_fraction} of {n_examples} equations leaves the "
-            f"{'training' if n_train == 0 else 'test'} set empty; allowed: from {smallest} to below 1."
-        )
+    if fault := splits.split_fault(task.name, train_fraction, n_examples):
+        raise GrokscopeError(f"{fault}.")
+    n_train = splits.n_train(train_fraction, n_examples)
     order = torch.from_numpy(streams.permutation("split", seed, 0, n_examples))
     return Split(order[:n_train].sort().values, order[n_train:].sort().values)
 
@@ -160,9 +148,8 @@ def with_outliers(task: Task, split: Split, n_outliers: int, seed: int) -> Task:
     a smaller number are among those of a larger. Test answers stay right.
     """
     n_train = len(split.train)
-    if n_outliers > n_train or n_train < 2:
-        most = n_train if n_train > 1 else 0
-        raise GrokscopeError(f"task.outliers: {n_outliers} of {n_train} training equations; allowed: 0 to {most}.")
+    if fault := splits.outliers_fault(n_outliers, n_train):
+        raise GrokscopeError(f"{fault}.")
     order = split.train[torch.from_numpy(streams.permutation("outliers", seed, 0, n_train))]
     drawn = streams.integers("outliers", seed, 1, n_train) % (n_train - 1) + 1
     source = (torch.arange(n_train) + torch.from_numpy(drawn.astype("int64"))) % n_train

@@ -1,0 +1,97 @@
+"""Layouts of checkpoints in files of others: where the state dicts lie, at which steps, and what is transposed."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from grokscope.errors import GrokscopeError
+from grokscope.fields import shown
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one file holds: (step, state dict) in its own order, and perhaps which examples were trained on."""
+
+    state_dicts: list[tuple[int | None, Mapping[Any, Any]]]
+    train: Any = None
+
+
+def checkpoints(content: Any, path: Path) -> Found:
+    """Return the state dicts in what `read` gave, with their steps as far as it says them, and the training examples.
+
+    It is one state dict; a dict that holds one as "model", "model_state_dict", "state_dict" or "parameters", perhaps
+    with its "step"; or a dict with a list of them as "state_dicts" or "checkpoints", and beside it "steps", or
+    "epochs" or "checkpoint_epochs". An epoch counts from 0 and is saved after its update (Nanda et al. 2023;
+    TransformerLens' Grokking_Demo), so that epoch e is step e + 1. Raise GrokscopeError for anything else.
+    """
+    if not isinstance(content, Mapping):
+        raise GrokscopeError(f"{path} holds a {type(content).__name__}; allowed: a state dict, or a dict with some.")
+    if content and all(isinstance(one, Tensor) for one in content.values()):
+        return Found([(None, content)])
+    train = content.get("train_indices")
+    listed = next((content[key] for key in ("state_dicts", "checkpoints") if key in content), None)
+    if listed is not None:
+        if not isinstance(listed, list) or not listed or not all(isinstance(one, Mapping) for one in listed):
+            raise GrokscopeError(f"{path} holds checkpoints that are no list of state dicts.")
+        key = next((key for key in ("steps", "epochs", "checkpoint_epochs") if key in content), None)
+        steps = _whole_numbers(content[key]) if key else [None] * len(listed)
+        if steps is None or len(steps) != len(listed):
+            raise GrokscopeError(
+                f"{path} holds {len(listed)} state dicts, and as {key!r} not as many whole numbers from 0."
+            )
+        steps = [one if one is None else one + (key != "steps") for one in steps]
+        return Found(list(zip(steps, listed, strict=True)), train)
+    inner = next((key for key in ("model", "model_state_dict", "state_dict", "parameters") if key in content), None)
+    if inner is None or not isinstance(content[inner], Mapping):
+        raise GrokscopeError(
+            f"{path} holds {shown(list(content)[:8])} and no state dict that is found; allowed: a state dict, or one "
+            f'as "model", "state_dict" or "parameters", or a list of them as "state_dicts" or "checkpoints".'
+        )
+    step = _whole_numbers([content["step"]]) if "step" in content else None
+    return Found([(step[0] if step else None, content[inner])], train)
+
+
+def _whole_numbers(found: Any) -> list[Any] | None:
+    if isinstance(found, Tensor) and found.ndim == 1 and found.dtype == torch.int64:
+        found = found.tolist()
+    if isinstance(found, range | tuple):
+        found = list(found)
+    is_right = isinstance(found, list) and all(type(one) is int and 0 <= one < 2**62 for one in found)
+    return found if is_right else None
+
+
+def named(state_dict: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return parameters under TransformerLens' names and shapes, also those that Nanda et al. 2023 saved.
+
+    Theirs have d_model as the last axis of what reads the residual stream, W_O as (d_model, heads · d_head), and no
+    biases but the MLP's; those are zeros here. What is of another shape stays as it is, to be named as wrong.
+    """
+    found = {name if isinstance(name, str) else repr(name): one for name, one in state_dict.items()}
+    heads = {name: one for name, one in found.items() if re.fullmatch(r"blocks\.\d+\.attn\.W_[QKVO]", name)}
+    is_theirs = any(isinstance(one, Tensor) and name.endswith("W_O") and one.ndim == 2 for name, one in heads.items())
+    if not is_theirs:
+        return found
+    for name, one in list(found.items()):
+        leaf = name.rpartition(".")[2]
+        if not isinstance(one, Tensor):
+            continue
+        if leaf in ("W_E", "W_in", "W_out") and one.ndim == 2:
+            found[name] = one.T
+        elif leaf in ("W_Q", "W_K", "W_V") and one.ndim == 3:
+            found[name] = one.mT
+            found[name.replace("W_", "b_")] = torch.zeros(one.shape[:2], dtype=one.dtype)
+        elif leaf == "W_O" and one.ndim == 2:
+            keys = found.get(name.replace("W_O", "W_K"))
+            n_heads = keys.shape[0] if isinstance(keys, Tensor) and keys.ndim == 3 else 0
+            if n_heads and one.shape[1] % n_heads == 0:
+                found[name] = rearrange(one, "d_model (head d_head) -> head d_head d_model", head=n_heads)
+            found[name.replace("W_O", "b_O")] = torch.zeros(one.shape[:1], dtype=one.dtype)
+        elif name == "unembed.W_U" and one.ndim == 2:
+            found["unembed.b_U"] = torch.zeros(one.shape[1:], dtype=one.dtype)
+    return found

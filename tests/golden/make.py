@@ -1,0 +1,29 @@
+"""Make the golden run of the present format, once, before its release: ``python tests/golden/make.py``.
+
+It is then never made again: that a later version reads what this one wrote is what it is for.
+"""
+
+import sys
+from pathlib import Path
+
+from grokscope import Trajectory, measures, recorder, training
+from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
+from grokscope.record import FORMAT
+
+if __name__ == "__main__":
+    recorder.SEGMENT_CHECKPOINTS = 2
+    config = RunConfig(
+        task=TaskConfig(name="subtraction", p=7, train_fraction=0.6, form="a ∘ b ="),
+        model=ModelConfig(d_model=12, n_heads=3, d_mlp=16, normalization_type="LN", biases="all"),
+        optimizer=OptimizerConfig(lr=1e-2, warmup_steps=4),
+        n_steps=40,
+        batch_size=8,
+        checkpoints="every 10",
+        evaluate_every=5,
+    )
+    run = training.train(config, f"format{FORMAT}", Path(__file__).parent).path
+    assert run is not None
+    training.densify(run, 12, 13)
+    measures.saved("weight_norm", Trajectory.open(run))
+    (run / "lock").unlink()
+    sys.stdout.write(f"made {run}\n")

@@ -1,0 +1,1 @@
+"""Strangers' files: what makes them, and what judges how they are met."""

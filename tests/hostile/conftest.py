@@ -1,0 +1,16 @@
+"""A finished tiny run with a cached measure, and the judge's truth about it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from grokscope import Trajectory, measures
+
+
+@pytest.fixture(scope="session")
+def measured_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run with the measure `loss` cached; shared: copy it."""
+    run = shutil.copytree(tiny_run, tmp_path_factory.mktemp("measured") / "run")
+    measures.saved("loss", Trajectory.open(run))
+    return run

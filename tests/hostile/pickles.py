@@ -1,0 +1,241 @@
+"""Malicious files of tensors, made here: pickles that call, archives that escape, sizes that bomb."""
+
+import importlib
+import io
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import tarfile
+import webbrowser
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+Make = Callable[[Path, Path], object]
+"""Writes a malicious file to the first path; where code of it runs, the second comes to exist."""
+
+
+class Calls:
+    """Unpickled, it calls what it was given."""
+
+    def __init__(self, called: Callable[..., Any], *arguments: Any):
+        self.called, self.arguments = called, arguments
+
+    def __reduce__(self) -> Any:
+        return self.called, self.arguments
+
+
+class Strange:
+    """An object of a class of one's own, harmless but no tensor."""
+
+
+def archive(
+    path: Path, pickled: bytes, parts: dict[str, bytes] | None = None, root: str = "x", compression: int = 0
+) -> None:
+    """Write what torch.save would, around any pickle."""
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, data in {"data.pkl": pickled, "version": b"3\n", **(parts or {})}.items():
+            file.writestr(f"{root}/{name}", data)
+
+
+def calling(called: Callable[..., Any], *arguments: Any) -> Make:
+    """Return a maker of a state dict in which a call stands beside the tensors."""
+    return lambda path, canary: archive(
+        path, pickle.dumps({"a": Calls(called, *(_put(one, canary) for one in arguments))}, protocol=2)
+    )
+
+
+def _put(argument: Any, canary: Path) -> Any:
+    return argument.replace("CANARY", str(canary)) if isinstance(argument, str) else argument
+
+
+def named(module: str, name: str, *arguments: str) -> Make:
+    """Return a maker of a pickle that calls module.name, which need not exist here, on texts."""
+
+    def make(path: Path, canary: Path) -> None:
+        given = b"".join(_text(_put(one, canary)) for one in arguments)
+        archive(path, b"\x80\x02}" + _text("a") + f"c{module}\n{name}\n".encode() + b"(" + given + b"tRs.")
+
+    return make
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+def _storage(n: int, key: str = "0", kind: str = "FloatStorage") -> bytes:
+    return b"(" + _text("storage") + f"ctorch\n{kind}\n".encode() + _text(key) + _text("cpu") + _number(n) + b"tQ"
+
+
+def _number(n: int) -> bytes:
+    return b"J" + struct.pack("<i", n) if -(2**31) <= n < 2**31 else b"\x8a\x08" + struct.pack("<q", n)
+
+
+def tensor(
+    n_claimed: int, shape: tuple[int, ...], stride: tuple[int, ...], n_bytes: int = 4, **keywords: Any
+) -> Make:
+    """Return a maker of one tensor that may claim more numbers, or another shape, than its bytes are."""
+
+    def make(path: Path, canary: Path) -> None:
+        sizes = [b"(" + b"".join(map(_number, one)) + b"t" for one in (shape, stride)]
+        body = b"ctorch._utils\n_rebuild_tensor_v2\n(" + _storage(n_claimed, **keywords) + _number(0) + sizes[0]
+        body += sizes[1] + b"\x89ccollections\nOrderedDict\n)RtR"
+        archive(path, b"\x80\x02}" + _text("embed.W_E") + body + b"s.", {"data/0": bytes(n_bytes)})
+
+    return make
+
+
+def plain(body: bytes, parts: dict[str, bytes] | None = None, root: str = "x", compression: int = 0) -> Make:
+    """Return a maker of an archive around a pickle written by hand."""
+    return lambda path, canary: archive(path, body, parts, root, compression)
+
+
+def _with_entry(name: str, mode: int = 0) -> Make:
+    def make(path: Path, canary: Path) -> None:
+        torch.save({"a": torch.zeros(2)}, path)
+        with zipfile.ZipFile(path, "a") as file:
+            entry = zipfile.ZipInfo(name.replace("CANARY", str(canary)))
+            entry.external_attr = mode << 16
+            file.writestr(entry, "out")
+
+    return make
+
+
+def _twice(path: Path, canary: Path) -> None:
+    import warnings
+
+    torch.save({"a": torch.zeros(2)}, path)
+    with zipfile.ZipFile(path, "a") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        name = next(one for one in file.namelist() if one.endswith("data.pkl"))
+        file.writestr(name, pickle.dumps(Calls(os.system, f"touch {canary}"), protocol=2))
+
+
+def _cut(path: Path, canary: Path) -> None:
+    torch.save({"a": torch.zeros(5000)}, path)
+    path.write_bytes(path.read_bytes()[:-3000])
+
+
+def _lying_directory(path: Path, canary: Path) -> None:
+    """Write an archive whose directory claims that each of its parts has 2 GB."""
+    torch.save({"a": torch.zeros(2)}, path)
+    data = bytearray(path.read_bytes())
+    at = -1
+    while (at := data.find(b"PK\x01\x02", at + 1)) >= 0:
+        data[at + 20 : at + 28] = struct.pack("<II", 2**31 - 1, 2**31 - 1)
+    path.write_bytes(data)
+
+
+def _legacy(path: Path, canary: Path) -> None:
+    torch.save({"a": torch.zeros(2)}, path, _use_new_zipfile_serialization=False)
+
+
+def _tar(path: Path, canary: Path) -> None:
+    with tarfile.open(path, "w") as file:
+        for name in ("sys_info", "pickle", "../x"):
+            data = pickle.dumps(Calls(os.system, f"touch {canary}"), protocol=2)
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            file.addfile(entry, io.BytesIO(data))
+
+
+def _module(path: Path, canary: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), path)
+
+
+def _object(path: Path, canary: Path) -> None:
+    torch.save({"model": {"a": torch.zeros(2)}, "config": Strange()}, path)
+
+
+def _doubled(one: bytes, many: bytes, n: int) -> bytes:
+    """Return the instructions for a thing that holds itself twice, n deep; `many` closes two of them."""
+    body = one
+    for i in range(n):
+        body += b"q" + bytes([i]) + b"h" + bytes([i]) + many
+    return body
+
+
+def _lists(n: int) -> bytes:
+    body = b"]"
+    for i in range(n):
+        body = b"](" + body + b"q" + bytes([i]) + b"h" + bytes([i]) + b"e"
+    return body
+
+
+def _raw(pickled: Callable[[Path], bytes]) -> Make:
+    return lambda path, canary: path.write_bytes(pickled(canary))
+
+
+_RUN = "__import__('pathlib').Path('CANARY').touch()"
+SHAPES: dict[str, Make] = {
+    "os.system": calling(os.system, "touch CANARY"),
+    "os.system in a bare pickle": _raw(lambda canary: pickle.dumps(Calls(os.system, f"touch {canary}"), protocol=2)),
+    "os.system in a pickle of protocol 4": plain(pickle.dumps({"a": os.system}, protocol=4)),
+    "builtins.eval": calling(eval, _RUN),
+    "builtins.exec": calling(exec, _RUN),
+    "eval by its name of Python 2": named("__builtin__", "eval", _RUN),
+    "builtins.open": calling(open, "CANARY", "w"),
+    "builtins.getattr": calling(getattr, "x", "__class__"),
+    "builtins.bytearray of 8 GB": calling(bytearray, 2**33),
+    "subprocess": calling(subprocess.Popen, ("touch", "CANARY")),
+    "importlib": calling(importlib.import_module, "this"),
+    "shutil": calling(shutil.rmtree, "CANARY"),
+    "a folder": calling(Path.mkdir, "CANARY"),
+    "a browser": calling(webbrowser.open, "file:///CANARY"),
+    "torch.hub.load": named("torch.hub", "load", "nobody/nothing", "x"),
+    "torch.load": named("torch", "load", "CANARY"),
+    "torch.jit.load": named("torch.jit", "load", "CANARY"),
+    "runpy": named("runpy", "run_path", "CANARY"),
+    "dill": named("dill._dill", "_create_function", _RUN),
+    "cloudpickle": named("cloudpickle.cloudpickle", "_make_function", _RUN),
+    "numpy.load": named("numpy", "load", "CANARY"),
+    "numpy's runner of a string": named("numpy.testing._private.utils", "runstring", _RUN, "x"),
+    "an array of objects": plain(pickle.dumps({"a": np.array([Calls(os.system, "true"), 1], object)}, protocol=2)),
+    "a codec that is a packer": named("_codecs", "encode", "x", "zlib"),
+    "an INST instruction": plain(b"(S'touch CANARY'\nios\nsystem\n."),
+    "an OBJ instruction": plain(b"(cos\nsystem\nS'true'\no."),
+    "an extension's code": plain(b"\x80\x02\x82\x01."),
+    "a call of a text": plain(b"\x80\x02" + _text("x") + b")R."),
+    "a stack that is empty": plain(b"\x80\x02R."),
+    "a memo that is empty": plain(b"\x80\x02h\x07."),
+    "no end": plain(b"\x80\x02}"),
+    "no pickle": plain(b""),
+    "a module, whole": _module,
+    "an object of one's own": _object,
+    "a sparse tensor": named("torch._utils", "_rebuild_sparse_tensor", "x", "y"),
+    "a tensor without numbers": named("torch._utils", "_rebuild_meta_tensor_no_storage", "x"),
+    "a subclass of tensors": named("torch._tensor", "_rebuild_from_type_v2", "x"),
+    "tuples of tuples": plain(b"\x80\x02}" + _doubled(b")", b"\x86", 60) + b"Ns."),
+    "lists of lists": plain(b"\x80\x02}(" + _text("state_dicts") + b"]}a" + _text("steps") + _lists(60) + b"u."),
+    "lists of lists as a model": plain(b"\x80\x02}" + _text("model") + _lists(60) + b"s."),
+    "two million instructions": plain(b"\x80\x02" + b"N" * 2_000_000 + b"."),
+    "a pickle of 17 MB": plain(b"\x80\x02" + b"X" + struct.pack("<I", 17 * 2**20) + bytes(17 * 2**20) + b"."),
+    "4 TB in a storage": tensor(2**40, (2**40,), (1,)),
+    "a storage below nothing": tensor(-1, (1,), (1,)),
+    "a storage that is not there": tensor(1, (1,), (1,), key="../0"),
+    "a storage of a kind that is none": tensor(1, (1,), (1,), kind="UntypedStorage"),
+    "a view beyond its storage": tensor(1, (1000,), (1,)),
+    "a shape of 4 TB over one number": tensor(1, (2**20, 2**20), (0, 0)),
+    "a name that climbs": _with_entry("../CANARY"),
+    "a name from the root": _with_entry("CANARY"),
+    "a name that climbs from within": _with_entry("archive/../../x"),
+    "a symbolic link": _with_entry("archive/data/7x", 0o120777),
+    "a part twice": _twice,
+    "a compressed gigabyte": plain(b"\x80\x02}.", {"data/0": bytes(2**26)}, compression=zipfile.ZIP_DEFLATED),
+    "a directory that lies": _lying_directory,
+    "TorchScript": plain(b"\x80\x02}.", {"constants.pkl": b"\x80\x02).", "code/__torch__.py": b"import os"}),
+    "a tail that is missing": _cut,
+    "torch's format of before 1.6": _legacy,
+    "torch's format of tar": _tar,
+    "nothing": lambda path, canary: path.write_bytes(b""),
+    "a head alone": lambda path, canary: path.write_bytes(b"PK\x03\x04"),
+    "an ordered dict of an ordered dict": plain(pickle.dumps(OrderedDict(a=OrderedDict()), protocol=2)),
+}

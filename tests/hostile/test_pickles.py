@@ -1,0 +1,73 @@
+"""Malicious files of tensors: refused in one sentence, nothing of them run, nothing written, no memory taken."""
+
+import os
+import resource
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from shared import make_tiny_config
+
+from grokscope import foreign, importing
+from grokscope.errors import GrokscopeError
+from hostile import pickles
+
+
+@pytest.mark.parametrize("name", pickles.SHAPES)
+def test_a_malicious_file_is_refused_and_nothing_of_it_is_run(name: str, tmp_path: Path):
+    canary, path = tmp_path / "canary", tmp_path / "here" / "step100.pt"
+    path.parent.mkdir()
+    pickles.SHAPES[name](path, canary)
+    before, memory = sorted(tmp_path.rglob("*")), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.process_time()
+    with pytest.raises(GrokscopeError) as refusal:
+        importing.import_checkpoints([path], make_tiny_config(), "run", tmp_path / "runs")
+    seconds = time.process_time() - started
+    said = str(refusal.value)
+    assert str(path) in said or "step 100: " in said
+    assert len(said) < 3000 and "weights_only" not in said
+    assert sorted(tmp_path.rglob("*")) == before and not canary.exists()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200_000
+    assert seconds < 2, "processor time: a bomb would take minutes"
+
+
+def test_the_control_a_loader_that_trusts_runs_what_is_in_them(tmp_path: Path):
+    for name in ("os.system", "builtins.exec"):
+        canary, path = tmp_path / name, tmp_path / f"{name}.pt"
+        pickles.SHAPES[name](path, canary)
+        torch.load(path, weights_only=False)
+        assert canary.exists()
+
+
+def test_there_are_thirty_shapes_and_more():
+    print(f"{len(pickles.SHAPES)} malicious shapes")
+    assert len(pickles.SHAPES) >= 30
+
+
+@pytest.mark.parametrize("suffix", foreign.SUFFIXES)
+def test_what_is_no_file_is_refused(suffix: str, tmp_path: Path):
+    os.mkfifo(tmp_path / f"pipe{suffix}")
+    (tmp_path / f"folder{suffix}").mkdir()
+    (tmp_path / f"link{suffix}").symlink_to("/etc/passwd")
+    (tmp_path / f"loop{suffix}").symlink_to(tmp_path / f"loop{suffix}")
+    (tmp_path / f"zeros{suffix}").symlink_to("/dev/zero")
+    for name in ("pipe", "folder", "link", "loop", "zeros", "none", "a\0b", "x" * 5000):
+        with pytest.raises(GrokscopeError):
+            foreign.read(tmp_path / f"{name}{suffix}")
+
+
+def test_a_safetensors_file_that_claims_more_than_it_has_is_refused(tmp_path: Path):
+    path = tmp_path / "100.safetensors"
+    for header in (
+        b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}',
+        b'{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}',
+        b"{" * 50_000,
+    ):
+        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+        with pytest.raises(GrokscopeError, match=str(path)):
+            foreign.read(path)
+    path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    with pytest.raises(GrokscopeError, match=str(path)):
+        foreign.read(path)
