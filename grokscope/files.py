@@ -225,13 +225,8 @@ _held: set[Lock] = set()
 """The locks that this process holds."""
 
 
-def _let_go_of_all() -> None:
-    for lock in tuple(_held):
-        lock.let_go()
-
-
 # A forked child has its parent's open files, and would keep the parent's locks when that has died.
-os.register_at_fork(after_in_child=_let_go_of_all)
+os.register_at_fork(after_in_child=lambda: [lock.let_go() for lock in tuple(_held)])
 
 
 def _take(file: int) -> None:

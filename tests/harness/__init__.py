@@ -5,8 +5,8 @@
 - ``lives``: what a run is doing when it is broken (train, resume, densify, fork), and the checks after it.
 - ``forebear``, ``child``: processes that are really killed.
 - ``test_faults``, ``test_power``, ``test_kills``, ``test_signals``, ``test_locks``, ``test_full_disk``,
-  ``test_segments``, ``test_not_finite``, ``test_leaks``, ``test_digests``: the promises, each with its count and, where
-  it looks for damage, with a control that must fail.
+  ``test_segments``, ``test_not_finite``, ``test_leaks``, ``test_digests``: the promises, each with its count and,
+  where it looks for damage, with a control that must fail.
 
 Each prints its figure: ``pytest -s tests/harness``, and with ``-m slow`` the full counts.
 """

@@ -1,4 +1,4 @@
-"""Disks in the place of ``files.disk``: each operation of writing is numbered, and something happens at one of them."""
+"""Disks in the place of ``files.disk``: the operations of writing are numbered, and something happens at one."""
 
 import errno
 import os

@@ -1,8 +1,8 @@
 """What may be left on a disk that lost its power: a model of it that is as careless as POSIX allows.
 
-What was written to a file and not fsynced may be there, in part, as zeros, or not at all. A change of a folder's names
-that was not followed by an fsync of that folder may have happened or not, whatever came before or after it in this
-or another folder; a renaming alone is whole or not at all.
+What was written to a file and not fsynced may be there, in part, as zeros, or not at all. A change of a folder's
+names that was not followed by an fsync of that folder may have happened or not, whatever came before or after it in
+this or another folder; a renaming alone is whole or not at all.
 """
 
 import random
@@ -32,15 +32,13 @@ class Recorder(Disk):
         """Do operation `number`, and keep a record of it once it is done."""
         if name == "remove_folder":
             raise AssertionError("nothing is to be given up in a life that nothing happens to")
-        kept: Operation = arguments if name not in ("write", "note", "sync") else (self._opened[arguments[0]],)
-        if name == "write":
-            kept = (*kept, b"".join(arguments[1]))
-        if name == "note":
-            kept = (*kept, arguments[1])
+        kept: Operation = tuple(arguments)
+        if name in ("write", "note", "sync"):
+            kept = (self._opened[arguments[0]], *arguments[1:])
         is_there = name == "open_lock" and arguments[0].exists()
         done = super().happen(number, name, arguments)
         if name == "write":
-            kept = (kept[0], kept[1][:done])
+            kept = (kept[0], b"".join(arguments[1])[:done])
         if name in ("create", "open_lock"):
             self._opened[done] = self._n_files
             kept = (*arguments, self._n_files, is_there)

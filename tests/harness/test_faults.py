@@ -30,9 +30,8 @@ def operations(life: Life, root: Path) -> list[str]:
 
 def check_message(message: str, disk: Faulty, root: Path) -> None:
     """Check that an error names the path and the operation, and for a full disk the bytes needed and free."""
-    assert disk.failed and re.match(rf"Could not {NAMES[disk.failed]}.* {re.escape(str(root.parent))}", message), (
-        message
-    )
+    operation, path = NAMES[disk.failed or ""], re.escape(str(root.parent))
+    assert re.match(rf"Could not {operation}.* {path}", message), message
     full = disk.fault in ("ENOSPC", "EDQUOT", "stays full")
     assert bool(re.search(r"\([\d,]+ bytes needed, [\d,]+ free\)", message)) == full, message
     assert message.endswith("What was saved before is intact.")
