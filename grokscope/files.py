@@ -1,8 +1,8 @@
-"""The only place that opens a file for writing, and the writer's lock.
+"""The only place that writes files, and the writer's lock.
 
 A file is written whole or not at all: bytes → temporary file in the same folder → fsync → `os.replace` →
 fsync of the folder. A failed fsync is final (retrying it lies: the kernel may have dropped the pages). Whatever
-changes the disk is one of the operations of `Disk`.
+changes the disk is one of the operations of `grokscope.disk`.
 """
 
 import errno
@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from grokscope.disk import Disk
 from grokscope.errors import Busy, GrokscopeError
 
 TEMPORARY = ".writing"
@@ -28,63 +29,8 @@ _PARTS = 1024
 """How many parts Linux and macOS write in one call."""
 
 
-class Disk:
-    """The operations that change a disk, a system call each; all writing goes through `disk`, the only one there is.
-
-    The tests put another in its place, which fails, tears, dies or keeps a record at any operation.
-    """
-
-    def create(self, path: Path) -> int:
-        """Open a file that is not there yet, for writing; its mode follows the umask."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-
-    def write(self, file: int, parts: Sequence[memoryview]) -> int:
-        """Write as much of the parts as goes in one call; return how many bytes that were."""
-        return os.writev(file, parts)
-
-    def sync(self, file: int) -> None:
-        """Wait until a file's bytes are on the disk."""
-        os.fsync(file)
-
-    def replace(self, source: Path, target: Path) -> None:
-        """Give a file its name, in the place of the file that has it."""
-        os.replace(source, target)
-
-    def sync_folder(self, path: Path) -> None:
-        """Wait until the names in a folder are on the disk."""
-        folder = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def make_folder(self, path: Path) -> None:
-        """Make one folder; its mode follows the umask."""
-        os.mkdir(path)
-
-    def rename_folder(self, source: Path, target: Path) -> None:
-        """Give a folder its name, unless a folder that is not empty or a file has it."""
-        os.rename(source, target)
-
-    def remove(self, path: Path) -> None:
-        """Remove a file."""
-        os.unlink(path)
-
-    def remove_folder(self, path: Path) -> None:
-        """Remove a folder with all that is in it, as far as that goes."""
-        shutil.rmtree(path, ignore_errors=True)
-
-    def open_lock(self, path: Path) -> int:
-        """Open the file of a lock, making it if need be."""
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-
-    def note(self, file: int, text: bytes) -> None:
-        """Let the file of a lock say `text`."""
-        os.ftruncate(file, 0)
-        os.pwrite(file, text, 0)
-
-
 disk = Disk()
+"""The disk that all writing goes to; the tests put another in its place."""
 
 
 def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
@@ -112,6 +58,15 @@ def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
         with suppress(OSError):
             disk.remove(temporary)
         raise _explained(error, operation, path, sum(map(len, parts))) from error
+
+
+def reveal(path: Path, target: Path) -> None:
+    """Give a file that was written under a hidden name its own, durably; raise GrokscopeError that names it."""
+    try:
+        disk.replace(path, target)
+        disk.sync_folder(target.parent)
+    except OSError as error:
+        raise _explained(error, "replace", target, 0) from error
 
 
 def make_folder(path: Path) -> None:

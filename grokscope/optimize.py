@@ -15,11 +15,13 @@ from grokscope import model as models
 from grokscope.config import RunConfig
 from grokscope.equations import Equations
 from grokscope.errors import GrokscopeError
-from grokscope.optimizers import Optimizer, noise_like
+from grokscope.optimizers import Optimizer, noise_like, remembered
 
 _TINY = 1e-12
 """Keeps a gradient of zero from being divided by its norm."""
 
+SCALARS = ("step", "schedule/reference", "schedule/n_adaptive")
+"""What a resume state holds beside parameters and optimizer."""
 Row = dict[str, float]
 """What the log says of one step: train and test loss and accuracy."""
 
@@ -93,6 +95,26 @@ class Setup:
         prefix = "optimizer/"
         optimizer.load({name[len(prefix) :]: one for name, one in resumed.items() if name.startswith(prefix)})
         return State(int(resumed["step"]), parameters, optimizer)
+
+    def require_resumable(self, resumed: Mapping[str, Tensor], *, whole: bool = False) -> None:
+        """Raise GrokscopeError that names what a resume state lacks and what in it is unknown or of another shape.
+
+        Unless it must be `whole`, all of the optimizer's or all of the gradient filter's may be missing, as a fork's.
+        """
+        trained = {name: torch.empty(self.model.shapes[name]) for name in self.model.trained}
+        expected = dict.fromkeys(SCALARS, torch.Size())
+        expected |= {f"parameters/{name}": torch.Size(shape) for name, shape in self.model.shapes.items()}
+        for part in remembered(self.config.optimizer, trained):
+            shapes = {f"optimizer/{name}": shape for name, shape in part.items()}
+            expected |= shapes if whole or shapes.keys() & resumed.keys() else {}
+        differ = [name for name in expected.keys() & resumed.keys() if resumed[name].shape != expected[name]]
+        found = {"lacks": expected.keys() - resumed.keys(), "has unknown": resumed.keys() - expected.keys()}
+        faults = [f"it {what} {', '.join(sorted(names))}" for what, names in found.items() if names]
+        faults += [
+            f"{name} has shape {list(resumed[name].shape)}, not {list(expected[name])}" for name in sorted(differ)
+        ]
+        if faults:
+            raise GrokscopeError(f"The resume state does not fit the run: {'; '.join(faults)}.")
 
     def batch(self, step: int) -> tuple[Equations, Int[Tensor, " batch"]]:
         """Return the batch of the update that follows `step`: the training examples that `chosen` says."""

@@ -108,6 +108,21 @@ class Optimizer:
                 self._torch.state[parameter][quantity] = tensor.to(parameter.device, copy=True)
 
 
+def remembered(
+    config: OptimizerConfig, parameters: Mapping[str, Tensor]
+) -> tuple[dict[str, torch.Size], dict[str, torch.Size]]:
+    """Return the names and shapes of what is remembered after an update: the optimizer's, and the gradient filter's.
+
+    That is known for sure, of a third party's too, by making an update, with zeros in place of everything.
+    """
+    still = {name: torch.zeros_like(one, requires_grad=False) for name, one in parameters.items()}
+    trial = Optimizer(config, still, still)
+    trial.update({name: torch.zeros_like(one) for name, one in still.items()}, 1)
+    shapes = {name: one.shape for name, one in trial.state().items()}
+    filters_own = {name: shape for name, shape in shapes.items() if name.startswith(_FILTER)}
+    return {name: shape for name, shape in shapes.items() if name not in filters_own}, filters_own
+
+
 def n_remembered(config: OptimizerConfig) -> int:
     """Return how many numbers the optimizer's state has for each parameter; one of a third party counts as Adam."""
     moments = bool(config.momentum) if config.name == "sgd" else 2

@@ -74,7 +74,10 @@ class Segment:
     def resume_state(self) -> dict[str, np.ndarray]:
         """Return its resume state: step, parameters, optimizer state, the adaptive schedule's reference."""
         names = [name for name in self.file.shapes if name.startswith(_RESUME)]
-        return {name.removeprefix(_RESUME): array for name, array in self.file.read_all(names).items()}
+        state = {name.removeprefix(_RESUME): array for name, array in self.file.read_all(names).items()}
+        if state["step"].tolist() != self.resume_step:
+            raise GrokscopeError(f"{self.path} has a resume state of another step than that at which it ends.")
+        return state
 
     def damage(self) -> Iterable[str]:
         """Read everything and yield a sentence for each damaged tensor, naming segment, step and tensor."""
@@ -171,7 +174,8 @@ class Store:
                 if str(error) not in self.damaged:
                     self.damaged.append(str(error))
                     begin, end = segment.coverage or (0, -1)
-                    self.log_gaps.append((begin + 1, end))
+                    # Of a fork, nothing before its first step was ever there.
+                    self.log_gaps.append((max(begin + 1, self.record.first_step), end))
         rows = np.concatenate([np.empty((0, len(LOG_COLUMNS))), *parts])
         return rows[np.unique(rows[:, 0], return_index=True)[1]]
 
@@ -199,8 +203,9 @@ class Store:
         log: Sequence[tuple[float, ...]] = (),
         resume: Mapping[str, np.ndarray] | None = None,
         initialization: Mapping[str, np.ndarray] | None = None,
+        hidden: bool = False,
     ) -> None:
-        """Write one segment, durably. Only the holder of the folder's lock may call it."""
+        """Write one segment, durably; a `hidden` one is none before it is revealed. It is for the lock's holder."""
         stacked = {
             _CHECKPOINTS + name: np.stack([one[name] for one in checkpoints])
             for name in (checkpoints[0] if checkpoints else ())
@@ -217,8 +222,16 @@ class Store:
             "begin": begin,
             "end": end,
         }
-        path = self._next_path()
+        path = self._hidden_path(steps) if hidden else self._next_path()
         tensors.write(path, {**stacked, **state, "log": rows}, about, by_row=(_CHECKPOINTS,))
+
+    def reveal(self, steps: list[int]) -> None:
+        """Make a segment of the one that was written, hidden, for these steps."""
+        files.reveal(self._hidden_path(steps), self._next_path())
+
+    def _hidden_path(self, steps: list[int]) -> Path:
+        # As a file that a writer who died left half written is called: the next one removes it.
+        return self.folder / _SEGMENTS / f".{steps[0]}-{steps[-1]}{files.TEMPORARY}"
 
     def _next_path(self) -> Path:
         folder = self.folder / _SEGMENTS

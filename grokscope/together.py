@@ -103,6 +103,7 @@ def _recorders(
     going = {i: run for i, run in there.items() if i not in failures}
     resumed = _resume_states(going, are_all=len(there) == len(folders))
     for i, run in going.items():
+        ensemble.members[i].require_resumable(resumed[i], whole=int(resumed[i]["step"]) > 0)
         ensemble.load(i, resumed[i])
         if ensemble.step < configs[i].n_steps:
             _require_no_other_way(run, ensemble.step, here[i])

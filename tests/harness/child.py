@@ -40,9 +40,9 @@ class Deadly(Disk):
         self._tick()
         if name == "write":
             data = memoryview(b"".join(arguments[1]))
-            half = files.Disk.write(self, arguments[0], [data[: len(data) // 2]])
+            half = os.writev(arguments[0], [data[: len(data) // 2]])
             self._tick()
-            done = half + files.Disk.write(self, arguments[0], [data[half:]])
+            done = half + os.writev(arguments[0], [data[half:]])
         else:
             done = super().happen(number, name, arguments)
         self._tick()

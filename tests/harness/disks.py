@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from grokscope import files
+from grokscope import disk, files
 
-OPERATIONS = [name for name in vars(files.Disk) if not name.startswith("_")]
+OPERATIONS = [name for name in vars(disk.Disk) if not name.startswith("_")]
 NAMES = {
     "create": "create",
     "write": "write",
@@ -31,7 +31,7 @@ class Died(BaseException):
     """The process ended here: nothing that it does from now on reaches the disk."""
 
 
-class Disk(files.Disk):
+class Disk(disk.Disk):
     """A disk that counts its operations; `happen` is what each does."""
 
     def __init__(self):
@@ -40,7 +40,7 @@ class Disk(files.Disk):
 
     def happen(self, number: int, name: str, arguments: Sequence[Any]) -> Any:
         """Do operation `number`, from 1."""
-        return getattr(files.Disk, name)(self, *arguments)
+        return getattr(disk.Disk, name)(self, *arguments)
 
 
 def _numbered(name: str) -> Any:
@@ -72,7 +72,7 @@ class Faulty(Disk):
         if is_now and self.fault in DEATHS:
             self.is_dead = True
             if self.fault == "dies within" and half:
-                files.Disk.write(self, arguments[0], half)
+                disk.Disk.write(self, arguments[0], half)
             elif self.fault == "dies after":
                 done = super().happen(number, name, arguments)
                 if name in ("create", "open_lock"):
@@ -80,7 +80,7 @@ class Faulty(Disk):
             raise Died
         if is_now and self.fault in ERRORS or number >= self.at and self.fault == "stays full" and name in _GROWING:
             if half:
-                files.Disk.write(self, arguments[0], half)
+                disk.Disk.write(self, arguments[0], half)
             self.failed = self.failed or name
             code = getattr(errno, self.fault, errno.ENOSPC)
             raise OSError(code, os.strerror(code))
@@ -89,7 +89,7 @@ class Faulty(Disk):
                 self.failed = name
                 return 0
             if self.fault in SHORTS:
-                return files.Disk.write(self, arguments[0], half)
+                return disk.Disk.write(self, arguments[0], half)
         return super().happen(number, name, arguments)
 
     @staticmethod
@@ -100,9 +100,9 @@ class Faulty(Disk):
 
 
 @contextmanager
-def put(disk: files.Disk) -> Iterator[None]:
-    """Let all writing go to `disk` within the block."""
-    before, files.disk = files.disk, disk
+def put(instead: disk.Disk) -> Iterator[None]:
+    """Let all writing go to it within the block."""
+    before, files.disk = files.disk, instead
     try:
         yield
     finally:
