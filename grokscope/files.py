@@ -236,11 +236,13 @@ def _write_all(file: int, parts: Sequence[bytes | memoryview]) -> None:
 
 
 def _holder(file: int) -> str:
-    try:
-        owner = json.loads(os.pread(file, 4096, 0))
-        return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+    for _ in range(_LOOKS):
+        try:
+            owner = json.loads(os.pread(file, 4096, 0))
+            return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            time.sleep(0.02)  # It may have the lock, and not yet have said so.
+    return "another process"
 
 
 def _explained(error: OSError, operation: str, path: Path, n_bytes: int) -> GrokscopeError:

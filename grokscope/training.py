@@ -223,11 +223,11 @@ def drain(
                 if interrupted():
                     recorder.commit(state)
                     raise Interrupted(recorder.folder, interrupted())
+            recorder.commit(state)
         except NotFinite as error:
             if error.resumable or recorder.has_taken:
                 recorder.commit(state, resumable=error.resumable)
             raise
-        recorder.commit(state)
 
 
 def renewed(run: store.Store, here: Mapping[str, str], n_steps: int | None, allow_drift: bool) -> store.Record:

@@ -89,6 +89,8 @@ def live(job: dict[str, Any]) -> int:
             training.train(from_dict(job["config"]), "run", root, observer=observe)
     except Interrupted as interruption:
         return 128 + interruption.signal_number
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT  # It came before the run began or after it ended.
     return 0 if _generators() == before else 99
 
 
