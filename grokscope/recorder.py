@@ -165,6 +165,8 @@ class Recorder:
             is_of_optimizer = name.startswith("optimizer/") and not name.startswith("optimizer/filter/")
             if is_of_optimizer and not np.isfinite(array).all():
                 what, last = name.removeprefix("optimizer/"), max(self._begin, self._first)
+                # Since when is not known: what was taken since the last commit may have been made with it.
+                self._steps, self._checkpoints, self._rows = [], [], []
                 raise NotFinite(f"The optimizer's {what}", step, last, resumable=False)
 
 
