@@ -1,14 +1,18 @@
 """A run goes on from each of its segments, with every optimizer, to the same bits."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from shared import Saved, read_everything
 
-from grokscope import optimizers, training
+from grokscope import optimizers, store, tensors, training
 from grokscope.config import RunConfig
+from grokscope.errors import GrokscopeError
 from harness.lives import compute_little, said, small_config
 
 pytestmark = pytest.mark.usefixtures("segments_by_count")
@@ -80,3 +84,31 @@ def test_a_resume_without_the_optimizer_s_state_is_caught(name: str, tmp_path: P
     """The control. At step 0 there is nothing yet to be forgotten."""
     compute_little(monkeypatch)
     assert differing(config_of(name, None), tmp_path, forget=True) == [False] + [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"optimizer/embed.W_E/exp_avg": None}, "it lacks optimizer/embed.W_E/exp_avg"),
+        (
+            {"parameters/embed.W_E": None, "schedule/reference": None},
+            "parameters/embed.W_E, schedule/reference",
+        ),
+        ({"parameters/embed.W_X": np.zeros(3, np.float32)}, "it has unknown parameters/embed.W_X"),
+        ({"optimizer/filter/embed.W_E": np.zeros((7, 16), np.float32)}, "it has unknown optimizer/filter/embed.W_E"),
+        ({"optimizer/embed.W_E/exp_avg": np.zeros(3, np.float32)}, "embed.W_E/exp_avg has shape [3], not [8, 16]"),
+        ({"step": np.array(7)}, "has a resume state of another step than that at which it ends"),
+    ],
+)
+def test_a_resume_state_that_does_not_fit_its_run_is_one_error(change: dict[str, Any], sentence: str, run_copy: Path):
+    for path in store.segments_folder(run_copy).glob("*.safetensors"):
+        file = tensors.TensorFile(path)
+        changed = {f"resume/{name}": array for name, array in change.items()}
+        content = {name: file.read(name) for name in file.shapes} | changed
+        if file.metadata["end"]:
+            kept = {name: array for name, array in content.items() if array is not None}
+            tensors.write(path, kept, file.metadata, by_row=("checkpoints/",))
+        else:
+            path.unlink()  # Step 0, from which all could be trained once more.
+    with pytest.raises(GrokscopeError, match=re.escape(sentence)):
+        training.resume(run_copy, n_steps=70)
