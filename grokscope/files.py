@@ -62,11 +62,13 @@ def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
 
 def reveal(path: Path, target: Path) -> None:
     """Give a file that was written under a hidden name its own, durably; raise GrokscopeError that names it."""
+    operation = "replace"
     try:
         disk.replace(path, target)
+        operation = "fsync the folder of"
         disk.sync_folder(target.parent)
     except OSError as error:
-        raise _explained(error, "replace", target, 0) from error
+        raise _explained(error, operation, target, 0) from error
 
 
 def make_folder(path: Path) -> None:

@@ -125,18 +125,22 @@ class Life:
 
 
 class Acknowledged:
-    """Notes the checkpoints whose commit has returned, by standing before `Store.commit` and `training.begun`."""
+    """Notes the checkpoints whose commit has returned, by standing before what commits."""
 
     def __init__(self, patch: pytest.MonkeyPatch, told: Callable[[frozenset[int]], None] = lambda steps: None):
         self.steps: set[int] = set()
         self.told = told
-        commit, begun = Store.commit, training.begun
+        commit, reveal, begun = Store.commit, Store.reveal, training.begun
 
         def committed(store: Store, steps: list[int], *given, **named) -> None:
             commit(store, steps, *given, **named)
             # While the folder is built its name is hidden, and nobody has been told of it.
-            if not store.folder.name.startswith("."):
+            if not store.folder.name.startswith(".") and not named.get("hidden"):
                 self.note(steps)
+
+        def revealed(store: Store, steps: list[int]) -> None:
+            reveal(store, steps)
+            self.note(steps)
 
         def has_begun(*given, **named) -> recorder.Recorder:
             begins = begun(*given, **named)
@@ -144,6 +148,7 @@ class Acknowledged:
             return begins
 
         patch.setattr(Store, "commit", committed)
+        patch.setattr(Store, "reveal", revealed)
         for module in (training, forks):
             patch.setattr(module, "begun", has_begun)
 
