@@ -21,7 +21,7 @@ from harness.lives import said
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("n_runs", [6, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_runs", [3, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_signal_at_any_instant_once_or_twice_leaves_a_run_that_ends_the_same(
     n_runs: int, live: Forebear, tiny_config: RunConfig, tmp_path: Path
 ):
