@@ -1,7 +1,8 @@
-"""The only place that opens a file for writing, and the writer's lock.
+"""The only place that writes files, and the writer's lock.
 
 A file is written whole or not at all: bytes → temporary file in the same folder → fsync → `os.replace` →
-fsync of the folder. A failed fsync is final (retrying it lies: the kernel may have dropped the pages).
+fsync of the folder. A failed fsync is final (retrying it lies: the kernel may have dropped the pages). Whatever
+changes the disk is one of the operations of `grokscope.disk`.
 """
 
 import errno
@@ -11,19 +12,25 @@ import os
 import secrets
 import shutil
 import socket
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from grokscope.disk import Disk
 from grokscope.errors import Busy, GrokscopeError
 
 TEMPORARY = ".writing"
 LOCK = "lock"
 _LOOKS = 10
 """How often a lock that is taken is tried again, within some 50 milliseconds."""
+_PARTS = 1024
+"""How many parts Linux and macOS write in one call."""
+
+
+disk = Disk()
+"""The disk that all writing goes to; the tests put another in its place."""
 
 
 def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
@@ -32,33 +39,48 @@ def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
     The file's mode follows the umask. Raise GrokscopeError that names the path and the operation, and for a
     full disk the bytes needed and free; the temporary file is then removed and `path` is as it was.
     """
-    # Hosts that share a folder may share a process number.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
+    temporary = path.with_name(_temporary_name(path))
     operation = "create"
     try:
-        with open(temporary, "wb") as file:
+        file = disk.create(temporary)
+        try:
             operation = "write"
-            file.writelines(parts)
-            file.flush()
+            _write_all(file, parts)
             operation = "fsync"
-            os.fsync(file.fileno())
+            disk.sync(file)
+        finally:
+            os.close(file)
         operation = "replace"
-        os.replace(temporary, path)
+        disk.replace(temporary, path)
         operation = "fsync the folder of"
-        _fsync_folder(path.parent)
+        disk.sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
-            temporary.unlink()
+            disk.remove(temporary)
         raise _explained(error, operation, path, sum(map(len, parts))) from error
+
+
+def reveal(path: Path, target: Path) -> None:
+    """Give a file that was written under a hidden name its own, durably; raise GrokscopeError that names it."""
+    operation = "replace"
+    try:
+        disk.replace(path, target)
+        operation = "fsync the folder of"
+        disk.sync_folder(target.parent)
+    except OSError as error:
+        raise _explained(error, operation, target, 0) from error
 
 
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, durably; raise GrokscopeError that names it if that fails."""
     try:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(parents=True, exist_ok=True)
-        for folder in missing:
-            _fsync_folder(folder.parent)
+        for folder in reversed(missing):
+            with suppress(FileExistsError):  # Another process may make it at this moment.
+                disk.make_folder(folder)
+            disk.sync_folder(folder.parent)
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as error:
         raise _explained(error, "make the folder", path, 0) from error
 
@@ -66,7 +88,8 @@ def make_folder(path: Path) -> None:
 def remove(path: Path) -> None:
     """Remove a file if it is there; raise GrokscopeError that names it if it cannot be removed."""
     try:
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            disk.remove(path)
     except OSError as error:
         raise _explained(error, "remove", path, 0) from error
 
@@ -83,23 +106,23 @@ def building(path: Path) -> Iterator[Path]:
         for abandoned in path.parent.glob(f".{path.name}.*{TEMPORARY}"):
             # The minute is for one that has its folder already and not yet its lock.
             if not is_locked(abandoned) and time.time() - abandoned.stat().st_mtime > 60:
-                shutil.rmtree(abandoned, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(TEMPORARY, f".{path.name}.", path.parent))
-        temporary.chmod(0o777 & ~_umask())
+                disk.remove_folder(abandoned)
+        temporary = path.with_name(_temporary_name(path))
+        disk.make_folder(temporary)
     except OSError as error:
         raise _explained(error, "make the folder", path, 0) from error
     try:
         yield temporary
         # Renaming onto an existing folder fails unless it is empty, so of several builders one wins.
-        os.rename(temporary, path)
-        _fsync_folder(path.parent)
+        disk.rename_folder(temporary, path)
+        disk.sync_folder(path.parent)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        disk.remove_folder(temporary)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise Busy(f"{path} exists already; choose another name or remove it.") from error
         raise _explained(error, "make the folder", path, 0) from error
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        disk.remove_folder(temporary)
         raise
 
 
@@ -116,7 +139,7 @@ class Lock:
 
     def __enter__(self) -> "Lock":
         try:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            file = disk.open_lock(self.path)
         except OSError as error:
             raise _explained(error, "open the lock", self.path, 0) from error
         try:
@@ -128,23 +151,39 @@ class Lock:
                 raise _explained(error, "lock", self.path, 0) from error
             raise Busy(f"{self.path.parent} is being written by {holder}; wait for it to end, or stop it.") from error
         self._file = file
-        os.register_at_fork(after_in_child=self._close)
+        _held.add(self)
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now(UTC):%F %T} UTC"}
-        with suppress(OSError):  # A full disk must not keep anybody from the lock: who holds it is a courtesy.
-            os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps(owner).encode(), 0)
+        try:
+            disk.note(file, json.dumps(owner).encode())
+        except OSError:
+            pass  # A full disk must not keep anybody from the lock: who holds it is a courtesy.
+        except BaseException:
+            self.let_go()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._file is not None:
-            with suppress(OSError):  # Nobody is told of an owner that has gone.
-                os.ftruncate(self._file, 0)
-        self._close()
+        try:
+            if self._file is not None:
+                with suppress(OSError):  # Nobody is told of an owner that has gone.
+                    disk.note(self._file, b"")
+        finally:
+            self.let_go()
 
-    def _close(self) -> None:
+    def let_go(self) -> None:
+        """Close the lock's file without a word; another process that has it open keeps the lock."""
+        _held.discard(self)
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+_held: set[Lock] = set()
+"""The locks that this process holds."""
+
+
+# A forked child has its parent's open files, and would keep the parent's locks when that has died.
+os.register_at_fork(after_in_child=lambda: [lock.let_go() for lock in tuple(_held)])
 
 
 def _take(file: int) -> None:
@@ -177,29 +216,35 @@ def remove_temporary(folder: Path) -> None:
     """Remove what writers that died have left half written; only the holder of the folder's lock may call it."""
     for path in folder.glob(f".*{TEMPORARY}"):
         with suppress(OSError):
-            path.unlink()
+            disk.remove(path)
 
 
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+def _temporary_name(path: Path) -> str:
+    # Hosts that share a folder may share a process number.
+    return f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}"
 
 
-def _fsync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _write_all(file: int, parts: Sequence[bytes | memoryview]) -> None:
+    """Write all parts, however little goes at a time; raise OSError if nothing goes any more."""
+    waiting = [memoryview(part) for part in parts if len(part)]
+    while waiting:
+        n_written = disk.write(file, waiting[:_PARTS])
+        if not n_written:
+            raise OSError(errno.EIO, "nothing more is written")
+        while waiting and n_written >= len(waiting[0]):
+            n_written -= len(waiting.pop(0))
+        if n_written:
+            waiting[0] = waiting[0][n_written:]
 
 
 def _holder(file: int) -> str:
-    try:
-        owner = json.loads(os.pread(file, 4096, 0))
-        return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+    for _ in range(_LOOKS):
+        try:
+            owner = json.loads(os.pread(file, 4096, 0))
+            return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            time.sleep(0.02)  # It may have the lock, and not yet have said so.
+    return "another process"
 
 
 def _explained(error: OSError, operation: str, path: Path, n_bytes: int) -> GrokscopeError:

@@ -132,7 +132,7 @@ def _torch_archive(file: BinaryIO, path: Path, size: int) -> Any:
     try:
         names = _require_harmless(file, path, size)
         file.seek(0)
-        inert = [(_Inert, name.replace(" ", ".")) for name in names & _INERT]
+        inert: list[Any] = [(_Inert, name.replace(" ", ".")) for name in names & _INERT]
         with torch.serialization.safe_globals(inert):
             return torch.load(file, map_location="cpu", weights_only=True)
     except GrokscopeError:

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,13 @@ from grokscope.config import RunConfig, TaskConfig
 from grokscope.errors import Busy, GrokscopeError
 from grokscope.interrupts import deferred_signals
 from grokscope.optimize import Setup, optimize
-from grokscope.optimizers import Optimizer
+from grokscope.optimizers import remembered
 from grokscope.record import FORKED
 from grokscope.recorder import Recorder, as_arrays
 from grokscope.tasks import Task
-from grokscope.training import Observer, begun, checked_name, compare, drain, free_name, latest, require_trained
+from grokscope.training import Observer, begun, checked_name, drain, free_name, latest, require_trained
 from grokscope.trajectory import Trajectory, data_digest
+from grokscope.witnesses import Witnesses
 
 _BEGINNING = ("model.init", "model.init_scale", "model.positions", "init_seed")
 """Settings that decide how the weights begin, which a fork's no longer do."""
@@ -192,19 +192,19 @@ def _reached(run: store.Store, step: int) -> dict[str, Tensor]:
     if state.step == step:
         return dict(resumed)
     recorder = Recorder(setup, run, state, resumed)
-    committed = {one.resume_step for one in run.resume_points() if one.resume_step is not None}
-    witnesses = committed | set(run.steps.tolist())
-    end = min(one for one in witnesses if one >= step)
+    witnesses = Witnesses(run)
     found = {}
-    for _ in islice(optimize(setup, state), end - state.step):
-        if state.step in witnesses:
-            compare(run, state)
+    for _ in optimize(setup, state):
+        is_confirmed = witnesses.confirm(state)
         if state.step <= step:
             # For what the schedule remembers: nothing of it is written.
             recorder.take(state)
         if state.step == step:
             found = {name: torch.from_numpy(one) for name, one in as_arrays(recorder.resume_state(state)).items()}
-    return found
+        if is_confirmed and state.step >= step:
+            return found
+        witnesses.require_later(state.step)
+    raise AssertionError("training has no end of its own")
 
 
 def _carried(setup: Setup, resumed: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -215,17 +215,12 @@ def _carried(setup: Setup, resumed: Mapping[str, Tensor]) -> tuple[dict[str, Ten
     """
     step = int(resumed["step"])
     kept = {name: one for name, one in resumed.items() if not name.startswith(_OPTIMIZER)}
-    # What it remembers is known for sure, a third party's too, once it has made an update.
-    trial = setup.state(kept)
-    assert isinstance(trial.optimizer, Optimizer)
-    still = {name: torch.zeros_like(trial.parameters[name]) for name in setup.model.trained}
-    trial.optimizer.update(still, step)
-    needed = {_OPTIMIZER + name: one.shape for name, one in trial.optimizer.state().items()}
+    needed = remembered(setup.config.optimizer, {name: kept[f"parameters/{name}"] for name in setup.model.trained})
     anew = []
     for part, is_filter in (("the optimizer", False), ("the gradient filter", True)):
         there = {name: one for name, one in resumed.items() if name.startswith(_OPTIMIZER)}
         there = {name: one for name, one in there.items() if name.startswith(_FILTER) == is_filter}
-        wanted = {name: shape for name, shape in needed.items() if name.startswith(_FILTER) == is_filter}
+        wanted = {_OPTIMIZER + name: one.shape for name, one in needed[is_filter].items()}
         if {name: one.shape for name, one in there.items()} == wanted:
             kept |= there
         elif wanted and step:

@@ -62,8 +62,9 @@ def _whole_numbers(found: Any) -> list[Any] | None:
         found = found.tolist()
     if isinstance(found, range | tuple):
         found = list(found)
-    is_right = isinstance(found, list) and all(type(one) is int and 0 <= one < 2**62 for one in found)
-    return found if is_right else None
+    if isinstance(found, list) and all(type(one) is int and 0 <= one < 2**62 for one in found):
+        return found
+    return None
 
 
 def named(state_dict: Mapping[Any, Any]) -> dict[str, Any]:

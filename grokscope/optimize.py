@@ -15,11 +15,17 @@ from grokscope import model as models
 from grokscope.config import RunConfig
 from grokscope.equations import Equations
 from grokscope.errors import GrokscopeError
-from grokscope.optimizers import Optimizer, noise_like
+from grokscope.optimizers import Optimizer, noise_like, remembered
 
 _TINY = 1e-12
 """Keeps a gradient of zero from being divided by its norm."""
 
+SCALARS = {
+    "step": torch.tensor(0),
+    "schedule/reference": torch.tensor(1.0, dtype=torch.float64),
+    "schedule/n_adaptive": torch.tensor(0),
+}
+"""What a resume state holds beside parameters and optimizer."""
 Row = dict[str, float]
 """What the log says of one step: train and test loss and accuracy."""
 
@@ -77,10 +83,7 @@ class Setup:
         if resumed is None:
             parameters = self.model.initialize(self.config.init_seed)
         else:
-            there = {name.removeprefix("parameters/"): one for name, one in resumed.items()}
-            parameters = {name: there[name] for name in self.model.shapes if name in there}
-            if found := self.model.faults(parameters):
-                raise GrokscopeError(f"The resume state is none of this run's: {found[0]}.")
+            parameters = {name: resumed[f"parameters/{name}"] for name in self.model.shapes}
         # A copy, in memory that torch itself has aligned: where a matrix begins may decide the kernel, and so bits.
         parameters = {name: tensor.to(self.device, copy=True) for name, tensor in parameters.items()}
         for name in self.model.trained:
@@ -96,6 +99,26 @@ class Setup:
         prefix = "optimizer/"
         optimizer.load({name[len(prefix) :]: one for name, one in resumed.items() if name.startswith(prefix)})
         return State(int(resumed["step"]), parameters, optimizer)
+
+    def require_resumable(self, resumed: Mapping[str, Tensor], *, whole: bool = False) -> None:
+        """Raise GrokscopeError that names what a resume state lacks, what is unknown, and what is of another kind.
+
+        Unless it must be `whole`, all of the optimizer's or all of the gradient filter's may be missing, as a fork's.
+        """
+        like = {name: torch.empty(shape) for name, shape in self.model.shapes.items()}
+        expected = {**SCALARS, **{f"parameters/{name}": one for name, one in like.items()}}
+        for part in remembered(self.config.optimizer, {name: like[name] for name in self.model.trained}):
+            named = {f"optimizer/{name}": one for name, one in part.items()}
+            expected |= named if whole or named.keys() & resumed.keys() else {}
+        found = {"lacks": expected.keys() - resumed.keys(), "has unknown": resumed.keys() - expected.keys()}
+        faults = [f"it {what} {', '.join(sorted(names))}" for what, names in found.items() if names]
+        faults += [
+            f"{name} is {_kind(resumed[name])}, not {_kind(expected[name])}"
+            for name in sorted(expected.keys() & resumed.keys())
+            if _kind(resumed[name]) != _kind(expected[name])
+        ]
+        if faults:
+            raise GrokscopeError(f"The resume state does not fit the run: {'; '.join(faults)}.")
 
     def batch(self, step: int) -> tuple[Equations, Int[Tensor, " batch"]]:
         """Return the batch of the update that follows `step`: the training examples that `chosen` says."""
@@ -220,6 +243,10 @@ def _require_finite(step: int, tensors: Mapping[str, Tensor], *, resumable: bool
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise NotFinite(name, step, step - 1, resumable=resumable)
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {list(tensor.shape)}"
 
 
 def _device(name: str) -> torch.device:

@@ -14,7 +14,6 @@ from grokscope.config import OptimizerConfig
 from grokscope.errors import GrokscopeError
 
 _FILTER = "filter/"
-_REMEMBERED = {"sgd": {"momentum_buffer"}, **dict.fromkeys(("adam", "adamw"), {"step", "exp_avg", "exp_avg_sq"})}
 
 
 def adamw(config: OptimizerConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
@@ -114,27 +113,11 @@ class Optimizer:
         live |= {_FILTER + name: tensor for name, tensor in self._filter_state.items()}
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in live.items()}
 
-    def _require_own(self, state: Mapping[str, Tensor]) -> None:
-        # What another package's optimizer remembers only it can tell.
-        needed = _REMEMBERED.get(self._config.name)
-        quantities: dict[str, set[str]] = {}
-        for full_name, tensor in state.items():
-            name, _, quantity = full_name.rpartition("/")
-            if full_name.startswith(_FILTER):
-                name, quantity = full_name.removeprefix(_FILTER), "filter"
-            if name not in self._parameters or (needed and not _is_of(quantity, tensor, self._parameters[name])):
-                raise GrokscopeError(f"The optimizer's state has {full_name!r}, which is none of this run's.")
-            quantities.setdefault(name, set()).add(quantity)
-        kept = [found - {"filter"} for found in quantities.values()]
-        if needed and any(one != kept[0] or one not in (set(), needed) for one in kept):
-            raise GrokscopeError("The optimizer's state is not whole.")
-
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned. Hyperparameters are the config's, not the state's.
 
-        Raise GrokscopeError for a state that is none of these parameters: a fused kernel would read past its end.
+        Nothing is compared here: a fused kernel reads past the end of what is too short (`Setup.require_resumable`).
         """
-        self._require_own(state)
         self._torch.state.clear()
         self._filter_state.clear()
         for full_name, tensor in state.items():
@@ -148,14 +131,24 @@ class Optimizer:
                 self._torch.state[parameter][quantity] = tensor.to(parameter.device, copy=True)
 
 
-def _is_of(quantity: str, tensor: Tensor, parameter: Tensor) -> bool:
-    shape = tensor.shape[1:] if quantity == "filter" and tensor.ndim > parameter.ndim else tensor.shape
-    return tensor.dtype == torch.float32 and (shape == parameter.shape or (quantity == "step" and not tensor.ndim))
-
-
 def learning_rate(config: OptimizerConfig, u: int) -> float:
     """Return the learning rate of update number `u` = 0, 1, …: lr · min(u / warmup_steps, 1)."""
     return config.lr * (min(u / config.warmup_steps, 1) if config.warmup_steps else 1)
+
+
+def remembered(
+    config: OptimizerConfig, parameters: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return what is remembered after an update with zeros in place of everything: the optimizer's, and the filter's.
+
+    So names, shapes and types of what is remembered are known for sure, of a third party's too.
+    """
+    still = {name: torch.zeros_like(one, requires_grad=False) for name, one in parameters.items()}
+    trial = Optimizer(config, still, still)
+    trial.update({name: torch.zeros_like(one) for name, one in still.items()}, 1)
+    state = trial.state()
+    filters_own = {name: one for name, one in state.items() if name.startswith(_FILTER)}
+    return {name: one for name, one in state.items() if name not in filters_own}, filters_own
 
 
 def n_remembered(config: OptimizerConfig) -> int:

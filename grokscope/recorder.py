@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from grokscope import schedule, store
-from grokscope.optimize import Row, Setup, State
+from grokscope.optimize import NotFinite, Row, Setup, State
 from grokscope.optimizers import n_remembered
 from grokscope.writer import Writer
 
@@ -139,6 +139,8 @@ class Recorder:
         """
         if not self.has_taken and state.step == self._begin:
             return
+        resume = as_arrays(self.resume_state(state)) if resumable else None
+        self._require_finite(resume or {}, state.step)
         # All that the writer gets are copies, or lists that nobody else will touch.
         segment = partial(
             self._store.commit,
@@ -146,13 +148,26 @@ class Recorder:
             self._checkpoints,
             coverage=(self._begin, state.step),
             log=self._rows,
-            resume=as_arrays(self.resume_state(state)) if resumable else None,
+            resume=resume,
             initialization=initialization,
         )
         self._writer.begin(segment)
         self._begin = state.step
         self._steps, self._checkpoints, self._rows = [], [], []
         self._committed_at = time.monotonic()
+
+    def _require_finite(self, resume: Mapping[str, np.ndarray], step: int) -> None:
+        """Raise NotFinite for what the optimizer remembers: an infinite second moment stops a weight without a word.
+
+        A gradient filter's ring may have places that are no number yet.
+        """
+        for name, array in resume.items():
+            is_of_optimizer = name.startswith("optimizer/") and not name.startswith("optimizer/filter/")
+            if is_of_optimizer and not np.isfinite(array).all():
+                what, last = name.removeprefix("optimizer/"), max(self._begin, self._first)
+                # Since when is not known: what was taken since the last commit may have been made with it.
+                self._steps, self._checkpoints, self._rows = [], [], []
+                raise NotFinite(f"The optimizer's {what}", step, last, resumable=False)
 
 
 def disk_use(setup: Setup) -> int:

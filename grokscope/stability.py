@@ -21,6 +21,7 @@ from grokscope.optimize import Setup, State, optimize
 from grokscope.optimizers import Optimizer, learning_rate
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.witnesses import Witnesses
 
 
 def threshold(config: OptimizerConfig, lr: float) -> float:
@@ -120,7 +121,7 @@ def _replayed(trajectory: Trajectory, steps: list[int]) -> Iterator[Float[Tensor
     """Yield the preconditioner of the update that follows each step, training as little as can be once more."""
     assert trajectory.path is not None
     run = store.Store(trajectory.path)
-    setup = Setup(run.record.config)
+    setup, witnesses = Setup(run.record.config), Witnesses(run)
     state: State | None = None
     for step in steps:
         fresh, _ = training.latest(setup, run, step)
@@ -129,7 +130,7 @@ def _replayed(trajectory: Trajectory, steps: list[int]) -> Iterator[Float[Tensor
             state = fresh
         for _ in islice(optimize(setup, state), step - state.step):
             pass
-        training.compare(run, state)
+        witnesses.confirm(state)
         next(optimize(setup, state))
         assert isinstance(state.optimizer, Optimizer)
         diagonal = state.optimizer.preconditioner()

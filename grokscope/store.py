@@ -24,7 +24,6 @@ IS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}")
 LOG_COLUMNS = ("step", "train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 _SEGMENTS = "segments"
-_STATE_OF_RUN = ("step", "schedule/reference", "schedule/n_adaptive")
 _LATEST = 2**53
 """Beyond this float64, in which the log has them, cannot tell one step from the next."""
 _CHECKPOINTS, _RESUME, _INITIALIZATION = "checkpoints/", "resume/", "initialization/"
@@ -39,7 +38,8 @@ class Segment:
     def belongs_to(self, record: Record) -> bool:
         """Whether it is a segment, and of this run; one with the right checksums may still be a stranger's."""
         about, shapes, dtypes = self.file.metadata, self.file.shapes, self.file.dtypes
-        steps, begin, end = about.get("steps"), about.get("begin"), about.get("end")
+        steps, ends = about.get("steps"), (about.get("begin"), about.get("end"))
+        between = [-1, *(end for end in ends if type(end) is int), _LATEST - 1]
         checkpoints = [name for name in shapes if name.startswith(_CHECKPOINTS)]
         return (
             about.get("kind") == "segment"
@@ -47,9 +47,9 @@ class Segment:
             and isinstance(steps, list)
             and all(type(step) is int and 0 <= step < _LATEST for step in steps)
             and all(one < other for one, other in pairwise(steps))
-            and (begin is end is None or (type(begin) is type(end) is int and -1 <= begin <= end < _LATEST))
+            and (ends == (None, None) or (len(between) == 4 and between == sorted(between)))
             and (dtypes.get("log"), shapes.get("log", ())[1:]) == ("F64", (len(LOG_COLUMNS),))
-            and (f"{_RESUME}step" not in shapes or (end is not None and shapes[f"{_RESUME}step"] == ()))
+            and (f"{_RESUME}step" not in shapes or (ends[1] is not None and shapes[f"{_RESUME}step"] == ()))
             and bool(checkpoints) == bool(steps)
             and all(shapes[name][:1] == (len(steps),) for name in checkpoints)
             and all(dtypes[name] in ("F32", "F64") and self.file.is_by_row(name) for name in checkpoints)
@@ -93,9 +93,9 @@ class Segment:
         """Return its resume state: step, parameters, optimizer state, the adaptive schedule's reference."""
         names = [name for name in self.file.shapes if name.startswith(_RESUME)]
         state = {name.removeprefix(_RESUME): array for name, array in self.file.read_all(names).items()}
-        is_whole = all(name in state and not state[name].ndim for name in _STATE_OF_RUN)
-        if not is_whole or int(state["step"]) != self.resume_step:
-            raise GrokscopeError(f"{self.path} is damaged: its resume state is none of step {self.resume_step}.")
+        step = state.get("step")
+        if step is None or step.tolist() != self.resume_step:
+            raise GrokscopeError(f"{self.path} has a resume state of another step than that at which it ends.")
         return state
 
     def damage(self) -> Iterable[str]:
@@ -211,7 +211,8 @@ class Store:
                 if str(error) not in self.damaged:
                     self.damaged.append(str(error))
                     begin, end = segment.coverage or (0, -1)
-                    self.log_gaps.append((begin + 1, end))
+                    # Of a fork, nothing before its first step was ever there.
+                    self.log_gaps.append((max(begin + 1, self.record.first_step), end))
         rows = np.concatenate([np.empty((0, len(LOG_COLUMNS))), *parts])
         return rows[np.unique(rows[:, 0], return_index=True)[1]]
 
@@ -239,8 +240,9 @@ class Store:
         log: Sequence[tuple[float, ...]] = (),
         resume: Mapping[str, np.ndarray] | None = None,
         initialization: Mapping[str, np.ndarray] | None = None,
+        hidden: bool = False,
     ) -> None:
-        """Write one segment, durably. Only the holder of the folder's lock may call it."""
+        """Write one segment, durably; a `hidden` one is none before it is revealed. It is for the lock's holder."""
         stacked = {
             _CHECKPOINTS + name: np.stack([one[name] for one in checkpoints])
             for name in (checkpoints[0] if checkpoints else ())
@@ -257,8 +259,16 @@ class Store:
             "begin": begin,
             "end": end,
         }
-        path = self._next_path()
+        path = self._hidden_path(steps) if hidden else self._next_path()
         tensors.write(path, {**stacked, **state, "log": rows}, about, by_row=(_CHECKPOINTS,))
+
+    def reveal(self, steps: list[int]) -> None:
+        """Make a segment of the one that was written, hidden, for these steps."""
+        files.reveal(self._hidden_path(steps), self._next_path())
+
+    def _hidden_path(self, steps: list[int]) -> Path:
+        # As a file that a writer who died left half written is called: the next one removes it.
+        return self.folder / _SEGMENTS / f".{steps[0]}-{steps[-1]}{files.TEMPORARY}"
 
     def _next_path(self) -> Path:
         folder = self.folder / _SEGMENTS

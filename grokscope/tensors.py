@@ -12,6 +12,7 @@ They are checked on every read, for what is read.
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,10 @@ class TensorFile:
 
     def damage(self) -> Iterator[tuple[str, int | None]]:
         """Read everything and yield (tensor, row or None) for each checksum that does not match."""
-        for name in self.shapes:
-            for row in self._damaged_rows(name, self._load([name], None)[name], None):
-                yield name, row if name in self._by_row else None
+        with self._opened() as file:
+            for name in self.shapes:
+                for row in self._damaged_rows(name, file.get_tensor(name), None):
+                    yield name, row if name in self._by_row else None
 
     def is_by_row(self, name: str) -> bool:
         """Whether a tensor is checked row by row."""
@@ -123,15 +125,20 @@ class TensorFile:
         return self._checksums[first : first + (self.shapes[name][0] if name in self._by_row else 1)].tolist()
 
     def _load(self, names: Iterable[str], rows: list[int] | None) -> dict[str, np.ndarray]:
+        with self._opened() as file:
+            if rows is None:
+                return {name: file.get_tensor(name) for name in names}
+            slices = {name: file.get_slice(name) for name in names}
+            return {
+                name: np.concatenate([one[first:last] for first, last in _ranges(rows)])
+                for name, one in slices.items()
+            }
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
         try:
             with safetensors.safe_open(self.path, "np") as file:
-                if rows is None:
-                    return {name: file.get_tensor(name) for name in names}
-                slices = {name: file.get_slice(name) for name in names}
-                return {
-                    name: np.concatenate([one[first:last] for first, last in _ranges(rows)])
-                    for name, one in slices.items()
-                }
+                yield file
         except (safetensors.SafetensorError, OSError) as error:
             raise GrokscopeError(f"{self.path} cannot be read: {error}.") from error
 

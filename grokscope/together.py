@@ -72,8 +72,11 @@ def train_together(
             waiting = sum(recorder.n_bytes for recorder in recorders.values())
             is_due = waiting >= MOST_BYTES or any(recorder.is_due for recorder in recorders.values())
             if is_due or stopped or ensemble.step == n_steps:
-                for i, recorder in recorders.items():
-                    recorder.commit(ensemble.state(i))
+                for i, recorder in list(recorders.items()):
+                    try:
+                        recorder.commit(ensemble.state(i))
+                    except NotFinite as error:
+                        note(i, error)
             if stopped:
                 raise Interrupted(folders[0].parent, stopped)
     return failed
@@ -103,6 +106,7 @@ def _recorders(
     going = {i: run for i, run in there.items() if i not in failures}
     resumed = _resume_states(going, are_all=len(there) == len(folders))
     for i, run in going.items():
+        ensemble.members[i].require_resumable(resumed[i], whole=int(resumed[i]["step"]) > 0)
         ensemble.load(i, resumed[i])
         if ensemble.step < configs[i].n_steps:
             _require_no_other_way(run, ensemble.step, here[i])

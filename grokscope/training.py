@@ -5,8 +5,9 @@ depends on time, but the checkpoints, the log and the final resume state are the
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -21,8 +22,9 @@ from grokscope.config import RunConfig
 from grokscope.errors import Busy, GrokscopeError
 from grokscope.interrupts import Interrupted, deferred_signals
 from grokscope.optimize import NotFinite, Row, Setup, State, optimize
-from grokscope.recorder import SEGMENT_CHECKPOINTS, Recorder, as_arrays
+from grokscope.recorder import SEGMENT_BYTES, SEGMENT_CHECKPOINTS, Recorder, as_arrays
 from grokscope.trajectory import Trajectory, data_digest
+from grokscope.witnesses import Witnesses
 from grokscope.writer import Writer
 
 Observer = Callable[[int, Row], None]
@@ -91,9 +93,10 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
     """Train steps `start` … `stop` of a run once more and add the checkpoints start, start + every, … to it.
 
     It begins at the latest resume state at or before `start` and adds only steps that the run lacks. Whatever it
-    passes that was saved before, a checkpoint or a resume state, must agree to the bit, and a new checkpoint is
-    added only once training has reached the next of these: at the first difference it raises GrokscopeError that
-    names step, tensor and what drifted, and adds nothing more.
+    passes that was saved before and can be read, a checkpoint or a resume state, must agree to the bit, and a new
+    checkpoint is added only once training has reached the next of these: at the first difference it raises
+    GrokscopeError that names step, tensor and what drifted, and adds nothing more. What waits to be confirmed waits
+    on the disk, under a hidden name, but for about a segment.
     """
     folder = Path(path)
     require_trained(store.Store(folder))
@@ -106,31 +109,41 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
             )
         setup = Setup(run.record.config)
         state, _ = latest(setup, run, start)
-        present = set(run.steps.tolist())
-        wanted = set(range(start, stop + 1, every)) - present
-        witnesses = present | {step for step in (one.resume_step for one in run.resume_points()) if step is not None}
-        end = min((step for step in witnesses if wanted and step >= max(wanted)), default=0)
-        unconfirmed: dict[int, Mapping[str, np.ndarray]] = {}
-        confirmed: dict[int, Mapping[str, np.ndarray]] = {}
-
-        for _ in chain([state], optimize(setup, state)):
-            if state.step in wanted:
-                unconfirmed[state.step] = as_arrays(state.parameters)
-            if state.step in witnesses:
-                compare(run, state)
-                confirmed |= unconfirmed
-                unconfirmed.clear()
-            stopped = interrupted()
-            while len(confirmed) >= SEGMENT_CHECKPOINTS or (confirmed and (state.step >= end or stopped)):
-                steps = list(confirmed)[:SEGMENT_CHECKPOINTS]
-                writer.begin(partial(run.commit, steps, [confirmed.pop(step) for step in steps], coverage=None))
-            writer.check()
-            if observer:
-                observer(state.step, {})
-            if stopped:
-                raise Interrupted(folder, stopped)
-            if state.step >= end:
-                break
+        wanted = set(range(start, stop + 1, every)) - set(run.steps.tolist())
+        witnesses, n_bytes = Witnesses(run), 4 * sum(math.prod(shape) for shape in setup.model.shapes.values())
+        limit, confirmed = min(SEGMENT_CHECKPOINTS, max(SEGMENT_BYTES // n_bytes, 1)), -1
+        taken: dict[int, Mapping[str, np.ndarray]] = {}
+        hidden: list[list[int]] = []
+        try:
+            for _ in chain([state], optimize(setup, state)) if wanted else ():
+                if state.step in wanted:
+                    taken[state.step] = as_arrays(state.parameters)
+                if witnesses.confirm(state):
+                    confirmed = state.step
+                    while hidden:
+                        writer.begin(partial(run.reveal, hidden.pop(0)))
+                stopped, is_done = interrupted(), confirmed >= max(wanted)
+                if stopped or is_done:
+                    taken = {step: one for step, one in taken.items() if step <= confirmed}
+                if len(taken) >= limit or (taken and (stopped or is_done)):
+                    for is_hidden in (False, True):
+                        steps = [step for step in taken if (step > confirmed) == is_hidden]
+                        if steps:
+                            some = [taken.pop(step) for step in steps]
+                            writer.begin(partial(run.commit, steps, some, coverage=None, hidden=is_hidden))
+                            hidden += [steps] * is_hidden
+                writer.check()
+                if observer:
+                    observer(state.step, {})
+                if stopped:
+                    raise Interrupted(folder, stopped)
+                if is_done:
+                    break
+                witnesses.require_later(state.step)
+        finally:
+            with suppress(GrokscopeError):  # It is raised at the end of the writer's block.
+                writer.wait()
+            files.remove_temporary(store.segments_folder(folder))
     return Trajectory.open(folder)
 
 
@@ -221,11 +234,11 @@ def drain(
                 if interrupted():
                     recorder.commit(state)
                     raise Interrupted(recorder.folder, interrupted())
+            recorder.commit(state)
         except NotFinite as error:
             if error.resumable or recorder.has_taken:
                 recorder.commit(state, resumable=error.resumable)
             raise
-        recorder.commit(state)
 
 
 def renewed(run: store.Store, here: Mapping[str, str], n_steps: int | None, allow_drift: bool) -> store.Record:
@@ -268,24 +281,7 @@ def resumed_at(setup: Setup, segment: store.Segment) -> tuple[State, Mapping[str
     """Return the state at a segment's end, and the resume state it comes from; raise GrokscopeError naming it."""
     resumed = {name: torch.from_numpy(array) for name, array in segment.resume_state().items()}
     try:
-        return setup.state(resumed), resumed
+        setup.require_resumable(resumed)
     except GrokscopeError as error:
         raise GrokscopeError(f"{segment.path} is damaged. {error}") from error
-
-
-def compare(run: store.Store, state: State) -> None:
-    """Raise GrokscopeError if the parameters are not, to the bit, what the run saved at this step."""
-    if state.step in run.steps:
-        saved = {name: array[0] for name, array in run.read(state.parameters, [state.step]).items()}
-    else:
-        segment = next(one for one in run.resume_points() if one.resume_step == state.step)
-        resumed = segment.resume_state()
-        saved = {name: resumed[f"parameters/{name}"] for name in state.parameters}
-    for name, array in as_arrays(state.parameters).items():
-        if array.tobytes() != saved[name].tobytes():
-            here = environment.present(run.record.config.device)
-            drift = environment.drift(run.record.environment, here)
-            raise GrokscopeError(
-                f"Training {run.folder} once more gives other bits at step {state.step}, first in {name}; "
-                f"nothing more is added. What drifted: {'; '.join(drift) or 'nothing that is recorded'}."
-            )
+    return setup.state(resumed), resumed

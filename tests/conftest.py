@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors
-import safetensors.numpy
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -30,15 +28,13 @@ install_import_hook(
     "typechecking.checked",
 )
 
-from shared import make_tiny_config  # noqa: E402
+from shared import Saved, make_tiny_config, read_everything  # noqa: E402
 
 from grokscope import files, recorder, streams, training  # noqa: E402
 from grokscope.config import RunConfig  # noqa: E402
 
 settings.register_profile("grokscope", deadline=None, derandomize=True, database=None)
 settings.load_profile("grokscope")
-
-Saved = dict[tuple[Any, ...], tuple[Any, ...]]
 
 
 def pytest_configure() -> None:
@@ -85,41 +81,6 @@ def permuted() -> Callable[..., np.ndarray]:
     """Another order than `streams.permutation` draws, as a later version of a task or of its split might."""
     draw = streams.permutation
     return lambda *arguments: draw(*arguments)[::-1].copy()
-
-
-def read_everything(folder: Path) -> Saved:
-    """Return everything that a run has saved, whichever segments it lies in, as raw bytes.
-
-    It reads the files with safetensors alone, so that it is no judge in grokscope's own case: every checkpoint,
-    every log row, the resume state of the last step, and the config. A checkpoint or row that lies in two
-    segments must be the same in both.
-    """
-    found: Saved = {}
-    ends: list[int] = []
-
-    def add(key: tuple[Any, ...], value: tuple[Any, ...]) -> None:
-        assert found.setdefault(key, value) == value, f"{key} differs between two segments"
-
-    for path in sorted((folder / "segments").glob("[!.]*")):
-        arrays = safetensors.numpy.load_file(path)
-        with safetensors.safe_open(path, "np") as file:
-            about = json.loads(file.metadata()["metadata"])
-        for name, array in arrays.items():
-            if name.startswith("checkpoints/"):
-                for step, row in zip(about["steps"], array, strict=True):
-                    add(("checkpoint", step, name), (str(row.dtype), row.shape, row.tobytes()))
-            elif name.startswith("resume/"):
-                key = ("resume", about["end"], name)
-                add(key, (str(array.dtype), array.shape, array.tobytes()))
-        for row in arrays["log"]:
-            add(("log", int(row[0])), (row.tobytes(),))
-        if about["end"] is not None:
-            ends.append(about["end"])
-    values = json.loads((folder / "config.json").read_bytes())
-    found["config",] = (json.dumps(values["config"]), values["data_digest"])
-    last = max(ends)
-    assert any(key[:2] == ("resume", last) for key in found), "the last commit has no resume state"
-    return {key: value for key, value in found.items() if key[0] != "resume" or key[1] == last}
 
 
 @pytest.fixture

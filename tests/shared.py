@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
+import safetensors.numpy
 
 from grokscope import cli
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
 
 Command = Callable[..., tuple[int, str, str]]
+Saved = dict[tuple[Any, ...], tuple[Any, ...]]
+"""What a run has saved, as raw bytes by what it is."""
 
 SMALL: dict[str, dict[str, Any]] = {
     "keskar_sharpness": {"n_iterations": 3},
@@ -111,3 +115,38 @@ def truncate(path: Path) -> None:
 def writing() -> list[threading.Thread]:
     """Return the threads that are writing a segment at this moment."""
     return [thread for thread in threading.enumerate() if thread.name == "grokscope writer"]
+
+
+def read_everything(folder: Path) -> Saved:
+    """Return everything that a run has saved, whichever segments it lies in, as raw bytes.
+
+    It reads the files with safetensors alone, so that it is no judge in grokscope's own case: every checkpoint,
+    every log row, the resume state of the last step, and the config. A checkpoint or row that lies in two
+    segments must be the same in both.
+    """
+    found: Saved = {}
+    ends: list[int] = []
+
+    def add(key: tuple[Any, ...], value: tuple[Any, ...]) -> None:
+        assert found.setdefault(key, value) == value, f"{key} differs between two segments"
+
+    for path in sorted((folder / "segments").glob("[!.]*")):
+        arrays = safetensors.numpy.load_file(path)
+        with safetensors.safe_open(path, "np") as file:
+            about = json.loads(file.metadata()["metadata"])
+        for name, array in arrays.items():
+            if name.startswith("checkpoints/"):
+                for step, row in zip(about["steps"], array, strict=True):
+                    add(("checkpoint", step, name), (str(row.dtype), row.shape, row.tobytes()))
+            elif name.startswith("resume/"):
+                key = ("resume", about["end"], name)
+                add(key, (str(array.dtype), array.shape, array.tobytes()))
+        for row in arrays["log"]:
+            add(("log", int(row[0])), (row.tobytes(),))
+        if about["end"] is not None:
+            ends.append(about["end"])
+    values = json.loads((folder / "config.json").read_bytes())
+    found["config",] = (json.dumps(values["config"]), values["data_digest"])
+    last = max(ends)
+    assert any(key[:2] == ("resume", last) for key in found), "the last commit has no resume state"
+    return {key: value for key, value in found.items() if key[0] != "resume" or key[1] == last}

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import signal
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from shared import writing
+from shared import flip, place, writing
 
 from grokscope import Trajectory, environment, files, optimize, tensors, training
 from grokscope.config import RunConfig
@@ -33,7 +34,7 @@ def every_step(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bits
 
 
 def segments(run: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (run / "segments").glob("*")}
+    return {path.name: path.read_bytes() for path in (run / "segments").glob("[!.]*")}
 
 
 def alter(run: Path, step: int, name: str) -> None:
@@ -195,3 +196,66 @@ def test_a_run_that_is_lengthened_later_resumes_from_its_own_end(
     expected = training.train(dataclasses.replace(tiny_config, n_steps=80), "long", tmp_path)
     assert lengthened.select(expected.steps).digest == expected.digest
     assert json.loads((run_copy / "config.json").read_bytes())["history"][0]["step"] == 60
+
+
+def damage(run: Path, step: int) -> None:
+    """Flip a bit in every tensor that says what the parameters were at a step."""
+    for path in (run / "segments").glob("*.safetensors"):
+        file = tensors.TensorFile(path)
+        if step in file.metadata["steps"]:
+            row = file.metadata["steps"].index(step)
+            for name in file.shapes:
+                first, last = place(path, name)
+                if name.startswith("checkpoints/"):
+                    flip(path, 8 * (first + (last - first) // len(file.metadata["steps"]) * row))
+                elif name.startswith("resume/parameters/") and file.metadata["end"] == step:
+                    flip(path, 8 * first)
+
+
+@pytest.mark.parametrize("limit", [3, 64])
+def test_what_a_damaged_checkpoint_cannot_confirm_the_next_does(
+    limit: int, run_copy: Path, every_step: Bits, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(training, "SEGMENT_CHECKPOINTS", limit)
+    damage(run_copy, 20)
+    training.densify(run_copy, 11, 19)
+    found = Store(run_copy)
+    added = list(range(11, 20))
+    assert set(added) <= set(found.steps.tolist())
+    for name in found.checksums(11):
+        rows = found.read([name], added)[name]
+        assert [row.tobytes() for row in rows] == [every_step[step][name] for step in added]
+
+
+def test_what_nothing_readable_confirms_is_not_added(run_copy: Path):
+    damage(run_copy, 60)
+    before = segments(run_copy)
+    with pytest.raises(GrokscopeError, match=r"to the last step, 60, nothing more can be read.* step 60, .*checksum"):
+        training.densify(run_copy, 51, 59)
+    assert segments(run_copy) == before and not list((run_copy / "segments").glob(f".*{files.TEMPORARY}"))
+
+
+def test_what_waits_to_be_confirmed_waits_on_the_disk_and_is_no_segment_before(
+    tiny_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Between two checkpoints there may be thousands of steps: in memory there are never more than a segment's."""
+    training.train(dataclasses.replace(tiny_config, checkpoints="every 60"), "run", tmp_path)
+    monkeypatch.setattr(training, "SEGMENT_CHECKPOINTS", 4)
+    alive, taken = [], []
+    as_arrays = training.as_arrays
+
+    def note(parameters: Any) -> dict[str, np.ndarray]:
+        arrays = as_arrays(parameters)
+        taken.append(weakref.ref(arrays["embed.W_E"]))
+        return arrays
+
+    def look(step: int, row: dict[str, float]) -> None:
+        alive.append(sum(one() is not None for one in taken))
+        if step == 40:
+            assert Trajectory.open(tmp_path / "run").steps.tolist() == [0, 60]
+
+    monkeypatch.setattr(training, "as_arrays", note)
+    assert len(training.densify(tmp_path / "run", 0, 60, observer=look)) == 61
+    # Four that are being written, and four taken meanwhile.
+    assert len(taken) == 59 and max(alive) <= 8
+    assert list(Store(tmp_path / "run").damage()) == []

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,40 +31,18 @@ def umask() -> Iterator[Callable[[int], int]]:
     os.umask(before)
 
 
-class FailingFile:
-    """A file opened for writing whose writes fail half way."""
-
-    def __init__(self, file: Any, error: OSError):
-        self._file, self._error = file, error
-
-    def __enter__(self) -> "FailingFile":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def writelines(self, parts: Iterable[bytes]) -> None:
-        data = b"".join(parts)
-        self._file.write(data[: len(data) // 2])
-        raise self._error
-
-
 def inject(monkeypatch: pytest.MonkeyPatch, operation: str, number: int) -> None:
-    """Make one operation of `write_atomic` fail with an error number, as the system would."""
-    error = OSError(number, os.strerror(number))
+    """Make one operation of the disk fail with an error number; a write has written half by then."""
+    error, write = OSError(number, os.strerror(number)), files.disk.write
 
-    def fail(*arguments: Any, **keywords: Any) -> Any:
+    def fail(*arguments: Any) -> Any:
+        if operation == "write" and not written:
+            written.append(write(arguments[0], [memoryview(b"".join(arguments[1])[:1500])]))
+            return written[0]
         raise error
 
-    if operation == "create":
-        monkeypatch.setattr(files, "open", fail, raising=False)
-    elif operation == "write":
-        monkeypatch.setattr(files, "open", lambda *a: FailingFile(open(*a), error), raising=False)  # noqa: SIM115
-    else:
-        monkeypatch.setattr(files.os, operation, fail)
+    written: list[int] = []
+    monkeypatch.setattr(files.disk, operation, fail)
 
 
 def test_the_bytes_are_written_and_nothing_else_is_left(tmp_path: Path):
@@ -86,9 +64,11 @@ def test_the_mode_of_files_and_run_folders_follows_the_umask(mask: int, tmp_path
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EDQUOT])
-@pytest.mark.parametrize("operation", ["create", "write", "fsync", "replace"])
+@pytest.mark.parametrize(
+    ("operation", "name"), [("create",) * 2, ("write",) * 2, ("sync", "fsync"), ("replace",) * 2]
+)
 def test_a_write_that_fails_names_path_and_operation_and_leaves_the_old_file(
-    operation: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    operation: str, name: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = tmp_path / "file"
     path.write_bytes(b"old")
@@ -97,7 +77,7 @@ def test_a_write_that_fails_names_path_and_operation_and_leaves_the_old_file(
         with pytest.raises(GrokscopeError) as refusal:
             files.write_atomic(path, b"new" * 400, b"new" * 600)
     message = str(refusal.value)
-    assert f"{operation} {path}" in message and os.strerror(number) in message
+    assert f"{name} {path}" in message and os.strerror(number) in message
     full = re.search(r"3,000 bytes needed, ([\d,]+) free", message)
     assert bool(full) == (number in (errno.ENOSPC, errno.EDQUOT))
     assert path.read_bytes() == b"old"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from shared import KINDS, Command, command_line, make_tiny_config, of_kind
+from shared import KINDS, Command, command_line, flip, make_tiny_config, of_kind, place
 
 from grokscope import Trajectory, environment, forks, measures, optimize, phases, recorder, report, training
 from grokscope.config import OptimizerConfig, RunConfig, TaskConfig
@@ -370,3 +370,14 @@ def test_a_name_in_use_is_refused_before_anything_is_trained(grokscope: Command,
     status, _, errors = grokscope("fork", run_copy, "--step", 25, "--run", "new")
     assert status == 1 and "exists already" in errors
     assert "is no folder" in grokscope("fork", "nothing", "--step", 1)[2]
+
+
+def test_the_damaged_log_of_a_fork_s_first_segment_is_a_gap_from_its_first_step(tiny_run: Path, tmp_path: Path):
+    path = forks.fork(tiny_run, 20, run="fork", root=tmp_path).path
+    assert path
+    opened = Store(path)
+    first = next(one for one in opened.segments if one.coverage == (-1, 20))
+    flip(first.path, 8 * place(first.path, "log")[0])
+    damaged = Store(path)
+    damaged.log()
+    assert damaged.log_gaps == [(20, 20)]

@@ -1,0 +1,61 @@
+"""A disk that is really full: a small file system in memory, where the tests may mount one."""
+
+import dataclasses
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from shared import read_everything, writing
+
+from grokscope import files, training
+from grokscope.errors import GrokscopeError
+from grokscope.store import Store
+from harness.lives import compute_little, said, small_config
+
+pytestmark = pytest.mark.usefixtures("segments_by_count")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 kB; skip where none may be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no file system may be mounted here: {done.stderr.strip()}; test_files limits a file's size")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_one_error_and_with_room_again_the_run_ends_the_same(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    compute_little(monkeypatch)
+    config = dataclasses.replace(small_config(), n_steps=5, checkpoints="every 1")
+    training.train(config, "whole", tmp_path)
+    expected, outcomes = read_everything(tmp_path / "whole"), {"refused": 0, "lost": 0, "differ": 0}
+    ballast = small_disk / "ballast"
+    for n_free in range(0, 240_000, 40_000):
+        root = small_disk / str(n_free)
+        ballast.write_bytes(bytes(256 * 1024 - n_free - 4096))
+        try:
+            training.train(config, "run", root)
+        except GrokscopeError as error:
+            outcomes["refused"] += 1
+            assert re.match(rf"Could not [a-z ]+ {root}.* \([\d,]+ bytes needed, [\d,]+ free\)", str(error))
+        run = root / "run"
+        assert writing() == [] and not files.is_locked(run)
+        assert not run.exists() or list(Store(run).damage()) == []
+        assert not list(small_disk.rglob(f"*{files.TEMPORARY}*"))
+        ballast.unlink()
+        if run.exists():
+            training.resume(run)
+        else:
+            training.train(config, "run", root)
+        assert read_everything(run) == expected
+        subprocess.run(["rm", "-r", str(root)], check=True)
+    said("a disk full at six places", outcomes)
+    assert 3 <= outcomes["refused"] < 6
