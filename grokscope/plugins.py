@@ -48,6 +48,8 @@ BUILT_IN = {
         "neurons": "grokscope.measures.neurons:neurons",
         "ablations": "grokscope.measures.ablations:ablations",
         "parallelograms": "grokscope.measures.parallelograms:parallelograms",
+        "attention": "grokscope.measures.attention:attention",
+        "example_loss": "grokscope.measures.example_loss:example_loss",
     },
 }
 

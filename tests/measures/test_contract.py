@@ -57,6 +57,8 @@ KEYS = {
         "gradient_symmetricity", "gradient_symmetricity_stderr", "distance_irrelevance",
         "distance_irrelevance_shuffled", "clock_explained_variance", "pizza_explained_variance",
     },
+    "attention": {"attention", "attention_stderr", "attention_by_first"},
+    "example_loss": {"example_loss", "is_right"},
 }  # fmt: skip
 
 
@@ -308,6 +310,8 @@ CHANGES = {
     },
     "ablations": {},
     "parallelograms": {},
+    "attention": {swap_heads: {"attention", "attention_stderr", "attention_by_first"}},
+    "example_loss": {},
     # The paper's two take the logits as they are, and so notice what softmax does not.
     "algorithm": {
         shift_logits: {
