@@ -42,7 +42,14 @@ class Browser:
         here, there = os.pipe(), os.pipe()
         # Chromium reads its commands from descriptor 3 and answers on 4.
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$0" "$@" 3<&{here[0]} 4>&{there[1]}', program(), *FLAGS, f"--user-data-dir={profile}"],
+            [
+                "sh",
+                "-c",
+                f'exec "$0" "$@" 3<&{here[0]} 4>&{there[1]}',
+                program(),
+                *FLAGS,
+                f"--user-data-dir={profile}",
+            ],
             pass_fds=(here[0], there[1]),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -65,22 +65,27 @@ def measure(arguments: list[str]) -> None:
 
 
 def report(arguments: list[str]) -> None:
-    """Write a run's figures and its report, one self-contained HTML page."""
+    """Write a run's report: everything that was measured of it on one interactive HTML page."""
 
     @dataclass(frozen=True)
     class Report(OfRun):
-        """Write a run's figures and its report, one HTML page; what is not measured yet is measured first."""
+        """Write a run's report, one HTML page; what it needs and is not measured yet is measured first."""
 
         open: bool = False
         """Open the page in the browser."""
+        figures: bool = False
+        """Draw its figures for paper too, into RUN/figures as PNG and PDF."""
 
     asked = parse(Report, "report", arguments)
 
     from grokscope import report as reports
     from grokscope.trajectory import Trajectory
 
-    path = reports.write(warned(Trajectory.open(asked.folder)))
-    print(f"figures  {path.parent / 'figures'}\nreport   {path}")
+    trajectory = warned(Trajectory.open(asked.folder))
+    path = reports.write(trajectory)
+    print(f"report   {path}")
+    if asked.figures:
+        print(f"figures  {reports.write_figures(trajectory)[0].parent}")
     if asked.open:
         import webbrowser
 

@@ -20,9 +20,7 @@ def example_loss(trajectory: Trajectory) -> Series:
     task, config = trajectory.task, trajectory.config
     equations = trajectory.model.equations(task.inputs)
     found = [
-        losses.evaluate(
-            trajectory.model, snapshot.parameters, equations, task.labels, config.loss_dtype, config.loss
-        )
+        losses.evaluate(trajectory.model, snapshot.parameters, equations, task.labels, config.loss_dtype, config.loss)
         for snapshot in trajectory
     ]
     return Series(

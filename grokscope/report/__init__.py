@@ -13,7 +13,18 @@ from grokscope.series import Series
 from grokscope.store import Record
 from grokscope.trajectory import Trajectory
 
-__all__ = ["Again", "Finding", "again", "details", "findings", "measure_cheap", "summary", "usual", "write"]
+__all__ = [
+    "Again",
+    "Finding",
+    "again",
+    "details",
+    "findings",
+    "measure_cheap",
+    "summary",
+    "usual",
+    "write",
+    "write_figures",
+]
 
 _ALWAYS = ("embedding", "weight_norm", "sharpness", "attention", "example_loss")
 _OF_CIRCLES = {"fourier": 60, "progress": 30}
@@ -26,13 +37,31 @@ def write(trajectory: Trajectory) -> Path:
     Whatever else lies in RUN/measures is on the page too. Raise GrokscopeError for a trajectory in memory, and for an
     I/O error.
     """
-    if trajectory.path is None:
-        raise GrokscopeError("A trajectory in memory has no folder for a report.")
+    folder = _folder(trajectory)
     measure_cheap(trajectory)
     found = measures.kept(trajectory)
-    path = trajectory.path / "report.html"
-    files.write_atomic(path, page.of_run(trajectory, usual(found, trajectory), found, Record.read(trajectory.path)))
+    path = folder / "report.html"
+    files.write_atomic(path, page.of_run(trajectory, usual(found, trajectory), found, Record.read(folder)))
     return path
+
+
+def write_figures(trajectory: Trajectory) -> list[Path]:
+    """Draw what the report shows for paper, into RUN/figures as PNG and PDF, and return the files.
+
+    Raise GrokscopeError as `write` does. Takes some ten seconds.
+    """
+    # Only now: matplotlib takes half a second to import.
+    from grokscope.report import pictures
+
+    folder = _folder(trajectory)
+    measure_cheap(trajectory)
+    return pictures.write(trajectory, usual(measures.kept(trajectory), trajectory), folder / "figures")
+
+
+def _folder(trajectory: Trajectory) -> Path:
+    if trajectory.path is None:
+        raise GrokscopeError("A trajectory in memory has no folder for a report.")
+    return trajectory.path
 
 
 def measure_cheap(trajectory: Trajectory) -> None:

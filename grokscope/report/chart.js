@@ -50,7 +50,7 @@ class Chart {
     const height = spec.height || 220;
     const labelled = width > 460 && spec.lines.length > 1 && spec.lines.length <= 10;
     const longest = labelled ? Math.max(...spec.lines.map((line) => line.label.length)) : 0;
-    const margin = { left: 54, right: labelled ? Math.min(160, 16 + 6.6 * longest) : 14, top: spec.named ? 20 : 8, bottom: 34 };
+    const margin = { left: 50, right: labelled ? Math.min(190, 18 + 6.7 * longest) : 14, top: spec.named || spec.unit ? 22 : 8, bottom: 34 };
     this.box = { ...margin, width: width - margin.left - margin.right, height: height - margin.top - margin.bottom, whole: width };
     this.x = page.stepScale();
     this.y = this.valueScale();
@@ -132,11 +132,14 @@ class Chart {
     const { box, spec } = this;
     const [right, bottom] = [box.left + box.width, box.top + box.height];
     const axes = svg("g", { class: "axes" });
-    for (const tick of this.y.ticks(Math.max(2, Math.round(box.height / 38)))) {
+    const ticks = this.y.ticks(Math.max(2, Math.round(box.height / 38)));
+    // Powers of ten stand as such where one of them would have to.
+    const inPowers = spec.kind === "log" && !spec.percent && ticks.every((tick) => Number.isInteger(Math.log10(tick))) && ticks.some((tick) => tick < 1e-2 || tick > 1e4);
+    for (const tick of ticks) {
       const y = this.py(tick);
       if (!(y >= box.top - 1 && y <= bottom + 1)) continue;
       axes.append(svg("line", { class: "grid", x1: box.left, x2: right, y1: y, y2: y }));
-      const text = spec.percent ? inPercent(tick, 0) : written(tick, 3);
+      const text = spec.percent ? inPercent(tick, 0) : inPowers ? (tick === 1 ? "1" : `10${raised(Math.round(Math.log10(tick)))}`) : written(tick, 3);
       axes.append(svg("text", { x: box.left - 7, y: y + 3.5, "text-anchor": "end" }, text));
     }
     axes.append(svg("line", { class: "axis", x1: box.left, x2: right, y1: bottom, y2: bottom }));
@@ -151,7 +154,7 @@ class Chart {
       axes.append(svg("text", { x: clamped(x, half, box.whole - half), y: bottom + 17, "text-anchor": "middle" }, text));
     }
     axes.append(svg("text", { class: "axis-title", x: right, y: bottom + 30, "text-anchor": "end" }, "step"));
-    if (spec.unit) axes.append(svg("text", { class: "axis-title", x: 2, y: box.top - (spec.named ? 6 : -8) }, spec.unit));
+    if (spec.unit) axes.append(svg("text", { class: "axis-title", x: 0, y: 12 }, spec.unit));
     chart.append(axes);
   }
 

@@ -1,8 +1,8 @@
 // The embedding: points in their planes, coloured and joined in the order of the circle.
 
 class Cloud {
-  constructor(host, page, clouds, plane, { large }) {
-    Object.assign(this, { page, clouds, plane, large });
+  constructor(host, caption, page, clouds, plane, large) {
+    Object.assign(this, { caption, page, clouds, plane, large });
     this.n = clouds.labels.length;
     this.points = unpacked(plane.points);
     this.steps = unpacked(clouds.steps);
@@ -19,6 +19,7 @@ class Cloud {
       this.order = null;
     }
     this.fill = { true: this.shares.map((one) => hue(one, true)), false: this.shares.map((one) => hue(one, false)) };
+    this.parts = unpacked(plane.shares);
     const what = plane.kind === "principal" ? "principal components 1 and 2" : `the plane of frequency ${k}`;
     this.picture = new Picture(host, page, {
       label: `The embedding of ${this.n} tokens in ${what}`,
@@ -62,13 +63,14 @@ class Cloud {
       context.fill();
     }
     if (page.labels) this.drawLabels(context, width, places);
+    if (this.parts) this.caption.textContent = `${inPercent(this.parts[2 * frame])} and ${inPercent(this.parts[2 * frame + 1] || 0)} of the variance`;
     this.frame = frame;
   }
 
   // Every label where there is room for all; else as many as there is room for, evenly round the circle.
   drawLabels(context, width, places) {
     const { page, n, large, clouds } = this;
-    const every = page.labels === "all" ? 1 : Math.ceil(n / (large ? 60 : 12));
+    const every = page.labels === "all" ? 1 : Math.ceil(n / (large ? 24 : 12));
     const along = this.order || places.map((_, j) => j);
     const colour = page.colour("--ink");
     for (let i = 0; i < n; i += every) {

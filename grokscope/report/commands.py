@@ -9,6 +9,7 @@ from typing import Any
 
 from grokscope import forks, presets
 from grokscope.config import RunConfig, from_dict
+from grokscope.errors import GrokscopeError
 from grokscope.record import FORKED, Record
 from grokscope.store import IS_NAME
 
@@ -34,8 +35,20 @@ def again(record: Record, name: str) -> Again:
 
     The first trains the preset that is nearest to the config, with what differs as flags; a config with a long table
     comes as a TOML file. A fork is made again from its origin, and so that is trained first. Checkpoints that
-    `densify` added since are not among what they give.
+    `densify` added since are not among what they give. A history that makes no sense gives no commands.
     """
+    remarks = tuple(
+        f"Its environment changed at step {event['step']:,}: {'; '.join(map(str, event['drift']))}."
+        for event in record.history
+        if event.get("event") == "drift allowed"
+    )
+    try:
+        return _again(record, name, remarks)
+    except (GrokscopeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        return Again((), remarks=(*remarks, f"Its history cannot be read, so no command is known: {error}"))
+
+
+def _again(record: Record, name: str, remarks: tuple[str, ...]) -> Again:
     new = f"{name}-again" if IS_NAME.fullmatch(f"{name}-again") else "again"
     first = _first(record)
     events = _events(record)
@@ -57,11 +70,7 @@ def again(record: Record, name: str) -> Again:
         tuple(" ".join(map(shlex.quote, command)) for command in commands),
         toml(first) if in_file else "",
         f"{new}.toml" if in_file else "",
-        tuple(
-            f"Its environment changed at step {event['step']:,}: {'; '.join(map(str, event['drift']))}."
-            for event in record.history
-            if event.get("event") == "drift allowed"
-        ),
+        remarks,
     )
 
 

@@ -172,6 +172,15 @@ class Page {
       else document.documentElement.dataset.theme = value;
       this.redraw();
     });
+    const { phases, stages } = this.payload;
+    if (!phases.length) find("shaded").closest("label").remove();
+    else {
+      this.choice("shaded", (value) => {
+        this.stages = value === "nanda" ? phases : stages;
+        this.showStep();
+        this.redraw();
+      });
+    }
     this.dark.addEventListener("change", () => this.redraw());
     window.addEventListener("beforeprint", () => this.print(true));
     window.addEventListener("afterprint", () => this.print(false));

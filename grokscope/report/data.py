@@ -68,8 +68,7 @@ def _phases(series: Mapping[str, Series]) -> list[dict[str, Any]]:
     if "progress" not in series:
         return []
     return [
-        {"name": name, "first": first, "last": last}
-        for name, first, last in phases.nanda_stages(series["progress"])
+        {"name": name, "first": first, "last": last} for name, first, last in phases.nanda_stages(series["progress"])
     ]
 
 

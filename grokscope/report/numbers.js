@@ -76,7 +76,7 @@ function valueScale(kind, low, high) {
 function logTicks(low, high, wanted) {
   const [first, last] = [Math.ceil(Math.log10(low) - 1e-9), Math.floor(Math.log10(high) + 1e-9)];
   if (last - first < 1) return roundTicks(low, high, wanted).filter((tick) => tick > 0);
-  const every = Math.ceil((last - first + 1) / wanted);
+  const every = Math.ceil((last - first + 1) / (wanted + 1));
   const ticks = [];
   for (let power = first; power <= last; power++) if ((power - last) % every === 0) ticks.push(10 ** power);
   return ticks;

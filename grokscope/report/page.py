@@ -26,9 +26,7 @@ SCRIPTS = ("numbers", "chart", "tables", "canvas", "clouds", "pictures", "saving
 """The page's scripts in their order; they share one scope."""
 
 
-def of_run(
-    trajectory: Trajectory, series: Mapping[str, Series], found: Sequence[Series], record: Record
-) -> bytes:
+def of_run(trajectory: Trajectory, series: Mapping[str, Series], found: Sequence[Series], record: Record) -> bytes:
     """Return the page of one run: `series` are the measures by name, `found` everything there is to choose from."""
     assert trajectory.path is not None
     name, log, task = trajectory.path.name, trajectory.log, trajectory.task
@@ -38,7 +36,7 @@ def of_run(
         title=name,
         task=task,
         n_train=len(trajectory.split.train),
-        summary=summary(log, series),
+        summary=summary(log),
         details=details(log, series),
         findings=findings(log, series),
         gaps=trajectory.gaps,
@@ -50,6 +48,8 @@ def of_run(
         measured=[(one.measure, len(one), one.options) for one in found],
         digest=trajectory.digest,
         n_checkpoints=len(trajectory),
+        last_step=int(log.steps[-1]),
+        n_steps=trajectory.config.n_steps,
         has_circle=task.circle is not None,
         version=__version__,
     )

@@ -114,14 +114,14 @@ class Spectrum {
     context.fillRect(box.left + x.at(step) * box.width - 0.75, box.top, 1.5, box.height);
   }
 
-  // A pixel a frequency high; the root of the value, so that what is faint is seen too.
+  // A pixel a frequency high; the root of the value, nearly, so that what is faint is seen too.
   painted(width, x) {
     const image = new ImageData(width, this.n);
     const [from, to] = [this.page.rgb("--surface"), this.page.rgb("--c1")];
     for (let column = 0; column < width; column++) {
       const frame = nearest(this.steps, x.step((column + 0.5) / width));
       for (let i = 0; i < this.n; i++) {
-        const share = Math.sqrt(Math.max(0, this.value(frame, i)) / this.highest);
+        const share = (Math.max(0, this.value(frame, i)) / this.highest) ** 0.6;
         const at = 4 * (i * width + column);
         for (let channel = 0; channel < 3; channel++) image.data[at + channel] = from[channel] + share * (to[channel] - from[channel]);
         image.data[at + 3] = 255;

@@ -1,5 +1,6 @@
 """What can be drawn over the steps: every measured quantity with its error band and controls, under plain names."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,8 +24,8 @@ TITLES = {
     "excluded_loss": "excluded loss",
     "sharpness": "sharpness λ₁",
     "hessian_trace": "Hessian trace",
-    "weight_norm": "all weights ‖w‖",
-    "distance_from_initialization": "from initialization ‖w − w₀‖",
+    "weight_norm": "‖w‖",
+    "distance_from_initialization": "‖w − w₀‖",
     "circularity": "circularity of PCs 1–4",
     "key_frequency_share": "key frequencies' share of W_E",
     "rqi": "representation quality index",
@@ -101,7 +102,8 @@ def quantities(found: Iterable[Series]) -> list[Quantity]:
 
 def title(name: str) -> str:
     """Return what a quantity is called in words."""
-    return TITLES.get(name, name.replace("_", " "))
+    # Matrices keep the underscore of their names.
+    return TITLES.get(name, re.sub(r"(?<!\bW)_", " ", name))
 
 
 def name_of(series: Series) -> str:
@@ -117,7 +119,10 @@ def name_of(series: Series) -> str:
 def _joint(series: Series, group: str) -> list[Quantity]:
     """Return the quantities that are best seen together."""
     norms = [name for name in series.arrays if name.startswith("weight_norm.")]
-    chosen = [(*one[:2], [name for name in one[2] if name in series.arrays], *one[3:]) for one in _TOGETHER.get(series.measure, [])]
+    chosen = [
+        (*one[:2], [name for name in one[2] if name in series.arrays], *one[3:])
+        for one in _TOGETHER.get(series.measure, [])
+    ]
     if norms:
         matrices = [name for name in norms if ".W_" in name]
         rest = [name for name in norms if name not in matrices]

@@ -23,13 +23,13 @@ function buildClouds(page) {
   const { panel, body } = panelOf("embedding");
   const small = html("div", { class: "planes" });
   clouds.planes.forEach((plane, i) => {
-    const share = plane.kind === "frequency" ? `${inPercent(plane.share)} of the variance at the end` : "components 1 and 2";
-    const caption = html("figcaption", {}, html("b", {}, plane.title), ` ${share}`);
+    const share = html("span", {}, plane.kind === "frequency" ? `${inPercent(plane.share)} of variance at the end` : "");
     const frame = html("div", { class: "picture" });
-    const figure = html("figure", {}, caption, frame);
+    const title = plane.kind === "frequency" ? plane.title : "components 1 and 2";
+    const figure = html("figure", {}, html("figcaption", {}, html("b", {}, title), share), frame);
     if (i === 0) body.append(figure);
     else small.append(figure);
-    page.follow(panel, withPicture(new Cloud(frame, page, clouds, plane, { large: i === 0 })));
+    page.follow(panel, withPicture(new Cloud(frame, share, page, clouds, plane, i === 0)));
   });
   if (clouds.planes.length > 1) {
     const host = document.getElementById("planes").querySelector(".body");
@@ -108,9 +108,11 @@ function buildMeasure(page, id, usual) {
   }
   select.value = first;
   const scale = document.getElementById(`${id}-scale`);
+  const heading = document.getElementById(`${id}-title`);
   const spec = (key) => {
     const one = quantities.find((quantity) => quantity.key === key);
     const kind = scale.value === "auto" ? (one.logarithmic && positive(one) ? "log" : "linear") : scale.value;
+    heading.textContent = `${one.group.replaceAll("_", " ")}: ${one.title}`;
     return { lines: one.lines.map(curve), kind, unit: one.unit, label: `${one.group}: ${one.title}`, height: 250, counted: true };
   };
   const chart = new Chart(body, spec(first), page);

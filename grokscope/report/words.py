@@ -19,7 +19,7 @@ class Finding:
     beside: str = ""
 
 
-def summary(log: Series, series: Mapping[str, Series]) -> str:
+def summary(log: Series) -> str:
     """Say in a few plain sentences what happened, from the numbers alone."""
     memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
     last = int(log.steps[-1])
@@ -75,8 +75,8 @@ def findings(log: Series, series: Mapping[str, Series]) -> list[Finding]:
     """Return the headline numbers, each with the number that it should be compared with."""
     memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
     found = [
-        Finding("memorized (train accuracy ≥ 99%)", _step(memorized)),
-        Finding("generalised (test accuracy ≥ 99%)", _step(generalised)),
+        _crossing("memorized (train accuracy ≥ 99%)", memorized),
+        _crossing("generalised (test accuracy ≥ 99%)", generalised),
         Finding("final train loss", f"{log['train_loss'][-1]:.2e} nats", f"at the start {log['train_loss'][0]:.2f}"),
         Finding("final test loss", f"{log['test_loss'][-1]:.2e} nats", f"highest {log['test_loss'].max():.2f}"),
         Finding(
@@ -139,5 +139,9 @@ def _list(numbers: np.ndarray) -> str:
     return ", ".join(map(str, numbers)) or "none"
 
 
-def _step(crossing: phases.Crossing | None) -> str:
-    return "not within the run" if crossing is None else f"step {crossing}"
+def _crossing(name: str, crossing: phases.Crossing | None) -> Finding:
+    """Return when something was reached, with the evaluation before, when it was not yet."""
+    if crossing is None:
+        return Finding(name, "not within the run")
+    beside = f"not yet at step {crossing.after:,}" if crossing.after >= 0 else "at the first evaluation"
+    return Finding(name, f"step {crossing.step:,}", beside)
