@@ -40,10 +40,10 @@ class Browser:
 
     def __init__(self, profile: Path):
         here, there = os.pipe(), os.pipe()
-        # Chromium reads its commands from descriptor 3 and answers on 4.
+        # Chromium reads its commands from descriptor 3 and answers on 4; a plain sh knows descriptors up to 9 alone.
         self._process = subprocess.Popen(
             [
-                "sh",
+                "bash",
                 "-c",
                 f'exec "$0" "$@" 3<&{here[0]} 4>&{there[1]}',
                 program(),
@@ -140,8 +140,9 @@ class Browser:
     def box(self, selector: str) -> dict[str, float]:
         """Scroll to an element and return where it then is: x, y, width, height."""
         return self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            " const b = e.getBoundingClientRect(); return {x: b.x, y: b.y, width: b.width, height: b.height}; })()"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            " e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect();"
+            " return {x: b.x, y: b.y, width: b.width, height: b.height}; })()"
         )
 
     def screenshot(self, path: Path, whole: bool = True) -> None:

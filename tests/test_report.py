@@ -1,4 +1,4 @@
-"""The report: its words, its numbers, its commands, and that nothing hostile runs. The browser's tests stand apart."""
+"""The report: its words, its numbers, its commands, and that nothing hostile runs; `test_page` looks at it."""
 
 import base64
 import dataclasses
@@ -168,7 +168,10 @@ def test_a_second_report_is_the_same_and_measures_nothing(run, monkeypatch, tmp_
 @pytest.mark.slow
 def test_a_report_needs_no_matplotlib(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "tiny")
-    code = "import sys; from grokscope import cli; cli.main(['report', sys.argv[1]]); assert 'matplotlib' not in sys.modules"
+    code = (
+        "import sys; from grokscope import cli; cli.main(['report', sys.argv[1]]);"
+        "assert 'matplotlib' not in sys.modules and 'grokscope.report' in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code, str(copy)], check=True, capture_output=True)
 
 

@@ -1,7 +1,7 @@
 """Where each head looks from the answer's position."""
 
 import torch
-from einops import rearrange, reduce
+from einops import einsum, reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -23,9 +23,10 @@ def attention(trajectory: Trajectory, *, n_partners: int = 6, seed: int = 0) -> 
     - `attention_by_first` (layers, heads, elements, positions), over those of them with one first operand. In
       networks that add by a clock it is periodic in the operand (Nanda et al. 2023, section 4.3).
 
-    Looked at are `n_partners` random equations of each first operand, the same at every step, or all where there are
-    no more; `attention_stderr` is the error of taking these for all. Constants: `first_operands` (elements), and `n_equations`, how many they are. Raise GrokscopeError for
-    n_partners below 1. Costs one forward pass over them, without the last block's MLP.
+    Looked at are `n_partners` equations of each first operand, drawn at random once for all steps, or all where there
+    are no more; `attention_stderr` is the error of taking these for all. Constants: `first_operands` (elements), and
+    `n_equations`, how many they are. Raise GrokscopeError for n_partners below 1. Costs one forward pass over them,
+    without the last block's MLP.
     """
     if n_partners < 1:
         raise GrokscopeError(f"n_partners: {n_partners}, allowed: from 1.")
@@ -43,9 +44,8 @@ def attention(trajectory: Trajectory, *, n_partners: int = 6, seed: int = 0) -> 
             {
                 "attention": reduce(patterns, "layer n head position -> layer head position", "mean"),
                 "attention_stderr": patterns.std(1, correction=0) * ((1 / len(chosen) - 1 / n_examples) ** 0.5),
-                "attention_by_first": rearrange(
-                    torch.tensordot(members, patterns, ([1], [1])),
-                    "element layer head position -> layer head element position",
+                "attention_by_first": einsum(
+                    members, patterns, "element n, layer n head position -> layer head element position"
                 ),
             }
         )

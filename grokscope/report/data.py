@@ -47,7 +47,7 @@ def _log(log: Series) -> dict[str, Any]:
 
 
 def kept_rows(log: Series, most: int = _MOST_ROWS) -> Int[np.ndarray, " rows"]:
-    """Return the rows of a log that are drawn: all, or of each stretch the first and those with each column's extremes.
+    """Return the rows of a log that are drawn: all, or of each stretch its first and each column's extremes.
 
     So no spike is lost, and no row that is drawn is anything but a row of the log.
     """
@@ -91,13 +91,12 @@ def _clouds(trajectory: Trajectory, embedding: Series) -> dict[str, Any]:
         plane["limit"] = float(np.abs(points).max())
         plane["points"] = quantised(points)
     planes[0]["shares"] = packed(embedding["explained_variance_ratio"][kept][:, :2])
-    group = task.group
-    is_group = group is not None and len(group) == task.n_elements and task.circle is None
-    labels = [group.elements[token] for token in tokens] if is_group else [str(token) for token in tokens]
+    group = None if task.circle is not None else task.group
+    names = [str(i) for i in range(task.n_elements)] if group is None else group.elements
     return {
         "steps": packed(embedding.steps[kept]),
-        "labels": labels,
-        "classes": group.conjugacy_classes[tokens].tolist() if is_group else None,
+        "labels": [names[token] for token in tokens],
+        "classes": None if group is None else group.conjugacy_classes[tokens].tolist(),
         "is_circle": task.circle is not None,
         "planes": planes,
         "n_checkpoints": len(embedding),
