@@ -60,7 +60,7 @@ class Browser:
         self._buffer, self._number, self._session = b"", 0, ""
         self.complaints: list[str] = []
         self.requests: list[str] = []
-        self.loaded = False
+        self.loaded = self._is_pressed = False
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -128,8 +128,10 @@ class Browser:
 
     def mouse(self, kind: str, x: float, y: float) -> None:
         """Do one thing with the mouse: "mouseMoved", "mousePressed" or "mouseReleased"."""
-        button = {"button": "left", "clickCount": 1} if kind != "mouseMoved" else {}
-        self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
+        self._is_pressed = kind == "mousePressed" or (kind == "mouseMoved" and self._is_pressed)
+        button = {"button": "left"} if self._is_pressed or kind == "mouseReleased" else {}
+        count = 0 if kind == "mouseMoved" else 1
+        self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, clickCount=count, **button)
 
     def click(self, x: float, y: float) -> None:
         """Click at a place of the window."""
