@@ -49,6 +49,15 @@ def assert_quiet(browser: Browser, path: Path) -> None:
     assert [one for one in browser.requests if not one.startswith("blob:")] == [path.resolve().as_uri()]
 
 
+CHOOSE = """(id, value) => { const one = document.getElementById(id);
+  one.value = value; one.dispatchEvent(new Event('change')); }"""
+
+
+def choose(browser: Browser, select: str, value: str) -> None:
+    """Choose from a list."""
+    browser.run(f"({CHOOSE})({json.dumps(select)}, {json.dumps(value)})")
+
+
 STEP = "document.getElementById('step-said').textContent"
 
 
@@ -102,9 +111,10 @@ def test_keys_in_a_list_choose_from_it_and_do_not_move_the_step(opened):
 
 
 def test_playing_goes_to_the_end_and_stops(opened):
-    # Time runs ten times as fast.
+    # Time runs fast.
     opened.run(
-        "window.requestAnimationFrame = ((ask) => { let now = 0; return (f) => ask(() => f(now += 1000)); })(requestAnimationFrame.bind(window))"
+        "window.requestAnimationFrame = ((ask) => { let now = 0;"
+        " return (act) => ask(() => act(now += 1000)); })(requestAnimationFrame.bind(window))"
     )
     box = opened.box("#play")
     opened.click(box["x"] + 5, box["y"] + 5)
@@ -118,11 +128,10 @@ def test_playing_goes_to_the_end_and_stops(opened):
 def test_a_click_on_a_curve_goes_to_its_step_and_the_pointer_tells_values(opened, run):
     log = Trajectory.open(run).log
     box = opened.box("#losses svg.chart")
-    opened.run(
-        "document.getElementById('axis').value = 'linear'; document.getElementById('axis').dispatchEvent(new Event('change'))"
-    )
+    choose(opened, "axis", "linear")
     plot = opened.run(
-        "(() => { const a = document.querySelector('#losses .axis'); return [a.x1.baseVal.value, a.x2.baseVal.value]; })()"
+        "(() => { const a = document.querySelector('#losses .axis');"
+        " return [a.x1.baseVal.value, a.x2.baseVal.value]; })()"
     )
     x = box["x"] + plot[0] + (plot[1] - plot[0]) * 0.51
     opened.click(x, box["y"] + 100)
@@ -146,7 +155,6 @@ def test_a_points_token_is_told(opened):
 
 
 def test_choices_are_in_the_address_and_come_back_from_it(opened, run):
-    choose = "((id, value) => {{ const one = document.getElementById(id); one.value = value; one.dispatchEvent(new Event('change')); }})({}, {})"
     chosen = {
         "axis": "linear",
         "labels": "none",
@@ -154,12 +162,9 @@ def test_choices_are_in_the_address_and_come_back_from_it(opened, run):
         "measure-1-scale": "log",
         "theme": "dark",
         "pairs-show": "loss",
-        "shaded": "accuracy",
     }
     for name, value in chosen.items():
-        opened.run(
-            f"document.getElementById({json.dumps(name)}) && {choose.format(json.dumps(name), json.dumps(value))}"
-        )
+        choose(opened, name, value)
     opened.key("Home")
     opened.key("ArrowRight")
     deadline = time.monotonic() + 10
@@ -168,7 +173,7 @@ def test_choices_are_in_the_address_and_come_back_from_it(opened, run):
     address = opened.run("location.hash")
     opened.open(run / "report.html", address)
     assert opened.run(STEP) == "10"
-    for name in set(chosen) - {"shaded"}:
+    for name in chosen:
         assert opened.run(f"document.getElementById('{name}').value") == chosen[name]
     assert "effective dimension" in opened.run("document.getElementById('measure-1-title').textContent")
     opened.requests[:] = opened.requests[:1]
@@ -187,7 +192,8 @@ def test_the_table_holds_the_numbers_of_the_log(opened, run):
     opened.run("document.querySelector('#losses details').open = true")
     opened.frame()
     rows = opened.run(
-        "[...document.querySelectorAll('#losses tbody tr')].map((row) => [...row.children].map((one) => one.textContent))"
+        "[...document.querySelectorAll('#losses tbody tr')]"
+        ".map((row) => [...row.children].map((one) => one.textContent))"
     )
     log = Trajectory.open(run).log
     assert [int(row[0]) for row in rows] == log.steps.tolist()
@@ -197,7 +203,8 @@ def test_the_table_holds_the_numbers_of_the_log(opened, run):
 def test_every_panel_is_saved_as_a_picture(opened):
     """What is saved is caught on its way: SVG that is well formed, or PNG."""
     opened.run(
-        "window.caught = []; HTMLAnchorElement.prototype.click = function () { window.caught.push([this.download, this.href]); }"
+        "window.caught = [];"
+        "HTMLAnchorElement.prototype.click = function () { window.caught.push([this.download, this.href]); }"
     )
     opened.run("document.querySelectorAll('button.save').forEach((one) => one.click())")
     deadline = time.monotonic() + 20
@@ -208,7 +215,8 @@ def test_every_panel_is_saved_as_a_picture(opened):
     assert len(set(names)) == len(names) == n
     assert "tiny-losses-step-60-1.svg" in names and "tiny-pairs-step-60.png" in names
     pictures = opened.run(
-        "(() => [...document.querySelectorAll('svg.chart')].map((one) => { const text = new XMLSerializer().serializeToString(one);"
+        "(() => [...document.querySelectorAll('svg.chart')].map((one) => {"
+        " const text = new XMLSerializer().serializeToString(one);"
         " return new DOMParser().parseFromString(text, 'image/svg+xml').querySelector('parsererror') === null; }))()"
     )
     assert all(pictures)
@@ -224,17 +232,16 @@ def test_nothing_is_wider_than_the_window(width, browser, run):
 
 
 def test_it_prints_without_its_controls_and_in_light_colours(opened):
-    opened.run(
-        "document.getElementById('theme').value = 'dark'; document.getElementById('theme').dispatchEvent(new Event('change'))"
-    )
+    choose(opened, "theme", "dark")
     pdf = opened.printed()
     assert pdf.startswith(b"%PDF") and len(pdf) > 50_000
     assert opened.run("document.documentElement.classList.contains('printing')") is False
 
 
 def test_everything_has_a_name_for_who_does_not_see_it(opened):
-    unnamed = """[...document.querySelectorAll('canvas, svg.chart, button, select, input, section')].filter((one) =>
-      !(one.getAttribute('aria-label') || one.getAttribute('aria-labelledby') || one.closest('label') || one.textContent.trim())).length"""
+    unnamed = """[...document.querySelectorAll('canvas, svg.chart, button, select, input, section')]
+      .filter((one) => !(one.getAttribute('aria-label') || one.getAttribute('aria-labelledby')
+        || one.closest('label') || one.textContent.trim())).length"""
     assert opened.run(unnamed) == 0
     assert opened.run("document.querySelectorAll('h1').length") == 1
     tree = opened.send("Accessibility.getFullAXTree")["nodes"]
@@ -385,10 +392,7 @@ def looked_at(browser: Browser, path: Path, width: int = 1400, height: int = 900
     seconds = time.monotonic() - started
     milliseconds = browser.run(WHOLE_RUN)
     for name in ("linear", "log"):
-        browser.run(
-            f"document.getElementById('axis').value = '{name}';"
-            "document.getElementById('axis').dispatchEvent(new Event('change'))"
-        )
+        choose(browser, "axis", name)
     browser.resize(500, 800)
     browser.frame()
     assert browser.run("document.documentElement.scrollWidth") <= 500
