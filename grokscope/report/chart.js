@@ -1,31 +1,5 @@
 // Curves over the steps, as SVG: bands, controls, stages behind them, a cursor, and what the pointer is at.
 
-const SVG = "http://www.w3.org/2000/svg";
-const DASHES = ["", "7 3", "2 2.5", "9 3 2 3", "5 2", "1.5 3", "12 3", "4 2 1 2"];
-let nCharts = 0;
-
-function svg(name, attributes = {}, text = null) {
-  const element = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  if (text !== null) element.textContent = text;
-  return element;
-}
-
-function html(name, attributes = {}, ...children) {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-}
-
-// A line of the payload with its arrays unpacked.
-function curve(line) {
-  const values = unpacked(line.values);
-  const [error, residual] = [unpacked(line.error), unpacked(line.residual)];
-  const spread = error ? error.map((one) => 2 * one) : residual;
-  return { ...line, steps: unpacked(line.steps), values, spread, isResidual: !error && !!residual, shuffled: unpacked(line.shuffled) };
-}
-
 class Chart {
   // `spec`: lines, kind ("linear" or "log"), unit, percent, height, named (whether stages bear their names), label.
   constructor(host, spec, page) {
@@ -161,7 +135,8 @@ class Chart {
   drawLine(plot, line, i) {
     const colour = `c${i % 8}`;
     const bottom = this.box.top + this.box.height + 4;
-    if (line.spread) {
+    const [low, high] = line.low ? [line.low, line.high] : line.spread ? [0, 1].map((up) => line.values.map((value, j) => value + (up ? 1 : -1) * line.spread[j])) : [];
+    if (low) {
       const place = (value) => {
         const y = this.py(value);
         return Number.isNaN(y) ? bottom : y;
@@ -169,9 +144,10 @@ class Chart {
       const upper = [];
       const lower = [];
       line.values.forEach((value, j) => {
+        if (Number.isNaN(value)) return;
         const x = this.px(line.steps[j]).toFixed(1);
-        upper.push(`${x},${place(value + line.spread[j]).toFixed(1)}`);
-        lower.push(`${x},${place(value - line.spread[j]).toFixed(1)}`);
+        upper.push(`${x},${place(high[j]).toFixed(1)}`);
+        lower.push(`${x},${place(low[j]).toFixed(1)}`);
       });
       plot.append(svg("path", { class: `band ${colour}`, d: `M${upper.join("L")}L${lower.reverse().join("L")}Z` }));
     }
@@ -255,6 +231,7 @@ class Chart {
     this.readout.replaceChildren(...this.figures.map((one) => one.chip));
     const { lines } = this.spec;
     const said = [];
+    if (lines.some((line) => line.low)) said.push("line: median over the seeds, band: all of them");
     if (lines.some((line) => line.spread && !line.isResidual)) said.push("band: ± 2 standard errors");
     if (lines.some((line) => line.isResidual)) said.push("band: ± the residual");
     if (lines.some((line) => line.shuffled)) said.push("dotted: the same with the tokens shuffled");

@@ -22,8 +22,12 @@ from grokscope.report.words import details, findings, summary
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
-SCRIPTS = ("numbers", "chart", "tables", "canvas", "clouds", "pictures", "saving", "controls", "run")
-"""The page's scripts in their order; they share one scope."""
+_COMMON = ("numbers", "elements", "chart", "tables", "canvas", "saving", "sheet")
+SCRIPTS = {
+    "page.html": (*_COMMON, "clouds", "spectrum", "heads", "grid", "controls", "run"),
+    "comparison.html": (*_COMMON, "aligned", "comparison"),
+}
+"""Each page's scripts in their order; they share one scope."""
 
 
 def of_run(trajectory: Trajectory, series: Mapping[str, Series], found: Sequence[Series], record: Record) -> bytes:
@@ -57,7 +61,7 @@ def of_run(trajectory: Trajectory, series: Mapping[str, Series], found: Sequence
 
 def render(template: str, numbers: Mapping[str, Any], **words: Any) -> bytes:
     """Return a page of a template, with the numbers for its script and the words for itself."""
-    style, script = _text("page.css"), _script()
+    style, script = _text("page.css"), _script(SCRIPTS[template])
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["number"] = lambda value: f"{value:,}"
     return (
@@ -74,8 +78,8 @@ def render(template: str, numbers: Mapping[str, Any], **words: Any) -> bytes:
     )
 
 
-def _script() -> str:
-    parts = [_text(f"{name}.js") for name in SCRIPTS]
+def _script(names: Sequence[str]) -> str:
+    parts = [_text(f"{name}.js") for name in names]
     return '(() => {\n"use strict";\n' + "\n".join(parts) + "\n})();"
 
 
