@@ -1,11 +1,11 @@
 """The report: everything that was measured of a run on one page that moves through its steps, in one file."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from grokscope import files, measures
 from grokscope.errors import GrokscopeError
-from grokscope.report import page
+from grokscope.report import comparison, page
 from grokscope.report.commands import Again, again
 from grokscope.report.quantities import name_of
 from grokscope.report.words import Finding, details, findings, summary
@@ -43,6 +43,21 @@ def write(trajectory: Trajectory) -> Path:
     path = folder / "report.html"
     files.write_atomic(path, page.of_run(trajectory, usual(found, trajectory), found, Record.read(folder)))
     return path
+
+
+def write_comparison(folders: Sequence[Path], path: Path | None = None) -> Path:
+    """Write a page on which several runs, or the cells of one sweep, stand beside each other, and return its path.
+
+    By default it is SWEEP/report.html, or comparison.html in the folder that holds the first run. Nothing is measured
+    for it; what all of them have saved of norms, sharpness and the embedding can be compared. It links to those of
+    the runs' own pages that there are. Raise GrokscopeError for a folder that is neither run nor sweep, if nothing in
+    them can be read, and for an I/O error.
+    """
+    is_sweep = len(folders) == 1 and (folders[0] / "sweep.json").is_file()
+    entries, about = comparison.of_sweep(folders[0]) if is_sweep else comparison.of_folders(folders)
+    usual_path = folders[0] / "report.html" if is_sweep else folders[0].parent / "comparison.html"
+    files.write_atomic(path or usual_path, comparison.write(entries, about, path or usual_path))
+    return path or usual_path
 
 
 def write_figures(trajectory: Trajectory) -> list[Path]:

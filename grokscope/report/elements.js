@@ -25,3 +25,8 @@ function curve(line) {
   const spread = error ? error.map((one) => 2 * one) : residual;
   return { ...line, steps: unpacked(line.steps), values, spread, isResidual: !error && !!residual, shuffled: unpacked(line.shuffled) };
 }
+
+function panelOf(id) {
+  const panel = document.getElementById(id);
+  return { panel, body: panel.querySelector(".body") };
+}

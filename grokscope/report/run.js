@@ -1,10 +1,5 @@
 // The page of one run: which panel shows what.
 
-function panelOf(id) {
-  const panel = document.getElementById(id);
-  return { panel, body: panel.querySelector(".body") };
-}
-
 function buildLosses(page) {
   const { panel, body } = panelOf("losses");
   const { log } = page.payload;
@@ -140,7 +135,7 @@ function start() {
   buildMeasure(page, "measure-2", ["sharpness.both"]);
   buildMeasure(page, "measure-3", ["progress.losses", "embedding.circle", "representations.restricted_loss", "embedding.effective_dimension"]);
   buildMeasure(page, "measure-4", ["fourier.gini", "weight_norm.matrices"]);
-  for (const button of document.querySelectorAll("button.save")) button.addEventListener("click", () => savePanel(button.closest(".panel"), page));
+  bindSaving(page);
   for (const button of document.querySelectorAll("button.copy")) {
     button.addEventListener("click", async () => {
       await navigator.clipboard.writeText(document.getElementById(button.dataset.of).textContent);

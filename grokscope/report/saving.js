@@ -49,3 +49,7 @@ function savePanel(panel, page) {
     together([...panel.querySelectorAll("canvas")], background).toBlob((blob) => download(blob, `${name}.png`), "image/png");
   }
 }
+
+function bindSaving(page) {
+  for (const button of document.querySelectorAll("button.save")) button.addEventListener("click", () => savePanel(button.closest(".panel"), page));
+}
