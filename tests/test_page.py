@@ -301,14 +301,16 @@ def _smuggle(browser: Browser, run: Path, path: Path, markup: str) -> None:
 class MadeUp(Trajectory):
     """A trajectory of as many checkpoints as one likes, that has nothing but what a page asks of it."""
 
-    path = Path("made_up")
-    digest = "made up"
-    origin = None
-    damaged: list[str] = []
-    gaps: list[tuple[int, int]] = []
+    @property
+    def path(self) -> Path:
+        return Path("made_up")
 
     @property
-    def log(self) -> Series:
+    def digest(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "made up"
+
+    @property
+    def log(self) -> Series:  # pyright: ignore[reportIncompatibleVariableOverride]
         share = self.steps / self.steps[-1]
         arrays = {
             "train_loss": np.exp(-12 * share),
@@ -353,8 +355,8 @@ def made_up(task: TaskConfig, n: int) -> bytes:
     series["sharpness"] = Series("sharpness", few, hessian)
     some = steps[:: max(1, n // 60)]
     losses = {"example_loss": random.exponential(size=(len(some), len(built.inputs)))}
-    losses["is_right"] = losses["example_loss"] < 1
-    series["example_loss"] = Series("example_loss", some, losses)
+    is_right = losses["example_loss"] < 1
+    series["example_loss"] = Series("example_loss", some, {**losses, "is_right": is_right})
     looks = {
         "attention": random.uniform(size=(len(some), 1, 4, 3)),
         "attention_stderr": random.uniform(size=(len(some), 1, 4, 3)),

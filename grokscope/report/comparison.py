@@ -100,7 +100,7 @@ def write(entries: Sequence[Entry], about: str, path: Path) -> bytes:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say how many runs ended in which of Liu et al.'s phases, and how much later than memorization they generalised."""
+    """Say how many runs ended in which of Liu et al.'s phases, and how late they generalised after memorization."""
     counts = Counter(row["phase"] for row in rows if row["phase"])
     said = f"{len(rows):,} runs: " + ", ".join(f"{n:,} in {name}" for name, n in counts.most_common()) + "."
     delays = [row["generalised"] / row["memorized"] for row in rows if row["generalised"] and row["memorized"]]
@@ -154,13 +154,11 @@ def _curve(series: Series, name: str, kept: np.ndarray) -> dict[str, Any]:
 def _settings(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
     """Return in what some configs differ from each other; seeds that move together are one."""
     flat = [forks.flat(config.to_dict()) for config in configs]
-    names = [
-        name for name in flat[0] if name not in _NO_AXES and any(one[name] != flat[0][name] for one in flat)
-    ]
-    together = all(len({one[seed] for seed in _SEEDS}) == 1 for one in flat) and _SEEDS[0] in names
-    if together:
-        names = [name for name in names if name not in _SEEDS]
-    return [{**{name: one[name] for name in names}, **({"seed": one[_SEEDS[0]]} if together else {})} for one in flat]
+    names = [name for name in flat[0] if name not in _NO_AXES and any(one[name] != flat[0][name] for one in flat)]
+    seeds = [name for name in names if name in _SEEDS]
+    if not seeds or any(len({one[name] for name in seeds}) > 1 for one in flat):
+        return [{name: one[name] for name in names} for one in flat]
+    return [{name: one[name] for name in names if name not in seeds} | {"seed": one[seeds[0]]} for one in flat]
 
 
 def _shown(value: Any) -> Any:

@@ -100,7 +100,7 @@ function stepScale(kind, first, last) {
       if (!isLog) return roundTicks(first, last, wanted);
       const ticks = [0];
       for (let power = LINEAR_UP_TO; power <= last; power *= 10) ticks.push(power);
-      if (last > 2 * ticks[ticks.length - 1]) ticks.push(last);
+      if (last > 1.05 * ticks[ticks.length - 1]) ticks.push(last);
       const inside = ticks.filter((tick) => tick >= first && tick <= last);
       return inside.length > 1 ? inside : [first, last];
     },
