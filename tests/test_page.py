@@ -233,6 +233,11 @@ def test_nothing_is_wider_than_the_window(width, browser, run):
 
 def test_it_prints_without_its_controls_and_in_light_colours(opened):
     choose(opened, "theme", "dark")
+    surface = "getComputedStyle(document.documentElement).getPropertyValue('--surface')"
+    opened.run("window.dispatchEvent(new Event('beforeprint'))")
+    assert opened.run(surface) == "#ffffff"
+    opened.run("window.dispatchEvent(new Event('afterprint'))")
+    assert opened.run(surface) != "#ffffff"
     pdf = opened.printed()
     assert pdf.startswith(b"%PDF") and len(pdf) > 50_000
     assert opened.run("document.documentElement.classList.contains('printing')") is False

@@ -397,6 +397,7 @@ GROKKED = log([0.1, 1.0, 1.0, 1.0, 1.0], [0.0, 0.1, 0.5, 0.999, 0.995])
     ("train", "test", "said", "unsaid"),
     [
         ([0.1, 1, 1, 1, 1], [0, 0, 0, 1, 1], ["by step 100", "at step 300", "3 times", "grokked"], ["not"]),
+        ([0.1, 0.5, 1, 1, 1], [0, 0, 0, 1, 1], ["step 200", "step 300", "1.5 times", "hardly a delay"], ["grokked"]),
         ([0.1, 1, 1, 1, 1], [0, 0, 0.5, 0.5, 0.123], ["by step 100", "has not generalised", "12.3%"], ["grokked"]),
         ([0.1, 0.5, 0.5, 0.5, 0.5], [0, 0, 0, 0, 0], ["not memorized", "400 steps"], ["generalised"]),
         ([0.1, 0.5, 1, 1, 1], [0, 0.5, 1, 1, 1], ["by step 200", "no delay"], ["grokked"]),

@@ -70,7 +70,7 @@ class Cloud {
   // Every label where there is room for all; else as many as there is room for, evenly round the circle.
   drawLabels(context, width, places) {
     const { page, n, large, clouds } = this;
-    const every = page.labels === "all" ? 1 : Math.ceil(n / (large ? 24 : 12));
+    const every = page.labels === "all" ? 1 : Math.ceil(n / (large && this.order ? 24 : 12));
     const along = this.order || places.map((_, j) => j);
     const colour = page.colour("--ink");
     for (let i = 0; i < n; i += every) {

@@ -52,6 +52,7 @@ function buildSpectrum(page) {
   const { spectra } = page.payload;
   const { panel, body } = panelOf("spectrum");
   if (!spectra.length) {
+    document.getElementById("main").classList.add("no-circle");
     panel.remove();
     return;
   }

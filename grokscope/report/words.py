@@ -9,6 +9,9 @@ from grokscope import phases
 from grokscope.clock_and_pizza import verdict
 from grokscope.series import Series
 
+_GROKKED = 2
+"""How many times as late as memorization generalisation must come to be called grokking."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -34,10 +37,15 @@ def summary(log: Series) -> str:
     if generalised.step <= memorized.step:
         return f"{said} and generalised with it: there was no delay, and so no grokking."
     said += f" and generalised at step {generalised.step:,}"
-    said += (
-        f", {generalised.step / memorized.step:.0f} times as late: it grokked." if memorized.step else ": it grokked."
+    ratio = generalised.step / memorized.step if memorized.step else float("inf")
+    late = (
+        ""
+        if ratio == float("inf")
+        else f", {ratio:.0f} times as late"
+        if ratio >= 10
+        else f", {ratio:.2g} times as late"
     )
-    return said
+    return f"{said}{late}: {'it grokked' if ratio >= _GROKKED else 'there was hardly a delay'}."
 
 
 def details(log: Series, series: Mapping[str, Series]) -> list[str]:
@@ -58,6 +66,14 @@ def details(log: Series, series: Mapping[str, Series]) -> list[str]:
             f"The logits use {len(key)} of them, by a rule confirmed by removing each: {_list(key)}."
             if len(key)
             else "Removing any one frequency from the logits hardly raises the loss: none of them is used."
+        )
+    if "representations" in series:
+        found = series["representations"]
+        names = [found.words("representations")[int(i)] for i in found["key_representations"]]
+        said.append(
+            f"The characters of its key representations ({', '.join(names) or 'none'}) explain "
+            f"{found['logit_variance_explained'][-1]:.0%} of the logits' variance, in the untrained model "
+            f"{found['logit_variance_explained_initialization']:.0%}."
         )
     if "progress" in series:
         ends = dict(phases.nanda_phases(series["progress"]))
