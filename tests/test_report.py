@@ -419,11 +419,11 @@ def test_the_summary_of_a_fork_does_not_count_from_a_step_it_never_saw():
 def test_details_say_what_was_measured_and_nothing_else():
     circle, sharpness = report.details(GROKKED, measured())
     assert "2 of 29 frequencies hold 98.8%" in circle and "against 11.0%" in circle and circle.endswith("4, 17.")
-    assert (
-        "12 (at the first and near memorization, step 0) → 346 (highest and near generalisation, step 200)"
-        in sharpness
-    )
+    assert "12 (at the first, step 0) → 346 (highest, step 200) → 0.0123 (at the last, step 400)" in sharpness
     assert report.details(GROKKED, {}) == []
+    near = Series("sharpness", np.array([0, 110, 310, 400]), {"sharpness": np.array([1.0, 9.0, 3.0, 2.0])})
+    (said,) = report.details(GROKKED, {"sharpness": near})
+    assert "9 (highest and near memorization, step 110) → 3 (near generalisation, step 310)" in said
 
 
 def made_again(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

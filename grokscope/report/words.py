@@ -12,6 +12,9 @@ from grokscope.series import Series
 _GROKKED = 2
 """How many times as late as memorization generalisation must come to be called grokking."""
 
+_NEAR = 0.25
+"""Within which share of an event's step a checkpoint is said to be near it."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -139,10 +142,13 @@ def _sharpness(log: Series, sharpness: Series) -> str:
     top, steps = sharpness["sharpness"], sharpness.steps
     words = {"first": "at the first", "highest": "highest", "memorized": "near memorization"}
     words |= {"generalised": "near generalisation", "last": "at the last"}
-    # Two landmarks may be one checkpoint.
+    crossings = {"memorized": phases.memorization_step(log), "generalised": phases.generalisation_step(log)}
+    # Two landmarks may be one checkpoint, and what is nearest to an event may still be far from it.
     by_row: dict[int, list[str]] = {}
     for name, row in phases.landmarks(log, steps, top):
-        by_row.setdefault(row, []).append(words[name])
+        at = crossings.get(name)
+        if at is None or abs(int(steps[row]) - at.step) <= _NEAR * at.step:
+            by_row.setdefault(row, []).append(words[name])
     clauses = [f"{top[row]:.3g} ({' and '.join(names)}, step {steps[row]:,})" for row, names in by_row.items()]
     return f"The train loss's sharpness, measured at {len(steps):,} checkpoints, went {' → '.join(clauses)}."
 
