@@ -146,15 +146,16 @@ def prepare(path: Path | str, step: int, config: RunConfig | None = None) -> For
 
 def changes(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Return the settings that differ, by dotted name, as (before, after) in plain values."""
-    was, now = _flat(before.to_dict()), _flat(after.to_dict())
+    was, now = flat(before.to_dict()), flat(after.to_dict())
     return {name: (was[name], now[name]) for name in was if was[name] != now[name]}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found
 
 
 def _require_same_parameters(

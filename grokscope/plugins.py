@@ -58,6 +58,8 @@ BUILT_IN = {
         "ablations": "grokscope.measures.ablations:ablations",
         "parallelograms": "grokscope.measures.parallelograms:parallelograms",
         "local_learning_coefficient": "grokscope.measures.local_learning_coefficient:local_learning_coefficient",
+        "attention": "grokscope.measures.attention:attention",
+        "example_loss": "grokscope.measures.example_loss:example_loss",
     },
     "figures": {
         "losses": "grokscope.gallery:losses",

@@ -1,42 +1,49 @@
-"""The report: whole on one page, safe with any text, and in agreement with the log."""
+"""The report: its words, its numbers, its commands, and that nothing hostile runs; `test_page` looks at it."""
 
 import base64
 import dataclasses
 import hashlib
-import io
 import json
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import grokscope
-from grokscope import Trajectory, figures, measures, plugins, report, store
+from grokscope import cli, figures, measures, plugins, report, store, training
+from grokscope.algebra import tabulate
+from grokscope.config import TaskConfig
 from grokscope.errors import GrokscopeError
+from grokscope.record import Record
+from grokscope.report import arrays, data, page, quantities
 from grokscope.series import Series
 from grokscope.tasks.modular import addition
+from grokscope.trajectory import Trajectory
 
-HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&amp;{{ 7*7 }}{% raw %}"
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&{{ 7*7 }}<!--"
 
 
 class Page(HTMLParser):
-    """What a browser would see of a page: its elements with their attributes, and the text in each kind."""
+    """A page's elements with their attributes, and the text inside each kind."""
 
-    def __init__(self, html: str):
+    def __init__(self, text: str):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.text: dict[str, str] = {}
         self._open: list[str] = []
-        self.feed(html)
+        self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "input"):
             self._open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -47,30 +54,42 @@ class Page(HTMLParser):
         for tag in self._open:
             self.text[tag] = self.text.get(tag, "") + data
 
-    def images(self) -> list[Image.Image]:
-        """Return every picture, decoded; each must lie in the page itself."""
-        found = []
-        for tag, attributes in self.elements:
-            if tag == "img":
-                kind, data = re.fullmatch(r"data:image/(png|webp);base64,([\w+/=]+)", attributes["src"]).groups()  # pyright: ignore
-                found.append(Image.open(io.BytesIO(base64.b64decode(data, validate=True))))
-                assert found[-1].format == kind.upper()
-        return found
+
+def read(path: Path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
 
 
-def assert_harmless(html: str) -> None:
-    """Assert that a page runs no script and asks for nothing outside itself."""
-    page = Page(html)
+def numbers(path: Path) -> dict[str, Any]:
+    """Return a page's payload as its script reads it."""
+    found = re.search(r'<script type="application/json" id="numbers">(.*?)</script>', path.read_text("utf-8"), re.S)
+    assert found
+    return json.loads(found[1])
+
+
+def unpacked(packed: dict[str, Any]) -> np.ndarray:
+    """Return an array as the page's script does, by the format's description."""
+    whole = np.frombuffer(base64.b64decode(packed["data"]), f"<{packed['type']}").reshape(packed["shape"])
+    return packed["offset"] + packed["scale"] * whole.astype(float) if "scale" in packed else whole
+
+
+def assert_harmless(text: str) -> None:
+    """Assert that a page runs its own script alone and asks for nothing outside itself."""
+    page = Page(text)
     assert {tag for tag, _ in page.elements}.isdisjoint(
-        {"script", "iframe", "object", "embed", "link", "base", "form", "audio", "video", "svg", "a"}
+        {"iframe", "object", "embed", "link", "base", "form", "audio", "video", "img"}
     )
     for tag, attributes in page.elements:
-        assert not any(name.startswith("on") or name in ("style", "srcset", "href") for name in attributes)
-        assert attributes.get("src", "data:").startswith("data:")
+        assert not any(name.startswith("on") or name in ("style", "srcset", "src") for name in attributes)
+        assert attributes.get("href", "#").startswith("#")
         assert not (tag == "meta" and attributes.get("http-equiv", "").lower() == "refresh")
     assert "url(" not in page.text["style"] and "@import" not in page.text["style"]
-    policy = [a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
-    assert len(policy) == 1 and "default-src 'none'" in policy[0] and "script-src" not in policy[0]
+    (policy,) = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
+    assert len(scripts) == 1 and len(re.findall(r"<script\b", text)) == 2
+    for kind, content in (("script", scripts[0]), ("style", page.text["style"])):
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}';" in policy
 
 
 @pytest.fixture(scope="module")
@@ -81,168 +100,167 @@ def run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-@pytest.fixture
-def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw the figures and do not render them."""
+def test_the_page_is_whole_and_harmless(run):
+    assert_harmless((run / "report.html").read_text(encoding="utf-8"))
+    assert {"losses", "embedding", "planes", "spectrum", "pairs", "heads", "measure-1"} <= {
+        attributes.get("id") for _, attributes in read(run / "report.html").elements
+    }
 
+
+def test_what_a_report_needs_is_measured_and_kept(run):
+    for name, n in (("embedding", 7), ("weight_norm", 7), ("sharpness", 7), ("fourier", 7), ("progress", 7)):
+        assert len(Series.load(run / "measures" / f"{name}.safetensors")) == n
+
+
+def test_the_page_bears_the_config_the_digest_and_the_version(run):
+    trajectory = Trajectory.open(run)
+    page = read(run / "report.html")
+    assert trajectory.digest in page.text["code"]
+    assert page.text["h1"] == "tiny" and "tiny" in page.text["title"]
+    for said in (f"grokscope {grokscope.__version__}", "a + b mod 7", "29 of", "49 equations", "7 checkpoints"):
+        assert said in re.sub(r"\s+", " ", page.text["body"])
+
+
+def test_every_finding_is_on_the_page(run):
+    trajectory = Trajectory.open(run)
+    series = report.usual(measures.kept(trajectory), trajectory)
+    page = read(run / "report.html")
+    for finding in report.findings(trajectory.log, series):
+        assert finding.name in page.text["dt"]
+        assert finding.value in page.text["dd"] and finding.beside in page.text["small"]
+    assert report.summary(trajectory.log) in page.text["p"]
+    for sentence in report.details(trajectory.log, series):
+        assert sentence in page.text["li"]
+
+
+def test_the_payload_holds_the_numbers_that_were_measured(run):
+    """As the page's script reads them; quantised to half of a step."""
+    trajectory, found = Trajectory.open(run), numbers(run / "report.html")
+    series = report.usual(measures.kept(trajectory), trajectory)
+    assert unpacked(found["steps"]).tolist() == trajectory.steps.tolist()
+    for name, array in trajectory.log.arrays.items():
+        np.testing.assert_allclose(unpacked(found["log"][name]), array, rtol=1e-6)
+    cloud, plane = found["clouds"], found["clouds"]["planes"][1]
+    points = series["embedding"]["frequency_planes"][:, 0]
+    np.testing.assert_allclose(unpacked(plane["points"]), points, atol=plane["points"]["scale"] * 0.51)
+    assert cloud["labels"] == [str(token) for token in series["embedding"]["tokens"]]
+    grid, losses = found["grid"], series["example_loss"]
+    np.testing.assert_allclose(unpacked(grid["log_loss"]), np.log10(losses["example_loss"]), atol=0.03)
+    bits = np.unpackbits(unpacked(grid["right"]), axis=1, bitorder="little")[:, : len(trajectory.task.inputs)]
+    assert np.array_equal(bits.astype(bool), losses["is_right"])
+    assert np.flatnonzero(unpacked(grid["is_train"])).tolist() == trajectory.split.train.tolist()
+    by_key = {one["key"]: one for one in found["quantities"]}
+    (line,) = by_key["sharpness.hessian_trace"]["lines"]
+    np.testing.assert_allclose(unpacked(line["values"]), series["sharpness"]["hessian_trace"], rtol=1e-6)
+    np.testing.assert_allclose(unpacked(line["error"]), series["sharpness"]["hessian_trace_stderr"], rtol=1e-6)
+    (line,) = by_key["embedding.circularity"]["lines"]
+    np.testing.assert_allclose(unpacked(line["shuffled"]), series["embedding"]["circularity_shuffled"], rtol=1e-6)
+    assert line["untrained"] == pytest.approx(float(series["embedding"]["circularity_initialization"]))
+
+
+def test_a_second_report_is_the_same_and_measures_nothing(run, monkeypatch, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "tiny")
+    first = (run / "report.html").read_bytes()
+    monkeypatch.setattr(measures, "evaluate", lambda *_, **__: pytest.fail("was measured again"))
+    assert report.write(Trajectory.open(copy)).read_bytes() == first
+
+
+@pytest.mark.slow
+def test_a_report_needs_no_matplotlib(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "tiny")
+    code = (
+        "import sys; from grokscope import cli; cli.main(['report', sys.argv[1]]);"
+        "assert 'matplotlib' not in sys.modules and 'grokscope.report' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(copy)], check=True, capture_output=True)
+
+
+def test_what_was_saved_of_other_measures_is_on_the_page_under_its_options(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "tiny")
+    trajectory = Trajectory.open(copy)
+    measures.saved("parallelograms", trajectory)
+    measures.saved("loss", trajectory, 3)
+    measures.saved("embedding", trajectory, seed=3)
+    (copy / "measures" / "damaged.safetensors").write_bytes(b"damaged")
+    keys = {one["key"] for one in numbers(report.write(trajectory))["quantities"]}
+    assert {"parallelograms.rqi", "loss.accuracy", "embedding.circularity", "embedding (seed=3).circularity"} <= keys
+
+
+def test_figures_for_paper_are_drawn_when_asked_for(run, monkeypatch, tmp_path):
     def save(figure: object, path: Path) -> list[Path]:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"png")
         return [path]
 
     monkeypatch.setattr(figures, "save", save)
-
-
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch, quick_figures: None) -> None:
-    """Leave the pictures out where a test reads the words alone."""
-    for name in ("losses", "embedding", "circularity", "weight_norms", "sharpness"):
-        monkeypatch.setattr(figures, f"figure_{name}", lambda *series: None)
     monkeypatch.setattr(figures, "animation", lambda embedding, log: b"webp")
-
-
-def test_the_page_is_whole_and_harmless(run):
-    html = (run / "report.html").read_text(encoding="utf-8")
-    assert_harmless(html)
-    pictures = Page(html).images()
-    assert [picture.format for picture in pictures] == ["PNG", "PNG", "WEBP", "PNG", "PNG", "PNG"]
-    assert pictures[2].is_animated  # pyright: ignore[reportAttributeAccessIssue]
-    assert all(min(picture.size) > 300 for picture in pictures)
-
-
-def test_figures_and_measures_lie_beside_the_page(run):
-    names = ["losses", "embedding", "circularity", "weight_norms", "sharpness"]
-    expected = {f"{name}.{kind}" for name in names for kind in ("png", "pdf")} | {"circle.webp", "drawn.json"}
-    assert {path.name for path in (run / "figures").iterdir()} == expected
-    for name in ("embedding", "weight_norm", "sharpness"):
-        assert len(Series.load(run / "measures" / f"{name}.safetensors")) == 7
-
-
-def test_the_page_bears_the_config_the_digest_and_the_version(run):
-    trajectory = Trajectory.open(run)
-    page = Page((run / "report.html").read_text(encoding="utf-8"))
-    assert json.loads(page.text["pre"]) == trajectory.config.to_dict()
-    assert trajectory.digest in page.text["code"]
-    assert page.text["h1"] == "tiny" and "tiny" in page.text["title"]
-    for said in (f"grokscope {grokscope.__version__}", "a + b mod 7", "29 of", "49 equations", "7 checkpoints"):
-        assert said in page.text["body"]
-
-
-def test_every_finding_is_on_the_page(run):
-    trajectory = Trajectory.open(run)
-    series = {name: measures.saved(name, trajectory) for name in ("embedding", "weight_norm", "sharpness")}
-    found = report.findings(trajectory.log, series)
-    page = Page((run / "report.html").read_text(encoding="utf-8"))
-    for finding in found:
-        assert finding.name in page.text["dt"]
-        assert finding.value in page.text["dd"] and finding.beside in page.text["small"]
-    assert report.summary(trajectory.log, series) in page.text["p"]
-
-
-def test_a_second_report_is_the_same_and_measures_nothing(run, no_figures, monkeypatch, tmp_path):
     copy = shutil.copytree(run, tmp_path / "tiny")
-    first = report.write(Trajectory.open(copy)).read_bytes()
-    monkeypatch.setattr(measures, "evaluate", lambda *_, **__: pytest.fail("was measured again"))
-    assert report.write(Trajectory.open(copy)).read_bytes() == first
-
-
-@pytest.fixture
-def drawings(monkeypatch, no_figures) -> list[int]:
-    """One entry for each time that the pictures were drawn."""
-    drawn = []
-    monkeypatch.setattr(figures, "animation", lambda embedding, log: drawn.append(1) or b"webp")
-    return drawn
-
-
-def test_pictures_that_would_be_the_same_are_not_drawn_again(run, drawings, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "tiny", ignore=shutil.ignore_patterns("figures"))
-    first = report.write(Trajectory.open(copy)).read_bytes()
-    assert report.write(Trajectory.open(copy)).read_bytes() == first
-    assert len(drawings) == 1
-
-
-@pytest.mark.parametrize("name", ["losses.png", "circle.webp", "drawn.json"])
-@pytest.mark.parametrize("how", ["remove", "change"])
-def test_a_picture_that_is_not_as_it_was_drawn_is_drawn_again(name, how, run, drawings, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "tiny", ignore=shutil.ignore_patterns("figures"))
-    first = report.write(Trajectory.open(copy)).read_bytes()
-    path = copy / "figures" / name
-    if how == "remove":
-        path.unlink()
-    else:
-        path.write_bytes(b"{}")
-    assert report.write(Trajectory.open(copy)).read_bytes() == first
-    assert len(drawings) == 2
-
-
-def test_other_numbers_are_drawn_anew(run, drawings, tmp_path):
-    """A lost segment changes the log and every series."""
-    copy = shutil.copytree(run, tmp_path / "tiny", ignore=shutil.ignore_patterns("figures"))
-    report.write(Trajectory.open(copy))
-    sorted((copy / "segments").glob("*.safetensors"))[2].unlink()
-    report.write(Trajectory.open(copy))
-    assert len(drawings) == 2
-
-
-def test_a_record_that_names_too_few_files_is_none(run, drawings, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "tiny", ignore=shutil.ignore_patterns("figures"))
-    first = report.write(Trajectory.open(copy)).read_bytes()
-    record = json.loads((copy / "figures" / "drawn.json").read_bytes())
-    del record["files"]["losses.png"]
-    (copy / "figures" / "drawn.json").write_text(json.dumps(record))
-    assert report.write(Trajectory.open(copy)).read_bytes() == first
-    assert len(drawings) == 2
-
-
-def test_a_record_that_names_other_files_reads_none_of_them(run, drawings, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "tiny", ignore=shutil.ignore_patterns("figures"))
-    report.write(Trajectory.open(copy))
-    record = json.loads((copy / "figures" / "drawn.json").read_bytes())
-    secret = tmp_path / "secret.png"
-    secret.write_bytes(b"secret")
-    record["files"]["../../secret.png"] = hashlib.sha256(b"secret").hexdigest()
-    (copy / "figures" / "drawn.json").write_text(json.dumps(record))
-    html = report.write(Trajectory.open(copy)).read_text(encoding="utf-8")
-    assert base64.b64encode(b"secret").decode() not in html
-    assert len(drawings) == 2
+    written = {path.name for path in report.write_figures(Trajectory.open(copy))}
+    names = {"losses.png", "embedding.png", "circularity.png", "weight_norms.png", "sharpness.png", "circle.webp"}
+    assert written == names == {path.name for path in (copy / "figures").iterdir()}
 
 
 def hostile_name() -> str:
     return HOSTILE.replace("/", "∕")  # A folder's name can hold anything but a slash.
 
 
-def test_hostile_names_and_texts_are_shown_and_not_obeyed(run, no_figures, monkeypatch, tmp_path):
-    """In the run's name, the task's formula and the sentence on a damaged segment, which names its path."""
+@pytest.fixture(scope="module")
+def hostile(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report whose every text is hostile: the run's name, formula, origin, environment, a measure and its keys."""
+    folder = shutil.copytree(run, tmp_path_factory.mktemp("hostile") / hostile_name())
+    return write_hostile(folder)
 
-    def hostile(config):
-        return dataclasses.replace(addition(config), formula=HOSTILE)
 
-    monkeypatch.setitem(plugins._table("tasks"), "addition", SimpleNamespace(load=lambda: hostile))
-    folder = shutil.copytree(run, tmp_path / hostile_name())
+def write_hostile(folder: Path) -> Path:
+    record = Record.read(folder)
+    event = {"event": "forked", "step": 0, "run": HOSTILE, "changed": {"checkpoints": [HOSTILE, "every 10"]}}
+    drift = {"event": "drift allowed", "step": 10, "drift": [HOSTILE]}
+    environment = {**record.environment, HOSTILE: HOSTILE}
+    dataclasses.replace(record, environment=environment, history=(event | {"other_data": False}, drift)).write(folder)
     sorted((folder / "segments").glob("*.safetensors"))[-1].write_bytes(b"damaged")
-    html = report.write(Trajectory.open(folder)).read_text(encoding="utf-8")
-    assert_harmless(html)
-    page = Page(html)
+    with pytest.MonkeyPatch.context() as patch:
+        bad = SimpleNamespace(load=lambda: lambda config: dataclasses.replace(addition(config), formula=HOSTILE))
+        patch.setitem(plugins._table("tasks"), "addition", bad)
+        trajectory = Trajectory.open(folder)
+        made_up = Series(HOSTILE, trajectory.steps, {HOSTILE: trajectory.steps * 1.0}, {}, {HOSTILE: HOSTILE})
+        made_up = dataclasses.replace(
+            made_up,
+            digest=trajectory.digest,
+            constants={"gaps": np.array(trajectory.gaps, np.int64).reshape(-1, 2)},
+        )
+        (folder / "measures").mkdir(exist_ok=True)
+        made_up.save(folder / "measures" / "hostile.safetensors")
+        return report.write(trajectory)
+
+
+def test_hostile_names_and_texts_are_shown_and_not_obeyed(hostile):
+    text = hostile.read_text(encoding="utf-8")
+    assert_harmless(text)
+    page = Page(text)
     assert page.text["h1"] == hostile_name()
-    assert HOSTILE in page.text["header"]
-    assert hostile_name() in page.text["p"]
+    assert page.text["header"].count(HOSTILE) == 2, "the formula and the run that it was forked from"
+    assert hostile_name() in page.text["p"], "the sentence on a damaged segment names its path"
+    assert HOSTILE in page.text["td"] and HOSTILE in page.text["th"]
+    assert any(one["group"].startswith(HOSTILE) for one in numbers(hostile)["quantities"])
 
 
-def test_what_is_damaged_or_lost_is_said(run, no_figures, tmp_path):
+def test_what_is_damaged_or_lost_is_said(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "tiny")
     segments = sorted((copy / "segments").glob("*.safetensors"))
     segments[2].write_bytes(b"damaged")
     trajectory = Trajectory.open(copy)
-    page = Page(report.write(trajectory).read_text(encoding="utf-8"))
+    path = report.write(trajectory)
     ((first, last),) = trajectory.gaps
-    assert f"Steps {first} to {last} are lost" in page.text["p"]
-    assert segments[2].name in page.text["p"]
+    assert f"Steps {first} to {last} are lost" in read(path).text["p"]
+    assert segments[2].name in read(path).text["p"]
+    assert numbers(path)["gaps"] == [[first, last]]
 
 
 def test_a_trajectory_in_memory_has_no_report(tiny_config):
     start = Trajectory.from_state_dicts(tiny_config, {0: _initial(tiny_config)})
-    with pytest.raises(GrokscopeError, match="in memory"):
-        report.write(start)
+    for write in (report.write, report.write_figures):
+        with pytest.raises(GrokscopeError, match="in memory"):
+            write(start)
 
 
 def _initial(config):
@@ -251,28 +269,81 @@ def _initial(config):
     return model.build(config.model, tasks.build(config.task)).initialize(0)
 
 
-def test_a_run_with_its_first_checkpoint_alone_has_a_report(run, quick_figures, tmp_path):
+def test_a_run_with_its_first_checkpoint_alone_has_a_report(run, tmp_path):
     """A report may be asked for while a run trains, or of one that was killed in its first minute."""
     copy = shutil.copytree(run, tmp_path / "young")
     for segment in sorted((copy / "segments").glob("*.safetensors"))[1:]:
         segment.unlink()
     assert store.Store(copy).steps.tolist() == [0]
-    page = Page(report.write(Trajectory.open(copy)).read_text(encoding="utf-8"))
-    assert "1 checkpoint" in page.text["body"]
+    said = re.sub(r"\s+", " ", read(report.write(Trajectory.open(copy))).text["body"])
+    assert "1 checkpoint " in said and "trained to step 0 of 60" in said
 
 
-def test_a_task_without_a_circle_has_a_report(quick_figures, monkeypatch, tiny_config, tmp_path):
-    def pairs(config):
-        return dataclasses.replace(addition(config), circle=None)
-
-    monkeypatch.setitem(plugins._table("tasks"), "pairs", SimpleNamespace(load=lambda: pairs))
+def test_a_group_without_a_circle_has_a_report_without_frequencies(tiny_config, tmp_path):
     config = dataclasses.replace(
-        tiny_config, task=dataclasses.replace(tiny_config.task, name="pairs"), n_steps=10, checkpoints="every 5"
+        tiny_config, task=TaskConfig("composition", group="S3"), n_steps=10, checkpoints="every 5"
     )
-    trajectory = grokscope.train(config, "pairs", tmp_path)
-    html = report.write(trajectory).read_text(encoding="utf-8")
-    assert_harmless(html)
-    assert "circularity" not in Page(html).text["dl"]
+    path = report.write(grokscope.train(config, "s3", tmp_path))
+    assert_harmless(path.read_text(encoding="utf-8"))
+    found = numbers(path)
+    assert found["spectra"] == [] and len(found["clouds"]["planes"]) == 1
+    assert "(0 1 2)" in found["clouds"]["labels"] and len(set(found["clouds"]["classes"])) == 3
+    assert "circularity" not in read(path).text["dl"]
+
+
+def test_arrays_are_packed_as_they_are_and_quantised_to_half_a_step():
+    values = np.random.default_rng(0).normal(size=(5, 3))
+    assert np.array_equal(unpacked(arrays.packed(values)), values.astype(np.float32))
+    whole = np.array([[0, -7], [2**31 - 1, 5]])
+    assert np.array_equal(unpacked(arrays.packed(whole)), whole)
+    for n_bits in (8, 16):
+        packed = arrays.quantised(values, n_bits)
+        assert packed["type"] == f"u{n_bits // 8}"
+        assert np.abs(unpacked(packed) - values).max() <= packed["scale"] * 0.5001
+    assert unpacked(arrays.quantised(np.full(4, 2.5))).tolist() == [2.5] * 4
+    odd = np.array([1.0, np.nan, np.inf])
+    np.testing.assert_array_equal(unpacked(arrays.quantised(odd)), odd)
+
+
+def test_frames_hold_the_ends_and_no_more_numbers_than_allowed():
+    assert arrays.frames(5, 10, 1000).tolist() == [0, 1, 2, 3, 4]
+    many = arrays.frames(3000, 100, 20_000)
+    assert len(many) == 200 and many[0] == 0 and many[-1] == 2999
+    assert np.ptp(np.diff(many)) <= 1
+    assert len(arrays.frames(3000, 1, 10**9)) == 600
+
+
+def test_a_long_log_keeps_its_extremes():
+    n = 50_000
+    spiked = {name: np.random.default_rng(i).uniform(1, 2, n) for i, name in enumerate(LOG_NAMES)}
+    spiked["train_loss"][31_234] = 99.0
+    spiked["test_accuracy"][777] = -1.0
+    kept = data.kept_rows(Series("log", np.arange(n), spiked))
+    assert {0, 777, 31_234, n - 1} <= set(kept.tolist()) and len(kept) <= 4_000
+    assert (np.diff(kept) > 0).all()
+    assert data.kept_rows(Series("log", np.arange(9), {name: np.ones(9) for name in LOG_NAMES})).tolist() == list(
+        range(9)
+    )
+
+
+LOG_NAMES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+
+
+def test_the_numbers_cannot_leave_their_script():
+    text = page._json({"</script>": "<!-- & \u2028"})
+    assert not set(text) & set("<>&\u2028") and json.loads(text) == {"</script>": "<!-- & \u2028"}
+
+
+def test_families_of_a_few_curves_are_drawn_together_and_many_not_at_all():
+    steps = np.array([0, 1])
+    series = Series(
+        "made_up",
+        steps,
+        {"excluded_loss_by_frequency": np.ones((2, 2)), "many": np.ones((2, 400)), "pictures": np.ones((2, 3, 3))},
+        {"key_frequencies": np.array([4, 17])},
+    )
+    (found,) = quantities.quantities([series])
+    assert [line["label"] for line in found.lines] == ["frequency 4", "frequency 17"]
 
 
 def log(train: list[float], test: list[float]) -> Series:
@@ -307,14 +378,14 @@ def measured() -> dict[str, Series]:
 
 def test_findings_are_the_numbers_of_the_log_and_the_measures():
     found = {one.name: (one.value, one.beside) for one in report.findings(GROKKED, measured())}
-    assert found["memorized (train accuracy ≥ 99%)"][0] == "step 100 (after 0)"
-    assert found["generalised (test accuracy ≥ 99%)"][0] == "step 300 (after 200)"
+    assert found["memorized (train accuracy ≥ 99%)"] == ("step 100", "not yet at step 0")
+    assert found["generalised (test accuracy ≥ 99%)"] == ("step 300", "not yet at step 200")
     assert found["final train loss"] == ("2.50e-07 nats", "at the start 4.12")
     assert found["final test loss"] == ("3.25e-04 nats", "highest 12.35")
     assert found["final test accuracy"] == ("99.50%", "highest 99.90%")
     assert found["final weight norm"] == ("33.3", "at the start 50.0, highest 71.3")
     assert found["final circularity of PCs 1–4"] == ("0.988", "untrained 0.222, shuffled 0.123")
-    assert found["key frequencies"] == ("4, 17", "98.8% of variance; shuffled 33.3%")
+    assert found["key frequencies of the embedding"] == ("4, 17", "98.8% of variance; shuffled 33.3%")
     value, beside = found["top Hessian eigenvalue at the end"]
     assert value == "0.0123" and "start 12" in beside and "346 at step 200" in beside
 
@@ -326,6 +397,7 @@ GROKKED = log([0.1, 1.0, 1.0, 1.0, 1.0], [0.0, 0.1, 0.5, 0.999, 0.995])
     ("train", "test", "said", "unsaid"),
     [
         ([0.1, 1, 1, 1, 1], [0, 0, 0, 1, 1], ["by step 100", "at step 300", "3 times", "grokked"], ["not"]),
+        ([0.1, 0.5, 1, 1, 1], [0, 0, 0, 1, 1], ["step 200", "step 300", "1.5 times", "hardly a delay"], ["grokked"]),
         ([0.1, 1, 1, 1, 1], [0, 0, 0.5, 0.5, 0.123], ["by step 100", "has not generalised", "12.3%"], ["grokked"]),
         ([0.1, 0.5, 0.5, 0.5, 0.5], [0, 0, 0, 0, 0], ["not memorized", "400 steps"], ["generalised"]),
         ([0.1, 0.5, 1, 1, 1], [0, 0.5, 1, 1, 1], ["by step 200", "no delay"], ["grokked"]),
@@ -333,18 +405,61 @@ GROKKED = log([0.1, 1.0, 1.0, 1.0, 1.0], [0.0, 0.1, 0.5, 0.999, 0.995])
     ],
 )
 def test_the_summary_says_what_happened(train, test, said, unsaid):
-    summary = report.summary(log(train, test), measured())
+    summary = report.summary(log(train, test))
     assert all(words in summary for words in said), summary
     assert not any(words in summary for words in unsaid), summary
 
 
-def test_the_summary_of_a_run_that_grokked_has_its_frequencies_before_and_after():
-    assert "2 of 29 frequencies hold 98.8%" in report.summary(GROKKED, measured())
-    assert "against 11.0% at the start" in report.summary(GROKKED, measured())
-
-
 def test_the_summary_of_a_fork_does_not_count_from_a_step_it_never_saw():
-    late = Series("log", GROKKED.steps + 2_000, GROKKED.arrays)
-    summary = report.summary(late, measured())
+    summary = report.summary(Series("log", GROKKED.steps + 2_000, GROKKED.arrays))
     assert "begins at step 2,000" in summary and "generalised by step 2,300" in summary
     assert "times as late" not in summary
+
+
+def test_details_say_what_was_measured_and_nothing_else():
+    circle, sharpness = report.details(GROKKED, measured())
+    assert "2 of 29 frequencies hold 98.8%" in circle and "against 11.0%" in circle and circle.endswith("4, 17.")
+    assert "12 (at the first, step 0) → 346 (highest, step 200) → 0.0123 (at the last, step 400)" in sharpness
+    assert report.details(GROKKED, {}) == []
+    near = Series("sharpness", np.array([0, 110, 310, 400]), {"sharpness": np.array([1.0, 9.0, 3.0, 2.0])})
+    (said,) = report.details(GROKKED, {"sharpness": near})
+    assert "9 (highest and near memorization, step 110) → 3 (near generalisation, step 310)" in said
+
+
+def made_again(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run the commands that a page shows, in a folder of their own, and return the run that the last one makes."""
+    found = report.again(Record.read(path), path.name)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    if found.file:
+        Path(found.file_name).write_text(found.file, encoding="utf-8")
+    for command in found.commands:
+        program, *arguments = shlex.split(command)
+        assert program == "grokscope"
+        cli.main(arguments)
+    return Path("checkpoints") / f"{path.name}-again"
+
+
+@pytest.mark.parametrize("kind", ["plain", "table", "fork", "lengthened"])
+def test_the_commands_on_the_page_make_the_run_again(kind, tiny_config, tmp_path, monkeypatch, capsys):
+    config = dataclasses.replace(tiny_config, n_steps=20, checkpoints="every 5", batch_size=7, residual_dropout=0.1)
+    if kind == "table":
+        task = TaskConfig("table", table=tabulate(lambda a, b: (a * b + 1) % 17, 17), train_fraction=0.6)
+        config = dataclasses.replace(config, task=task, batch_size=None)
+    training.train(config, "one", tmp_path)
+    made = tmp_path / "one"
+    if kind == "lengthened":
+        training.resume(made, 30)
+    elif kind == "fork":
+        slower = dataclasses.replace(config, n_steps=25, optimizer=dataclasses.replace(config.optimizer, lr=1e-3))
+        grokscope.fork(made, 10, slower, "two", tmp_path)
+        made = tmp_path / "two"
+    again = made_again(made, tmp_path, monkeypatch)
+    assert Trajectory.open(again).digest == Trajectory.open(made).digest
+    capsys.readouterr()
+
+
+def test_a_preset_is_made_again_by_its_name_alone():
+    record = Record(grokscope.presets.get("quick"), {}, "")
+    assert report.again(record, "demo").commands == ("grokscope train quick --run demo-again",)
+    assert report.again(record, "a b").commands == ("grokscope train quick --run again",)

@@ -66,22 +66,43 @@ def measure(arguments: list[str]) -> None:
 
 
 def report(arguments: list[str]) -> None:
-    """Write a run's figures and its report, one self-contained HTML page."""
+    """Write a run's report: everything that was measured of it on one interactive HTML page."""
 
     @dataclass(frozen=True)
-    class Report(OfRun):
-        """Write a run's figures and its report, one HTML page; what is not measured yet is measured first."""
+    class Report:
+        """Write a run's report, one HTML page; what it needs and is not measured yet is measured first.
 
+        Several runs, or a sweep, come on one page beside each other, as they are measured.
+        """
+
+        runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN …")]
+        """The folders of runs, or one of a sweep, or their names under --root."""
+        root: Path = ROOT
+        """The folder that holds the runs."""
         open: bool = False
         """Open the page in the browser."""
+        figures: bool = False
+        """Draw a run's figures for paper too, into RUN/figures as PNG and PDF."""
 
     asked = parse(Report, "report", arguments)
 
     from grokscope import report as reports
     from grokscope.trajectory import Trajectory
 
-    path = reports.write(warned(Trajectory.open(asked.folder)))
-    print(f"figures  {path.parent / 'figures'}\nreport   {path}")
+    folders = [OfRun(run=name, root=asked.root).folder for name in asked.runs]
+    if not folders:
+        raise Usage("report needs a RUN, or several; `grokscope list runs` shows those there are.")
+    if len(folders) > 1 or (folders[0] / "sweep.json").is_file():
+        if asked.figures:
+            raise Usage("--figures is for one run.")
+        path = reports.write_comparison(folders)
+        print(f"report   {path}")
+    else:
+        trajectory = warned(Trajectory.open(folders[0]))
+        path = reports.write(trajectory)
+        print(f"report   {path}")
+        if asked.figures:
+            print(f"figures  {reports.write_figures(trajectory)[0].parent}")
     if asked.open:
         import webbrowser
 

@@ -36,8 +36,10 @@ COSTLY = {
     "numerics": 48,
     "matrix_norms": 100,
     "local_learning_coefficient": 6,
+    "attention": 120,
+    "example_loss": 60,
 }
-"""Measures that take long at each checkpoint, and at how many checkpoints `grokscope measure` evaluates them."""
+"""Measures that take long, or much room, at each checkpoint, and at how many `grokscope measure` evaluates them."""
 WHEN_NAMED = ("local_learning_coefficient",)
 """Measures that `grokscope measure` takes only when they are named: they need an extra, and long."""
 FORMULAS: dict[str, int] = {"embedding": 2, "unembedding": 2, "weight_norm": 2}
@@ -108,6 +110,25 @@ def found(name: str, trajectory: Trajectory, /, thin: int | None = None, **optio
     return None
 
 
+def kept(trajectory: Trajectory) -> list[Series]:
+    """Return every series in RUN/measures that was measured on checkpoints of this very run, with any options.
+
+    Left out is what `found` would not take either: what is damaged, of other bits, of another version of its formula,
+    or names other gaps. They come in the order of their files' names; a trajectory in memory has none.
+    """
+    if trajectory.path is None:
+        return []
+    there = []
+    for path in sorted(folder(trajectory.path).glob("*.safetensors")):
+        try:
+            series = Series.load(path)
+        except GrokscopeError:
+            continue  # No loss: it can be measured again.
+        if _is_of(series, trajectory):
+            there.append(series)
+    return there
+
+
 def keep(series: Series, trajectory: Trajectory) -> Series:
     """Save a measured series in RUN/measures and return it.
 
@@ -146,14 +167,21 @@ def _valid(path: Path, name: str, trajectory: Trajectory, options: Mapping[str, 
         return None
     try:
         series = Series.load(path)
-        of_this = (series.measure, series.version, _plain(series.options)) == (
-            name,
-            FORMULAS.get(name, 1),
-            _plain(options),
-        ) and np.array_equal(series.constants.get("gaps", []), _gaps(trajectory))
-        return series if of_this and trajectory.select(series.steps).digest == series.digest else None
     except GrokscopeError:
-        return None  # Damaged, or of other checkpoints: no loss, it is measured again.
+        return None  # Damaged: no loss, it is measured again.
+    is_asked = (series.measure, _plain(series.options)) == (name, _plain(options))
+    return series if is_asked and _is_of(series, trajectory) else None
+
+
+def _is_of(series: Series, trajectory: Trajectory) -> bool:
+    """Whether a series is of these very checkpoints, by the present formula, with the gaps that the run has now."""
+    if series.version != FORMULAS.get(series.measure, 1):
+        return False
+    try:
+        has_gaps = np.array_equal(series.constants.get("gaps", []), _gaps(trajectory))
+        return has_gaps and trajectory.select(series.steps).digest == series.digest
+    except GrokscopeError:
+        return False  # Of checkpoints that the run does not have.
 
 
 def _gaps(trajectory: Trajectory) -> Int[np.ndarray, "gaps 2"]:

@@ -1,150 +1,103 @@
-"""The report: a run's figures, headline numbers and config on one self-contained page."""
+"""The report: everything that was measured of a run on one page that moves through its steps, in one file."""
 
-import base64
-import json
-from dataclasses import dataclass
-from importlib.resources import files as resources
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import jinja2
-
-from grokscope import __version__, files, measures, phases
+from grokscope import files, measures
 from grokscope.errors import GrokscopeError
-from grokscope.report.pictures import pictures
+from grokscope.report import comparison, page
+from grokscope.report.commands import Again, again
+from grokscope.report.quantities import name_of
+from grokscope.report.words import Finding, details, findings, summary
 from grokscope.series import Series
+from grokscope.store import Record
 from grokscope.trajectory import Trajectory
 
+__all__ = [
+    "Again",
+    "Finding",
+    "again",
+    "details",
+    "findings",
+    "measure_cheap",
+    "summary",
+    "usual",
+    "write",
+    "write_figures",
+]
 
-@dataclass(frozen=True)
-class Finding:
-    """One headline number: what it is, the number with its unit, and what stands beside it for comparison."""
-
-    name: str
-    value: str
-    beside: str = ""
+_ALWAYS = ("embedding", "weight_norm", "sharpness", "attention", "example_loss")
+_OF_CIRCLES = {"fourier": 60, "progress": 30}
+"""What a report measures of a task with a circle unless it was measured before, and at how many checkpoints."""
 
 
 def write(trajectory: Trajectory) -> Path:
-    """Measure what is not measured yet, write RUN/figures and RUN/report.html, and return the page's path.
+    """Measure what is cheap and not measured yet, write RUN/report.html, and return its path.
 
-    Raise GrokscopeError for a trajectory in memory, and for an I/O error.
+    Whatever else lies in RUN/measures is on the page too. Raise GrokscopeError for a trajectory in memory, and for an
+    I/O error.
     """
-    if trajectory.path is None:
-        raise GrokscopeError("A trajectory in memory has no folder for a report.")
-    log = trajectory.log
-    series = {name: measures.saved(name, trajectory) for name in _SHOWN}
-    drawn = pictures(log, series, trajectory.steps, trajectory.path / "figures")
-    page = _template().render(
-        title=trajectory.path.name,
-        task=trajectory.task,
-        n_train=len(trajectory.split.train),
-        summary=summary(log, series),
-        findings=findings(log, series),
-        pictures={path.stem: _data_url(path) for path in drawn if path.suffix != ".pdf"},
-        gaps=trajectory.gaps,
-        origin=trajectory.origin,
-        damaged=trajectory.damaged,
-        config=json.dumps(trajectory.config.to_dict(), indent=2, ensure_ascii=False),
-        digest=trajectory.digest,
-        n_checkpoints=len(trajectory),
-        n_sharpness=len(series["sharpness"]),
-        version=__version__,
-    )
-    path = trajectory.path / "report.html"
-    files.write_atomic(path, page.encode())
+    folder = _folder(trajectory)
+    measure_cheap(trajectory)
+    found = measures.kept(trajectory)
+    path = folder / "report.html"
+    files.write_atomic(path, page.of_run(trajectory, usual(found, trajectory), found, Record.read(folder)))
     return path
 
 
-def summary(log: Series, series: dict[str, Series]) -> str:
-    """Say in a few plain sentences what happened, from the numbers alone."""
-    memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
-    last = int(log.steps[-1])
-    if memorized is None:
-        return f"The model has not memorized its training set within {last:,} steps, so there is no grokking to see."
-    said = f"The model memorized its training set by step {memorized.step:,}"
-    if generalised is None:
-        accuracy = log["test_accuracy"][-1]
-        return f"{said} and has not generalised within {last:,} steps: the test accuracy is {accuracy:.1%}."
-    if int(log.steps[0]):
-        return f"{said} and generalised by step {generalised.step:,}; its log begins at step {int(log.steps[0]):,}."
-    if generalised.step <= memorized.step:
-        return f"{said} and generalised with it: there was no delay, and so no grokking."
-    said += f" and generalised at step {generalised.step:,}"
-    said += (
-        f", {generalised.step / memorized.step:.0f} times as late: it grokked." if memorized.step else ": it grokked."
-    )
-    embedding = series["embedding"]
-    if "circularity" in embedding:
-        n_key, share = len(embedding["key_frequencies"]), embedding["key_frequency_share"]
-        said += (
-            f" At the end {n_key} of {len(embedding['frequencies'])} frequencies hold {share[-1]:.1%} of the "
-            f"embedding's variance, against {share[0]:.1%} at the start."
-        )
-    return said
+def write_comparison(folders: Sequence[Path], path: Path | None = None) -> Path:
+    """Write a page on which several runs, or the cells of one sweep, stand beside each other, and return its path.
+
+    By default it is SWEEP/report.html, or comparison.html in the folder that holds the first run. Nothing is measured
+    for it; what all of them have saved of norms, sharpness and the embedding can be compared. It links to those of
+    the runs' own pages that there are. Raise GrokscopeError for a folder that is neither run nor sweep, if nothing in
+    them can be read, and for an I/O error.
+    """
+    is_sweep = len(folders) == 1 and (folders[0] / "sweep.json").is_file()
+    entries, about = comparison.of_sweep(folders[0]) if is_sweep else comparison.of_folders(folders)
+    usual_path = folders[0] / "report.html" if is_sweep else folders[0].parent / "comparison.html"
+    files.write_atomic(path or usual_path, comparison.write(entries, about, path or usual_path))
+    return path or usual_path
 
 
-def findings(log: Series, series: dict[str, Series]) -> list[Finding]:
-    """Return the headline numbers, each with the number that it should be compared with."""
-    memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
-    found = [
-        Finding("memorized (train accuracy ≥ 99%)", _step(memorized)),
-        Finding("generalised (test accuracy ≥ 99%)", _step(generalised)),
-        Finding(
-            "final train loss",
-            f"{log['train_loss'][-1]:.2e} nats",
-            f"at the start {log['train_loss'][0]:.2f}",
-        ),
-        Finding("final test loss", f"{log['test_loss'][-1]:.2e} nats", f"highest {log['test_loss'].max():.2f}"),
-        Finding(
-            "final test accuracy",
-            f"{log['test_accuracy'][-1]:.2%}",
-            f"highest {log['test_accuracy'].max():.2%}",
-        ),
-    ]
-    norm = series["weight_norm"]["weight_norm"]
-    found.append(
-        Finding("final weight norm", f"{norm[-1]:.1f}", f"at the start {norm[0]:.1f}, highest {norm.max():.1f}")
-    )
-    embedding = series["embedding"]
-    if "circularity" in embedding:
-        found += [
-            Finding(
-                "final circularity of PCs 1–4",
-                f"{embedding['circularity'][-1]:.3f}",
-                f"untrained {embedding['circularity_initialization']:.3f}, "
-                f"shuffled {embedding['circularity_shuffled'][-1]:.3f}",
-            ),
-            Finding(
-                "key frequencies",
-                ", ".join(map(str, embedding["key_frequencies"])),
-                f"{embedding['key_frequency_share'][-1]:.1%} of variance; "
-                f"shuffled {embedding['key_frequency_share_shuffled'][-1]:.1%}",
-            ),
-        ]
-    sharpness = series["sharpness"]
-    top, steps = sharpness["sharpness"], sharpness.steps
-    peak = int(top.argmax())
-    found.append(
-        Finding(
-            "top Hessian eigenvalue at the end",
-            f"{top[-1]:.3g}",
-            f"at the start {top[0]:.3g}, highest measured {top[peak]:.3g} at step {steps[peak]:,}",
-        )
-    )
-    return found
+def write_figures(trajectory: Trajectory) -> list[Path]:
+    """Draw what the report shows for paper, into RUN/figures as PNG and PDF, and return the files.
+
+    Raise GrokscopeError as `write` does. Takes some ten seconds.
+    """
+    # Only now: matplotlib takes half a second to import.
+    from grokscope.report import pictures
+
+    folder = _folder(trajectory)
+    measure_cheap(trajectory)
+    return pictures.write(trajectory, usual(measures.kept(trajectory), trajectory), folder / "figures")
 
 
-_SHOWN = ("embedding", "weight_norm", "sharpness")
+def _folder(trajectory: Trajectory) -> Path:
+    if trajectory.path is None:
+        raise GrokscopeError("A trajectory in memory has no folder for a report.")
+    return trajectory.path
 
 
-def _step(crossing: phases.Crossing | None) -> str:
-    return "not within the run" if crossing is None else f"step {crossing}"
+def measure_cheap(trajectory: Trajectory) -> None:
+    """Measure what a report needs and was not measured yet, and save it.
+
+    That is the embedding, norms, sharpness at a few checkpoints, attention, the loss of each equation, and where the
+    task has a circle the Fourier spectra and the progress measures at a few checkpoints.
+    """
+    for name in _ALWAYS:
+        measures.saved(name, trajectory)
+    if trajectory.task.circle is not None:
+        there = usual(measures.kept(trajectory), trajectory)
+        for name in _OF_CIRCLES.keys() - there.keys():
+            measures.saved(name, trajectory, _OF_CIRCLES[name])
 
 
-def _data_url(picture: Path) -> str:
-    return f"data:image/{picture.suffix[1:]};base64,{base64.b64encode(picture.read_bytes()).decode()}"
-
-
-def _template() -> jinja2.Template:
-    text = (resources("grokscope.report") / "page.html").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
+def usual(found: Iterable[Series], trajectory: Trajectory) -> dict[str, Series]:
+    """Return by name the series with the usual options that reach the last checkpoint, of several the longest."""
+    chosen: dict[str, Series] = {}
+    for series in found:
+        is_current = name_of(series) == series.measure and series.steps[-1] == trajectory.steps[-1]
+        if is_current and len(series) > len(chosen.get(series.measure, ())):
+            chosen[series.measure] = series
+    return chosen

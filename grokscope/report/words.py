@@ -1,0 +1,169 @@
+"""The report in words: a summary and headline numbers, from what was measured alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from grokscope import phases
+from grokscope.clock_and_pizza import verdict
+from grokscope.series import Series
+
+_GROKKED = 2
+"""How many times as late as memorization generalisation must come to be called grokking."""
+
+_NEAR = 0.25
+"""Within which share of an event's step a checkpoint is said to be near it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One headline number: what it is, the number with its unit, and what stands beside it for comparison."""
+
+    name: str
+    value: str
+    beside: str = ""
+
+
+def summary(log: Series) -> str:
+    """Say in a few plain sentences what happened, from the numbers alone."""
+    memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
+    last = int(log.steps[-1])
+    if memorized is None:
+        return f"The model has not memorized its training set within {last:,} steps, so there is no grokking to see."
+    said = f"The model memorized its training set by step {memorized.step:,}"
+    if generalised is None:
+        accuracy = log["test_accuracy"][-1]
+        return f"{said} and has not generalised within {last:,} steps: the test accuracy is {accuracy:.1%}."
+    if int(log.steps[0]):
+        return f"{said} and generalised by step {generalised.step:,}; its log begins at step {int(log.steps[0]):,}."
+    if generalised.step <= memorized.step:
+        return f"{said} and generalised with it: there was no delay, and so no grokking."
+    said += f" and generalised at step {generalised.step:,}"
+    ratio = generalised.step / memorized.step if memorized.step else float("inf")
+    late = (
+        ""
+        if ratio == float("inf")
+        else f", {ratio:.0f} times as late"
+        if ratio >= 10
+        else f", {ratio:.2g} times as late"
+    )
+    return f"{said}{late}: {'it grokked' if ratio >= _GROKKED else 'there was hardly a delay'}."
+
+
+def details(log: Series, series: Mapping[str, Series]) -> list[str]:
+    """Return further sentences, each about one thing that was measured: circles, algorithm, phases, sharpness."""
+    said = []
+    embedding = series.get("embedding")
+    if embedding is not None and "circularity" in embedding:
+        key, share = embedding["key_frequencies"], embedding["key_frequency_share"]
+        said.append(
+            f"At the end {len(key)} of {len(embedding['frequencies'])} frequencies hold {share[-1]:.1%} of the "
+            f"embedding's variance, against {share[0]:.1%} at the first checkpoint and "
+            f"{embedding['key_frequency_share_shuffled'][-1]:.1%} with the tokens shuffled: {_list(key)}."
+        )
+    named = series.get("progress", series.get("fourier"))
+    if named is not None and "key_frequencies" in named:
+        key = named["key_frequencies"]
+        said.append(
+            f"The logits use {len(key)} of them, by a rule confirmed by removing each: {_list(key)}."
+            if len(key)
+            else "Removing any one frequency from the logits hardly raises the loss: none of them is used."
+        )
+    if "representations" in series:
+        found = series["representations"]
+        names = [found.words("representations")[int(i)] for i in found["key_representations"]]
+        said.append(
+            f"The characters of its key representations ({', '.join(names) or 'none'}) explain "
+            f"{found['logit_variance_explained'][-1]:.0%} of the logits' variance, in the untrained model "
+            f"{found['logit_variance_explained_initialization']:.0%}."
+        )
+    if "progress" in series:
+        ends = dict(phases.nanda_phases(series["progress"]))
+        clauses = [f"{name} ended at step {at.step:,}" + _since(at) for name, at in ends.items()]
+        if clauses:
+            said.append(f"By Nanda et al.'s phases, {'; '.join(clauses)}.")
+    if "algorithm" in series:
+        said.append(verdict(series["algorithm"]).sentence)
+    if "sharpness" in series:
+        said.append(_sharpness(log, series["sharpness"]))
+    return said
+
+
+def findings(log: Series, series: Mapping[str, Series]) -> list[Finding]:
+    """Return the headline numbers, each with the number that it should be compared with."""
+    memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
+    found = [
+        _crossing("memorized (train accuracy ≥ 99%)", memorized),
+        _crossing("generalised (test accuracy ≥ 99%)", generalised),
+        Finding("final train loss", f"{log['train_loss'][-1]:.2e} nats", f"at the start {log['train_loss'][0]:.2f}"),
+        Finding("final test loss", f"{log['test_loss'][-1]:.2e} nats", f"highest {log['test_loss'].max():.2f}"),
+        Finding(
+            "final test accuracy",
+            f"{log['test_accuracy'][-1]:.2%}",
+            f"highest {log['test_accuracy'].max():.2%}",
+        ),
+    ]
+    if "weight_norm" in series:
+        norm = series["weight_norm"]["weight_norm"]
+        beside = f"at the start {norm[0]:.1f}, highest {norm.max():.1f}"
+        found.append(Finding("final weight norm", f"{norm[-1]:.1f}", beside))
+    embedding = series.get("embedding")
+    if embedding is not None and "circularity" in embedding:
+        found += [
+            Finding(
+                "final circularity of PCs 1–4",
+                f"{embedding['circularity'][-1]:.3f}",
+                f"untrained {embedding['circularity_initialization']:.3f}, "
+                f"shuffled {embedding['circularity_shuffled'][-1]:.3f}",
+            ),
+            Finding(
+                "key frequencies of the embedding",
+                ", ".join(map(str, embedding["key_frequencies"])),
+                f"{embedding['key_frequency_share'][-1]:.1%} of variance; "
+                f"shuffled {embedding['key_frequency_share_shuffled'][-1]:.1%}",
+            ),
+        ]
+    if "sharpness" in series:
+        top, steps = series["sharpness"]["sharpness"], series["sharpness"].steps
+        peak = int(top.argmax())
+        found.append(
+            Finding(
+                "top Hessian eigenvalue at the end",
+                f"{top[-1]:.3g}",
+                f"at the start {top[0]:.3g}, highest measured {top[peak]:.3g} at step {steps[peak]:,}",
+            )
+        )
+    return found
+
+
+def _sharpness(log: Series, sharpness: Series) -> str:
+    """Say how the top eigenvalue moved."""
+    top, steps = sharpness["sharpness"], sharpness.steps
+    words = {"first": "at the first", "highest": "highest", "memorized": "near memorization"}
+    words |= {"generalised": "near generalisation", "last": "at the last"}
+    crossings = {"memorized": phases.memorization_step(log), "generalised": phases.generalisation_step(log)}
+    # Two landmarks may be one checkpoint, and what is nearest to an event may still be far from it.
+    by_row: dict[int, list[str]] = {}
+    for name, row in phases.landmarks(log, steps, top):
+        at = crossings.get(name)
+        if at is None or abs(int(steps[row]) - at.step) <= _NEAR * at.step:
+            by_row.setdefault(row, []).append(words[name])
+    clauses = [f"{top[row]:.3g} ({' and '.join(names)}, step {steps[row]:,})" for row, names in by_row.items()]
+    return f"The train loss's sharpness, measured at {len(steps):,} checkpoints, went {' → '.join(clauses)}."
+
+
+def _since(crossing: phases.Crossing) -> str:
+    return f" (after {crossing.after:,})" if crossing.after >= 0 else ""
+
+
+def _list(numbers: np.ndarray) -> str:
+    return ", ".join(map(str, numbers)) or "none"
+
+
+def _crossing(name: str, crossing: phases.Crossing | None) -> Finding:
+    """Return when something was reached, with the evaluation before, when it was not yet."""
+    if crossing is None:
+        return Finding(name, "not within the run")
+    beside = f"not yet at step {crossing.after:,}" if crossing.after >= 0 else "at the first evaluation"
+    return Finding(name, f"step {crossing.step:,}", beside)

@@ -1,0 +1,200 @@
+"""Several runs on one page: what tells them apart, what is said of them, and what the page does in a browser."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import Browser, chromium
+from shared import make_tiny_config
+from test_report import HOSTILE, numbers, read, unpacked
+
+from grokscope import cli, measures, report, sweep, training
+from grokscope.errors import GrokscopeError
+from grokscope.report import comparison
+from grokscope.trajectory import Trajectory
+
+SWEEP = """
+n_steps = 20
+checkpoints = "every 10"
+evaluate_every = 10
+[task]
+p = 7
+train_fraction = 0.6
+[model]
+d_model = 16
+n_heads = 2
+d_mlp = 24
+[sweep]
+about = "Tiny runs."
+seeds = [0, 1]
+[sweep.grid]
+optimizer.weight_decay = [0.0, 1.0]
+optimizer.lr = [0.01]
+"""
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of four cells, one of them not begun, one damaged beyond reading, and its page."""
+    folder = tmp_path_factory.mktemp("swept") / "small"
+    (folder.parent / "sweep.toml").write_text(SWEEP)
+    plan = sweep.read(folder.parent / "sweep.toml")
+    sweep.save(plan, folder)
+    for cell in plan.cells[:3]:
+        training.train(cell.config, cell.name, folder)
+    (folder / plan.cells[2].name / "config.json").write_text("damaged")
+    report.write(Trajectory.open(folder / plan.cells[0].name))
+    assert report.write_comparison([folder]) == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seeds(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs that differ in a seed alone, one with another learning rate, and the page of them."""
+    root = tmp_path_factory.mktemp("seeds")
+    shutil.copytree(tiny_run, root / "tiny")
+    config = make_tiny_config()
+    training.train(dataclasses.replace(config, init_seed=1), "other", root)
+    slow = dataclasses.replace(config.optimizer, lr=1e-4)
+    training.train(dataclasses.replace(config, optimizer=slow), "slow", root)
+    for name in ("tiny", "other"):
+        measures.saved("weight_norm", Trajectory.open(root / name))
+    return report.write_comparison([root / name for name in ("tiny", "other", "slow")])
+
+
+def test_runs_are_told_apart_by_what_they_differ_in(seeds):
+    found = numbers(seeds)
+    assert seeds.name == "comparison.html" and found["axes"] == ["optimizer.lr", "seed"]
+    assert [run["settings"]["seed"] for run in found["runs"]] == [0, 1, 0]
+    assert [run["settings"]["optimizer.lr"] for run in found["runs"]] == [0.01, 0.01, 0.0001]
+
+
+def test_curves_are_the_logs_and_what_was_saved(seeds):
+    for run in numbers(seeds)["runs"]:
+        trajectory = Trajectory.open(seeds.parent / run["name"])
+        curve = run["curves"]["log.test_loss"]
+        assert unpacked(curve["steps"]).tolist() == trajectory.log.steps.tolist()
+        np.testing.assert_allclose(unpacked(curve["values"]), trajectory.log["test_loss"], rtol=1e-6)
+        assert ("weight_norm.weight_norm" in run["curves"]) == (run["name"] != "slow")
+
+
+def test_a_sweep_says_of_each_cell_what_became_of_it_and_links_to_its_page(swept):
+    page = read(swept / "report.html")
+    assert "Tiny runs." in page.text["p"] and page.text["h1"] == "small"
+    links = [attributes["href"] for tag, attributes in page.elements if tag == "a" and "class" not in attributes]
+    assert links == ["weight_decay%3D0%2Blr%3D0.01%2Bseed%3D0/report.html"]
+    assert "not begun" in page.text["td"] and "config.json is damaged" in page.text["td"]
+    assert sum(tag == "tr" and "data-name" in attributes for tag, attributes in page.elements) == 4
+    assert len(numbers(swept / "report.html")["runs"]) == 2
+
+
+def test_what_is_said_of_runs_is_counted():
+    rows = [
+        {"phase": "grokking", "memorized": 10, "generalised": 100},
+        {"phase": "grokking", "memorized": 10, "generalised": 300},
+        {"phase": "memorization", "memorized": 10, "generalised": None},
+        {"phase": "", "memorized": None, "generalised": None},
+    ]
+    said = comparison.summary(rows)
+    assert said.startswith("4 runs: 2 in grokking, 1 in memorization.") and "at 20 times" in said
+    assert "from 10 to 30." in said
+    assert comparison.summary(rows[2:]) == "2 runs: 1 in memorization."
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path, tiny_run):
+    with pytest.raises(GrokscopeError, match="no folder"):
+        report.write_comparison([tiny_run, tmp_path / "none"])
+    plan_folder = tmp_path / "empty"
+    (tmp_path / "sweep.toml").write_text(SWEEP)
+    sweep.save(sweep.read(tmp_path / "sweep.toml"), plan_folder)
+    with pytest.raises(GrokscopeError, match="no run with a readable log"):
+        report.write_comparison([plan_folder])
+
+
+def test_the_command_compares_and_refuses_figures_of_several(tiny_run, tmp_path, capsys):
+    for name in ("one", "two"):
+        shutil.copytree(tiny_run, tmp_path / name)
+    names = ["one", "two", "--root", str(tmp_path)]
+    cli.main(["report", *names])
+    assert f"report   {tmp_path / 'comparison.html'}" in capsys.readouterr().out
+    for arguments in ([*names, "--figures"], []):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["report", *arguments])
+        assert ended.value.code == 2
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("profile")) as one:
+        yield one
+
+
+def choose(browser: Browser, select: str, value: str) -> None:
+    browser.run(
+        f"(() => {{ const one = document.getElementById('{select}'); one.value = {json.dumps(value)};"
+        " one.dispatchEvent(new Event('change')); })()"
+    )
+
+
+NAMES = "[...document.querySelectorAll('#runs tbody tr')].map((row) => row.dataset.name)"
+LINES = (
+    "[...document.querySelectorAll('#compare-1 .chip')].map((one) => one.firstChild.nextSibling.textContent.trim())"
+)
+
+
+def test_seeds_are_a_band_or_lines_of_their_own(browser, seeds):
+    browser.open(seeds)
+    assert browser.run(LINES) == ["lr 0.01 (2 seeds)", "lr 0.0001"]
+    assert browser.run("document.querySelectorAll('#compare-1 path.band').length") == 1
+    choose(browser, "seeds", "each")
+    assert browser.run(LINES) == ["lr 0.01, seed 0", "lr 0.01, seed 1", "lr 0.0001"]
+    browser.run("document.querySelector('#runs tbody input').click()")
+    assert browser.run(LINES) == ["lr 0.01, seed 1", "lr 0.0001"]
+    assert browser.complaints == [] and browser.requests == [seeds.resolve().as_uri()]
+
+
+def test_runs_are_aligned_by_an_event_and_those_without_it_left_out(browser, seeds):
+    browser.open(seeds)
+    choose(browser, "seeds", "each")
+    choose(browser, "align", "memorized")
+    with_event = [run for run in numbers(seeds)["runs"] if run["memorized"] is not None]
+    assert 0 < len(with_event) < 3
+    assert len(browser.run(LINES)) == len(with_event)
+    assert "never had it" in browser.run("document.getElementById('aligned').textContent")
+    assert browser.complaints == []
+
+
+def test_a_heading_sorts_the_table_both_ways(browser, swept):
+    browser.open(swept / "report.html")
+    order = browser.run(NAMES)
+    for arrow in ("ascending", "descending"):
+        browser.run("[...document.querySelectorAll('.sort')].find((one) => one.textContent === 'run').click()")
+        assert browser.run(NAMES) == sorted(order, reverse=arrow == "descending")
+        assert browser.run(f"document.querySelectorAll('#runs [aria-sort={arrow}]').length") == 1
+    for width in (380, 1900):
+        browser.resize(width, 900)
+        browser.frame()
+        assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run("document.querySelectorAll('.diagram .phase').length") == 2
+    assert browser.run("document.querySelector('.diagram a.phase').getAttribute('href')").endswith(
+        "seed%3D0/report.html"
+    )
+    assert browser.complaints == []
+
+
+def test_hostile_names_run_nothing_on_a_page_of_several(browser, tiny_run, tmp_path):
+    names = [HOSTILE.replace("/", "∕"), "javascript:alert(1)"]
+    for name in names:
+        shutil.copytree(tiny_run, tmp_path / name)
+        (tmp_path / name / "report.html").write_text("a page")
+    path = report.write_comparison([tmp_path / name for name in names])
+    browser.open(path)
+    assert browser.run(NAMES) == names
+    links = browser.run("[...document.querySelectorAll('#runs a')].map((one) => one.href)")
+    assert len(links) == 2 and all(link.startswith("file:") for link in links), links
+    assert browser.run("document.querySelectorAll('img, iframe').length") == 0
+    assert browser.complaints == [] and browser.requests == [path.resolve().as_uri()]
