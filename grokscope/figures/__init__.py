@@ -109,11 +109,13 @@ from grokscope.figures.steps import shade_stages
 from grokscope.figures.style import COLUMN_WIDTH, PAGE_WIDTH, new_figure
 from grokscope.figures.sweeps import (
     figure_against,
+    figure_runs,
     figure_train_and_test,
     plot_against,
     plot_curve,
     plot_median_steps,
     plot_phase_diagram,
+    plot_runs,
     plot_scatter,
     plot_train_and_test,
 )
@@ -156,6 +158,7 @@ __all__ = [
     "figure_parallelograms",
     "figure_progress",
     "figure_representations",
+    "figure_runs",
     "figure_sharpness",
     "figure_shells",
     "figure_slices",
@@ -208,6 +211,7 @@ __all__ = [
     "plot_representation_losses",
     "plot_representations",
     "plot_rqi",
+    "plot_runs",
     "plot_scatter",
     "plot_sharpness",
     "plot_shells",

@@ -73,7 +73,7 @@ def stack_over_steps(heights: list[float], width: float = PAGE_WIDTH) -> tuple[F
 def with_stages(figure: Figure, log: Series, axes: list[Axes], stages: Stages | None = None) -> Figure:
     """Return the figure with the stages shaded in all its panels, named above the first (see `shade_stages`)."""
     # A run that was killed, or still trains, has rows in its log beyond its last checkpoint.
-    _set_step_axis(axes[0], max(round(ax.dataLim.x1) for ax in axes))
+    set_step_axis(axes[0], max(round(ax.dataLim.x1) for ax in axes))
     # Some 15 letters of this size are an inch, and half an inch is left of the panels.
     label = textwrap.fill(axes[-1].get_xlabel(), int(15 * (figure.get_figwidth() - 0.5)))
     for ax in axes:
@@ -170,12 +170,12 @@ def broken_at_gaps(
 
 def finish_over_steps(series: Series, ax: Axes) -> Axes:
     """Give an Axes the axis of a series' steps and the common look."""
-    _set_step_axis(ax, int(series.steps[-1]))
+    set_step_axis(ax, int(series.steps[-1]))
     ax.set_xlabel("step (optimizer updates)")
     return finish(ax)
 
 
-def _set_step_axis(ax: Axes, last: int) -> None:
+def set_step_axis(ax: Axes, last: int) -> None:
     """Let the axis run from step 0, which has a place of its own left of the logarithmic part, to the last."""
     last = max(last, 10)
     ax.set_xscale("symlog", linthresh=10, linscale=0.35)

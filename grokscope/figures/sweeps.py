@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from grokscope.figures.steps import set_step_axis
 from grokscope.figures.style import (
     BLUE,
     FONT_SIZE,
@@ -29,6 +31,8 @@ from grokscope.figures.style import (
 from grokscope.series import Series
 
 Row = Mapping[str, Any]
+Curve = tuple[Int[np.ndarray, " steps"], Float[np.ndarray, " steps"]]
+"""Steps and what was measured at them."""
 
 LINES = [
     (colour, style, marker)
@@ -36,6 +40,9 @@ LINES = [
     for colour in (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
 ]
 """Colour, line style and marker of each of 21 lines; then they begin again."""
+
+KINDS = ((BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"))
+"""Colour and line style of each of four kinds of run."""
 
 _PHASES = {
     "comprehension": (GREEN, "C"),
@@ -157,6 +164,42 @@ def plot_phase_diagram(rows: Sequence[Row], *, ax: Axes, x: str, y: str) -> Axes
     handles = [Patch(color=colour, label=f"{letter}  {phase}") for phase, (colour, letter) in _PHASES.items()]
     ax.legend(handles=handles, frameon=False, fontsize=FONT_SIZE, loc="upper left", bbox_to_anchor=(1.01, 1))
     return ax
+
+
+def plot_runs(kinds: Mapping[str, Sequence[Curve]], *, ax: Axes, ylabel: str) -> Axes:
+    """Draw a quantity of many runs over their steps, a thin line each, of one colour and style for each kind of run.
+
+    It has a logarithmic axis where it spans more than a factor of 30.
+    """
+    for (kind, runs), (colour, style) in zip(kinds.items(), KINDS, strict=False):
+        for i, (steps, values) in enumerate(runs):
+            label = kind if i == 0 else None
+            ax.plot(steps, values, color=colour, linestyle=style, linewidth=0.8, alpha=0.8, label=label)
+    every = np.concatenate([values for runs in kinds.values() for _, values in runs])
+    positive = every[every > 0]
+    if len(positive) and positive.max() > 30 * positive.min() and not (every < 0).any():
+        ax.set_yscale("log", nonpositive="mask")
+    set_step_axis(ax, int(max(steps[-1] for runs in kinds.values() for steps, _ in runs)))
+    ax.set_ylabel(ylabel)
+    return finish(ax)
+
+
+def figure_runs(panels: Mapping[str, Mapping[str, Sequence[Curve]]], *, title: str) -> Figure:
+    """Return a panel for each quantity, named by its axis, with the curves of all runs (`plot_runs`)."""
+    n_rows = -(-len(panels) // 3)
+    figure = new_figure(PAGE_WIDTH, 1.7 * n_rows + 0.6)
+    axes = figure.subplots(n_rows, 3, sharex=True, squeeze=False).flatten()
+    for (ylabel, kinds), ax in zip(panels.items(), axes, strict=False):
+        plot_runs(kinds, ax=ax, ylabel=ylabel)
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    for ax in axes[max(len(panels) - 3, 0) : len(panels)]:
+        ax.set_xlabel("step (optimizer updates)")
+        ax.tick_params(labelbottom=True)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=FONT_SIZE)
+    figure.suptitle(title, fontsize=FONT_SIZE, parse_math=False)
+    return figure
 
 
 def plot_scatter(
