@@ -1,10 +1,10 @@
 """Does flatness precede, accompany or follow generalisation, and does it come without generalisation too?
 
 Claim: optimisation drifts to flat minima, which generalise (Keskar et al. 2016; Power et al. 2022, section 3.4).
-If so, networks that memorize and stay there should stay sharp. The sweep trains `quick` with and without weight decay,
-on full batches and on minibatches, five seeds each: without decay none generalises, which makes those runs the
-control. A measure has turned when it has made half of its change, on a logarithmic scale, from memorization to the
-end, for good (`phases.half_way`); `phases.timing` says how that lies to generalisation.
+If so, networks that memorize and stay there should stay sharp. The sweep trains `quick` with and without weight
+decay, on full batches and on minibatches, five seeds each: without decay none generalises, which makes those runs
+the control. A measure has turned when it has made half of its change, on a logarithmic scale, from memorization to
+the end, for good (`phases.half_way`); `phases.timing` says how that lies to generalisation.
 
 How to run: grokscope sweep analyses/flat_minima.toml, then python analyses/flat_minima.py flat_minima
 Found: analyses/README.md.

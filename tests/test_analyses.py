@@ -2,10 +2,12 @@
 
 import dataclasses
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 from matplotlib.figure import Figure
 from shared import make_tiny_config
 
@@ -24,7 +26,9 @@ USED_BY = {
     "outliers": ["outliers"],
     "flatness": ["flatness"],
     "phase_diagram": ["phase_diagram"],
+    "flat_minima": ["flat_minima"],
 }
+OF_ONE_FORM = ("phase_diagram", "flat_minima")
 
 
 def loaded(name: str) -> ModuleType:
@@ -59,7 +63,7 @@ def test_every_file_of_settings_is_sound(path: Path):
     if path in SWEEPS:
         plan = sweep.read(path)
         assert plan.about
-        assert ("reduced form" in plan.about) == path.stem.endswith(".reduced") or path.stem == "phase_diagram"
+        assert ("reduced form" in plan.about) == path.stem.endswith(".reduced") or path.stem in OF_ONE_FORM
     else:
         presets.read(path)
 
@@ -72,9 +76,17 @@ def test_each_reduced_form_varies_what_the_full_one_does():
         assert set(sweep.read(path).axes) <= set(reduced.axes) | {"seed"}
 
 
-@pytest.mark.parametrize("name", USED_BY)
+# These measure by every maximiser and all noise there is: many times the work of any other.
+COSTLY = ("flatness_families", "flat_minima")
+
+
+def sparing(names: Iterable[str]) -> list[ParameterSet]:
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in COSTLY else []) for name in names]
+
+
+@pytest.mark.parametrize("name", sparing(USED_BY))
 def test_each_script_runs_on_small_runs_of_its_sweep(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (path,) = [one for one in SWEEPS if one.stem in (f"{name}.reduced", "phase_diagram") and name in one.stem]
+    (path,) = [one for one in SWEEPS if one.stem in (f"{name}.reduced", *OF_ONE_FORM) and name in one.stem]
     plan = sweep.read(path)
     plan = Sweep(tuple(small(cell) for cell in plan.cells[:4]), plan.about)
     sweep.save(plan, tmp_path / name)
@@ -88,10 +100,7 @@ def test_each_script_runs_on_small_runs_of_its_sweep(name: str, tmp_path: Path, 
 OF_A_RUN = sorted(path.stem for path in ANALYSES.glob("*.py") if path.stem not in USED_BY)
 
 
-# One script measures by every maximiser and all noise there is: many times the work of any other.
-@pytest.mark.parametrize(
-    "name", [pytest.param(one, marks=pytest.mark.slow if one == "flatness_families" else ()) for one in OF_A_RUN]
-)
+@pytest.mark.parametrize("name", sparing(OF_A_RUN))
 def test_each_script_of_a_run_answers_its_question_on_a_small_one(
     name: str, run_copy: Path, capsys: pytest.CaptureFixture[str]
 ):
