@@ -1,8 +1,10 @@
 """A run in the terminal: how it stands, losses and accuracies, and their curves over the logarithm of the step."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Float, Int
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -23,7 +25,7 @@ class Screen:
     def __init__(self, run: Watched):
         self._run = run
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Group]:
         """Draw the run as wide as the terminal."""
         run, log = self._run, self._run.trajectory.log
         config = run.trajectory.config
@@ -60,9 +62,10 @@ class Screen:
 
     def _beside(self) -> str:
         run = self._run
-        stages = phases.stages(run.trajectory.log)
-        n, speed = len(run.trajectory), run.steps_per_second
-        said = [stages[-1][0] if stages else "before memorization", f"{n:,} checkpoint{'s' * (n != 1)} committed"]
+        log, n, speed = run.trajectory.log, len(run.trajectory), run.steps_per_second
+        stage = "memorized" if phases.memorization_step(log) else "before memorization"
+        stage = "generalised" if phases.generalisation_step(log) else stage
+        said = [stage, f"{n:,} checkpoint{'s' * (n != 1)} committed"]
         return " · ".join([*said, *([f"{speed:,.0f} steps/s"] if speed and not run.is_over else [])])
 
 
