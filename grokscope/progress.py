@@ -38,6 +38,10 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
+    def say(self, sentence: str) -> None:
+        """Print a sentence above the bar."""
+        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
     def __call__(self, step: int, row: dict[str, float]) -> None:
         """Show a step; does nothing most of the time, so that it costs nothing."""
         then, before = self._last

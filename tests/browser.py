@@ -90,15 +90,15 @@ class Browser:
                 return answer["result"]
             self._note(answer)
 
-    def open(self, page: Path, fragment: str = "", width: int = 1400, height: int = 900) -> None:
-        """Open a file and wait until it is loaded."""
+    def open(self, page: Path | str, fragment: str = "", width: int = 1400, height: int = 900) -> None:
+        """Open a file or an address and wait until it is loaded."""
         self.resize(width, height)
         # From one fragment to another a page is not loaded anew.
         self.send("Page.navigate", url="about:blank")
         self.complaints.clear()
         self.requests.clear()
         self.loaded = False
-        self.send("Page.navigate", url=page.resolve().as_uri() + fragment)
+        self.send("Page.navigate", url=(page if isinstance(page, str) else page.resolve().as_uri()) + fragment)
         while not self.loaded:
             self._note(self._read())
         self.frame()

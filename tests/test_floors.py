@@ -21,7 +21,7 @@ FLOORS = (
     "wandb importing",
     "sweep figures jobs",
     "report gallery",
-    "progress cli",
+    "progress watch cli",
     "__main__",
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}

@@ -16,6 +16,7 @@ from grokscope.cli.importing import import_
 from grokscope.cli.outlets import export, figure, wandb
 from grokscope.cli.reading import list_, log, measure, report, verify
 from grokscope.cli.training import densify, resume, sweep, train
+from grokscope.cli.watching import watch
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "sweep": sweep,
     "measure": measure,
     "report": report,
+    "watch": watch,
     "figure": figure,
     "export": export,
     "wandb": wandb,

@@ -61,6 +61,15 @@ def shown(text: object) -> str:
     )
 
 
+def open_page(address: str) -> None:
+    """Open an address in the browser, where there is a screen for one."""
+    import webbrowser
+
+    # Without a screen Python may start a text browser, which would wait for keys.
+    if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(address)
+
+
 def warned(opened: _Opened) -> _Opened:
     """Return a trajectory or a store, having said on standard error what in it is damaged."""
     for sentence in opened.damaged:

@@ -1,8 +1,6 @@
 """Commands that read: measure, report, verify, log, list."""
 
 import json
-import os
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from grokscope import plugins, splits
-from grokscope.cli.base import ROOT, OfRun, Usage, parse, shown, states, warned
+from grokscope.cli.base import ROOT, OfRun, Usage, open_page, parse, shown, states, warned
 from grokscope.errors import GrokscopeError
 from grokscope.fields import plainly
 
@@ -104,11 +102,7 @@ def report(arguments: list[str]) -> None:
         if asked.figures:
             print(f"figures  {reports.write_figures(trajectory)[0].parent}")
     if asked.open:
-        import webbrowser
-
-        # Without a screen Python may start a text browser, which would wait for keys.
-        if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
-            webbrowser.open(path.resolve().as_uri())
+        open_page(path.resolve().as_uri())
 
 
 def verify(arguments: list[str]) -> None:

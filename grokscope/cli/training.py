@@ -3,13 +3,14 @@
 import math
 import shlex
 import signal
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from grokscope.cli.base import ROOT, OfRun, parse, states, warned
+from grokscope.cli.base import ROOT, OfRun, Usage, parse, states, warned
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ def train(arguments: list[str]) -> None:
         """The run's name; by default the preset's or the file's, then NAME-2, …"""
         root: Path = ROOT
         """The folder that holds the runs."""
+        live: bool = False
+        """Show the run while it trains, as `grokscope watch` does, from a process of its own."""
+        stay: bool = False
+        """Go on showing it when it has trained, until Ctrl-C; with --live."""
 
     flags = spelled(arguments)
 
@@ -49,6 +54,8 @@ def train(arguments: list[str]) -> None:
     asked = parsed(first)
     if asked.source != first:
         asked = parsed(asked.source)
+    if asked.stay and not asked.live:
+        raise Usage("--stay goes with --live.")
     config = presets.with_table(asked.config, Path()).validate()
 
     from grokscope import training
@@ -57,9 +64,16 @@ def train(arguments: list[str]) -> None:
     name = training.checked_name(Path(asked.source).stem if asked.run is None else asked.run)
     name = training.free_name(name, asked.root) if asked.run is None else name
     print(announcement(config, asked.root / name), flush=True)
-    with Progress(config.n_steps) as progress:
-        trajectory = training.train(config, name, asked.root, observer=progress)
-    conclude(trajectory)
+    with ExitStack() as shown:
+        with Progress(config.n_steps) as progress:
+            observer = progress
+            if asked.live:
+                from grokscope.watch import Beside
+
+                beside = shown.enter_context(Beside(asked.root / name, progress.say, asked.stay))
+                observer = beside.before(progress)
+            trajectory = training.train(config, name, asked.root, observer=observer)
+        conclude(trajectory)
 
 
 def spelled(arguments: list[str]) -> list[str]:

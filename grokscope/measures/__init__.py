@@ -124,7 +124,7 @@ def kept(trajectory: Trajectory) -> list[Series]:
             series = Series.load(path)
         except GrokscopeError:
             continue  # No loss: it can be measured again.
-        if _is_of(series, trajectory):
+        if is_of(series, trajectory):
             there.append(series)
     return there
 
@@ -170,11 +170,11 @@ def _valid(path: Path, name: str, trajectory: Trajectory, options: Mapping[str, 
     except GrokscopeError:
         return None  # Damaged: no loss, it is measured again.
     is_asked = (series.measure, _plain(series.options)) == (name, _plain(options))
-    return series if is_asked and _is_of(series, trajectory) else None
+    return series if is_asked and is_of(series, trajectory) else None
 
 
-def _is_of(series: Series, trajectory: Trajectory) -> bool:
-    """Whether a series is of these very checkpoints, by the present formula, with the gaps that the run has now."""
+def is_of(series: Series, trajectory: Trajectory) -> bool:
+    """Return whether a series is of checkpoints of this very run, by the present formula, with the run's gaps."""
     if series.version != FORMULAS.get(series.measure, 1):
         return False
     try:

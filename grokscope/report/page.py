@@ -1,13 +1,15 @@
 """The page itself: one HTML file of text, style, script and numbers, under a policy that lets nothing else run.
 
-The policy names the style and the script by their hashes and forbids everything else, requests included; text goes
-through Jinja's escaping or, from the script, into text nodes; the numbers are JSON that no parser of HTML can leave.
+The policy names the style and the script by their hashes and forbids everything else, requests included; only a page
+that is watched may ask where it came from. Text goes through Jinja's escaping or, from the script, into text
+nodes; the numbers are JSON that no parser of HTML can leave.
 """
 
 import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files as resources
 from typing import Any
 
@@ -30,8 +32,29 @@ SCRIPTS = {
 """Each page's scripts in their order; they share one scope."""
 
 
-def of_run(trajectory: Trajectory, series: Mapping[str, Series], found: Sequence[Series], record: Record) -> bytes:
-    """Return the page of one run: `series` are the measures by name, `found` everything there is to choose from."""
+@dataclass(frozen=True)
+class Live:
+    """What a page that is watched says and knows of itself."""
+
+    version: int
+    """Another for each page: when the server's is another, the page loads itself anew."""
+    every: float
+    """The seconds from one question to the next."""
+    sentence: str
+    """How the run stands."""
+
+
+def of_run(
+    trajectory: Trajectory,
+    series: Mapping[str, Series],
+    found: Sequence[Series],
+    record: Record,
+    live: Live | None = None,
+) -> bytes:
+    """Return the page of one run: `series` are the measures by name, `found` everything there is to choose from.
+
+    One that is `live` asks where it came from whether there is a newer one; any other asks nothing of the network.
+    """
     assert trajectory.path is not None
     name, log, task = trajectory.path.name, trajectory.log, trajectory.task
     return render(
@@ -56,12 +79,14 @@ def of_run(trajectory: Trajectory, series: Mapping[str, Series], found: Sequence
         n_steps=trajectory.config.n_steps,
         has_circle=task.circle is not None,
         version=__version__,
+        live=live,
+        more=("live",) if live else (),
     )
 
 
-def render(template: str, numbers: Mapping[str, Any], **words: Any) -> bytes:
-    """Return a page of a template, with the numbers for its script and the words for itself."""
-    style, script = _text("page.css"), _script(SCRIPTS[template])
+def render(template: str, numbers: Mapping[str, Any], *, more: Sequence[str] = (), **words: Any) -> bytes:
+    """Return a page of a template, with the numbers for its script, `more` scripts, and the words for itself."""
+    style, script = _text("page.css"), _script([*SCRIPTS[template], *more])
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["number"] = lambda value: f"{value:,}"
     return (
