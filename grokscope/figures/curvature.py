@@ -156,9 +156,9 @@ def plot_edge_of_stability(series: Series, *, ax: Axes) -> Axes:
     return finish_over_steps(series, ax)
 
 
-def figure_hessian(log: Series, hessian: Series) -> Figure:
+def figure_hessian(log: Series, hessian: Series, *, width: float = PAGE_WIDTH) -> Figure:
     """Return losses, eigenvalues, sizes, Gauss–Newton's share, blocks and overlaps on one step axis, with stages."""
-    figure, axes = stack_over_steps([1, 1.2, 1.2, 0.8, 1.2, 1.2])
+    figure, axes = stack_over_steps([1, 1.2, 1.2, 0.8, 1.2, 1.2], width)
     plot_losses(log, ax=axes[0])
     panels = (plot_eigenvalues, plot_hessian_traces, plot_gauss_newton_share, plot_hessian_blocks, plot_overlaps)
     for plot, ax in zip(panels, axes[1:], strict=True):
@@ -166,18 +166,20 @@ def figure_hessian(log: Series, hessian: Series) -> Figure:
     return with_stages(figure, log, axes)
 
 
-def figure_hessian_spectrum(spectrum: Series, steps: Sequence[int] | None = None) -> Figure:
+def figure_hessian_spectrum(
+    spectrum: Series, steps: Sequence[int] | None = None, *, width: float = PAGE_WIDTH
+) -> Figure:
     """Return the density over all steps above that at a few, by default the first, the last and two between."""
-    figure = new_figure(PAGE_WIDTH, 6)
+    figure = new_figure(width, 6)
     upper, lower = figure.subplots(2, 1)
     plot_spectral_density(spectrum, ax=upper)
     plot_density_lines(spectrum, ax=lower, steps=steps)
     return figure
 
 
-def figure_edge_of_stability(log: Series, stability: Series) -> Figure:
+def figure_edge_of_stability(log: Series, stability: Series, *, width: float = PAGE_WIDTH) -> Figure:
     """Return sharpness and threshold under the losses on the same step axis, the stages shaded."""
-    figure, (upper, lower) = stack_over_steps([1, 1.2])
+    figure, (upper, lower) = stack_over_steps([1, 1.2], width)
     plot_losses(log, ax=upper)
     plot_edge_of_stability(stability, ax=lower)
     return with_stages(figure, log, [upper, lower])

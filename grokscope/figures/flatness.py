@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from grokscope.figures.curves import plot_accuracies, plot_losses
 from grokscope.figures.steps import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
-from grokscope.figures.style import BLUE, FONT_SIZE, GREEN, PURPLE, VERMILLION
+from grokscope.figures.style import BLUE, FONT_SIZE, GREEN, PAGE_WIDTH, PURPLE, VERMILLION
 from grokscope.series import Series
 
 Line = tuple[Series, str, str]
@@ -36,13 +36,15 @@ def plot_flatness(lines: Sequence[Line], *, ax: Axes, unit: str = "rise of the t
     return ax
 
 
-def figure_flatness(log: Series, sam: Series, average: Series, fisher_rao: Series, relative: Series) -> Figure:
+def figure_flatness(
+    log: Series, sam: Series, average: Series, fisher_rao: Series, relative: Series, *, width: float = PAGE_WIDTH
+) -> Figure:
     """Return losses and accuracies over worst-case and average-case sharpness, radii, and what no rescaling changes.
 
     The series are the measures `sam_sharpness`, `average_sharpness`, `fisher_rao_norm` and `relative_flatness`. Bands
     are two standard errors. In the third and fourth panel high is sharp, in the fifth low is, in the last high.
     """
-    figure, axes = stack_over_steps([1.2, 0.8, 1.3, 1.3, 1, 1.3])
+    figure, axes = stack_over_steps([1.2, 0.8, 1.3, 1.3, 1, 1.3], width)
     plot_losses(log, ax=axes[0])
     plot_accuracies(log, ax=axes[1])
     worst = [

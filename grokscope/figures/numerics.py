@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from grokscope.figures.curves import plot_losses
 from grokscope.figures.norms import columns, plot_columns
 from grokscope.figures.steps import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
-from grokscope.figures.style import BLUE, FONT_SIZE, VERMILLION
+from grokscope.figures.style import BLUE, FONT_SIZE, PAGE_WIDTH, VERMILLION
 from grokscope.series import Series
 
 
@@ -63,9 +63,9 @@ def plot_margins(numerics: Series, *, ax: Axes) -> Axes:
     return finish_over_steps(numerics, ax)
 
 
-def figure_numerics(log: Series, numerics: Series) -> Figure:
+def figure_numerics(log: Series, numerics: Series, *, width: float = PAGE_WIDTH) -> Figure:
     """Return losses, collapse, gradients, naive loss minimization and margins on one step axis, the stages shaded."""
-    figure, axes = stack_over_steps([1, 0.8, 0.9, 1.1, 1.1])
+    figure, axes = stack_over_steps([1, 0.8, 0.9, 1.1, 1.1], width)
     plot_losses(log, ax=axes[0])
     plot_collapse(numerics, ax=axes[1])
     plot_gradient_norms(numerics, ax=axes[2])

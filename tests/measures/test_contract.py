@@ -447,7 +447,7 @@ CHANGES = {
 OPTIONS = {
     "hessian": {"dtype": "float64", "tolerance": 1e-9},
     "hessian_spectrum": {"dtype": "float64"},
-    "sharpness": {"dtype": "float64", "tolerance": 1e-6, "n_probes": 64},
+    "sharpness": {"dtype": "float64", "tolerance": 1e-6, "n_probes": 16},
     "local_learning_coefficient": {"dtype": "float64", "localization": 10.0},
     # A random start is a point of the box, whose sides have names.
     "keskar_sharpness": {"n_starts": 1},
