@@ -1,6 +1,7 @@
 """Flatness: what the families of sharpness say of one run, each beneath the losses on the same axis of steps."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,11 +19,18 @@ _LOOKS = ((BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"))
 
 
 def plot_flatness(lines: Sequence[Line], *, ax: Axes, unit: str = "rise of the train loss (nats)") -> Axes:
-    """Draw measures of flatness on a logarithmic axis, each with two standard errors where it has one."""
+    """Draw measures of flatness on a logarithmic axis, each with two standard errors where it has one.
+
+    Where a search was cut off at its limit, its interval a point, there is no value to draw.
+    """
     for (series, name, label), (colour, style) in zip(lines, _LOOKS, strict=False):
         values = series[name]
+        if f"{name}_interval" in series:
+            low, high = series[f"{name}_interval"].T
+            values = np.where(low < high, values, np.nan)
         error = 2 * series[f"{name}_stderr"] if f"{name}_stderr" in series else np.zeros_like(values)
-        draw_line(series, name, ax, colour, label, linestyle=style, marker="o")
+        shown = replace(series, arrays={name: values})
+        draw_line(shown, name, ax, colour, label, linestyle=style, marker="o")
         if error.any():
             # Below zero there is no logarithm: the band then ends at a hundredth of the value.
             steps, low = broken_at_gaps(series, np.maximum(values - error, values / 100))

@@ -29,7 +29,7 @@ def plot_slice(scan: Scan, *, ax: Axes, step: int) -> Axes:
             ax.plot(scan["alpha"], one, color=colour, linewidth=0.5, alpha=0.6, linestyle=style)
         ax.plot(scan["alpha"], np.median(losses, 0), color=colour, linewidth=1.6, linestyle=style, label=part)
     ax.set_yscale("log")
-    ax.set_xlabel("α, in lengths of the weights")
+    ax.set_xlabel("α (lengths of w)")
     ax.set_ylabel("cross-entropy (nats)")
     ax.set_title(f"step {scan['step'][row]:,}", fontsize=FONT_SIZE)
     return finish(ax)
@@ -201,6 +201,10 @@ def _draw_slices(figure: FigureBase, scan: Scan, n_columns: int) -> None:
     for i, (step, ax) in enumerate(zip(scan["step"], axes, strict=False)):
         plot_slice(scan, ax=ax, step=int(step))
         ax.label_outer()
+        if i + n_columns >= len(scan["step"]):
+            # Also where the row below is not full.
+            ax.tick_params(labelbottom=True)
+            ax.set_xlabel("α (lengths of w)")
         if i:
             ax.get_legend().remove()
     for ax in axes[len(scan["step"]) :]:

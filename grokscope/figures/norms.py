@@ -1,5 +1,7 @@
 """Norms over the step: of components and matrices, of updates, and of the last layer with its slingshots."""
 
+from dataclasses import replace
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,8 +36,7 @@ def plot_component_norms(norms: Series, *, ax: Axes) -> Axes:
     plot_columns(columns(norms, "component_norms", names), names, ax=ax)
     ax.set_ylim(bottom=0)
     ax.set_ylabel("L2 norm")
-    ax.legend(frameon=False, fontsize=FONT_SIZE - 1, ncols=6, loc="upper left")
-    ax.set_ylim(0, 1.25 * np.nanmax(norms["weight_norm"]))
+    ax.legend(frameon=False, fontsize=FONT_SIZE - 1, ncols=6, loc="best")
     return ax
 
 
@@ -63,9 +64,16 @@ def plot_update_sizes(path: Series, *, ax: Axes) -> Axes:
 
 
 def plot_update_cosines(path: Series, *, ax: Axes) -> Axes:
-    """Draw the cosines of each update with the weights and with the update before."""
-    draw_line(path, "update_cosine", ax, VERMILLION, "with the update before", linestyle="--")
-    draw_line(path, "update_weight_cosine", ax, BLUE, "with the weights")
+    """Draw the cosines of each update with the weights and with the update before, where there is an update."""
+    moves = path["update_size_per_step"] > 0
+    both = moves & np.insert(moves[:-1], 0, False)
+    cosines = {
+        "update_cosine": np.where(both, path["update_cosine"], np.nan),
+        "update_weight_cosine": np.where(moves, path["update_weight_cosine"], np.nan),
+    }
+    shown = replace(path, arrays=cosines)
+    draw_line(shown, "update_cosine", ax, VERMILLION, "with the update before", linestyle="--")
+    draw_line(shown, "update_weight_cosine", ax, BLUE, "with the weights")
     ax.axhline(0, color="black", linewidth=0.5)
     ax.set_ylim(-1.05, 1.05)
     ax.set_ylabel("cosine of an update")

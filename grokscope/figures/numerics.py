@@ -40,9 +40,7 @@ def plot_naive_loss(numerics: Series, *, ax: Axes) -> Axes:
     plot_columns(columns(numerics, "component_naive_loss_cosines", names), names, ax=ax)
     ax.axhline(0, color="black", linewidth=0.5)
     ax.set_ylabel("cosine of −∇L and w")
-    ax.legend(frameon=False, fontsize=FONT_SIZE - 1, ncols=6, loc="upper left")
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.25 * (high - low))
+    ax.legend(frameon=False, fontsize=FONT_SIZE - 1, ncols=6, loc="best")
     return ax
 
 
