@@ -131,7 +131,7 @@ def plot_spectral_density(series: Series, *, ax: Axes) -> Axes:
         high, order, baseline=low, fill=True, facecolor="#FFFFFF60", edgecolor=VERMILLION, linewidth=0.6,
         hatch="////", label="not resolved",
     )  # fmt: skip
-    n_kept = 7 if ax.figure.get_figwidth() > COLUMN_WIDTH else 3
+    n_kept = 7 if _is_wide(ax) else 3
     kept = np.unique(np.linspace(0, len(series) - 1, n_kept).round().astype(int))
     ax.set_xticks(kept, [f"{step:,}" for step in series.steps[kept]])
     ax.set_xlabel("step (optimizer updates)")
@@ -163,7 +163,7 @@ def plot_density_lines(series: Series, *, ax: Axes, steps: Sequence[int] | None 
         ax.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)
     ax.set_yscale("log")
     ax.set_ylim(bottom=lowest)
-    is_wide = ax.figure.get_figwidth() > COLUMN_WIDTH
+    is_wide = _is_wide(ax)
     ax.set_xticks(*_decades(series, 2 if is_wide else 4))
     mass = grid[(series["density"] >= lowest).any(0)]
     if len(mass):
@@ -228,6 +228,11 @@ def _with_legend_above(ax: Axes, n_columns: int) -> Axes:
         handlelength=1.5, columnspacing=1,
     )  # fmt: skip
     return ax
+
+
+def _is_wide(ax: Axes) -> bool:
+    # A hundredth more, for the width comes from pixels.
+    return ax.figure.bbox.width / ax.figure.dpi > 1.01 * COLUMN_WIDTH
 
 
 def _decades(series: Series, every: int) -> tuple[list[float], list[str]]:
