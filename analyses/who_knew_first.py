@@ -14,7 +14,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from grokscope import gallery
+from grokscope import gallery, pictures
 from grokscope.cli import analysis
 from grokscope.trajectory import Trajectory
 
@@ -22,7 +22,7 @@ from grokscope.trajectory import Trajectory
 def main(run: Path) -> Figure:
     """Print since when each measure has left its control, and return a figure of it."""
     asked = gallery.Asked(Trajectory.open(run))
-    found, landmarks = gallery.departed(asked), gallery.landmarks(asked)
+    found, landmarks = pictures.departed(asked), pictures.landmarks(asked)
     half = landmarks["test accuracy 50%"]
     for name, at in {**landmarks, **found}.items():
         ahead = f", {1 - at.step / half.step:.0%} before it" if at and half and name in found else ""

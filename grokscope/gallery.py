@@ -1,4 +1,4 @@
-"""The figures of a run by name: what each needs and what draws it, one line a figure.
+"""The figures of a run by name: what each needs, what draws it, and how it is drawn from a run.
 
 A figure of your own is a `Picture` and an entry point in the group ``grokscope.figures``; from then on
 `grokscope figure NAME RUN` draws it in every format and width, with its data as CSV.
@@ -7,20 +7,19 @@ A figure of your own is a `Picture` and an entry point in the group ``grokscope.
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from grokscope import interventions, landscape, measures, phases, plugins
+from grokscope import measures, plugins
 from grokscope.errors import GrokscopeError
-from grokscope.phases import Crossing
-from grokscope.scan import Scan
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_Asking = TypeVar("_Asking", bound=Callable[..., Any])
 _N_STEPS, _N_NARROW = 6, 3
 """How many steps beside each other are legible on a page and in a column."""
 
@@ -88,7 +87,7 @@ class Picture:
     @property
     def is_of_steps(self) -> bool:
         """Whether it shows the run at some steps, which can be chosen."""
-        return any(one in (step, steps, exchanged) for one in self.needs)
+        return any(getattr(one, "is_of_steps", False) for one in self.needs)
 
     def measured(self, is_moving: bool = False) -> list[Measured]:
         """Return the measures that it needs."""
@@ -173,6 +172,13 @@ def log(asked: Asked) -> Series:
     return asked.trajectory.log if asked.trajectory.path else measures.evaluate("loss", asked.trajectory)
 
 
+def of_steps(need: _Asking) -> _Asking:
+    """Declare that a need looks at the steps that were asked for."""
+    need.is_of_steps = True  # pyright: ignore[reportFunctionMemberAccess]
+    return need
+
+
+@of_steps
 def steps(asked: Asked) -> list[int]:
     """Return the steps asked for, or those at which the run is worth a look, fewer where the figure is narrow."""
     from grokscope import figures
@@ -183,95 +189,9 @@ def steps(asked: Asked) -> list[int]:
     return figures.telling_steps(log(asked), asked.trajectory.steps, n)
 
 
+@of_steps
 def step(asked: Asked) -> int:
     """Return the one step asked for, or the last."""
     if len(asked.steps) > 1:
         raise GrokscopeError(f"{len(asked.steps)} steps are asked for; this figure is of one.")
     return int(asked.steps[0] if asked.steps else asked.trajectory.steps[-1])
-
-
-def _ends(asked: Asked) -> tuple[int, int]:
-    """Return the checkpoint nearest to memorization, or the first, and the last."""
-    steps, memorized = asked.trajectory.steps, phases.memorization_step(log(asked))
-    return int(steps[np.abs(steps - (memorized.step if memorized else 0)).argmin()]), int(steps[-1])
-
-
-def line(asked: Asked) -> Scan:
-    """Return the losses on the straight line from the memorizing to the last checkpoint."""
-    return landscape.interpolate(asked.trajectory, *_ends(asked))
-
-
-def ends(asked: Asked) -> tuple[str, str]:
-    """Return what the two checkpoints of `line` are called."""
-    first, last = _ends(asked)
-    return f"step {first:,}", f"step {last:,}"
-
-
-def exchanged(asked: Asked) -> Scan:
-    """Return the losses of models with one component of another of the steps."""
-    trajectory, wanted = asked.trajectory, steps(asked)
-    nearest = sorted({int(trajectory.steps[np.abs(trajectory.steps - one).argmin()]) for one in wanted})
-    return interventions.transplant(trajectory, nearest, nearest)
-
-
-DEPARTURES = {
-    "progress": {"logit_variance_share": "logit variance in key cosines*", "restricted_loss": "restricted loss*"},
-    "fourier": {"W_E_gini": "Gini of W_E", "W_U_gini": "Gini of W_U", "W_L_gini": "Gini of W_L"},
-    "embedding": {"circularity": "circularity of PCs 1–4", "key_frequency_share": "W_E in key frequencies*"},
-    "algorithm": {"distance_irrelevance": "distance irrelevance"},
-}
-"""The quantities of each measure that have a control; those with a star use the key frequencies of the last step."""
-
-
-class _Departures:
-    """Since when each quantity of DEPARTURES lies outside its control, of 16 random orders."""
-
-    parts = tuple(Measured(name, {"n_shuffles": 16}) for name in DEPARTURES)
-
-    def __call__(self, asked: Asked) -> dict[str, Crossing | None]:
-        found = {}
-        for one in self.parts:
-            series = one(asked)
-            found |= {said: phases.departure(series, name) for name, said in DEPARTURES[one.name].items()}
-        return found
-
-
-departed = _Departures()
-
-
-def landmarks(asked: Asked) -> dict[str, Crossing | None]:
-    """Return when the accuracies told that the run memorized and generalised."""
-    found = log(asked)
-    return {
-        "memorized": phases.memorization_step(found),
-        "test accuracy 50%": phases.first_crossing(found, "test_accuracy", 0.5),
-        "generalised": phases.generalisation_step(found),
-    }
-
-
-def _of(name: str, *needs: Need, **more: Any) -> Picture:
-    return Picture(f"grokscope.figures:figure_{name}", needs, **more)
-
-
-losses = _of("losses", log)
-accuracies = _of("accuracies", log)
-embedding = _of("embedding", "embedding", steps)
-circle = _of("circle", "embedding", step, move="grokscope.figures:animation", moves=("embedding", log))
-circularity = _of("circularity", log, "embedding", of_a_circle=True)
-weight_norms = _of("weight_norms", log, "weight_norm")
-sharpness = _of("sharpness", log, "sharpness")
-keskar_sharpness = _of("keskar_sharpness", log, "keskar_sharpness")
-progress = _of("progress", log, "progress", "fourier")
-gini = _of("gini", log, "fourier")
-spectra = _of("spectra", "fourier", steps)
-spectrum = _of("spectrum", "fourier", step, move="grokscope.figures:animation_of_spectrum", moves=("fourier", log))
-neurons = _of("neurons", log, "neurons")
-ablations = _of("ablations", log, "ablations")
-algorithm = _of("algorithm", log, "algorithm")
-parallelograms = _of("parallelograms", log, "parallelograms")
-representations = _of("representations", log, "representations")
-cosets = _of("cosets", log, "representations")
-unembedding = _of("unembedding", "unembedding", step)
-departures = _of("departures", log, departed, landmarks)
-interpolation = _of("interpolation", line, ends)
-transplants = _of("transplant", exchanged)

@@ -94,10 +94,6 @@ def test_a_run_from_its_training_to_its_report(
 
     status, output, _ = grokscope("report", run)
     assert status == 0 and str(run / "report.html") in output and not (run / "figures").exists()
-    status, output, _ = grokscope("report", run, "--figures")
-    assert status == 0 and str(run / "figures") in output
-    figures = {path.suffix for path in (run / "figures").iterdir()}
-    assert {".png", ".pdf"} <= figures and figures & {".gif", ".webp"}
     assert (run / "report.html").read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
 
     status, output, _ = grokscope("verify", run)

@@ -115,16 +115,15 @@ def test_what_cannot_be_compared_is_refused(tmp_path, tiny_run):
         report.write_comparison([plan_folder])
 
 
-def test_the_command_compares_and_refuses_figures_of_several(tiny_run, tmp_path, capsys):
+def test_the_command_compares_several_and_needs_one(tiny_run, tmp_path, capsys):
     for name in ("one", "two"):
         shutil.copytree(tiny_run, tmp_path / name)
     names = ["one", "two", "--root", str(tmp_path)]
     cli.main(["report", *names])
     assert f"report   {tmp_path / 'comparison.html'}" in capsys.readouterr().out
-    for arguments in ([*names, "--figures"], []):
-        with pytest.raises(SystemExit) as ended:
-            cli.main(["report", *arguments])
-        assert ended.value.code == 2
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["report"])
+    assert ended.value.code == 2
 
 
 @pytest.fixture(scope="module")

@@ -71,9 +71,9 @@ def heights(ax, label: str) -> list[float]:
 def test_eigenvalues_are_drawn_as_they_are_and_the_bottom_where_it_is_negative():
     ax = figures.plot_eigenvalues(hessian(), ax=figures.new_figure(6, 3).subplots())
     assert heights(ax, "λ₁") == TOP.tolist() and ax.get_yscale() == "log"
-    assert heights(ax, "−λ at bottom") == pytest.approx(0.1 * TOP)
+    assert heights(ax, "−λ at bottom ± residual") == pytest.approx(0.1 * TOP)
     positive = figures.plot_eigenvalues(hessian(0.1), ax=figures.new_figure(6, 3).subplots())
-    assert np.isnan(heights(positive, "−λ at bottom")).all()
+    assert np.isnan(heights(positive, "−λ at bottom ± residual")).all()
 
 
 def test_the_panels_of_the_hessian_share_one_axis_of_steps():
@@ -95,7 +95,11 @@ def test_the_densitys_axis_names_eigenvalues_where_they_lie():
         expected = np.interp(10.0**power, series["eigenvalue_grid"], series["grid"])
         assert names[f"$10^{{{power}}}$"] == pytest.approx(expected, abs=1e-2)
     lines = figures.plot_density_lines(series, ax=figures.new_figure(6, 3).subplots(), steps=[90])
-    np.testing.assert_allclose(heights(lines, "step 100"), np.maximum(series["density"][2], 1e-4))
+    shown = np.maximum(series["density"][2], 1e-4)
+    resolved = np.where(np.abs(series["eigenvalue_grid"]) >= 1e-4, shown, np.nan)
+    assert 0 < np.isnan(resolved).sum() < len(resolved)
+    np.testing.assert_allclose(heights(lines, "step 100"), resolved)
+    np.testing.assert_allclose(np.asarray(lines.lines[0].get_ydata()), shown)
 
 
 def test_an_infinite_threshold_is_not_drawn():

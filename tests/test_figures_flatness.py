@@ -51,6 +51,14 @@ def test_what_is_negative_breaks_no_axis(ax):
     assert ax.get_ylim()[0] > 0
 
 
+def test_a_radius_that_was_cut_off_is_no_point(ax):
+    interval = np.array([[1e3, 1e3], [0.9, 1.1], [0.1, 0.2], [0.1, 0.2], [1e-6, 1e-6]])
+    radius = np.array([1e3, 1, 0.15, 0.15, 1e-6])
+    series = Series("average_sharpness", STEPS, {"radius": radius, "radius_interval": interval})
+    figures.plot_flatness([(series, "radius", "radius")], ax=ax)
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [np.nan, 1, 0.15, 0.15, np.nan])
+
+
 def test_six_panels_share_the_steps():
     figure = figures.figure_flatness(log(), *families())
     assert len(figure.axes) == 6

@@ -69,7 +69,7 @@ def test_a_path_and_its_telling_points_lie_on_its_plane():
         "explained_variance_ratio_random_walk": np.array([0.61, 0.152]),
     }
     components = Scan({"component": np.array([1, 2])}, shares)
-    figure = figures.figure_path_plane(grid, path, components, LOG)
+    figure = figures.figure_path_plane((grid, path, components), LOG)
     train = figure.axes[0]
     assert train.get_xlabel() == "component 1: 80% (random walk 61%)"
     assert train.get_title() == "train loss (nats)" and figure.axes[1].get_title() == "test loss (nats)"
@@ -87,7 +87,7 @@ def test_shells_show_rays_spheres_and_the_run_and_a_loss_of_zero():
         Series("weight_norm", STEPS, {"weight_norm": np.array([30.0, 40, 35, 20])}),
         Series("loss", STEPS, {"train_loss": np.array([4, 1e-2, 1e-3, 1e-5]), "test_loss": np.ones(4)}),
     )
-    figure = figures.figure_shells(rays, shells, run)
+    figure = figures.figure_shells(rays, shells, *run)
     lines = {str(one.get_label()): one for one in figure.axes[0].lines}
     assert list(lines) == ["ray of step 0", "ray of step 100", "lowest from step 100", "the run", "its end"]
     assert np.asarray(lines["lowest from step 100"].get_ydata())[0] > 0

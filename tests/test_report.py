@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import grokscope
-from grokscope import cli, figures, measures, plugins, report, store, training
+from grokscope import cli, measures, plugins, report, store, training
 from grokscope.algebra import tabulate
 from grokscope.config import TaskConfig
 from grokscope.errors import GrokscopeError
@@ -186,20 +186,6 @@ def test_what_was_saved_of_other_measures_is_on_the_page_under_its_options(run, 
     assert {"parallelograms.rqi", "loss.accuracy", "embedding.circularity", "embedding (seed=3).circularity"} <= keys
 
 
-def test_figures_for_paper_are_drawn_when_asked_for(run, monkeypatch, tmp_path):
-    def save(figure: object, path: Path) -> list[Path]:
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"png")
-        return [path]
-
-    monkeypatch.setattr(figures, "save", save)
-    monkeypatch.setattr(figures, "animation", lambda embedding, log: b"webp")
-    copy = shutil.copytree(run, tmp_path / "tiny")
-    written = {path.name for path in report.write_figures(Trajectory.open(copy))}
-    names = {"losses.png", "embedding.png", "circularity.png", "weight_norms.png", "sharpness.png", "circle.webp"}
-    assert written == names == {path.name for path in (copy / "figures").iterdir()}
-
-
 def hostile_name() -> str:
     return HOSTILE.replace("/", "∕")  # A folder's name can hold anything but a slash.
 
@@ -258,9 +244,8 @@ def test_what_is_damaged_or_lost_is_said(run, tmp_path):
 
 def test_a_trajectory_in_memory_has_no_report(tiny_config):
     start = Trajectory.from_state_dicts(tiny_config, {0: _initial(tiny_config)})
-    for write in (report.write, report.write_figures):
-        with pytest.raises(GrokscopeError, match="in memory"):
-            write(start)
+    with pytest.raises(GrokscopeError, match="in memory"):
+        report.write(start)
 
 
 def _initial(config):

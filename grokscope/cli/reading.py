@@ -79,8 +79,6 @@ def report(arguments: list[str]) -> None:
         """The folder that holds the runs."""
         open: bool = False
         """Open the page in the browser."""
-        figures: bool = False
-        """Draw a run's figures for paper too, into RUN/figures as PNG and PDF."""
 
     asked = parse(Report, "report", arguments)
 
@@ -91,16 +89,11 @@ def report(arguments: list[str]) -> None:
     if not folders:
         raise Usage("report needs a RUN, or several; `grokscope list runs` shows those there are.")
     if len(folders) > 1 or (folders[0] / "sweep.json").is_file():
-        if asked.figures:
-            raise Usage("--figures is for one run.")
         path = reports.write_comparison(folders)
         print(f"report   {path}")
     else:
-        trajectory = warned(Trajectory.open(folders[0]))
-        path = reports.write(trajectory)
+        path = reports.write(warned(Trajectory.open(folders[0])))
         print(f"report   {path}")
-        if asked.figures:
-            print(f"figures  {reports.write_figures(trajectory)[0].parent}")
     if asked.open:
         open_page(path.resolve().as_uri())
 

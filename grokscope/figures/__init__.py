@@ -68,7 +68,7 @@ from grokscope.figures.landscape import (
     plot_surface,
     slice_animation,
 )
-from grokscope.figures.moving import MOVING
+from grokscope.figures.moving import MOVING, spread_rows
 from grokscope.figures.norms import (
     figure_matrix_norms,
     figure_path,
@@ -143,19 +143,17 @@ __all__ = [
     "figure_flatness",
     "figure_hessian",
     "figure_hessian_spectrum",
-    "figure_interpolation",
-    "figure_landscape",
-    "figure_losses",
-    "figure_matrix_norms",
-    "figure_numerics",
-    "figure_path",
-    "figure_path_plane",
     "figure_gini",
     "figure_interpolation",
     "figure_keskar_sharpness",
+    "figure_landscape",
     "figure_losses",
+    "figure_matrix_norms",
     "figure_neurons",
+    "figure_numerics",
     "figure_parallelograms",
+    "figure_path",
+    "figure_path_plane",
     "figure_progress",
     "figure_representations",
     "figure_runs",
@@ -231,5 +229,6 @@ __all__ = [
     "save",
     "shade_stages",
     "slice_animation",
+    "spread_rows",
     "telling_steps",
 ]

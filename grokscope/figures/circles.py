@@ -104,7 +104,7 @@ def animation(
             ax.set_ylim(-limit, limit)
         return caption(step, log)
 
-    return animate(figure, frame, spread_rows(embedding, n_frames).tolist(), kind)
+    return animate(figure, frame, spread_rows(embedding.steps, n_frames).tolist(), kind)
 
 
 def telling_steps(log: Series, steps: Int[np.ndarray, " steps"], n: int = 6) -> list[int]:

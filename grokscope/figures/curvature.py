@@ -9,22 +9,43 @@ from matplotlib.figure import Figure
 
 from grokscope.figures.curves import plot_losses
 from grokscope.figures.steps import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
-from grokscope.figures.style import BLUE, FONT_SIZE, GREY, PAGE_WIDTH, PALETTE, VERMILLION, finish, new_figure
+from grokscope.figures.style import (
+    BLUE,
+    COLUMN_WIDTH,
+    FONT_SIZE,
+    GREY,
+    PAGE_WIDTH,
+    PALETTE,
+    VERMILLION,
+    finish,
+    new_figure,
+)
 from grokscope.series import Series
+
+_BELOW = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def plot_eigenvalues(series: Series, *, ax: Axes) -> Axes:
     """Draw the largest eigenvalues with their residuals as bands, and the smallest where it is below zero."""
     values, residuals = series["eigenvalues"], series["eigenvalues_residual"]
     for i in range(values.shape[1]):
-        colour, label = (BLUE, "λ₁") if i == 0 else (GREY, f"λ₂ … λ{values.shape[1]}" if i == 1 else "")
+        colour, label = (
+            (BLUE, "λ₁") if i == 0 else (GREY, f"λ₂ … λ{str(values.shape[1]).translate(_BELOW)}" if i == 1 else "")
+        )
         steps, value = broken_at_gaps(series, values[:, i])
         ax.plot(steps, value, color=colour, linewidth=1.4 if i == 0 else 0.8, label=label or None)
         _band(series, values[:, i], residuals[:, i], ax, colour)
     bottom, residual = series["bottom_eigenvalue"], series["bottom_eigenvalue_residual"]
     steps, below = broken_at_gaps(series, np.where(bottom < 0, -bottom, np.nan))
     ax.plot(
-        steps, below, color=VERMILLION, linestyle="--", marker="s", markersize=3, linewidth=1.2, label="−λ at bottom"
+        steps,
+        below,
+        color=VERMILLION,
+        linestyle="--",
+        marker="s",
+        markersize=3,
+        linewidth=1.2,
+        label="−λ at bottom ± residual",
     )
     _band(series, -bottom, residual, ax, VERMILLION)
     shown = np.concatenate([values.ravel(), -bottom[bottom < 0]])
@@ -92,7 +113,8 @@ def plot_overlaps(series: Series, *, ax: Axes) -> Axes:
 def plot_spectral_density(series: Series, *, ax: Axes) -> Axes:
     """Draw the density of the Hessian's eigenvalues over the steps as a heat map, each checkpoint a column.
 
-    The colour's scale is logarithmic and begins at 0.1/n. Between the dotted lines the place of a bulk is not known.
+    The colour's scale is logarithmic and begins at 0.1/n. Where it is hatched, it is known how much lies there,
+    not where.
     """
     grid, density = series["grid"], series["density"]
     order = np.arange(len(series) + 1) - 0.5
@@ -102,46 +124,54 @@ def plot_spectral_density(series: Series, *, ax: Axes) -> Axes:
     shown = np.ma.masked_less(density.T, lowest)
     mesh = ax.pcolormesh(order, edges, shown, norm=norm, cmap="viridis", rasterized=True)
     bar = ax.figure.colorbar(mesh, ax=ax)
-    bar.set_label("density", fontsize=FONT_SIZE)
+    bar.set_label("density per decade", fontsize=FONT_SIZE)
     bar.ax.tick_params(labelsize=FONT_SIZE)
-    for sign in (1, -1):
-        resolved = np.interp(sign * series["resolution"], series["eigenvalue_grid"], grid)
-        label = "nothing is resolved between" if sign > 0 else None
-        ax.stairs(resolved, order, baseline=None, color=VERMILLION, linewidth=1, linestyle=":", label=label)
-    kept = np.unique(np.linspace(0, len(series) - 1, 7).round().astype(int))
+    low, high = (np.interp(sign * series["resolution"], series["eigenvalue_grid"], grid) for sign in (-1, 1))
+    ax.stairs(
+        high, order, baseline=low, fill=True, facecolor="#FFFFFF60", edgecolor=VERMILLION, linewidth=0.6,
+        hatch="////", label="not resolved",
+    )  # fmt: skip
+    n_kept = 7 if _is_wide(ax) else 3
+    kept = np.unique(np.linspace(0, len(series) - 1, n_kept).round().astype(int))
     ax.set_xticks(kept, [f"{step:,}" for step in series.steps[kept]])
-    ax.set_xlabel("step (optimizer updates) of the checkpoint")
-    ax.set_yticks(*_decades(series))
+    ax.set_xlabel("step (optimizer updates)")
+    ax.set_yticks(*_decades(series, 2))
     mass = np.flatnonzero((density >= lowest).any(0))
     if len(mass):
         ax.set_ylim(float(edges[mass[0]]), float(edges[mass[-1] + 1]))
     ax.set_ylabel("eigenvalue λ")
-    return finish(ax)
+    return _with_legend_above(ax, 1)
 
 
 def plot_density_lines(series: Series, *, ax: Axes, steps: Sequence[int] | None = None) -> Axes:
-    """Draw the density at a few steps with two standard errors, by default the first, the last and two between."""
-    rows = (
-        np.unique(np.linspace(0, len(series) - 1, 4).round().astype(int))
-        if steps is None
-        else [int(np.abs(series.steps - step).argmin()) for step in steps]
-    )
+    """Draw the density at a few steps with two standard errors, by default the first, the last and two between.
+
+    Thin and dotted where it is not resolved: how much lies there is known, not where.
+    """
+    wanted = series.steps[np.linspace(0, len(series) - 1, 4).round().astype(int)] if steps is None else steps
+    rows = np.unique([int(np.abs(series.steps - step).argmin()) for step in wanted])
     grid, lowest = series["grid"], 0.1 / float(series["n_parameters"])
     for i, row in enumerate(rows):
         density, error = series["density"][row], 2 * series["density_stderr"][row]
         colour = PALETTE[i % len(PALETTE)]
-        ax.plot(grid, np.maximum(density, lowest), color=colour, linewidth=1.2, label=f"step {series.steps[row]:,}")
-        low, high = (np.maximum(one, lowest) for one in (density - error, density + error))
+        is_resolved = np.abs(series["eigenvalue_grid"]) >= series["resolution"][row]
+        shown = np.maximum(density, lowest)
+        ax.plot(grid, shown, color=colour, linewidth=0.7, linestyle=":")
+        solid = np.where(is_resolved, shown, np.nan)
+        ax.plot(grid, solid, color=colour, linewidth=1.2, label=f"step {series.steps[row]:,}")
+        low, high = (np.where(is_resolved, np.maximum(density + e, lowest), np.nan) for e in (-error, error))
         ax.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)
     ax.set_yscale("log")
     ax.set_ylim(bottom=lowest)
-    ax.set_xticks(*_decades(series))
+    is_wide = _is_wide(ax)
+    ax.set_xticks(*_decades(series, 2 if is_wide else 4))
     mass = grid[(series["density"] >= lowest).any(0)]
     if len(mass):
         ax.set_xlim(mass[0], mass[-1])
+    ax.plot([], [], color=GREY, linewidth=0.7, linestyle=":", label="not resolved")
     ax.set_xlabel("eigenvalue λ")
-    ax.set_ylabel("density ± 2 s.e.")
-    return finish(ax)
+    ax.set_ylabel("density per decade ± 2 s.e.")
+    return _with_legend_above(ax, 5 if is_wide else 2)
 
 
 def plot_edge_of_stability(series: Series, *, ax: Axes) -> Axes:
@@ -156,9 +186,9 @@ def plot_edge_of_stability(series: Series, *, ax: Axes) -> Axes:
     return finish_over_steps(series, ax)
 
 
-def figure_hessian(log: Series, hessian: Series) -> Figure:
+def figure_hessian(log: Series, hessian: Series, *, width: float = PAGE_WIDTH) -> Figure:
     """Return losses, eigenvalues, sizes, Gauss–Newton's share, blocks and overlaps on one step axis, with stages."""
-    figure, axes = stack_over_steps([1, 1.2, 1.2, 0.8, 1.2, 1.2])
+    figure, axes = stack_over_steps([1, 1.2, 1.2, 0.8, 1.2, 1.2], width)
     plot_losses(log, ax=axes[0])
     panels = (plot_eigenvalues, plot_hessian_traces, plot_gauss_newton_share, plot_hessian_blocks, plot_overlaps)
     for plot, ax in zip(panels, axes[1:], strict=True):
@@ -166,18 +196,20 @@ def figure_hessian(log: Series, hessian: Series) -> Figure:
     return with_stages(figure, log, axes)
 
 
-def figure_hessian_spectrum(spectrum: Series, steps: Sequence[int] | None = None) -> Figure:
+def figure_hessian_spectrum(
+    spectrum: Series, steps: Sequence[int] | None = None, *, width: float = PAGE_WIDTH
+) -> Figure:
     """Return the density over all steps above that at a few, by default the first, the last and two between."""
-    figure = new_figure(PAGE_WIDTH, 6)
+    figure = new_figure(width, 6)
     upper, lower = figure.subplots(2, 1)
     plot_spectral_density(spectrum, ax=upper)
     plot_density_lines(spectrum, ax=lower, steps=steps)
     return figure
 
 
-def figure_edge_of_stability(log: Series, stability: Series) -> Figure:
+def figure_edge_of_stability(log: Series, stability: Series, *, width: float = PAGE_WIDTH) -> Figure:
     """Return sharpness and threshold under the losses on the same step axis, the stages shaded."""
-    figure, (upper, lower) = stack_over_steps([1, 1.2])
+    figure, (upper, lower) = stack_over_steps([1, 1.2], width)
     plot_losses(log, ax=upper)
     plot_edge_of_stability(stability, ax=lower)
     return with_stages(figure, log, [upper, lower])
@@ -189,14 +221,28 @@ def _band(series: Series, values: np.ndarray, half: np.ndarray, ax: Axes, colour
     ax.fill_between(steps, low, broken_at_gaps(series, values + half)[1], color=colour, alpha=0.25, linewidth=0)
 
 
-def _decades(series: Series) -> tuple[list[float], list[str]]:
-    """Return places in the grid's coordinate and names for zero and every second power of ten, of both signs."""
+def _with_legend_above(ax: Axes, n_columns: int) -> Axes:
+    """Give an Axes the common look, its legend above it."""
+    finish(ax).legend(
+        frameon=False, fontsize=FONT_SIZE, ncols=n_columns, loc="lower center", bbox_to_anchor=(0.5, 1), borderpad=0,
+        handlelength=1.5, columnspacing=1,
+    )  # fmt: skip
+    return ax
+
+
+def _is_wide(ax: Axes) -> bool:
+    # A hundredth more, for the width comes from pixels.
+    return ax.figure.bbox.width / ax.figure.dpi > 1.01 * COLUMN_WIDTH
+
+
+def _decades(series: Series, every: int) -> tuple[list[float], list[str]]:
+    """Return places in the grid's coordinate and names for zero and every few powers of ten, of both signs."""
     grid, eigenvalues = series["grid"], series["eigenvalue_grid"]
     largest = int(np.floor(np.log10(eigenvalues[-1]) + 1e-6))
     # λ + linear_below = linear_below · 10^x, and the grid's own points tell linear_below.
     linear = eigenvalues[-1] / (10 ** grid[-1] - 1)
     # Nearer to zero the names would overlap.
-    powers = range(largest, int(np.ceil(np.log10(linear))) + 1, -2)
+    powers = range(largest, int(np.ceil(np.log10(linear))) + 1, -every)
     places = [(0.0, "0")]
     for power in powers:
         x = float(np.log10(1 + 10.0**power / linear))

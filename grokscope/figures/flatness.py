@@ -1,6 +1,7 @@
 """Flatness: what the families of sharpness say of one run, each beneath the losses on the same axis of steps."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 
 from grokscope.figures.curves import plot_accuracies, plot_losses
 from grokscope.figures.steps import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
-from grokscope.figures.style import BLUE, FONT_SIZE, GREEN, PURPLE, VERMILLION
+from grokscope.figures.style import BLUE, FONT_SIZE, GREEN, PAGE_WIDTH, PURPLE, VERMILLION
 from grokscope.series import Series
 
 Line = tuple[Series, str, str]
@@ -18,11 +19,18 @@ _LOOKS = ((BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"))
 
 
 def plot_flatness(lines: Sequence[Line], *, ax: Axes, unit: str = "rise of the train loss (nats)") -> Axes:
-    """Draw measures of flatness on a logarithmic axis, each with two standard errors where it has one."""
+    """Draw measures of flatness on a logarithmic axis, each with two standard errors where it has one.
+
+    Where a search was cut off at its limit, its interval a point, there is no value to draw.
+    """
     for (series, name, label), (colour, style) in zip(lines, _LOOKS, strict=False):
         values = series[name]
+        if f"{name}_interval" in series:
+            low, high = series[f"{name}_interval"].T
+            values = np.where(low < high, values, np.nan)
         error = 2 * series[f"{name}_stderr"] if f"{name}_stderr" in series else np.zeros_like(values)
-        draw_line(series, name, ax, colour, label, linestyle=style, marker="o")
+        shown = replace(series, arrays={name: values})
+        draw_line(shown, name, ax, colour, label, linestyle=style, marker="o")
         if error.any():
             # Below zero there is no logarithm: the band then ends at a hundredth of the value.
             steps, low = broken_at_gaps(series, np.maximum(values - error, values / 100))
@@ -36,13 +44,15 @@ def plot_flatness(lines: Sequence[Line], *, ax: Axes, unit: str = "rise of the t
     return ax
 
 
-def figure_flatness(log: Series, sam: Series, average: Series, fisher_rao: Series, relative: Series) -> Figure:
+def figure_flatness(
+    log: Series, sam: Series, average: Series, fisher_rao: Series, relative: Series, *, width: float = PAGE_WIDTH
+) -> Figure:
     """Return losses and accuracies over worst-case and average-case sharpness, radii, and what no rescaling changes.
 
     The series are the measures `sam_sharpness`, `average_sharpness`, `fisher_rao_norm` and `relative_flatness`. Bands
     are two standard errors. In the third and fourth panel high is sharp, in the fifth low is, in the last high.
     """
-    figure, axes = stack_over_steps([1.2, 0.8, 1.3, 1.3, 1, 1.3])
+    figure, axes = stack_over_steps([1.2, 0.8, 1.3, 1.3, 1, 1.3], width)
     plot_losses(log, ax=axes[0])
     plot_accuracies(log, ax=axes[1])
     worst = [

@@ -1,24 +1,22 @@
 """Figures of the landscape: slices and their animation, the plane of a path, rays and shells, a line."""
 
-import io
-
 import numpy as np
 from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
-from PIL import Image
 
 from grokscope import phases
+from grokscope.figures.moving import animate, caption
 from grokscope.figures.style import BLUE, COLUMN_WIDTH, FONT_SIZE, ORANGE, PAGE_WIDTH, VERMILLION, finish, new_figure
 from grokscope.scan import Scan
 from grokscope.series import Series
 
 _LEAST = 1e-9
 """What a loss is drawn as that is smaller, for a logarithm has no zero."""
-_N_COLUMNS = 4
+_N_COLUMNS, _N_NARROW = 4, 2
+"""How many slices stand beside each other on a page and in a column of it."""
 _PARTS = (("train", BLUE, "-"), ("test", VERMILLION, "--"))
 
 
@@ -31,16 +29,17 @@ def plot_slice(scan: Scan, *, ax: Axes, step: int) -> Axes:
             ax.plot(scan["alpha"], one, color=colour, linewidth=0.5, alpha=0.6, linestyle=style)
         ax.plot(scan["alpha"], np.median(losses, 0), color=colour, linewidth=1.6, linestyle=style, label=part)
     ax.set_yscale("log")
-    ax.set_xlabel("α, in lengths of the weights")
+    ax.set_xlabel("α (lengths of w)")
     ax.set_ylabel("cross-entropy (nats)")
     ax.set_title(f"step {scan['step'][row]:,}", fontsize=FONT_SIZE)
     return finish(ax)
 
 
-def figure_slices(scan: Scan) -> Figure:
+def figure_slices(scan: Scan, *, width: float = PAGE_WIDTH) -> Figure:
     """Return the slices of each step beside each other, on one scale."""
-    figure = new_figure(PAGE_WIDTH, 2.1 * -(-len(scan["step"]) // _N_COLUMNS))
-    _draw_slices(figure, scan)
+    n_columns = _N_COLUMNS if width > COLUMN_WIDTH else _N_NARROW
+    figure = new_figure(width, 2.1 * -(-len(scan["step"]) // n_columns))
+    _draw_slices(figure, scan, n_columns)
     return figure
 
 
@@ -81,10 +80,13 @@ def plot_path_plane(
     return ax
 
 
-def figure_path_plane(grid: Scan, path: Scan, components: Scan, log: Series | None = None) -> Figure:
-    """Return train and test loss in the plane of a path, each with a bar of its own scale."""
-    figure = new_figure(PAGE_WIDTH, 3.4)
-    _draw_path_plane(figure, grid, path, components, log)
+def figure_path_plane(
+    plane: tuple[Scan, Scan, Scan], log: Series | None = None, *, width: float = PAGE_WIDTH
+) -> Figure:
+    """Return train and test loss in the plane of a path (its grid, path and components), each with its own bar."""
+    is_wide = width > COLUMN_WIDTH
+    figure = new_figure(width, 3.4 if is_wide else 5.6)
+    _draw_path_plane(figure, *plane, log, is_wide=is_wide)
     return figure
 
 
@@ -119,10 +121,22 @@ def plot_shells(
     return finish(ax)
 
 
-def figure_shells(rays: Scan, shells: Scan | None = None, run: tuple[Series, Series] | None = None) -> Figure:
-    """Return train and test loss against the norm of the weights, on one scale: Omnigrok's L and U."""
-    figure = new_figure(PAGE_WIDTH, 3.2)
-    _draw_shells(figure, rays, shells, run)
+def figure_shells(
+    rays: Scan,
+    shells: Scan | None = None,
+    norms: Series | None = None,
+    losses: Series | None = None,
+    *,
+    width: float = PAGE_WIDTH,
+) -> Figure:
+    """Return train and test loss against the norm of the weights, on one scale: Omnigrok's L and U.
+
+    `norms` and `losses` are the measures `weight_norm` and `loss` of the run, at the same checkpoints.
+    """
+    is_wide = width > COLUMN_WIDTH
+    figure = new_figure(width, 3.2 if is_wide else 5.6)
+    run = None if norms is None or losses is None else (norms, losses)
+    _draw_shells(figure, rays, shells, run, is_wide=is_wide)
     return figure
 
 
@@ -138,7 +152,7 @@ def figure_landscape(
     n_rows = -(-len(slices["step"]) // _N_COLUMNS)
     figure = new_figure(PAGE_WIDTH, 2.1 * n_rows + 6.8)
     parts = figure.subfigures(3, 1, squeeze=False, height_ratios=[2.1 * n_rows, 3.5, 3.3])[:, 0]
-    _draw_slices(parts[0], slices)
+    _draw_slices(parts[0], slices, _N_COLUMNS)
     _draw_path_plane(parts[1], *plane, log)
     _draw_shells(parts[2], rays, shells, run)
     return figure
@@ -162,60 +176,60 @@ def figure_interpolation(scan: Scan, ends: tuple[str, str] = ("A", "B"), *, widt
     return figure
 
 
-def slice_animation(scan: Scan, log: Series | None = None, width: float = 3.6) -> bytes:
-    """Return an animated WebP of slices, a frame a step on one scale; a log adds its accuracies to the caption."""
+def slice_animation(scan: Scan, log: Series | None = None, width: float = 3.6, kind: str = "webp") -> bytes:
+    """Return slices as an animated WebP or GIF, a frame a step on one scale; a log adds the test accuracy."""
     figure = new_figure(width, 0.8 * width)
-    canvas = FigureCanvasAgg(figure)
     ax = figure.subplots()
     losses = _positive(np.stack([scan["train_loss"], scan["test_loss"]]))
-    frames = []
-    for step in scan["step"]:
+
+    def frame(row: int) -> str:
+        step = int(scan["step"][row])
         ax.clear()
-        plot_slice(scan, ax=ax, step=int(step))
+        plot_slice(scan, ax=ax, step=step)
+        ax.set_title("")
         ax.set_ylim(losses.min() / 2, losses.max() * 2)
         ax.legend(loc="lower right", frameon=False, fontsize=FONT_SIZE)
-        if log is not None:
-            row = int(np.abs(log.steps - step).argmin())
-            train, test = (log[f"{part}_accuracy"][row] for part, _, _ in _PARTS)
-            ax.set_title(f"step {step:,} · accuracy: train {train:.0%}, test {test:.0%}", fontsize=FONT_SIZE)
-        canvas.draw()
-        # Only lines and words move from frame to frame: the first one's layout is everyone's.
-        figure.set_layout_engine("none")
-        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
-    durations = [120] * (len(frames) - 1) + [2000]
-    data = io.BytesIO()
-    frames[0].save(data, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80)
-    return data.getvalue()
+        return caption(step, log)
+
+    return animate(figure, frame, range(len(scan["step"])), kind)
 
 
-def _draw_slices(figure: FigureBase, scan: Scan) -> None:
-    n_columns = min(_N_COLUMNS, len(scan["step"]))
+def _draw_slices(figure: FigureBase, scan: Scan, n_columns: int) -> None:
+    n_columns = min(n_columns, len(scan["step"]))
     axes = figure.subplots(-(-len(scan["step"]) // n_columns), n_columns, squeeze=False, sharex=True, sharey=True)
     axes = axes.flatten()
     for i, (step, ax) in enumerate(zip(scan["step"], axes, strict=False)):
         plot_slice(scan, ax=ax, step=int(step))
         ax.label_outer()
+        if i + n_columns >= len(scan["step"]):
+            # Also where the row below is not full.
+            ax.tick_params(labelbottom=True)
+            ax.set_xlabel("α (lengths of w)")
         if i:
             ax.get_legend().remove()
     for ax in axes[len(scan["step"]) :]:
         ax.remove()
 
 
-def _draw_path_plane(figure: FigureBase, grid: Scan, path: Scan, components: Scan, log: Series | None) -> None:
-    axes = figure.subplots(1, 2)
+def _draw_path_plane(
+    figure: FigureBase, grid: Scan, path: Scan, components: Scan, log: Series | None, *, is_wide: bool = True
+) -> None:
+    axes = figure.subplots(*((1, 2) if is_wide else (2, 1)))
     for ax, (part, _, _) in zip(axes, _PARTS, strict=True):
         plot_path_plane(grid, path, components, ax=ax, log=log, name=f"{part}_loss")
         bar = figure.colorbar(ax.collections[0], ax=ax, shrink=0.7, format=lambda x, _: f"{10**x:.0e}")
         bar.ax.tick_params(labelsize=FONT_SIZE - 1)
-    _legend_below(figure, axes[0], 4)
+    _legend_below(figure, axes[0], 4 if is_wide else 2)
 
 
-def _draw_shells(figure: FigureBase, rays: Scan, shells: Scan | None, run: tuple[Series, Series] | None) -> None:
-    axes = figure.subplots(1, 2, sharey=True)
+def _draw_shells(
+    figure: FigureBase, rays: Scan, shells: Scan | None, run: tuple[Series, Series] | None, *, is_wide: bool = True
+) -> None:
+    axes = figure.subplots(*((1, 2) if is_wide else (2, 1)), sharey=True)
     for ax, (part, _, _) in zip(axes, _PARTS, strict=True):
         plot_shells(rays, shells, ax=ax, part=part, run=run)
         ax.get_legend().remove()
-    _legend_below(figure, axes[0], 3)
+    _legend_below(figure, axes[0], 3 if is_wide else 2)
 
 
 def _legend_below(figure: FigureBase, ax: Axes, n_columns: int) -> None:

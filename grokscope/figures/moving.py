@@ -17,13 +17,13 @@ MOVING = ("webp", "gif")
 _MILLISECONDS, _LAST_MILLISECONDS = 80, 2000
 
 
-def spread_rows(series: Series, n_frames: int) -> Int[np.ndarray, " frames"]:
-    """Return at most `n_frames` rows of a series, spread over the logarithm of the step, where grokking has its pace.
+def spread_rows(steps: Int[np.ndarray, " steps"], n_frames: int) -> Int[np.ndarray, " frames"]:
+    """Return at most `n_frames` rows of the steps, spread over the step's logarithm, where grokking has its pace.
 
     The first and the last are among them.
     """
-    wanted = [0, *np.geomspace(1, max(series.steps[-1], 2), max(n_frames - 1, 1))]
-    return np.unique([np.abs(series.steps - step).argmin() for step in wanted])
+    wanted = [0, *np.geomspace(1, max(steps[-1], 2), max(n_frames - 1, 1))]
+    return np.unique([np.abs(steps - step).argmin() for step in wanted])
 
 
 def caption(step: int, log: Series | None) -> str:

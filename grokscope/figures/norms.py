@@ -1,5 +1,7 @@
 """Norms over the step: of components and matrices, of updates, and of the last layer with its slingshots."""
 
+from dataclasses import replace
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -7,7 +9,7 @@ from matplotlib.figure import Figure
 from grokscope import phases
 from grokscope.figures.curves import plot_losses
 from grokscope.figures.steps import draw_line, finish_over_steps, shade_stages, stack_over_steps, with_stages
-from grokscope.figures.style import BLUE, FONT_SIZE, PAGE_WIDTH, PALETTE, VERMILLION, new_figure
+from grokscope.figures.style import BLUE, COLUMN_WIDTH, FONT_SIZE, PAGE_WIDTH, PALETTE, VERMILLION, new_figure
 from grokscope.series import Series
 
 _STYLES = ("-", "--", "-.", ":")
@@ -34,8 +36,7 @@ def plot_component_norms(norms: Series, *, ax: Axes) -> Axes:
     plot_columns(columns(norms, "component_norms", names), names, ax=ax)
     ax.set_ylim(bottom=0)
     ax.set_ylabel("L2 norm")
-    ax.legend(frameon=False, fontsize=FONT_SIZE - 1, ncols=6, loc="upper left")
-    ax.set_ylim(0, 1.25 * np.nanmax(norms["weight_norm"]))
+    ax.legend(frameon=False, fontsize=FONT_SIZE - 1, ncols=6, loc="best")
     return ax
 
 
@@ -63,9 +64,16 @@ def plot_update_sizes(path: Series, *, ax: Axes) -> Axes:
 
 
 def plot_update_cosines(path: Series, *, ax: Axes) -> Axes:
-    """Draw the cosines of each update with the weights and with the update before."""
-    draw_line(path, "update_cosine", ax, VERMILLION, "with the update before", linestyle="--")
-    draw_line(path, "update_weight_cosine", ax, BLUE, "with the weights")
+    """Draw the cosines of each update with the weights and with the update before, where there is an update."""
+    moves = path["update_size_per_step"] > 0
+    both = moves & np.insert(moves[:-1], 0, False)
+    cosines = {
+        "update_cosine": np.where(both, path["update_cosine"], np.nan),
+        "update_weight_cosine": np.where(moves, path["update_weight_cosine"], np.nan),
+    }
+    shown = replace(path, arrays=cosines)
+    draw_line(shown, "update_cosine", ax, VERMILLION, "with the update before", linestyle="--")
+    draw_line(shown, "update_weight_cosine", ax, BLUE, "with the weights")
     ax.axhline(0, color="black", linewidth=0.5)
     ax.set_ylim(-1.05, 1.05)
     ax.set_ylabel("cosine of an update")
@@ -80,12 +88,12 @@ def plot_matrices(matrices: Series, name: str, chosen: list[str], *, ax: Axes) -
     return plot_columns(drawn, list(by_label), ax=ax)
 
 
-def figure_path(log: Series, norms: Series, path: Series) -> Figure:
+def figure_path(log: Series, norms: Series, path: Series, *, width: float = PAGE_WIDTH) -> Figure:
     """Return losses, norms by component, the last layer's with slingshots, sizes and cosines of updates by step.
 
     `norms` is the measure `weight_norm`, `path` the measure of that name.
     """
-    figure, axes = stack_over_steps([1, 1.1, 0.8, 1, 0.9])
+    figure, axes = stack_over_steps([1, 1.1, 0.8, 1, 0.9], width)
     plot_losses(log, ax=axes[0])
     plot_component_norms(norms, ax=axes[1])
     plot_last_layer(log, norms, ax=axes[2])
@@ -94,10 +102,11 @@ def figure_path(log: Series, norms: Series, path: Series) -> Figure:
     return with_stages(figure, log, axes)
 
 
-def figure_matrix_norms(log: Series, matrices: Series) -> Figure:
+def figure_matrix_norms(log: Series, matrices: Series, *, width: float = PAGE_WIDTH) -> Figure:
     """Return small multiples of the measure `matrix_norms`: spectral norm above the two ranks, a column a group.
 
-    Groups are the matrices outside attention, and the heads' products QK and OV; of several layers the first's.
+    Groups are the matrices outside attention, and the heads' products QK and OV; of several layers the first's. In a
+    column of a page they stand below each other.
     """
     names = matrices.words("matrices")
     groups = {
@@ -108,14 +117,18 @@ def figure_matrix_norms(log: Series, matrices: Series) -> Figure:
         "heads: W_V W_O": [name for name in names if name.startswith("blocks.0.attn.OV")],
     }
     rows = {"spectral_norm": "spectral norm σ₁", "stable_rank": "stable rank", "effective_rank": "effective rank"}
-    figure = new_figure(PAGE_WIDTH, 6.0)
-    axes = figure.subplots(len(rows), len(groups), sharex=True, sharey="row")
+    is_wide = width > COLUMN_WIDTH
+    figure = new_figure(width, 6.0 if is_wide else 9.3)
+    if is_wide:
+        axes = figure.subplots(len(rows), len(groups), sharex=True, sharey="row")
+    else:
+        axes = figure.subplots(len(rows) * len(groups), 1, sharex=True).reshape(len(groups), len(rows)).T
     for i, (row, label) in enumerate(rows.items()):
         for j, (title, chosen) in enumerate(groups.items()):
             ax = plot_matrices(matrices, row, chosen, ax=axes[i, j])
-            ax.set_ylabel("" if j else label)
+            ax.set_ylabel("" if j and is_wide else label)
             ax.tick_params(axis="x", labelsize=FONT_SIZE - 2)
-            if i + 1 < len(rows):
+            if ax is not axes[-1, j if is_wide else -1]:
                 ax.set_xlabel("")
             if i == 0:
                 ax.set_title(title, fontsize=FONT_SIZE)

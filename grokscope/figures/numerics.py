@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from grokscope.figures.curves import plot_losses
 from grokscope.figures.norms import columns, plot_columns
 from grokscope.figures.steps import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
-from grokscope.figures.style import BLUE, FONT_SIZE, VERMILLION
+from grokscope.figures.style import BLUE, FONT_SIZE, PAGE_WIDTH, VERMILLION
 from grokscope.series import Series
 
 
@@ -40,9 +40,7 @@ def plot_naive_loss(numerics: Series, *, ax: Axes) -> Axes:
     plot_columns(columns(numerics, "component_naive_loss_cosines", names), names, ax=ax)
     ax.axhline(0, color="black", linewidth=0.5)
     ax.set_ylabel("cosine of −∇L and w")
-    ax.legend(frameon=False, fontsize=FONT_SIZE - 1, ncols=6, loc="upper left")
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.25 * (high - low))
+    ax.legend(frameon=False, fontsize=FONT_SIZE - 1, ncols=6, loc="best")
     return ax
 
 
@@ -63,9 +61,9 @@ def plot_margins(numerics: Series, *, ax: Axes) -> Axes:
     return finish_over_steps(numerics, ax)
 
 
-def figure_numerics(log: Series, numerics: Series) -> Figure:
+def figure_numerics(log: Series, numerics: Series, *, width: float = PAGE_WIDTH) -> Figure:
     """Return losses, collapse, gradients, naive loss minimization and margins on one step axis, the stages shaded."""
-    figure, axes = stack_over_steps([1, 0.8, 0.9, 1.1, 1.1])
+    figure, axes = stack_over_steps([1, 0.8, 0.9, 1.1, 1.1], width)
     plot_losses(log, ax=axes[0])
     plot_collapse(numerics, ax=axes[1])
     plot_gradient_norms(numerics, ax=axes[2])

@@ -170,7 +170,7 @@ def animation_of_spectrum(
             ax.set_ylim(0, 1.05 * float(spectra[f"{name}_norms"].max()) or 1.0)
         return caption(int(spectra.steps[row]), log)
 
-    return animate(figure, frame, spread_rows(spectra, n_frames).tolist(), kind)
+    return animate(figure, frame, spread_rows(spectra.steps, n_frames).tolist(), kind)
 
 
 def _legend_below(figure: Figure, ax: Axes) -> None:

@@ -93,16 +93,12 @@ def hessian(
             rows[-1]["eigenspace_overlap"] = float((top @ before[0].T).square().sum()) / n_top
         before = top, here
         sizes = [sum(objective.parameters[name].numel() for name in names) for names in parts]
-    return Series(
-        "hessian",
-        trajectory.steps,
-        {name: np.array([row[name] for row in rows]) for name in rows[0]},
-        {
-            "blocks": spelled(list(there)),
-            "block_sizes": np.array(sizes, np.int64),
-            "chance_overlap": np.array(n_top / n),
-        },
-    )
+    constants = {
+        "blocks": spelled(list(there)),
+        "block_sizes": np.array(sizes, np.int64),
+        "chance_overlap": n_top / n,
+    }
+    return Series.of_rows("hessian", trajectory.steps, rows, constants)
 
 
 def _overlap(basis: Float[Tensor, "k n"], vector: Float[Tensor, " n"]) -> float:

@@ -81,9 +81,8 @@ def relative_flatness(
             found = curvature.hutchinson(product, n, n_probes=n_probes, seed=seed)
         if not np.isfinite(found.value):
             raise GrokscopeError("The train loss or its Hessian is not finite, so there is no relative flatness.")
-        rows.append((found.value, found.stderr))
-    keys = ("relative_flatness", "relative_flatness_stderr")
-    return Series("relative_flatness", trajectory.steps, dict(zip(keys, np.array(rows).T, strict=True)))
+        rows.append({"relative_flatness": found.value, "relative_flatness_stderr": found.stderr})
+    return Series.of_rows("relative_flatness", trajectory.steps, rows)
 
 
 @torch.no_grad()

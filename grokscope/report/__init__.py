@@ -23,7 +23,6 @@ __all__ = [
     "summary",
     "usual",
     "write",
-    "write_figures",
 ]
 
 _ALWAYS = ("embedding", "weight_norm", "sharpness", "attention", "example_loss")
@@ -37,7 +36,9 @@ def write(trajectory: Trajectory) -> Path:
     Whatever else lies in RUN/measures is on the page too. Raise GrokscopeError for a trajectory in memory, and for an
     I/O error.
     """
-    folder = _folder(trajectory)
+    folder = trajectory.path
+    if folder is None:
+        raise GrokscopeError("A trajectory in memory has no folder for a report.")
     measure_cheap(trajectory)
     found = measures.kept(trajectory)
     path = folder / "report.html"
@@ -58,25 +59,6 @@ def write_comparison(folders: Sequence[Path], path: Path | None = None) -> Path:
     usual_path = folders[0] / "report.html" if is_sweep else folders[0].parent / "comparison.html"
     files.write_atomic(path or usual_path, comparison.write(entries, about, path or usual_path))
     return path or usual_path
-
-
-def write_figures(trajectory: Trajectory) -> list[Path]:
-    """Draw what the report shows for paper, into RUN/figures as PNG and PDF, and return the files.
-
-    Raise GrokscopeError as `write` does. Takes some ten seconds.
-    """
-    # Only now: matplotlib takes half a second to import.
-    from grokscope.report import pictures
-
-    folder = _folder(trajectory)
-    measure_cheap(trajectory)
-    return pictures.write(trajectory, usual(measures.kept(trajectory), trajectory), folder / "figures")
-
-
-def _folder(trajectory: Trajectory) -> Path:
-    if trajectory.path is None:
-        raise GrokscopeError("A trajectory in memory has no folder for a report.")
-    return trajectory.path
 
 
 def measure_cheap(trajectory: Trajectory) -> None:
