@@ -232,7 +232,7 @@ def _with_legend_above(ax: Axes, n_columns: int) -> Axes:
 
 def _is_wide(ax: Axes) -> bool:
     # A hundredth more, for the width comes from pixels.
-    return ax.figure.bbox.width / ax.figure.dpi > 1.01 * COLUMN_WIDTH
+    return bool(ax.figure.bbox.width / ax.figure.dpi > 1.01 * COLUMN_WIDTH)
 
 
 def _decades(series: Series, every: int) -> tuple[list[float], list[str]]:
