@@ -299,6 +299,16 @@ def test_a_run_that_is_lost_is_shown_as_it_was_and_found_again(run_copy, tmp_pat
     assert run.look() and run.sentence.startswith("Training has ended")
 
 
+def test_a_hostile_name_tells_the_terminal_nothing(run_copy):
+    folder = run_copy.rename(run_copy.with_name("\x1b[2Jx\u202e"))
+    run = Watched(folder)
+    folder.rename(run_copy)
+    assert not run.look()
+    console = Console(width=80, file=io.StringIO())
+    console.print(Screen(run))
+    assert isinstance(console.file, io.StringIO) and not set("\x1b\u202e") & set(console.file.getvalue())
+
+
 def test_damage_while_it_is_watched_is_said(run_copy):
     run = Watched(run_copy)
     view = View(run, 5.0)

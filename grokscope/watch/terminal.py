@@ -45,7 +45,7 @@ class Screen:
         table.add_row("", "step", Text(_axis(log.steps, width), "dim"))
         yield Group(
             Text(f"{plainly(run.folder.name)}: {run.trajectory.task.formula}", "bold"),
-            Text(run.sentence),
+            Text(plainly(run.sentence)),
             Text(self._beside()),
             table,
         )
