@@ -21,6 +21,7 @@ from grokscope.cli import analysis
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
+ACCURACY = "test accuracy (%)"
 THIN = {"sharpness": 24, "sam_sharpness": 12, "average_sharpness": 16, "keskar_sharpness": 8, "weight_norm": 200}
 """At how many checkpoints of each run a measure is taken."""
 READ = {
@@ -67,13 +68,22 @@ def main(run: Path) -> Figure:
             when = f"half way at step {np.median(steps):,.0f} (median)" if steps else "no half way"
             said = ", ".join(f"{what} {n}" for what, n in Counter(what for _, what in timed).most_common())
             print(f"  {name:<24}{np.median(first):9.3g} → {np.median(ends):9.3g}   {when}; {said}")
-    panels = {"test accuracy": ("log", "test_accuracy")}
-    panels |= {label: (measure, name) for name, (measure, label) in READ.items()}
+    panels = {ACCURACY: ("log", "test_accuracy")} | {label: (m, name) for name, (m, label) in READ.items()}
     curves = {
-        label: {kind: [(one[m].steps, one[m][name]) for one in runs] for kind, runs in kinds.items()}
+        label: {kind: [(one[m].steps, _drawn(one[m], name)) for one in runs] for kind, runs in kinds.items()}
         for label, (m, name) in panels.items()
     }
-    return figures.figure_runs(curves, title=plan.about)
+    return figures.figure_runs(curves, title=plan.about, linear=[ACCURACY, "weight norm"])
+
+
+def _drawn(series: Series, name: str) -> np.ndarray:
+    if name == "test_accuracy":
+        return 100 * series[name]
+    if name != "perturbation_radius":
+        return series[name]
+    # A radius that was looked for in vain has an interval without a width.
+    low, high = series["perturbation_radius_interval"].T
+    return np.where(low < high, series[name], np.nan)
 
 
 def _at_memorization(log: Series, series: Series, name: str) -> float:

@@ -4,13 +4,14 @@ Their data are the rows of a sweep's tables: mappings from a column's name to a 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -166,38 +167,45 @@ def plot_phase_diagram(rows: Sequence[Row], *, ax: Axes, x: str, y: str) -> Axes
     return ax
 
 
-def plot_runs(kinds: Mapping[str, Sequence[Curve]], *, ax: Axes, ylabel: str) -> Axes:
-    """Draw a quantity of many runs over their steps, a thin line each, of one colour and style for each kind of run.
+def plot_runs(kinds: Mapping[str, Sequence[Curve]], *, ax: Axes, ylabel: str, is_log: bool = True) -> list[Line2D]:
+    """Draw a quantity of many runs over their steps, a thin line each; return a line of each kind for a legend.
 
-    It has a logarithmic axis where it spans more than a factor of 30.
+    Kinds of run have a colour and a style of their own. What is not a number is left out.
     """
+    lines = []
     for (kind, runs), (colour, style) in zip(kinds.items(), KINDS, strict=False):
-        for i, (steps, values) in enumerate(runs):
-            label = kind if i == 0 else None
-            ax.plot(steps, values, color=colour, linestyle=style, linewidth=0.8, alpha=0.8, label=label)
-    every = np.concatenate([values for runs in kinds.values() for _, values in runs])
-    positive = every[every > 0]
-    if len(positive) and positive.max() > 30 * positive.min() and not (every < 0).any():
+        for steps, values in runs:
+            ax.plot(steps, values, color=colour, linestyle=style, linewidth=0.8, alpha=0.8)
+        lines.append(Line2D([], [], color=colour, linestyle=style, label=kind))
+    if is_log:
         ax.set_yscale("log", nonpositive="mask")
-    set_step_axis(ax, int(max(steps[-1] for runs in kinds.values() for steps, _ in runs)))
+    last = int(max(steps[-1] for runs in kinds.values() for steps, _ in runs))
+    set_step_axis(ax, last)
+    ax.set_xticks([0, *(10**k for k in range(1, int(np.log10(last)) + 1))])
     ax.set_ylabel(ylabel)
-    return finish(ax)
+    finish(ax)
+    return lines
 
 
-def figure_runs(panels: Mapping[str, Mapping[str, Sequence[Curve]]], *, title: str) -> Figure:
-    """Return a panel for each quantity, named by its axis, with the curves of all runs (`plot_runs`)."""
+def figure_runs(
+    panels: Mapping[str, Mapping[str, Sequence[Curve]]], *, title: str, linear: Collection[str] = ()
+) -> Figure:
+    """Return a panel for each quantity, named by its axis, with the curves of all runs (`plot_runs`).
+
+    The axes are logarithmic but for those named `linear`.
+    """
     n_rows = -(-len(panels) // 3)
     figure = new_figure(PAGE_WIDTH, 1.7 * n_rows + 0.6)
     axes = figure.subplots(n_rows, 3, sharex=True, squeeze=False).flatten()
+    lines: list[Line2D] = []
     for (ylabel, kinds), ax in zip(panels.items(), axes, strict=False):
-        plot_runs(kinds, ax=ax, ylabel=ylabel)
+        lines = plot_runs(kinds, ax=ax, ylabel=ylabel, is_log=ylabel not in linear)
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
     for ax in axes[max(len(panels) - 3, 0) : len(panels)]:
         ax.set_xlabel("step (optimizer updates)")
         ax.tick_params(labelbottom=True)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=FONT_SIZE)
+    figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize=FONT_SIZE)
     figure.suptitle(title, fontsize=FONT_SIZE, parse_math=False)
     return figure
 
