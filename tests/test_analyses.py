@@ -77,7 +77,7 @@ def test_each_reduced_form_varies_what_the_full_one_does():
 
 
 # These measure by every maximiser and all noise there is: many times the work of any other.
-COSTLY = ("flatness_families", "flat_minima")
+COSTLY = ("flatness_families", "flat_minima", "loss_landscape")
 
 
 def sparing(names: Iterable[str]) -> list[ParameterSet]:

@@ -197,7 +197,7 @@ def forgets(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     elif kind == "centre":
         start = optimizers.Optimizer.__init__
 
-        def begun_here(self: Any, config: Any, parameters: Any, centre: Any, seed: int) -> None:
+        def begun_here(self: Any, config: Any, parameters: Any, centre: Any, seed: int = 0) -> None:
             start(self, config, parameters, {name: one.detach().clone() for name, one in parameters.items()}, seed)
 
         monkeypatch.setattr(optimizers.Optimizer, "__init__", begun_here)

@@ -191,7 +191,7 @@ def test_options_digest_and_gaps_are_recorded(name, trajectory, evaluated):
     assert series["gaps"].shape == (0, 2)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["loss", "embedding", "sharpness"])
 def test_a_lost_segment_is_a_recorded_gap(name, run_copy):
     lost = sorted((run_copy / "segments").glob("*.safetensors"))[1]
     lost.unlink()
@@ -202,10 +202,16 @@ def test_a_lost_segment_is_a_recorded_gap(name, run_copy):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_second_evaluation_gives_the_same_bits(name, tiny_run, evaluated):
+def test_a_second_evaluation_gives_the_same_bits_and_writes_nothing(name, tiny_run, evaluated):
     """Also from files opened anew, and whatever random numbers were drawn in between."""
+
+    def listing() -> dict[Path, tuple[int, int]]:
+        return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in tiny_run.rglob("*")}
+
+    before = listing()
     torch.rand(3)
     assert_same(evaluate(name, Trajectory.open(tiny_run).thin(4)), evaluated(name))
+    assert listing() == before
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "seed" in options_of(name)])
@@ -230,6 +236,7 @@ def test_a_measure_changes_neither_the_parameters_nor_torchs_or_numpys_generator
     assert not any(tensor.requires_grad for tensor in trajectory.first.parameters.values())
 
 
+@pytest.mark.slow
 def test_no_measure_touches_pythons_generator(tiny_run):
     """In a process of its own, since beartype, which checks types in the tests, draws from it.
 
@@ -246,16 +253,6 @@ def test_no_measure_touches_pythons_generator(tiny_run):
         "assert random.getstate() == before\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tiny_run), repr(SMALL)], check=True, capture_output=True)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_evaluation_writes_nothing(name, run_copy):
-    def listing() -> dict[Path, tuple[int, int]]:
-        return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in run_copy.rglob("*")}
-
-    before = listing()
-    evaluate(name, Trajectory.open(run_copy).thin(2))
-    assert listing() == before
 
 
 @pytest.mark.parametrize("name", NAMES)
