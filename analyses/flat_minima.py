@@ -22,7 +22,7 @@ from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 ACCURACY = "test accuracy (%)"
-THIN = {"sharpness": 24, "sam_sharpness": 12, "average_sharpness": 16, "keskar_sharpness": 8, "weight_norm": 200}
+THIN = {"sharpness": 24, "sam_sharpness": 24, "average_sharpness": 16, "keskar_sharpness": 8, "weight_norm": 200}
 """At how many checkpoints of each run a measure is taken."""
 READ = {
     "sharpness": ("sharpness", "top eigenvalue"),
@@ -48,15 +48,15 @@ def half_steps(log: Series, series: Series, name: str) -> tuple[phases.Crossing 
 
 
 def main(run: Path) -> Figure:
-    """Print for each kind of run and each measure how far it falls and when; return all runs' curves."""
+    """Print for each kind of run and each measure how far it falls and when; return the curves of all runs."""
     plan = sweep.load(run, ["optimizer.weight_decay", "batch_size"])
     kinds: dict[str, list[dict[str, Series]]] = {}
     for cell in sweep.finished(plan, run):
         trajectory = Trajectory.open(run / cell.name)
         batch = "full batch" if cell.config.batch_size is None else f"batches of {cell.config.batch_size}"
         kind = f"decay {cell.config.optimizer.weight_decay:g}, {batch}"
-        found = {name: measures.saved(name, trajectory, thin=n) for name, n in THIN.items()}
-        kinds.setdefault(kind, []).append({"log": trajectory.log, **found})
+        measured = {name: measures.saved(name, trajectory, thin=n) for name, n in THIN.items()}
+        kinds.setdefault(kind, []).append({"log": trajectory.log, **measured})
     for kind, runs in kinds.items():
         accuracies = [100 * one["log"]["test_accuracy"][-1] for one in runs]
         print(f"{kind}: {len(runs)} runs, test accuracy {min(accuracies):.0f}% to {max(accuracies):.0f}% at the end")
@@ -64,7 +64,7 @@ def main(run: Path) -> Figure:
             timed = [half_steps(one["log"], one[measure], name) for one in runs]
             steps = [at.step for at, _ in timed if at]
             ends = [one[measure][name][-1] for one in runs]
-            first = [_at_memorization(one["log"], one[measure], name) for one in runs]
+            first = [_after_memorization(one["log"], one[measure], name) for one in runs]
             when = f"half way at step {np.median(steps):,.0f} (median)" if steps else "no half way"
             said = ", ".join(f"{what} {n}" for what, n in Counter(what for _, what in timed).most_common())
             print(f"  {name:<24}{np.median(first):9.3g} → {np.median(ends):9.3g}   {when}; {said}")
@@ -77,18 +77,14 @@ def main(run: Path) -> Figure:
 
 
 def _drawn(series: Series, name: str) -> np.ndarray:
-    if name == "test_accuracy":
-        return 100 * series[name]
-    if name != "perturbation_radius":
-        return series[name]
-    # A radius that was looked for in vain has an interval without a width.
-    low, high = series["perturbation_radius_interval"].T
-    return np.where(low < high, series[name], np.nan)
+    return phases.known(series, name) * (100 if name == "test_accuracy" else 1)
 
 
-def _at_memorization(log: Series, series: Series, name: str) -> float:
+def _after_memorization(log: Series, series: Series, name: str) -> float:
+    """Return what it was at the first checkpoint after memorization."""
     memorized = phases.memorization_step(log)
-    return float(series[name][np.abs(series.steps - (memorized.step if memorized else 0)).argmin()])
+    row = int(np.searchsorted(series.steps, memorized.step)) if memorized else len(series)
+    return float(phases.known(series, name)[row]) if row < len(series) else np.nan
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ that grokking drifts to them; but what a rescaling of layers can change (Dinh et
 after memorization curvature shrinks with the loss in any case. So here stand beside each other families that notice
 rescaling and families that do not. A measure has turned when it has made half of its change, on a logarithmic scale,
 from memorization to the end, for good (`grokscope.phases.half_way`). It precedes generalisation if it had turned
-before the test accuracy reached 50%, follows if it had not when that reached 99%, and else accompanies it
-(`grokscope.phases.timing`). Each step is an interval between two checkpoints, which --thin narrows in
-`grokscope measure RUN NAME --thin N`; the control is a run that memorizes and never generalises.
+before the test accuracy reached 50%, follows if it had not when that reached 99%, and accompanies it between
+(`grokscope.phases.timing`). Each step is an interval between two checkpoints, which may leave it undecided and which
+`grokscope measure RUN NAME --thin N` narrows; the control is a run that memorizes and never generalises.
 
 How to run: python analyses/flatness_families.py checkpoints/RUN
 Found: analyses/README.md.
@@ -39,10 +39,10 @@ FAMILIES = {
 
 
 def value(series: Series, name: str, step: int | None) -> str:
-    """Return what a measure was at the checkpoint nearest to a step, with its standard error if it has one."""
-    if step is None:
+    """Return what a measure was at the first checkpoint from a step on, with its standard error if it has one."""
+    row = len(series) if step is None else int(np.searchsorted(series.steps, step))
+    if row == len(series) or np.isnan(phases.known(series, name)[row]):
         return "–"
-    row = int(np.abs(series.steps - step).argmin())
     error = f" ± {series[f'{name}_stderr'][row]:.1g}" if f"{name}_stderr" in series else ""
     return f"{series[name][row]:.3g}{error}"
 

@@ -6,7 +6,7 @@ margins grow until the softmax collapses in float32, and then learning stops bef
 right answer's part of it, and the last layer's norm runs away in slingshots (Thilak et al. 2022).
 
 How to run: python analyses/softmax_collapse.py checkpoints/RUN
-Found: README.md, "What we measured".
+Found: analyses/README.md.
 """
 
 from pathlib import Path

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from grokscope.series import Series
 
@@ -146,17 +146,29 @@ def departure(series: Series, name: str, n_deviations: float = 4) -> Crossing | 
     return _lasting(series.steps, np.abs(series[name] - mean) > n_deviations * deviation)
 
 
+def known(series: Series, name: str) -> Float[np.ndarray, " steps"]:
+    """Return `series[name]` without what was looked for in vain: where `name`_interval has no width, not a number."""
+    values = np.asarray(series[name], float)
+    if f"{name}_interval" not in series:
+        return values
+    low, high = series[f"{name}_interval"].T
+    return np.where(low < high, values, np.nan)
+
+
 def half_way(series: Series, name: str, since: int, least: float = 2.0) -> Crossing | None:
     """Return since when `series[name]` has made half of its change between step `since` and the end, for good.
 
-    It begins at the last checkpoint up to `since` (such as memorization), or at the first one there is, and ends at
-    the median of the last tenth of the checkpoints. Where it is positive all the while, half is of the change of its
-    logarithm, as of what falls by orders of magnitude, else of itself. None if it changes by less than a factor
+    It begins at the first checkpoint from `since` (such as memorization) on, and ends at the median of the last tenth
+    of the checkpoints; what is not a number is left out. Where it is positive all the while, half is of the change of
+    its logarithm, as of what falls by orders of magnitude, else of itself. None if it changes by less than a factor
     `least`, or on the plain scale by less than the 1 − 1 / `least` of the larger end; and if it has not stayed beyond
     the half at the end. Between checkpoints nothing is known: it lies in the crossing's interval.
     """
-    first = max(int(np.searchsorted(series.steps, since, side="right")) - 1, 0)
-    steps, values = series.steps[first:], np.asarray(series[name][first:], float)
+    values = known(series, name)
+    is_there = (series.steps >= since) & np.isfinite(values)
+    steps, values = series.steps[is_there], values[is_there]
+    if not len(values):
+        return None
     is_positive = bool((values > 0).all())
     heights = np.log(values) if is_positive else values
     start, end = heights[0], float(np.median(heights[-max(len(series) // 10, 1) :]))
@@ -169,12 +181,14 @@ def half_way(series: Series, name: str, since: int, least: float = 2.0) -> Cross
 def timing(at: Crossing, begun: Crossing, done: Crossing) -> str:
     """Say whether something "precedes", "accompanies" or "follows" what lasts from `begun` to `done`.
 
-    It precedes what had not begun when it was over already, and follows where it was not yet there when that was
-    done; whatever the intervals leave open counts as accompanying.
+    It precedes what had not begun when it was over already, follows where it was not yet there when that was done,
+    and accompanies where it lies between. What the intervals leave open is "undecided".
     """
     if at.step <= begun.after:
         return "precedes"
-    return "follows" if at.after >= done.step else "accompanies"
+    if at.after >= done.step:
+        return "follows"
+    return "accompanies" if begun.step <= at.after and at.step <= done.after else "undecided"
 
 
 def _lasting(steps: Int[np.ndarray, " steps"], is_so: Bool[np.ndarray, " steps"]) -> Crossing | None:

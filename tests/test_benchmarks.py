@@ -22,6 +22,7 @@ def benchmark(name: str) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 def test_what_is_measured_on_a_gpu_runs_on_a_processor_too(capsys: pytest.CaptureFixture[str]):
     benchmark("gpu").main(["--device", "cpu", "--small", "--seconds", "0.01"])

@@ -162,7 +162,7 @@ def test_names_of_stages_and_legends_lie_clear_of_each_other_and_of_the_curves(w
 
 
 @pytest.mark.parametrize(("kind", "format"), [("gif", "GIF"), ("webp", "WEBP")])
-@pytest.mark.parametrize("name", ["circle", "slices", "spectrum"])
+@pytest.mark.parametrize("name", ["circle", pytest.param("slices", marks=pytest.mark.slow), "spectrum"])
 def test_a_figure_that_moves_has_a_frame_a_checkpoint(name, kind, format, measured):
     trajectory = Trajectory.open(measured)
     with Image.open(io.BytesIO(gallery.moving(name, gallery.Asked(trajectory, width=2.0), kind))) as moving:

@@ -93,7 +93,7 @@ def test_an_interruption_names_the_run_and_the_signal_and_is_caught_as_any_other
     assert "runs/mine" in str(error) and "SIGTERM" in str(error)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_training_that_gets_a_signal_commits_says_how_to_go_on_and_exits(
     number: signal.Signals, tiny_config: RunConfig, tmp_path: Path, toml: Callable[[dict[str, Any]], str]
 ):

@@ -84,6 +84,7 @@ def run(tmp_path_factory) -> Path:
     return next(tmp_path_factory.getbasetemp().glob("edge*/edge"))
 
 
+@pytest.mark.slow
 def test_the_effective_sharpness_is_the_dense_quotients(run):
     """The second moments are summed here from the gradients at all checkpoints, by Adam's definition."""
     trajectory = Trajectory.open(run)

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from grokscope import phases
 from grokscope.figures.curves import plot_accuracies, plot_losses
 from grokscope.figures.steps import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
 from grokscope.figures.style import BLUE, FONT_SIZE, GREEN, PAGE_WIDTH, PURPLE, VERMILLION
@@ -23,11 +25,8 @@ def plot_flatness(lines: Sequence[Line], *, ax: Axes, unit: str = "rise of the t
 
     Where a search was cut off at its limit, its interval a point, there is no value to draw.
     """
-    for (series, name, label), (colour, style) in zip(lines, _LOOKS, strict=False):
-        values = series[name]
-        if f"{name}_interval" in series:
-            low, high = series[f"{name}_interval"].T
-            values = np.where(low < high, values, np.nan)
+    for (series, name, label), (colour, style) in zip(lines, cycle(_LOOKS), strict=False):
+        values = phases.known(series, name)
         error = 2 * series[f"{name}_stderr"] if f"{name}_stderr" in series else np.zeros_like(values)
         shown = replace(series, arrays={name: values})
         draw_line(shown, name, ax, colour, label, linestyle=style, marker="o")

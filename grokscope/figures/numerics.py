@@ -28,7 +28,7 @@ def plot_gradient_norms(numerics: Series, *, ax: Axes) -> Axes:
     names = numerics.words("dtypes")
     plot_columns(columns(numerics, "gradient_norm", names), names, ax=ax)
     if (numerics["gradient_norm"] > 0).any():
-        ax.set_yscale("log")
+        ax.set_yscale("log", nonpositive="mask")
     ax.set_ylabel("gradient ‖∇L‖")
     return ax
 

@@ -173,7 +173,8 @@ def plot_runs(kinds: Mapping[str, Sequence[Curve]], *, ax: Axes, ylabel: str, is
     Kinds of run have a colour and a style of their own. What is not a number is left out.
     """
     lines = []
-    for (kind, runs), (colour, style) in zip(kinds.items(), KINDS, strict=False):
+    for i, (kind, runs) in enumerate(kinds.items()):
+        colour, style, _ = LINES[i % len(LINES)] if len(kinds) > len(KINDS) else (*KINDS[i], "")
         for steps, values in runs:
             ax.plot(steps, values, color=colour, linestyle=style, linewidth=0.8, alpha=0.8)
         lines.append(Line2D([], [], color=colour, linestyle=style, label=kind))

@@ -55,13 +55,12 @@ def crossing(curve: Callable[[float], Samples], level: float, *, start: float, t
         return seen[sigma][0] >= level
 
     grows = holds(start)
-    factor = 4.0 if grows else 0.25
-    last, following = start, start * factor
-    while holds(following) == grows:
-        last, following = following, following * factor
-        if not SMALLEST <= following <= LARGEST:
-            limit = LARGEST if grows else SMALLEST
-            return Radius(limit, 0.0, (limit, limit))
+    factor, limit = (4.0, LARGEST) if grows else (0.25, SMALLEST)
+    last, following = start, min(max(start * factor, SMALLEST), LARGEST)
+    while following != last and holds(following) == grows:
+        last, following = following, min(max(following * factor, SMALLEST), LARGEST)
+    if following == last:
+        return Radius(limit, 0.0, (limit, limit))
     low, high = min(last, following), max(last, following)
     while high > (1 + tolerance) * low:
         middle = math.sqrt(low * high)

@@ -96,7 +96,7 @@ def test_killed_while_it_is_densified_a_run_loses_nothing_and_ends_the_same(
     assert killed >= n_chains
 
 
-OPERATIONS = [*range(1, 36, 4), 64]
+OPERATIONS = [*range(1, 36, 8), 64]
 
 
 @pytest.mark.parametrize("operations", [OPERATIONS, pytest.param([*range(1, 100)], marks=pytest.mark.slow)], ids=len)

@@ -107,6 +107,7 @@ def test_the_memory_of_a_long_run_and_its_analysis_is_flat(
     assert slope < 8 and analysis < 8 and peak < 60
 
 
+@pytest.mark.slow
 def test_a_run_that_keeps_what_it_has_taken_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The control: an observer that keeps as much as a checkpoint of every step."""
     compute_little(monkeypatch)

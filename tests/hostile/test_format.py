@@ -49,7 +49,8 @@ def test_a_golden_run_opens_with_the_numbers_it_was_written_with(version: int):
     assert trajectory.log.steps.tolist() == list(range(0, 41, 5))
     assert float(trajectory.at(12).parameters["embed.W_E"][1, 2]) == weight
     # What another version of the formula measured can be read, and is measured anew.
-    assert float(Series.load(run / "measures" / "weight_norm.safetensors")["weight_norm"][-1]) == norm
+    saved = Series.load(run / "measures" / "weight_norm.safetensors")
+    assert float(saved["weight_norm"][-1]) == norm
     again = measures.evaluate("weight_norm", trajectory)
     np.testing.assert_allclose(again["weight_norm"], saved["weight_norm"], rtol=1e-6)
 

@@ -63,7 +63,7 @@ def run_mutations(run: Path, numbers: range) -> tuple[Counter[str], list[str], f
 
 
 @pytest.mark.parametrize(
-    "numbers", [range(200), pytest.param(range(FIRST, LAST), marks=pytest.mark.slow)], ids=["200", "10000"]
+    "numbers", [range(100), pytest.param(range(FIRST, LAST), marks=pytest.mark.slow)], ids=["100", "10000"]
 )
 def test_a_mutated_file_gives_the_same_data_or_one_error_that_names_it(numbers: range, hurt: Path):
     counts, wrong, slowest = run_mutations(hurt, numbers)
