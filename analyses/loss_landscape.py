@@ -39,7 +39,7 @@ def main(run: Path) -> Figure:
     for name, step in named.items():
         widths = [reach(slices["alpha"], one) for one in slices["train_accuracy"][list(slices["step"]).index(step)]]
         print(
-            f"{name:<12} step {step:>7,}: random steps keep the train accuracy above {ACCURACY:.0%} up to "
+            f"{name:<12} step {step:>7,}: random steps keep a train accuracy of at least {ACCURACY:.0%} up to "
             f"{min(widths):.2f} to {max(widths):.2f} lengths of the weights, over {len(widths)} directions"
         )
 
@@ -68,7 +68,7 @@ def main(run: Path) -> Figure:
 
 
 def reach(alpha: np.ndarray, accuracy: np.ndarray) -> float:
-    """Return how far from the centre, on the nearer side, the accuracy stays above ACCURACY; 0 if it is not there."""
+    """Return how far from the centre, on the nearer side, the slice has at least ACCURACY; 0 if its centre has not."""
     below = np.abs(alpha[accuracy < ACCURACY])
     inside = np.abs(alpha)[np.abs(alpha) < (below.min() if len(below) else np.inf)]
     return float(inside.max()) if len(inside) else 0.0

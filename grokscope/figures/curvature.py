@@ -29,9 +29,9 @@ def plot_eigenvalues(series: Series, *, ax: Axes) -> Axes:
     """Draw the largest eigenvalues with their residuals as bands, and the smallest where it is below zero."""
     values, residuals = series["eigenvalues"], series["eigenvalues_residual"]
     for i in range(values.shape[1]):
-        colour, label = (
-            (BLUE, "λ₁") if i == 0 else (GREY, f"λ₂ … λ{str(values.shape[1]).translate(_BELOW)}" if i == 1 else "")
-        )
+        last = f"λ{str(values.shape[1]).translate(_BELOW)}"
+        label = {0: "λ₁", 1: last if values.shape[1] == 2 else f"λ₂ … {last}"}.get(i, "")
+        colour = GREY if i else BLUE
         steps, value = broken_at_gaps(series, values[:, i])
         ax.plot(steps, value, color=colour, linewidth=1.4 if i == 0 else 0.8, label=label or None)
         _band(series, values[:, i], residuals[:, i], ax, colour)

@@ -7,6 +7,7 @@ from itertools import cycle
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from grokscope import phases
 from grokscope.figures.curves import plot_accuracies, plot_losses
@@ -37,6 +38,12 @@ def plot_flatness(lines: Sequence[Line], *, ax: Axes, unit: str = "rise of the t
             ax.fill_between(steps, low, high, color=colour, alpha=0.25, linewidth=0)
     if any((series[name] > 0).any() for series, name, _ in lines):
         ax.set_yscale("log", nonpositive="mask")
+        low, high = ax.get_ylim()
+        if high < 100 * low:
+            # Powers of ten alone would be too few numbers.
+            ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel(unit)
     finish_over_steps(lines[0][0], ax)
     ax.legend(frameon=False, fontsize=FONT_SIZE - 1, loc="best")
