@@ -68,7 +68,7 @@ def main(run: Path) -> Figure:
 
 
 def reach(alpha: np.ndarray, accuracy: np.ndarray) -> float:
-    """Return how far from the centre, on the nearer side, the slice has at least ACCURACY; 0 if its centre has not."""
+    """Return how far from the centre, on the nearer side, the slice has at least ACCURACY; 0 if nowhere."""
     below = np.abs(alpha[accuracy < ACCURACY])
     inside = np.abs(alpha)[np.abs(alpha) < (below.min() if len(below) else np.inf)]
     return float(inside.max()) if len(inside) else 0.0

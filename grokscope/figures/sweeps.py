@@ -5,6 +5,7 @@ Their data are the rows of a sweep's tables: mappings from a column's name to a 
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ LINES = [
 """Colour, line style and marker of each of 21 lines; then they begin again."""
 
 KINDS = ((BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"))
-"""Colour and line style of each of four kinds of run."""
+"""Colour and line style of each of four kinds of run; then they begin again."""
 
 _PHASES = {
     "comprehension": (GREEN, "C"),
@@ -172,12 +173,11 @@ def plot_runs(kinds: Mapping[str, Sequence[Curve]], *, ax: Axes, ylabel: str, is
 
     Kinds of run have a colour and a style of their own. What is not a number is left out.
     """
-    lines = []
-    for i, (kind, runs) in enumerate(kinds.items()):
-        colour, style, _ = LINES[i % len(LINES)] if len(kinds) > len(KINDS) else (*KINDS[i], "")
+    lines: list[Line2D] = []
+    for (kind, runs), (colour, style) in zip(kinds.items(), cycle(KINDS), strict=False):
         for steps, values in runs:
             ax.plot(steps, values, color=colour, linestyle=style, linewidth=0.8, alpha=0.8)
-        lines.append(Line2D([], [], color=colour, linestyle=style, label=kind))
+        lines += ax.plot([], [], color=colour, linestyle=style, label=kind)
     if is_log:
         ax.set_yscale("log", nonpositive="mask")
     last = int(max(steps[-1] for runs in kinds.values() for steps, _ in runs))
@@ -185,6 +185,8 @@ def plot_runs(kinds: Mapping[str, Sequence[Curve]], *, ax: Axes, ylabel: str, is
     ax.set_xticks([0, *(10**k for k in range(1, int(np.log10(last)) + 1))])
     ax.set_ylabel(ylabel)
     finish(ax)
+    if legend := ax.get_legend():
+        legend.remove()
     return lines
 
 
