@@ -123,11 +123,13 @@ def _replayed(trajectory: Trajectory, steps: list[int]) -> Iterator[Float[Tensor
     run = store.Store(trajectory.path)
     setup, witnesses = Setup(run.record.config), Witnesses(run)
     state: State | None = None
+    resumable = [one.resume_step or 0 for one in run.resume_points()]
     for step in steps:
-        fresh, _ = training.latest(setup, run, step)
         # On from the checkpoint before, unless a resume state is nearer.
-        if state is None or fresh.step > state.step:
-            state = fresh
+        if state is None or any(state.step < one <= step for one in resumable):
+            fresh, _ = training.latest(setup, run, step)
+            if state is None or fresh.step > state.step:
+                state = fresh
         for _ in islice(optimize(setup, state), step - state.step):
             pass
         witnesses.confirm(state)

@@ -108,7 +108,7 @@ class Trajectory:
                 for step, checkpoint in checkpoints.items()
             }
         )
-        return cls(config, source, source.steps, _checked_split(split, len(task.inputs)))
+        return cls(config, source, source.steps, tasks.checked_split(split, len(task.inputs)))
 
     @cached_property
     def _data(self) -> tuple[tasks.Task, tasks.Split]:
@@ -297,18 +297,3 @@ def _recorded_split(record: Record) -> tasks.Split | None:
         return None
     test = np.setdiff1d(np.arange(n_examples), train)
     return tasks.Split(torch.from_numpy(train), torch.from_numpy(test))
-
-
-def _checked_split(split: "tasks.Split | tuple[Tensor, Tensor] | None", n_examples: int) -> tasks.Split | None:
-    if split is None or isinstance(split, tasks.Split):
-        checked = split
-    else:
-        checked = tasks.Split(*(torch.as_tensor(part).long() for part in split))
-    if checked is not None:
-        both = torch.cat([checked.train, checked.test])
-        if len(both.unique()) != len(both) or not len(checked.train) or both.min() < 0 or both.max() >= n_examples:
-            raise GrokscopeError(
-                f"The split is none: allowed are indices from 0 to {n_examples - 1}, none of them twice, "
-                f"and at least one to train on."
-            )
-    return checked

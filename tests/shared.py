@@ -12,8 +12,9 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from grokscope import cli
+from grokscope import Trajectory, cli, measures
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
+from grokscope.scan import Scan
 
 Command = Callable[..., tuple[int, str, str]]
 Saved = dict[tuple[Any, ...], tuple[Any, ...]]
@@ -28,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "local_learning_coefficient": {"n_draws": 8, "n_burn_in": 2, "n_chains": 2},
 }
 """What measures that search or draw are spared in tests that look at no number's worth: they take as long as that."""
+LOSSES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 KINDS = ["full batch", "minibatch", "adaptive"]
 
 
@@ -150,3 +152,14 @@ def read_everything(folder: Path) -> Saved:
     last = max(ends)
     assert any(key[:2] == ("resume", last) for key in found), "the last commit has no resume state"
     return {key: value for key, value in found.items() if key[0] != "resume" or key[1] == last}
+
+
+def own_losses(trajectory: Trajectory) -> Callable[[int], list[float]]:
+    """Return the function that returns a checkpoint's own losses and accuracies, in the order of LOSSES."""
+    series = measures.evaluate("loss", trajectory)
+    return lambda step: [float(series[name][list(series.steps).index(step)]) for name in LOSSES]
+
+
+def row(scan: Scan, *place: int) -> list[float]:
+    """Return the losses and accuracies at a place of a scan, in the order of LOSSES."""
+    return [float(scan[name][place]) for name in LOSSES]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from shared import LOSSES, own_losses, row
 from sklearn.decomposition import PCA
 
 from grokscope import Trajectory, landscape, measures
@@ -16,9 +17,6 @@ from grokscope.errors import GrokscopeError
 from grokscope.landscape.path import random_walk
 from grokscope.model import build
 from grokscope.objective import Objective, objectives
-from grokscope.scan import Scan
-
-NAMES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +26,7 @@ def trajectory(tiny_run: Path) -> Trajectory:
 
 @pytest.fixture(scope="module")
 def own(trajectory: Trajectory):
-    """The function that returns a checkpoint's own losses and accuracies."""
-    series = measures.evaluate("loss", trajectory)
-    return lambda step: [float(series[name][list(series.steps).index(step)]) for name in NAMES]
-
-
-def row(scan: Scan, *place: int) -> list[float]:
-    return [float(scan[name][place]) for name in NAMES]
+    return own_losses(trajectory)
 
 
 def at(trajectory: Trajectory, step: int, dtype: str = "float64") -> Objective:
@@ -159,7 +151,7 @@ def test_the_ends_of_the_line_are_the_checkpoints(trajectory: Trajectory, own):
     a, b = (trajectory.at(step).parameters for step in (10, 50))
     state = {name: 0.25 * a[name] + 0.75 * b[name] for name in a}
     between = Trajectory.from_state_dicts(trajectory.config, {0: state})
-    assert row(scan, 3) == pytest.approx([measures.evaluate("loss", between)[name][0] for name in NAMES], rel=1e-6)
+    assert row(scan, 3) == pytest.approx([measures.evaluate("loss", between)[name][0] for name in LOSSES], rel=1e-6)
     nowhere = landscape.interpolate(trajectory, 20, 20)
     assert all(row(nowhere, i) == pytest.approx(own(20), rel=1e-5) for i in range(25))
 
@@ -169,7 +161,7 @@ def test_the_line_may_end_in_another_run_of_the_same_architecture(trajectory: Tr
     other = Trajectory.from_state_dicts(trajectory.config, {7: moved})
     scan = landscape.interpolate(trajectory, 10, 7, other=other, n_points=2)
     assert row(scan, 0) == own(10)
-    assert row(scan, 1) == [float(measures.evaluate("loss", other)[name][0]) for name in NAMES]
+    assert row(scan, 1) == [float(measures.evaluate("loss", other)[name][0]) for name in LOSSES]
     config = dataclasses.replace(trajectory.config, model=ModelConfig(d_model=16, n_heads=2, d_mlp=8))
     wider = Trajectory.from_state_dicts(config, {0: build(config.model, trajectory.task).initialize(0)})
     with pytest.raises(GrokscopeError, match="other architectures"):
@@ -311,7 +303,7 @@ def test_shells_begin_on_the_rays_and_are_lower_on_the_same_sphere(trajectory: T
     norms = [3.0, 6.0]
     rays = landscape.rays(trajectory, [0, 60], weight_norms=norms)
     there = landscape.shells(trajectory, [0, 60], weight_norms=norms, n_steps=0)
-    for name in NAMES:
+    for name in LOSSES:
         assert np.array_equal(there[name], rays[name])
     lower = landscape.shells(trajectory, [0, 60], weight_norms=norms, n_steps=30)
     assert lower["start"].tolist() == [0, 60]

@@ -174,10 +174,10 @@ def plot_runs(kinds: Mapping[str, Sequence[Curve]], *, ax: Axes, ylabel: str, is
     Kinds of run have a colour and a style of their own. What is not a number is left out.
     """
     lines: list[Line2D] = []
-    for (kind, runs), (colour, style) in zip(kinds.items(), cycle(KINDS), strict=False):
+    for runs, (colour, style) in zip(kinds.values(), cycle(KINDS), strict=False):
         for steps, values in runs:
             ax.plot(steps, values, color=colour, linestyle=style, linewidth=0.8, alpha=0.8)
-        lines += ax.plot([], [], color=colour, linestyle=style, label=kind)
+        lines += ax.plot([], [], color=colour, linestyle=style)
     if is_log:
         ax.set_yscale("log", nonpositive="mask")
     last = int(max(steps[-1] for runs in kinds.values() for steps, _ in runs))
@@ -185,8 +185,6 @@ def plot_runs(kinds: Mapping[str, Sequence[Curve]], *, ax: Axes, ylabel: str, is
     ax.set_xticks([0, *(10**k for k in range(1, int(np.log10(last)) + 1))])
     ax.set_ylabel(ylabel)
     finish(ax)
-    if legend := ax.get_legend():
-        legend.remove()
     return lines
 
 
@@ -208,7 +206,8 @@ def figure_runs(
     for ax in axes[max(len(panels) - 3, 0) : len(panels)]:
         ax.set_xlabel("step (optimizer updates)")
         ax.tick_params(labelbottom=True)
-    figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize=FONT_SIZE)
+    names = list(next(iter(panels.values())))
+    figure.legend(lines, names, loc="outside lower center", ncols=2, frameon=False, fontsize=FONT_SIZE)
     figure.suptitle(title, fontsize=FONT_SIZE, parse_math=False)
     return figure
 

@@ -25,7 +25,6 @@ class Lowest:
     point: Float[Tensor, " n"]
     residual: float
     """The norm of the tangential gradient there, 0 at a stationary point of the sphere."""
-    n_steps: int
 
 
 def rays(
@@ -121,7 +120,7 @@ def lowest_on_sphere(
         if not (math.isfinite(value) and math.isfinite(residual)):
             raise GrokscopeError("The loss or its gradient is not finite on the sphere, so it has no lowest point.")
         if lowest is None or value < lowest.value:
-            lowest = Lowest(value, x.clone(), residual, n_steps)
+            lowest = Lowest(value, x.clone(), residual)
         if done < n_steps:
             x.grad = tangential
             optimizer.param_groups[0]["lr"] = unit * (1 - done / n_steps)

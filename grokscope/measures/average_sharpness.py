@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokscope import streams
+from grokscope.curvature import Estimate
 from grokscope.errors import GrokscopeError
 from grokscope.objective import Objective, objectives
 from grokscope.series import Series, by_checkpoint
@@ -36,11 +37,6 @@ class Radius:
     """The largest σ found at or above the level below the crossing, and the smallest one found below the level."""
 
 
-def mean(samples: Samples) -> tuple[float, float]:
-    """Return the mean of independent samples and its standard error."""
-    return float(samples.mean()), float(samples.std(ddof=1) / len(samples) ** 0.5)
-
-
 def crossing(curve: Callable[[float], Samples], level: float, *, start: float, tolerance: float = 0.05) -> Radius:
     """Return the σ at which the mean of `curve(σ)` falls below `level`.
 
@@ -48,11 +44,11 @@ def crossing(curve: Callable[[float], Samples], level: float, *, start: float, t
     upper end is at most 1 + `tolerance` times the lower. Of several crossings it finds one. A curve that does not
     cross between 1e-6 and 1e3 is given the limit, without an error.
     """
-    seen: dict[float, tuple[float, float]] = {}
+    seen: dict[float, Estimate] = {}
 
     def holds(sigma: float) -> bool:
-        seen[sigma] = mean(curve(sigma))
-        return seen[sigma][0] >= level
+        seen[sigma] = Estimate.of(curve(sigma))
+        return seen[sigma].value >= level
 
     grows = holds(start)
     factor, limit = (4.0, LARGEST) if grows else (0.25, SMALLEST)
@@ -66,13 +62,13 @@ def crossing(curve: Callable[[float], Samples], level: float, *, start: float, t
         middle = math.sqrt(low * high)
         low, high = (middle, high) if holds(middle) else (low, middle)
     sigmas = sorted(seen)
-    means = np.minimum.accumulate([seen[sigma][0] for sigma in sigmas])
-    stderr = max(seen[low][1], seen[high][1])
+    means = np.minimum.accumulate([seen[sigma].value for sigma in sigmas])
+    stderr = max(seen[low].stderr, seen[high].stderr)
 
     def at(height: float) -> float:
         return float(np.exp(np.interp(-height, -means, np.log(sigmas))))
 
-    share = (seen[low][0] - level) / (seen[low][0] - seen[high][0])
+    share = (seen[low].value - level) / (seen[low].value - seen[high].value)
     return Radius(low * (high / low) ** share, (at(level - stderr) - at(level + stderr)) / 2, (low, high))
 
 
@@ -134,7 +130,8 @@ def average_sharpness(
         for prefix, its_sigma in sigmas.items():
             kind = f"{prefix}average_sharpness", f"{prefix}perturbation_radius"
             directions = noise * w.abs() if prefix else noise
-            row[kind[0]], row[f"{kind[0]}_stderr"] = mean(_noisy(train_loss, directions, its_sigma)[0] - loss)
+            rise = Estimate.of(_noisy(train_loss, directions, its_sigma)[0] - loss)
+            row[kind[0]], row[f"{kind[0]}_stderr"] = rise.value, rise.stderr
             level, curve = share_kept * accuracy, functools.partial(_accuracies, train_loss, directions)
             radius = crossing(curve, level, start=its_sigma, tolerance=tolerance)
             row |= {

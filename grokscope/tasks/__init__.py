@@ -75,6 +75,22 @@ class Split:
     test: Int[Tensor, " n_test"]
 
 
+def checked_split(split: Split | tuple[Tensor, Tensor] | None, n_examples: int) -> Split | None:
+    """Return a given split, if there is one; raise GrokscopeError unless its indices are of different examples."""
+    if split is None or isinstance(split, Split):
+        checked = split
+    else:
+        checked = Split(*(torch.as_tensor(part).long() for part in split))
+    if checked is not None:
+        both = torch.cat([checked.train, checked.test])
+        if len(both.unique()) != len(both) or not len(checked.train) or both.min() < 0 or both.max() >= n_examples:
+            raise GrokscopeError(
+                f"The split is none: allowed are indices from 0 to {n_examples - 1}, none of them twice, "
+                f"and at least one to train on."
+            )
+    return checked
+
+
 def build(config: TaskConfig) -> Task:
     """Return the task that the config names, every answer right; raise GrokscopeError if nobody has registered it."""
     return plugins.load("tasks", config.name)(config)

@@ -19,7 +19,7 @@ NAMES = {
     "above": "..",
     "climbing": "../x",
     "climbing from within": "a/../../x",
-    "from the root": "/tmp/grokscope-hostile",
+    "from the root": "/grokscope-hostile",
     "a folder": "a/b",
     "of Windows": "C:\\x",
     "climbing on Windows": "..\\x",

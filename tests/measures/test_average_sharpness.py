@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from memorizing import memorized, rescaled
 
 from grokscope import measures
+from grokscope.curvature import Estimate
 from grokscope.errors import GrokscopeError
-from grokscope.measures.average_sharpness import crossing, mean
+from grokscope.measures.average_sharpness import crossing
 
 TINY = {"p": 5, "d_model": 8, "d_mlp": 8}
 
@@ -76,7 +77,7 @@ def test_the_error_of_a_crossing_is_the_curves_over_its_slope():
     """At the middle d mean / d log σ = −½."""
     noise = 0.02
     found = crossing(falling(1.0, noise), 0.5, start=0.1)
-    expected = mean(falling(1.0, noise)(1.0))[1] / 0.5
+    expected = Estimate.of(falling(1.0, noise)(1.0)).stderr / 0.5
     assert found.stderr == pytest.approx(expected, rel=0.15)
 
 
@@ -102,7 +103,8 @@ def test_at_the_radius_a_tenth_of_the_answers_is_lost(plant, weights):
                 moved[name] = weights[name] + series[f"{prefix}perturbation_radius"][0] * scale * noise
             logits = trajectory.model.logits(moved, trajectory.task.inputs[train])
             right.append((logits.argmax(1) == trajectory.task.labels[train]).double().mean().item())
-        accuracy, stderr = mean(np.array(right))
+        found = Estimate.of(np.array(right))
+        accuracy, stderr = found.value, found.stderr
         assert abs(accuracy - 0.9) < 4 * stderr + 0.02
         assert 0 < series[f"{prefix}perturbation_radius_stderr"][0] < 0.2 * series[f"{prefix}perturbation_radius"][0]
 

@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from shared import LOSSES, own_losses, row
 
 from grokscope import Trajectory, figures, fourier, interventions, measures
 from grokscope.components import COMPONENTS, component_of
 from grokscope.errors import GrokscopeError
 from grokscope.scan import Scan
 from grokscope.tasks.circle import on_circle
-
-NAMES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +21,7 @@ def trajectory(tiny_run: Path) -> Trajectory:
 
 @pytest.fixture(scope="module")
 def own(trajectory: Trajectory):
-    """The function that returns a checkpoint's own losses and accuracies."""
-    series = measures.evaluate("loss", trajectory)
-    return lambda step: [float(series[name][list(series.steps).index(step)]) for name in NAMES]
-
-
-def row(scan: Scan, *place: int) -> list[float]:
-    return [float(scan[name][place]) for name in NAMES]
+    return own_losses(trajectory)
 
 
 def test_every_component_transplanted_is_the_source(trajectory: Trajectory):
@@ -59,7 +52,7 @@ def test_a_component_of_the_same_step_changes_nothing_and_of_another_what_it_sho
         assert row(scan, i, 1, 0) == own(30) and row(scan, i, 2, 1) == own(60)
     state = trajectory.at(60).parameters | {"embed.W_E": trajectory.at(0).parameters["embed.W_E"]}
     by_hand = measures.evaluate("loss", Trajectory.from_state_dicts(trajectory.config, {0: state}))
-    assert row(scan, 0, 0, 1) == [float(by_hand[name][0]) for name in NAMES]
+    assert row(scan, 0, 0, 1) == [float(by_hand[name][0]) for name in LOSSES]
     with pytest.raises(GrokscopeError, match="components: heads; allowed: embedding, positions"):
         interventions.transplant(trajectory, [0], [60], components=["heads"])
 
@@ -88,7 +81,7 @@ def test_a_frequency_that_is_removed_is_gone_and_the_other_is_left(name: str, p:
     )
     assert list(without.axes) == ["step", "frequency"] and list(only.axes) == ["step"]
     assert row(without, 0, 0) == pytest.approx(row(only, 0), rel=1e-9)
-    whole = [float(measures.evaluate("loss", planted)[name][0]) for name in NAMES]
+    whole = [float(measures.evaluate("loss", planted)[name][0]) for name in LOSSES]
     assert row(without, 0, 1) == pytest.approx(whole, rel=1e-9), "there is no frequency 5"
     assert row(without, 0, 2) != pytest.approx(whole, rel=1e-4)
     assert interventions.without_frequencies(planted)["frequency"].tolist() == [3, 7], "the key frequencies"
@@ -102,7 +95,7 @@ def test_with_no_frequency_at_all_the_embedding_is_constant(trajectory: Trajecto
     W_E[:7] = W_E[:7].double().mean(0).float()
     constant = Trajectory.from_state_dicts(trajectory.config, {0: state | {"embed.W_E": W_E}})
     by_hand = measures.evaluate("loss", constant)
-    assert row(found, -1) == pytest.approx([float(by_hand[name][0]) for name in NAMES], rel=1e-6)
+    assert row(found, -1) == pytest.approx([float(by_hand[name][0]) for name in LOSSES], rel=1e-6)
     everything = interventions.only_frequencies(trajectory, frequencies=[1, 2, 3])
     whole = measures.evaluate("loss", trajectory)
     np.testing.assert_allclose(everything["test_loss"], whole["test_loss"], rtol=1e-4)
