@@ -14,7 +14,7 @@ NAMES = {
     "write": "write",
     "sync": "fsync",
     "replace": "replace",
-    "sync_folder": "f",  # "fsync the folder of", or "make the folder" whose name it is for.
+    "sync_folder": "(fsync the folder of|make the folder)",
     "make_folder": "make the folder",
     "rename_folder": "make the folder",
     "open_lock": "open the lock",

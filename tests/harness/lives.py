@@ -52,9 +52,17 @@ def compute_little(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(optimize.Setup, "evaluate", evaluate)
 
 
+def run_in(root: Path) -> Path:
+    """Return where a life has its run."""
+    return root / "runs" / "run"
+
+
 @dataclass
 class Life:
-    """One of LIVES over the run root/run, from what is there before it to what must be there after it."""
+    """One of LIVES over the run root/runs/run, from what is there before it to what must be there after it.
+
+    What has to begin a run makes its folder `runs` too.
+    """
 
     name: str
     config: RunConfig
@@ -80,31 +88,31 @@ class Life:
         life = cls(name, config, whole, before, {})
         life.begin(folder / "expected")
         life.go_on(folder / "expected")
-        life.expected = read_everything(folder / "expected" / "run")
+        life.expected = read_everything(run_in(folder / "expected"))
         return life
 
     def begin(self, root: Path) -> None:
         """Make the folder `root` with what is there before."""
         root.mkdir()
         if self.before:
-            shutil.copytree(self.before, root / "run")
+            shutil.copytree(self.before, run_in(root))
 
     def go_on(self, root: Path) -> None:
-        """Do in root/run what this life does, or what is left of it."""
-        run = root / "run"
+        """Do what this life does, or what is left of it."""
+        run = run_in(root)
         if self.name == "densify":
             training.densify(run, 1, 5)
         elif run.exists():
             training.resume(run)
         elif self.name == "fork":
-            forks.fork(self.whole, 2, run="run", root=root)
+            forks.fork(self.whole, 2, run=run.name, root=run.parent)
         else:
-            training.train(self.config, "run", root)
+            training.train(self.config, run.name, run.parent)
 
     def look(self, root: Path) -> Saved:
-        """Return what root/run has committed, which must open and be sound; nothing if there is no run."""
+        """Return what the run has committed, which must open and be sound; nothing if there is no run."""
         assert writing() == []
-        run = root / "run"
+        run = run_in(root)
         if not run.exists():
             return {}
         assert not files.is_locked(run)
@@ -120,8 +128,8 @@ class Life:
         assert acknowledged <= steps, f"the checkpoints {acknowledged - steps} were committed and are lost"
         assert found.items() <= self.expected.items(), "something else was committed"
         self.go_on(root)
-        assert read_everything(root / "run") == self.expected
-        assert not list((root / "run").rglob(f"*{files.TEMPORARY}"))
+        assert read_everything(run_in(root)) == self.expected
+        assert not list(run_in(root).rglob(f"*{files.TEMPORARY}"))
 
 
 class Acknowledged:

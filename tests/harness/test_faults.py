@@ -14,7 +14,7 @@ from grokscope import files
 from grokscope.errors import GrokscopeError
 from grokscope.store import Store
 from harness.disks import DEATHS, ERRORS, FAULTS, NAMES, SHORTS, Died, Disk, Faulty, put
-from harness.lives import LIVES, Acknowledged, Life, compute_little, said
+from harness.lives import LIVES, Acknowledged, Life, compute_little, run_in, said
 
 pytestmark = pytest.mark.usefixtures("segments_by_count")
 
@@ -121,8 +121,8 @@ def test_a_run_that_forgets_what_it_committed_is_caught(tmp_path: Path, monkeypa
     """The control of what is compared afterwards: a segment less, and a bit more."""
     compute_little(monkeypatch)
     life = Life.make("train", tmp_path)
-    shutil.copytree(life.whole, tmp_path / "root" / "run")
+    shutil.copytree(life.whole, run_in(tmp_path / "root"))
     life.check(tmp_path / "root", {0, 3, 6})
-    next(one.path for one in Store(tmp_path / "root" / "run").segments if 3 in one.steps).unlink()
+    next(one.path for one in Store(run_in(tmp_path / "root")).segments if 3 in one.steps).unlink()
     with pytest.raises(AssertionError):
         life.check(tmp_path / "root", set())
