@@ -1,4 +1,4 @@
-"""Which steps get a checkpoint.
+"""Which steps get a checkpoint, and which of the checkpoints get a costly measure.
 
 A schedule is one string of terms joined by ``+``:
 
@@ -104,6 +104,26 @@ def parse(text: str) -> Schedule:
     fixed = tuple((kind, tuple(map(int, words))) for kind, *words in terms if kind != "adaptive")
     adaptive = [float(words[0]) for kind, *words in terms if kind == "adaptive"]
     return Schedule(fixed, adaptive[0] if adaptive else None)
+
+
+def spread(steps: Int[np.ndarray, " n_steps"], n: int) -> Int[np.ndarray, " kept"]:
+    """Return the places of at most `n` of increasing steps, the first and last among them; of `n` = 1 the last.
+
+    They are spread evenly over the mean of the place in the list and of the logarithm of the step, since a run
+    memorizes early, where checkpoints taken every so many steps are few, and generalises late.
+    """
+    if n == 1 or len(steps) == 1:
+        return np.array([len(steps) - 1])
+    logs = np.log1p(steps - steps[0])
+    places = np.linspace(0, 1, len(steps)) + logs / logs[-1]
+    middles, kept = (places[1:] + places[:-1]) / 2, np.array([0, len(steps) - 1])
+    # Several points may be nearest to one place, so more points than `n` may be wanted.
+    for n_points in range(n, 4 * n):
+        nearest = np.unique(np.searchsorted(middles, np.linspace(0, 2, n_points)))
+        if len(nearest) > n:
+            break
+        kept = nearest
+    return kept
 
 
 def _are_counts(words: list[str]) -> bool:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope import display, plugins, tasks
+from grokscope import display, plugins, schedule, tasks
 from grokscope import model as models
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
@@ -218,13 +218,15 @@ class Trajectory:
         return torch.from_numpy(self._source.read([name], map(int, self.steps))[name])
 
     def thin(self, n: int) -> "Trajectory":
-        """Return a trajectory of at most `n` of the steps, spread evenly over them, the first and last among them."""
+        """Return a trajectory of at most `n` of the steps, the first and last among them.
+
+        They are spread over the list and over the logarithm of the step, see `grokscope.schedule.spread`.
+        """
         if n < 1:
             raise GrokscopeError(f"thin({n}): allowed: a whole number from 1.")
         if n >= len(self):
             return self
-        kept = np.unique(np.linspace(0, len(self) - 1, n).round().astype(int)) if n > 1 else np.array([-1])
-        return self._of(self.steps[kept])
+        return self._of(self.steps[schedule.spread(self.steps, n)])
 
     def select(self, steps: Iterable[int | np.integer]) -> "Trajectory":
         """Return a trajectory of these steps, in increasing order; raise GrokscopeError naming those it lacks."""

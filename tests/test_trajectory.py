@@ -68,13 +68,10 @@ def test_a_slice_is_a_trajectory_of_those_steps(trajectory: Trajectory, which: s
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 6, 7, 8, 100])
-def test_thin_keeps_first_and_last_and_spreads_the_rest_evenly(trajectory: Trajectory, n: int):
+def test_thin_keeps_first_and_last_of_at_most_so_many(trajectory: Trajectory, n: int):
     kept = trajectory.thin(n).steps.tolist()
     assert len(kept) == min(n, len(STEPS)) and kept == sorted(set(kept)) and set(kept) <= set(STEPS)
-    assert kept[-1] == 60
-    if n > 1:
-        assert kept[0] == 0
-        assert max(np.diff(kept)) - min(np.diff(kept)) <= 10
+    assert kept[-1] == 60 and (n == 1 or kept[0] == 0)
 
 
 def test_thinning_to_nothing_is_refused(trajectory: Trajectory):
