@@ -156,6 +156,23 @@ def test_seeds_are_a_band_or_lines_of_their_own(browser, seeds):
     assert browser.complaints == [] and browser.requests == [seeds.resolve().as_uri()]
 
 
+CUT_OFF = """[...document.querySelectorAll('svg.chart text')].filter((one) => { const box = one.getBBox();
+  return box.x < -1 || box.x + box.width > one.ownerSVGElement.width.baseVal.value + 1; }).map((one) => one.textContent)"""
+
+
+def test_no_name_is_cut_off_however_long(browser, seeds):
+    config = make_tiny_config()
+    other = dataclasses.replace(config.optimizer, lr=1e-4, weight_decay=0.25)
+    training.train(dataclasses.replace(config, optimizer=other), "other_decay", seeds.parent)
+    browser.open(
+        report.write_comparison([seeds.parent / "tiny", seeds.parent / "other_decay"], seeds.parent / "c.html")
+    )
+    assert max(map(len, browser.run(LINES))) > 25 and browser.run(CUT_OFF) == []
+    browser.open(seeds)
+    assert browser.run(CUT_OFF) == []
+    assert browser.run("document.querySelectorAll('#compare-1 svg.chart text.name').length") == 2
+
+
 def test_runs_are_aligned_by_an_event_and_those_without_it_left_out(browser, seeds):
     browser.open(seeds)
     choose(browser, "seeds", "each")

@@ -23,7 +23,7 @@ from grokscope.algebra import tabulate
 from grokscope.config import TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.record import Record
-from grokscope.report import arrays, data, page, quantities
+from grokscope.report import arrays, data, page, quantities, words
 from grokscope.series import Series
 from grokscope.tasks.modular import addition
 from grokscope.trajectory import Trajectory
@@ -361,12 +361,20 @@ def measured() -> dict[str, Series]:
     }
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.0, "0"), (17.94, "17.9"), (0.000444, "0.000444"), (3.654e-5, "3.65·10⁻⁵"), (-1.2e17, "-1.2·10¹⁷")],
+)
+def test_numbers_are_written_as_by_hand(value: float, said: str):
+    assert words.written(value) == said
+
+
 def test_findings_are_the_numbers_of_the_log_and_the_measures():
     found = {one.name: (one.value, one.beside) for one in report.findings(GROKKED, measured())}
     assert found["memorized (train accuracy ≥ 99%)"] == ("step 100", "not yet at step 0")
     assert found["generalised (test accuracy ≥ 99%)"] == ("step 300", "not yet at step 200")
-    assert found["final train loss"] == ("2.50e-07 nats", "at the start 4.12")
-    assert found["final test loss"] == ("3.25e-04 nats", "highest 12.35")
+    assert found["final train loss"] == ("2.5·10⁻⁷ nats", "at the start 4.12")
+    assert found["final test loss"] == ("0.000325 nats", "highest 12.35")
     assert found["final test accuracy"] == ("99.50%", "highest 99.90%")
     assert found["final weight norm"] == ("33.3", "at the start 50.0, highest 71.3")
     assert found["final circularity of PCs 1–4"] == ("0.988", "untrained 0.222, shuffled 0.123")
@@ -391,8 +399,8 @@ GROKKED = log([0.1, 1.0, 1.0, 1.0, 1.0], [0.0, 0.1, 0.5, 0.999, 0.995])
 )
 def test_the_summary_says_what_happened(train, test, said, unsaid):
     summary = report.summary(log(train, test))
-    assert all(words in summary for words in said), summary
-    assert not any(words in summary for words in unsaid), summary
+    assert all(one in summary for one in said), summary
+    assert not any(one in summary for one in unsaid), summary
 
 
 def test_the_summary_of_a_fork_does_not_count_from_a_step_it_never_saw():

@@ -22,9 +22,10 @@ class Chart {
     if (width < 40) return;
     const { spec, page } = this;
     const height = spec.height || 220;
-    const labelled = width > 460 && spec.lines.length > 1 && spec.lines.length <= 10;
-    const longest = labelled ? Math.max(...spec.lines.map((line) => line.label.length)) : 0;
-    const margin = { left: 50, right: labelled ? Math.min(190, 18 + 6.7 * longest) : 14, top: spec.named || spec.unit ? 22 : 8, bottom: 34 };
+    const longest = Math.max(...spec.lines.map((line) => line.label.length));
+    // Names at the ends of the curves, unless they take the room of the curves.
+    const labelled = width > 460 && spec.lines.length > 1 && spec.lines.length <= 10 && longest <= 25;
+    const margin = { left: 50, right: labelled ? 18 + 6.7 * longest : 14, top: spec.named || spec.unit ? 22 : 8, bottom: 34 };
     this.box = { ...margin, width: width - margin.left - margin.right, height: height - margin.top - margin.bottom, whole: width };
     this.x = page.stepScale();
     this.y = this.valueScale();

@@ -67,18 +67,25 @@ class Cloud {
     this.frame = frame;
   }
 
-  // Every label where there is room for all; else as many as there is room for, evenly round the circle.
+  // Every label; or some, evenly round the circle, but for those that would touch another.
   drawLabels(context, width, places) {
     const { page, n, large, clouds } = this;
-    const every = page.labels === "all" ? 1 : Math.ceil(n / (large && this.order ? 24 : 12));
+    const isAll = page.labels === "all";
+    const every = isAll ? 1 : Math.ceil(n / (large && this.order ? 24 : 12));
     const along = this.order || places.map((_, j) => j);
-    const colour = page.colour("--ink");
+    const size = large ? 10.5 : 9;
+    const how = { size, colour: page.colour("--ink"), align: "center", baseline: "middle" };
+    const taken = [];
     for (let i = 0; i < n; i += every) {
+      const text = clouds.labels[along[i]];
       const [x, y] = places[along[i]];
       const [dx, dy] = [x - width / 2, y - width / 2];
       const far = Math.hypot(dx, dy) || 1;
       const away = large ? 11 : 9;
-      write(context, clouds.labels[along[i]], x + (away * dx) / far, y + (away * dy) / far, { size: large ? 10.5 : 9, colour, align: "center", baseline: "middle" });
+      const [at, level, half] = [x + (away * dx) / far, y + (away * dy) / far, 0.31 * size * text.length];
+      if (!isAll && taken.some((one) => Math.abs(one.at - at) < one.half + half && Math.abs(one.level - level) < size)) continue;
+      taken.push({ at, level, half });
+      write(context, text, at, level, how);
     }
   }
 

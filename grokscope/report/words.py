@@ -15,6 +15,8 @@ _GROKKED = 2
 _NEAR = 0.25
 """Within which share of an event's step a checkpoint is said to be near it."""
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -96,8 +98,10 @@ def findings(log: Series, series: Mapping[str, Series]) -> list[Finding]:
     found = [
         _crossing("memorized (train accuracy ≥ 99%)", memorized),
         _crossing("generalised (test accuracy ≥ 99%)", generalised),
-        Finding("final train loss", f"{log['train_loss'][-1]:.2e} nats", f"at the start {log['train_loss'][0]:.2f}"),
-        Finding("final test loss", f"{log['test_loss'][-1]:.2e} nats", f"highest {log['test_loss'].max():.2f}"),
+        Finding(
+            "final train loss", f"{written(log['train_loss'][-1])} nats", f"at the start {log['train_loss'][0]:.2f}"
+        ),
+        Finding("final test loss", f"{written(log['test_loss'][-1])} nats", f"highest {log['test_loss'].max():.2f}"),
         Finding(
             "final test accuracy",
             f"{log['test_accuracy'][-1]:.2%}",
@@ -130,11 +134,17 @@ def findings(log: Series, series: Mapping[str, Series]) -> list[Finding]:
         found.append(
             Finding(
                 "top Hessian eigenvalue at the end",
-                f"{top[-1]:.3g}",
-                f"at the start {top[0]:.3g}, highest measured {top[peak]:.3g} at step {steps[peak]:,}",
+                written(top[-1]),
+                f"at the start {written(top[0])}, highest measured {written(top[peak])} at step {steps[peak]:,}",
             )
         )
     return found
+
+
+def written(value: float) -> str:
+    """Return a number to three digits as one writes it by hand: 0.0125, 3.65·10⁻⁵."""
+    mantissa, _, exponent = f"{value:.3g}".partition("e")
+    return f"{mantissa}·10{str(int(exponent)).translate(_RAISED)}" if exponent else mantissa
 
 
 def _sharpness(log: Series, sharpness: Series) -> str:
@@ -149,7 +159,7 @@ def _sharpness(log: Series, sharpness: Series) -> str:
         at = crossings.get(name)
         if at is None or abs(int(steps[row]) - at.step) <= _NEAR * at.step:
             by_row.setdefault(row, []).append(words[name])
-    clauses = [f"{top[row]:.3g} ({' and '.join(names)}, step {steps[row]:,})" for row, names in by_row.items()]
+    clauses = [f"{written(top[row])} ({' and '.join(names)}, step {steps[row]:,})" for row, names in by_row.items()]
     return f"The train loss's sharpness, measured at {len(steps):,} checkpoints, went {' → '.join(clauses)}."
 
 
