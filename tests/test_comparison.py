@@ -156,8 +156,10 @@ def test_seeds_are_a_band_or_lines_of_their_own(browser, seeds):
     assert browser.complaints == [] and browser.requests == [seeds.resolve().as_uri()]
 
 
-CUT_OFF = """[...document.querySelectorAll('svg.chart text')].filter((one) => { const box = one.getBBox();
-  return box.x < -1 || box.x + box.width > one.ownerSVGElement.width.baseVal.value + 1; }).map((one) => one.textContent)"""
+CUT_OFF = """[...document.querySelectorAll('svg.chart text')].filter((one) => {
+  const box = one.getBBox();
+  return box.x < -1 || box.x + box.width > one.ownerSVGElement.width.baseVal.value + 1;
+}).map((one) => one.textContent)"""
 
 
 def test_no_name_is_cut_off_however_long(browser, seeds):

@@ -163,6 +163,10 @@ def _sharpness(log: Series, sharpness: Series) -> str:
     return f"The train loss's sharpness, measured at {len(steps):,} checkpoints, went {' → '.join(clauses)}."
 
 
+def _loss(name: str, last: float, beside: str) -> Finding:
+    return Finding(f"final {name} loss", f"{written(last)} nats", beside)
+
+
 def _since(crossing: phases.Crossing) -> str:
     return f" (after {crossing.after:,})" if crossing.after >= 0 else ""
 
