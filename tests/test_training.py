@@ -97,6 +97,21 @@ def test_a_run_resumed_many_times_is_exact_to_the_bit(
     assert saved(run) == baseline(kind)
 
 
+def test_a_resumed_run_has_left_of_its_adaptive_checkpoints_what_it_had(
+    tiny_config: RunConfig, tmp_path: Path, saved: Read
+):
+    optimizer = dataclasses.replace(tiny_config.optimizer, lr=3e-2)
+    config = dataclasses.replace(tiny_config, checkpoints="every 20 + adaptive 0.05", evaluate_every=1)
+    config = dataclasses.replace(config, optimizer=optimizer, max_checkpoints=12)
+    with pytest.warns(UserWarning, match="max_checkpoints = 12"):
+        whole = training.train(config, "whole", tmp_path)
+    run = interrupted(config, tmp_path, int(whole.steps[6]))
+    assert len(Store(run).steps) == 7
+    with pytest.warns(UserWarning, match="max_checkpoints = 12"):
+        training.resume(run)
+    assert len(whole) == 12 and saved(run) == saved(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("lost", ["the optimizer", "the schedule's reference", "the order of batches"])
 def test_the_comparison_catches_a_resume_that_forgets_something(
     lost: str,
