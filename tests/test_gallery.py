@@ -1,6 +1,7 @@
 """The gallery: each figure by name, at both widths, from what is not measured yet, and its data as it is drawn."""
 
 import csv
+import dataclasses
 import io
 import re
 import sys
@@ -48,6 +49,8 @@ def check(name: str, run: Path) -> None:
             for text in (ax.xaxis.label, ax.yaxis.label, ax.title):
                 box = text.get_window_extent()
                 assert not text.get_text() or (box.x0 >= inside.x0 and box.x1 <= inside.x1), text
+            ticks = [label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()]
+            assert all(one.x1 < other.x0 for one, other in zip(ticks, ticks[1:], strict=False)), ax.get_xticklabels()
         # The tiny run departs from no control, and so has no mark but its landmarks.
         assert len(figures.data(figure).splitlines()) > (0 if name == "departures" else 3)
 
@@ -159,6 +162,22 @@ def test_names_of_stages_and_legends_lie_clear_of_each_other_and_of_the_curves(w
         box = legend.get_window_extent()
         paths = [line.get_transform().transform_path(line.get_path()) for line in ax.lines]
         assert not any(path.intersects_bbox(box, filled=False) for path in paths)
+
+
+@pytest.mark.parametrize("last", [60, 2_100, 16_000, 26_300, 200_001, 9_999_999])
+@pytest.mark.parametrize("width", [figures.COLUMN_WIDTH, figures.PAGE_WIDTH])
+def test_the_numbers_of_the_steps_stand_apart_and_the_last_is_there_where_there_is_room(width: float, last: int):
+    series = Series("log", np.array([0, last]), {"train_accuracy": np.zeros(2), "test_accuracy": np.zeros(2)})
+    figure = figures.figure_accuracies(
+        dataclasses.replace(series, constants={"gaps": np.empty((0, 2), int)}), width=width
+    )
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_xticklabels()
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(one.x1 < other.x0 for one, other in zip(boxes, boxes[1:], strict=False))
+    if last == 60 or (width > 4 and last in (2_100, 26_300, 9_999_999)):
+        assert labels[-1].get_text() == f"{last:,}"
+    assert labels[0].get_text() == "0" and len(labels) >= 3
 
 
 @pytest.mark.parametrize(("kind", "format"), [("gif", "GIF"), ("webp", "WEBP")])

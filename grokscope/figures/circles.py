@@ -1,6 +1,7 @@
 """The embedding circle: one plane at one step, small multiples over steps, and the animation."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from grokscope import phases
 from grokscope.figures.moving import animate, caption, spread_rows
-from grokscope.figures.style import COLUMN_WIDTH, FONT_SIZE, PAGE_WIDTH, new_figure
+from grokscope.figures.style import BLUE, COLUMN_WIDTH, FONT_SIZE, PAGE_WIDTH, new_figure
 from grokscope.series import Series
 
 _RESIDUES = "twilight_shifted"
@@ -132,10 +133,11 @@ def _plot_circle(
     if frequency is not None:
         path = points[np.append(order, order[0])]
         ax.plot(path[:, 0], path[:, 1], color="#B8B8B8", linewidth=0.5, zorder=1)
-    ax.scatter(
-        points[:, 0], points[:, 1], c=position / n, cmap=colormaps[_RESIDUES], vmin=0, vmax=1, s=7, zorder=2,
-        linewidths=0.2, edgecolors="#404040",
-    )  # fmt: skip
+    # Without a circle the elements have no order that a colour could tell.
+    colours: dict[str, Any] = {"color": BLUE}
+    if frequency is not None:
+        colours = {"c": position / n, "cmap": colormaps[_RESIDUES], "vmin": 0, "vmax": 1}
+    ax.scatter(points[:, 0], points[:, 1], **colours, s=7, zorder=2, linewidths=0.2, edgecolors="#404040")
     limit = _limit(points)
     ax.set_xlim(-limit, limit)
     ax.set_ylim(-limit, limit)

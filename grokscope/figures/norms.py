@@ -8,7 +8,14 @@ from matplotlib.figure import Figure
 
 from grokscope import phases
 from grokscope.figures.curves import plot_losses
-from grokscope.figures.steps import draw_line, finish_over_steps, shade_stages, stack_over_steps, with_stages
+from grokscope.figures.steps import (
+    draw_line,
+    finish_over_steps,
+    fit_legend,
+    shade_stages,
+    stack_over_steps,
+    with_stages,
+)
 from grokscope.figures.style import BLUE, COLUMN_WIDTH, FONT_SIZE, PAGE_WIDTH, PALETTE, VERMILLION, new_figure
 from grokscope.series import Series
 
@@ -137,6 +144,7 @@ def figure_matrix_norms(log: Series, matrices: Series, *, width: float = PAGE_WI
     figure.draw_without_rendering()
     for ax in axes.flat:
         ax.set_ylim(bottom=0)
+        fit_legend(ax)
         shade_stages(log, ax=ax, named=False)
     return figure
 
