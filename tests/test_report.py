@@ -274,6 +274,23 @@ def test_a_group_without_a_circle_has_a_report_without_frequencies(tiny_config, 
     assert found["spectra"] == [] and len(found["clouds"]["planes"]) == 1
     assert "(0 1 2)" in found["clouds"]["labels"] and len(set(found["clouds"]["classes"])) == 3
     assert "circularity" not in read(path).text["dl"]
+    shown = {one["key"]: one for one in found["quantities"]}
+    names = ["standard", "sign"]
+    for key, labels in (
+        ("losses", ["train loss", "restricted loss", "excluded loss"]),
+        ("embedding_shares", names),
+        ("n_neurons_of_representation", names),
+    ):
+        assert [line["label"] for line in shown[f"representations.{key}"]["lines"]] == labels
+    # Of the whole group's subgroups but the trivial one and itself: of order 2 and 3.
+    assert len({line["label"] for line in shown["representations.embedding_left_silhouette"]["lines"]}) == 2
+
+
+def test_a_group_that_is_large_has_its_representations_left_to_whom_asks(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "_LARGEST_GROUP", 5)
+    config = dataclasses.replace(tiny_config, task=TaskConfig("composition", group="S3"), n_steps=5)
+    report.write(grokscope.train(config, "s3", tmp_path))
+    assert not list((tmp_path / "s3" / "measures").glob("representations*"))
 
 
 def test_arrays_are_packed_as_they_are_and_quantised_to_half_a_step():

@@ -27,7 +27,9 @@ __all__ = [
 
 _ALWAYS = ("embedding", "weight_norm", "sharpness", "attention", "example_loss")
 _OF_CIRCLES = {"fourier": 60, "progress": 30}
-"""What a report measures of a task with a circle unless it was measured before, and at how many checkpoints."""
+_OF_GROUPS, _LARGEST_GROUP = {"representations": 12}, 120
+"""What a report measures of a task with a circle, or in a group of that size at most that turns none, unless it was
+measured before, and at how many checkpoints."""
 
 
 def write(trajectory: Trajectory) -> Path:
@@ -64,15 +66,19 @@ def write_comparison(folders: Sequence[Path], path: Path | None = None) -> Path:
 def measure_cheap(trajectory: Trajectory) -> None:
     """Measure what a report needs and was not measured yet, and save it.
 
-    That is the embedding, norms, sharpness at a few checkpoints, attention, the loss of each equation, and where the
-    task has a circle the Fourier spectra and the progress measures at a few checkpoints.
+    That is the embedding, norms, sharpness at a few checkpoints, attention, the loss of each equation; where the task
+    has a circle the Fourier spectra and the progress measures at a few checkpoints, and where it is a composition in
+    another group of at most 120 elements its representations.
     """
+    task = trajectory.task
     for name in _ALWAYS:
         measures.saved(name, trajectory)
-    if trajectory.task.circle is not None:
-        there = usual(measures.kept(trajectory), trajectory)
-        for name in _OF_CIRCLES.keys() - there.keys():
-            measures.saved(name, trajectory, _OF_CIRCLES[name])
+    more = _OF_CIRCLES
+    if task.circle is None:
+        more = _OF_GROUPS if task.is_composition and task.n_elements <= _LARGEST_GROUP else {}
+    there = usual(measures.kept(trajectory), trajectory) if more else {}
+    for name in more.keys() - there.keys():
+        measures.saved(name, trajectory, more[name])
 
 
 def usual(found: Iterable[Series], trajectory: Trajectory) -> dict[str, Series]:

@@ -30,9 +30,14 @@ TITLES = {
     "key_frequency_share": "key frequencies' share of W_E",
     "rqi": "representation quality index",
     "restricted_to_test_ratio": "restricted over test loss",
+    "embedding_shares": "W_E's variance by representation",
+    "unembedding_shares": "W_U's variance by representation",
+    "logit_similarity": "logits beside each representation's characters",
+    "n_neurons_of_representation": "neurons of each representation",
 }
 """What a quantity is called on the page, where its own name with blanks would not do."""
 _NATS = {"train_loss", "test_loss", "loss", "restricted_loss", "excluded_loss", "excluded_loss_by_frequency"}
+_NATS |= {"excluded_loss_by_representation"}
 _TOGETHER = {
     "weight_norm": [
         ("norms", "total norm and distance", ["weight_norm", "distance_from_initialization"], "L2 norm", False)
@@ -42,6 +47,15 @@ _TOGETHER = {
             "losses",
             "restricted, excluded, train and test loss",
             ["train_loss", "test_loss", "restricted_loss", "excluded_loss"],
+            "nats",
+            True,
+        )
+    ],
+    "representations": [
+        (
+            "losses",
+            "restricted, excluded and train loss",
+            ["train_loss", "restricted_loss", "excluded_loss"],
             "nats",
             True,
         )
@@ -180,8 +194,9 @@ def _labels(series: Series, name: str) -> list[str]:
     for ending, constant in axes.items():
         if name.endswith(ending) and constant in series and len(series[constant]) == n:
             return [f"frequency {one}" for one in series[constant]]
-    if name.endswith(("_shares", "_similarity")) and "representations" in series:
-        words = series.words("representations")
-        if len(words) == n:
-            return words
-    return [str(i + 1) for i in range(n)]
+    words: list[str] = []
+    if "representations" in series:
+        words = series.words("subgroups" if name.endswith("_silhouette") else "representations")
+        if name == "excluded_loss_by_representation":
+            words = [words[int(i)] for i in series["key_representations"]]
+    return words if len(words) == n else [str(i + 1) for i in range(n)]

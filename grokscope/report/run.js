@@ -134,8 +134,8 @@ function start() {
   buildGrid(page);
   buildMeasure(page, "measure-1", ["weight_norm.norms"]);
   buildMeasure(page, "measure-2", ["sharpness.both"]);
-  buildMeasure(page, "measure-3", ["progress.losses", "embedding.circle", "representations.restricted_loss", "embedding.effective_dimension"]);
-  buildMeasure(page, "measure-4", ["fourier.gini", "weight_norm.matrices"]);
+  buildMeasure(page, "measure-3", ["progress.losses", "embedding.circle", "representations.losses", "embedding.effective_dimension"]);
+  buildMeasure(page, "measure-4", ["fourier.gini", "representations.embedding_shares", "weight_norm.matrices"]);
   bindSaving(page);
   for (const button of document.querySelectorAll("button.copy")) {
     button.addEventListener("click", async () => {
