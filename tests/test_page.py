@@ -1,6 +1,7 @@
 """The report's page in a real browser: what one does with it, what it asks for, and how long it takes."""
 
 import json
+import re
 import shutil
 import threading
 import time
@@ -236,10 +237,21 @@ def test_it_prints_without_its_controls_and_in_light_colours(opened):
     surface = "getComputedStyle(document.documentElement).getPropertyValue('--surface')"
     opened.run("window.dispatchEvent(new Event('beforeprint'))")
     assert opened.run(surface) == "#ffffff"
+    # What does not fit would be cut off: 186 mm are 703 pixels.
+    assert (
+        600
+        < opened.run("Math.max(...[...document.querySelectorAll('svg.chart')].map((one) => one.clientWidth))")
+        < 703
+    )
+    cut = (
+        "[...document.querySelectorAll('svg.chart')].filter((one) => one.clientWidth > one.parentElement.clientWidth)"
+    )
+    assert opened.run(f"{cut}.length") == 0
     opened.run("window.dispatchEvent(new Event('afterprint'))")
     assert opened.run(surface) != "#ffffff"
     pdf = opened.printed()
     assert pdf.startswith(b"%PDF") and len(pdf) > 50_000
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 7
     assert opened.run("document.documentElement.classList.contains('printing')") is False
 
 
