@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUN := checkpoints/demo
 
-.PHONY: demo test test-all check bench docs install
+.PHONY: demo test test-all coverage check bench docs install
 
 install: $(INSTALLED)
 
@@ -33,6 +33,9 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	@$(PYTEST)
+
+coverage: $(INSTALLED)
+	@$(PYTEST) -m "not slow" --cov=grokscope --cov-report=term-missing:skip-covered
 
 check: $(INSTALLED)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright

@@ -60,7 +60,7 @@ def checkpoints(content: Any, path: Path) -> Found:
 def _whole_numbers(found: Any) -> list[Any] | None:
     if isinstance(found, Tensor) and found.ndim == 1 and found.dtype == torch.int64:
         found = found.tolist()
-    if isinstance(found, range | tuple):
+    if isinstance(found, tuple):
         found = list(found)
     if isinstance(found, list) and all(type(one) is int and 0 <= one < 2**62 for one in found):
         return found

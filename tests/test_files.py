@@ -84,6 +84,32 @@ def test_a_write_that_fails_names_path_and_operation_and_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_whatever_else_of_the_disk_fails_is_one_error_with_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "folder"
+    path.mkdir()
+    with pytest.raises(GrokscopeError, match=f"Could not remove {path}: "):
+        files.remove(path)
+    abandoned, new = tmp_path / ".new.1.writing", re.escape(str(tmp_path / "new"))
+    abandoned.mkdir()
+    os.utime(abandoned, (0, 0))
+    for operation in ("remove_folder", "make_folder"):
+        with monkeypatch.context() as patch:
+            inject(patch, operation, errno.EIO)
+            refusal = pytest.raises(GrokscopeError, match=f"Could not make the folder {new}: ")
+            with refusal, files.building(tmp_path / "new"):
+                pass
+        files.disk.remove_folder(abandoned)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_take", lambda file: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available")))
+        with pytest.raises(GrokscopeError, match=f"Could not lock {path / 'lock'}: No locks available"):
+            files.Lock(path).__enter__()
+    with monkeypatch.context() as patch:
+        patch.setattr(files.disk, "write", lambda file, parts: 0)
+        with pytest.raises(GrokscopeError, match=f"Could not write {tmp_path / 'file'}: nothing more is written"):
+            files.write_atomic(tmp_path / "file", b"new")
+    assert not (tmp_path / "file").exists()
+
+
 def test_a_real_limit_on_a_file_s_size_is_one_error_too(tmp_path: Path):
     program = (
         "import resource, signal, sys\n"

@@ -144,6 +144,14 @@ def test_steps_that_are_given_come_first(original: Trajectory, tmp_path: Path):
             import_checkpoints(paths, original.config, "other", tmp_path, steps=wrong)
 
 
+@pytest.mark.parametrize("steps", [torch.tensor([3, 7]), (3, 7), [3, 7]])
+def test_the_steps_of_a_list_may_be_any_whole_numbers(steps: Any, original: Trajectory, tmp_path: Path):
+    path = tmp_path / "all.pt"
+    torch.save({"state_dicts": [original.at(step).parameters for step in (0, 10)], "steps": steps}, path)
+    found = import_checkpoints([path], original.config, "run", tmp_path)
+    assert found.steps.tolist() == [3, 7]
+
+
 def changed(name: str, value: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda one: {**one, name: value}
 

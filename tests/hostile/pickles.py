@@ -206,6 +206,7 @@ SHAPES: dict[str, Make] = {
     "a call of a text": plain(b"\x80\x02" + _text("x") + b")R."),
     "a stack that is empty": plain(b"\x80\x02R."),
     "a memo that is empty": plain(b"\x80\x02h\x07."),
+    "a tuple that nobody began": plain(b"\x80\x02t."),
     "no end": plain(b"\x80\x02}"),
     "no pickle": plain(b""),
     "a module, whole": _module,

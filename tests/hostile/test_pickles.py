@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from shared import make_tiny_config
 
@@ -71,3 +72,19 @@ def test_a_safetensors_file_that_claims_more_than_it_has_is_refused(tmp_path: Pa
     path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
     with pytest.raises(GrokscopeError, match=str(path)):
         foreign.read(path)
+
+
+def test_files_that_are_too_large_or_hold_too_much_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    two = {"a": torch.zeros(2), "b": torch.zeros(2)}
+    torch.save(two, tmp_path / "1.pt")
+    safetensors.torch.save_file(two, tmp_path / "1.safetensors")
+    for name in ("1.pt", "1.safetensors"):
+        assert len(foreign.read(tmp_path / name)) == 2
+        with monkeypatch.context() as patch, pytest.raises(GrokscopeError, match="2 tensors; allowed: up to 1"):
+            patch.setattr(foreign, "MOST_TENSORS", 1)
+            foreign.read(tmp_path / name)
+        with monkeypatch.context() as patch, pytest.raises(GrokscopeError, match="bytes; allowed: up to 20"):
+            patch.setattr(foreign, "LARGEST_FILE", 20)
+            foreign.read(tmp_path / name)
+    with pytest.raises(GrokscopeError, match=r"is no file of tensors; allowed: .*safetensors"):
+        foreign.read(tmp_path / "1.txt")
