@@ -121,6 +121,10 @@ class Hand:
         """Return whether a process of the cell is alive; a zombie is not."""
         return files.is_locked(self.folder / cell)
 
+    def is_idle(self) -> bool:
+        """Return whether no cell's process is alive."""
+        return not any(files.is_locked(path.parent) for path in self.folder.glob("*/lock"))
+
     def kill(self) -> None:
         """Kill the cells' processes that are still alive."""
         for path in self.folder.glob("*/lock"):

@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import json
+import os
+import random
 import re
 import shlex
 import shutil
@@ -10,8 +12,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +251,50 @@ def test_the_cells_of_a_sweep_that_is_killed_commit_and_stop_even_while_they_imp
     assert first.status == "unfinished" and 10 <= first.step < 40
     assert other.status in ("new", "unfinished") and other.step < 10, "it went on as an orphan"
     assert marks(folder) == [] and list(store.Store(folder / "seed=0").damage()) == []
+
+
+@pytest.mark.slow
+def test_signals_at_any_instant_to_a_sweep_or_to_a_cell_once_or_twice_leave_cells_that_end_the_same(
+    written: Written,
+    make_hand: Callable[[str], Hand],
+    wait_until: Callable[..., None],
+    whole: Path,
+    saved: Read,
+):
+    choose, counts, n_rounds = random.Random(0), Counter[str](), 20
+    for i in range(n_rounds):
+        path = written("[sweep]\nseeds = [0, 1, 2]", f"round{i}.toml")
+        plan, folder = sweep.read(path), path.parent / "runs" / f"round{i}"
+        hand = make_hand("def observe(step, row):\n    time.sleep(0.05)")
+        with a_sweep(path, hand) as process:
+            time.sleep(choose.uniform(0.2, 11))
+            pids = [int(lock.read_text() or 0) for lock in hand.folder.glob("*/lock") if files.is_locked(lock.parent)]
+            hits_cell = i % 2 and any(pids)
+            for _ in range(choose.choice([1, 2])):
+                with suppress(ProcessLookupError):
+                    os.kill(
+                        choose.choice([pid for pid in pids if pid]) if hits_cell else process.pid,
+                        choose.choice([signal.SIGINT, signal.SIGTERM]),
+                    )
+                time.sleep(choose.uniform(0, 0.05))
+            _, errors = process.communicate(timeout=120)
+            # A second signal ends the command at once; its cells notice that, commit and stop.
+            wait_until(hand.is_idle, "every cell stops", 20)
+        # Before it hears signals, and after, the command ends as any process does.
+        allowed = (
+            {0} if hits_cell else {0, 128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
+        )
+        assert process.returncode in allowed, errors
+        counts["to a cell" if hits_cell else "to the sweep"] += 1
+        for cell in plan.cells:
+            if (folder / cell.name).is_dir():
+                assert list(store.Store(folder / cell.name).damage()) == []
+        with a_sweep(path, make_hand("")) as process:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+        assert set(statuses(plan, folder).values()) == {"finished"} and marks(folder) == []
+        assert [cell.name for cell in plan.cells if saved(folder / cell.name) != saved(whole / cell.name)] == []
+    print(f"\nsignals to a sweep of three cells, 0 lost, 0 differ: {dict(counts)}")
 
 
 # Two at once.
