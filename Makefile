@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUN := checkpoints/demo
 
-.PHONY: demo test test-all coverage check bench docs install
+.PHONY: demo test test-all coverage check bench docs docs-code install
 
 install: $(INSTALLED)
 
@@ -47,3 +47,7 @@ bench: $(INSTALLED)
 
 docs: $(INSTALLED)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "Open build/docs/index.html in a browser."
+
+# Every command, block of Python and notebook of the documentation, as it stands.
+docs-code: $(INSTALLED)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests/test_docs.py
