@@ -98,10 +98,8 @@ def findings(log: Series, series: Mapping[str, Series]) -> list[Finding]:
     found = [
         _crossing("memorized (train accuracy ≥ 99%)", memorized),
         _crossing("generalised (test accuracy ≥ 99%)", generalised),
-        Finding(
-            "final train loss", f"{written(log['train_loss'][-1])} nats", f"at the start {log['train_loss'][0]:.2f}"
-        ),
-        Finding("final test loss", f"{written(log['test_loss'][-1])} nats", f"highest {log['test_loss'].max():.2f}"),
+        _loss("train", log["train_loss"][-1], f"at the start {log['train_loss'][0]:.2f}"),
+        _loss("test", log["test_loss"][-1], f"highest {log['test_loss'].max():.2f}"),
         Finding(
             "final test accuracy",
             f"{log['test_accuracy'][-1]:.2%}",
