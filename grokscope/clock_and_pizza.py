@@ -101,7 +101,7 @@ class Verdict:
     algorithm: str
     """"clock", "pizza" or "undecided"."""
     circles: Mapping[int, str]
-    """What each of the isolated circles does, by frequency: "clock", "pizza" or "neither"."""
+    """What each of the isolated circles does, by frequency: "clock", "pizza", "either" or "neither"."""
     sentence: str
     """The verdict with its numbers and those of the untrained model."""
 
@@ -113,8 +113,9 @@ def verdict(series: Series) -> Verdict:
     logits of the isolated circles better, the mean over them weighted by their logits' variance. Clock: below,
     above, and the clock's formula. Undecided otherwise. The two thresholds lie half-way between the paper's own
     networks, pizza at (0.99, 0.17) and clock at (0.33, 0.85) (Zhong et al. 2023, section 4); an untrained network,
-    near (1, 1), is neither. One circle is of the kind whose formula explains at least 0.9 of it, and the other's does
-    not; a network may hold both kinds. (At frequency n/2 the formulas are the same.)
+    near (1, 1), is neither. One circle is of the kind whose formula explains it better, and at least 0.9 of it; it
+    may be of either where two standard errors do not tell them apart, and at frequency n/2, where the formulas are
+    the same. A network may hold both kinds, and then the sentence says so.
     """
     names = ("gradient_symmetricity", "distance_irrelevance")
     (symmetricity, irrelevance), untrained = (
@@ -123,22 +124,27 @@ def verdict(series: Series) -> Verdict:
     )
     weights = series["circle_logit_variance"][-1]
     shares = {name: series[f"{name}_explained_variance"][-1] for name in ("clock", "pizza")}
+    errors = sum(series[f"{name}_explained_variance_stderr"][-1] for name in shares)
     circles = {}
     for i, frequency in enumerate(series["circle_frequencies"]):
-        fitting = [name for name, one in shares.items() if one[i] >= EXPLAINED]
-        circles[int(frequency)] = fitting[0] if len(fitting) == 1 else "neither"
+        is_same = 2 * frequency == series["n_positions"]
+        circles[int(frequency)] = _kind(shares["clock"][i], shares["pizza"][i], np.inf if is_same else 2 * errors[i])
     clock, pizza = (
         float((one * weights).sum() / max(weights.sum(), np.finfo(float).tiny)) for one in shares.values()
     )
     if symmetricity > HALF_SYMMETRIC and irrelevance < HALF_IRRELEVANT and pizza > clock:
-        found, said = "pizza", "It adds by a pizza"
+        found = "pizza"
     elif symmetricity < HALF_SYMMETRIC and irrelevance > HALF_IRRELEVANT and clock > pizza:
-        found, said = "clock", "It adds by a clock"
+        found = "clock"
     else:
-        found, said = "undecided", "The signs of clock and pizza do not agree"
-    kinds = {
-        kind: [str(one) for one, its in circles.items() if its == kind] for kind in ("clock", "pizza", "neither")
-    }
+        found = "undecided"
+    kinds = {kind: [str(one) for one, its in circles.items() if its == kind] for kind in _KINDS}
+    if found == "undecided":
+        said = "The signs of clock and pizza do not agree"
+    elif kinds["pizza" if found == "clock" else "clock"]:
+        said = f"By its signs it adds by a {found}, but not on all its circles"
+    else:
+        said = f"It adds by a {found}"
     by_circle = "; ".join(f"{kind} at {', '.join(one)}" for kind, one in kinds.items() if one)
     return Verdict(
         found,
@@ -147,6 +153,18 @@ def verdict(series: Series) -> Verdict:
         f"{irrelevance:.2f} (untrained {untrained[1]:.2f}), and of the logits' variance on isolated circles the "
         f"clock's formula explains {clock:.0%}, the pizza's {pizza:.0%}. Circles by frequency: {by_circle}.",
     )
+
+
+_KINDS = ("clock", "pizza", "either", "neither")
+
+
+def _kind(clock: float, pizza: float, error: float) -> str:
+    """Return which of _KINDS a circle is, by what the two formulas explain of it."""
+    if abs(clock - pizza) <= error and (max(clock, pizza) >= EXPLAINED or error == np.inf):
+        return "either"
+    if max(clock, pizza) < EXPLAINED:
+        return "neither"
+    return "clock" if clock > pizza else "pizza"
 
 
 def _angle(n: int, turns: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:

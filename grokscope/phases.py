@@ -24,9 +24,14 @@ class Crossing:
     step: int
     after: int
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether it happened where the log tells, and not perhaps before the log's first row."""
+        return self.after >= 0 or self.step == 0
+
     def __str__(self) -> str:
         if self.after < 0:
-            return f"{self.step:,} (or before)" if self.step else "0"
+            return "0" if self.is_seen else f"{self.step:,} (or before)"
         return f"{self.step:,} (after {self.after:,})"
 
 
@@ -82,11 +87,11 @@ def landmarks(log: Series, steps: Int[np.ndarray, " steps"], values: np.ndarray)
     """Return (name, row) of the steps at which a curve is worth reading, in the order of their steps.
 
     They are the first and the last step, that of the largest of `values`, and the ones nearest to memorization
-    and generalisation, where the run reached them.
+    and generalisation, where the run reached them within its log.
     """
     crossings = {"memorized": memorization_step(log), "generalised": generalisation_step(log)}
     rows = {"first": 0, "highest": int(np.argmax(values)), "last": len(steps) - 1}
-    rows |= {name: int(np.abs(steps - at.step).argmin()) for name, at in crossings.items() if at is not None}
+    rows |= {name: int(np.abs(steps - at.step).argmin()) for name, at in crossings.items() if at and at.is_seen}
     return sorted(rows.items(), key=lambda item: item[1])
 
 

@@ -111,7 +111,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _row(entry: Entry, base: Path) -> dict[str, Any]:
-    """Return what the table says of a run; None stands for what did not happen or is not known."""
+    """Return what the table says of a run; None stands for what did not happen, or not after its log began."""
     shown = {name: _shown(value) for name, value in entry.settings.items()}
     row: dict[str, Any] = {"name": entry.name, "settings": shown, "link": _link(entry.folder, base)}
     row |= {"phase": "", "steps": 0, "reason": entry.reason, "half": None, "memorized": None, "generalised": None}
@@ -124,7 +124,7 @@ def _row(entry: Entry, base: Path) -> dict[str, Any]:
         "half": phases.first_crossing(log, "test_accuracy", 0.5),
     }
     return row | {
-        **{name: None if at is None else at.step for name, at in crossings.items()},
+        **{name: at.step if at and at.is_seen else None for name, at in crossings.items()},
         "phase": phases.liu_phase(log),
         "steps": int(log.steps[-1]),
         "test_accuracy": float(log["test_accuracy"][-1]),

@@ -177,5 +177,7 @@ def _crossing(name: str, crossing: phases.Crossing | None) -> Finding:
     """Return when something was reached, with the evaluation before, when it was not yet."""
     if crossing is None:
         return Finding(name, "not within the run")
+    if not crossing.is_seen:
+        return Finding(name, f"by step {crossing.step:,}", "or before: its log begins there")
     beside = f"not yet at step {crossing.after:,}" if crossing.after >= 0 else "at the first evaluation"
     return Finding(name, f"step {crossing.step:,}", beside)

@@ -234,7 +234,7 @@ def test_a_pizza_made_by_hand_is_called_a_pizza(frequency, plant):
     assert f"pizza at {frequency}" in found.sentence and "untrained" in found.sentence
 
 
-def series_of(symmetricity: float, irrelevance: float, clock: list[float], pizza: list[float]) -> Series:
+def series_of(symmetricity: float, irrelevance: float, clock: list[float], pizza: list[float], n: int = 59) -> Series:
     steps = np.array([0, 10])
 
     def twice(value):
@@ -247,13 +247,20 @@ def series_of(symmetricity: float, irrelevance: float, clock: list[float], pizza
         "distance_irrelevance_shuffled": np.ones(2),
         "clock_explained_variance": twice(clock),
         "pizza_explained_variance": twice(pizza),
+        "clock_explained_variance_stderr": twice([0.004] * 3),
+        "pizza_explained_variance_stderr": twice([0.004] * 3),
         "circle_logit_variance": twice([3.0, 1.0, 1.0]),
     }
     controls = {
         "gradient_symmetricity_initialization": np.array(1.0),
         "distance_irrelevance_initialization": np.ones(()),
     }
-    return Series("algorithm", steps, arrays, {"circle_frequencies": np.array([4, 23, 6]), **controls})
+    return Series(
+        "algorithm",
+        steps,
+        arrays,
+        {"circle_frequencies": np.array([4, 23, 6]), "n_positions": np.array(n), **controls},
+    )
 
 
 @pytest.mark.parametrize(
@@ -280,8 +287,30 @@ def test_the_verdict_is_its_rule(symmetricity, irrelevance, clock, pizza, said):
     assert f"{symmetricity:.2f} (untrained 1.00)" in found.sentence
 
 
-def test_formulas_that_explain_a_circle_alike_leave_it_undecided():
-    assert verdict(series_of(0.33, 0.85, [0.99, 0, 0], [0.99, 0, 0])).circles[4] == "neither"
+@pytest.mark.parametrize(
+    ("clock", "pizza", "n", "kind"),
+    [
+        (0.99, 0.99, 59, "either"),
+        (0.930, 0.940, 59, "either"),  # Within two standard errors of each.
+        (0.901, 0.956, 59, "pizza"),  # Both formulas pass, and one is better.
+        (0.961, 0.903, 59, "clock"),
+        (0.89, 0.80, 59, "neither"),
+        (0.877, 0.877, 8, "either"),  # The frequency is n/2, where the formulas are the same.
+        (0.01, 0.012, 59, "neither"),
+    ],
+)
+def test_a_circle_is_of_the_kind_that_explains_it_better(clock: float, pizza: float, n: int, kind: str):
+    found = verdict(series_of(0.33, 0.85, [clock, 0, 0], [pizza, 0, 0], n))
+    assert found.circles == {4: kind, 23: "neither", 6: "neither"}
+    assert f"{kind} at 4" in found.sentence
+
+
+def test_the_sentence_does_not_hide_circles_of_the_other_kind():
+    mixed = verdict(series_of(0.54, 0.78, [0.98, 0.90, 0.90], [0.85, 0.956, 0.961]))
+    assert mixed.sentence.startswith("By its signs it adds by a clock, but not on all its circles: ")
+    assert mixed.sentence.endswith("Circles by frequency: clock at 4; pizza at 23, 6.")
+    pure = verdict(series_of(0.25, 0.94, [0.98, 0.95, 0.95], [0.80, 0.8, 0.8]))
+    assert pure.sentence.startswith("It adds by a clock: ")
 
 
 def test_the_frequencies_are_the_strongest_of_the_last_step(plant):
