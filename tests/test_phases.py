@@ -236,3 +236,13 @@ def test_the_end_is_a_median_of_the_last_tenth():
 )
 def test_what_comes_before_during_or_after_is_told_by_the_intervals(at, expected):
     assert phases.timing(phases.Crossing(*at), phases.Crossing(100, 90), phases.Crossing(200, 190)) == expected
+
+
+def test_what_was_so_when_the_log_began_is_not_seen_to_happen_unless_that_was_at_the_start():
+    accuracy = {name: np.ones(3) for name in ("train_accuracy", "test_accuracy")}
+    for first, is_seen in ((0, True), (1_000, False)):
+        series = Series("log", np.array([first, first + 10, first + 20]), accuracy)
+        found = phases.memorization_step(series)
+        assert found is not None and found.is_seen == is_seen
+        names = {name for name, _ in phases.landmarks(series, series.steps, np.arange(3))}
+        assert ("memorized" in names) == is_seen

@@ -396,11 +396,41 @@ def test_findings_are_the_numbers_of_the_log_and_the_measures():
     assert found["final weight norm"] == ("33.3", "at the start 50.0, highest 71.3")
     assert found["final circularity of PCs 1–4"] == ("0.988", "untrained 0.222, shuffled 0.123")
     assert found["key frequencies of the embedding"] == ("4, 17", "98.8% of variance; shuffled 33.3%")
-    value, beside = found["top Hessian eigenvalue at the end"]
+    value, beside = found["final top Hessian eigenvalue"]
     assert value == "0.0123" and "start 12" in beside and "346 at step 200" in beside
 
 
 GROKKED = log([0.1, 1.0, 1.0, 1.0, 1.0], [0.0, 0.1, 0.5, 0.999, 0.995])
+
+
+def test_what_goes_on_is_not_spoken_of_as_if_it_had_ended():
+    early = log([0.1, 0.2, 0.3, 0.4, 0.5], [0.0] * 5)
+    said = report.summary(early, n_steps=1_000)
+    assert "by step 400 of 1,000" in said and "too early" in said and "no grokking" not in said
+    assert "by step 400 of 1,000" in report.summary(log([0.1, 1, 1, 1, 1], [0.0] * 5), n_steps=1_000)
+    found = {one.name: one.value for one in report.findings(early, measured(), n_steps=1_000)}
+    assert found["memorized (train accuracy ≥ 99%)"] == "not yet"
+    assert "present train loss" in found and not any("final" in name for name in found)
+    assert report.summary(early, n_steps=400) == report.summary(early)
+
+
+def test_frequencies_that_do_not_stand_out_are_not_listed():
+    embedding = measured()["embedding"]
+    most = {"key_frequencies": np.arange(1, 17), "frequencies": np.arange(1, 30)}
+    series = {"embedding": dataclasses.replace(embedding, constants={**embedding.constants, **most})}
+    (said,) = report.details(GROKKED, series)
+    assert "no frequency of the embedding stands out: 16 of 29" in said and "15, 16" not in said
+    found = {one.name: one.value for one in report.findings(GROKKED, series)}
+    assert found["key frequencies of the embedding"] == "none stands out"
+
+
+def test_what_may_have_happened_before_the_log_begins_is_said_to_be_so():
+    """A fork's log begins where it left its origin."""
+    fork = Series("log", GROKKED.steps + 1_000, {**GROKKED.arrays, "train_accuracy": np.ones(5)})
+    found = {one.name: (one.value, one.beside) for one in report.findings(fork, {})}
+    assert found["memorized (train accuracy ≥ 99%)"] == ("by step 1,000", "or before: its log begins there")
+    top = Series("sharpness", fork.steps[[0, -1]], {"sharpness": np.array([2.0, 1.0])})
+    assert "near memorization" not in report.details(fork, {"sharpness": top})[-1]
 
 
 @pytest.mark.parametrize(

@@ -27,16 +27,19 @@ class Finding:
     beside: str = ""
 
 
-def summary(log: Series) -> str:
-    """Say in a few plain sentences what happened, from the numbers alone."""
+def summary(log: Series, n_steps: int = 0) -> str:
+    """Say in a few plain sentences what happened, from the numbers alone; with fewer steps than `n_steps`, so far."""
     memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
     last = int(log.steps[-1])
+    present = f"by step {last:,} of {n_steps:,}" if last < n_steps else f"within {last:,} steps"
+    if memorized is None and last < n_steps:
+        return f"The model has not memorized its training set {present}: it is too early to say more."
     if memorized is None:
-        return f"The model has not memorized its training set within {last:,} steps, so there is no grokking to see."
+        return f"The model has not memorized its training set {present}, so there is no grokking to see."
     said = f"The model memorized its training set by step {memorized.step:,}"
     if generalised is None:
         accuracy = log["test_accuracy"][-1]
-        return f"{said} and has not generalised within {last:,} steps: the test accuracy is {accuracy:.1%}."
+        return f"{said} and has not generalised {present}: the test accuracy is {accuracy:.1%}."
     if int(log.steps[0]):
         return f"{said} and generalised by step {generalised.step:,}; its log begins at step {int(log.steps[0]):,}."
     if generalised.step <= memorized.step:
@@ -58,11 +61,14 @@ def details(log: Series, series: Mapping[str, Series]) -> list[str]:
     said = []
     embedding = series.get("embedding")
     if embedding is not None and "circularity" in embedding:
-        key, share = embedding["key_frequencies"], embedding["key_frequency_share"]
+        share, shuffled = embedding["key_frequency_share"], embedding["key_frequency_share_shuffled"]
+        stand_out = f"{len(embedding['key_frequencies'])} of {len(embedding['frequencies'])} frequencies"
         said.append(
-            f"At the end {len(key)} of {len(embedding['frequencies'])} frequencies hold {share[-1]:.1%} of the "
-            f"embedding's variance, against {share[0]:.1%} at the first checkpoint and "
-            f"{embedding['key_frequency_share_shuffled'][-1]:.1%} with the tokens shuffled: {_list(key)}."
+            f"At step {embedding.steps[-1]:,} {stand_out} hold {share[-1]:.1%} of the embedding's variance, against "
+            f"{share[0]:.1%} at the first checkpoint and {shuffled[-1]:.1%} with the tokens shuffled: {key}."
+            if (key := _standing_out(embedding))
+            else f"At step {embedding.steps[-1]:,} no frequency of the embedding stands out: {stand_out} are within "
+            "a factor 4 of the strongest."
         )
     named = series.get("progress", series.get("fourier"))
     if named is not None and "key_frequencies" in named:
@@ -92,16 +98,17 @@ def details(log: Series, series: Mapping[str, Series]) -> list[str]:
     return said
 
 
-def findings(log: Series, series: Mapping[str, Series]) -> list[Finding]:
-    """Return the headline numbers, each with the number that it should be compared with."""
+def findings(log: Series, series: Mapping[str, Series], n_steps: int = 0) -> list[Finding]:
+    """Return the headline numbers, each with what it should be compared with; `n_steps` as for `summary`."""
     memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
+    last, missing = ("present", "not yet") if log.steps[-1] < n_steps else ("final", "not within the run")
     found = [
-        _crossing("memorized (train accuracy ≥ 99%)", memorized),
-        _crossing("generalised (test accuracy ≥ 99%)", generalised),
-        _loss("train", log["train_loss"][-1], f"at the start {log['train_loss'][0]:.2f}"),
-        _loss("test", log["test_loss"][-1], f"highest {log['test_loss'].max():.2f}"),
+        _crossing("memorized (train accuracy ≥ 99%)", memorized, missing),
+        _crossing("generalised (test accuracy ≥ 99%)", generalised, missing),
+        _loss(f"{last} train loss", log["train_loss"][-1], f"at the start {log['train_loss'][0]:.2f}"),
+        _loss(f"{last} test loss", log["test_loss"][-1], f"highest {log['test_loss'].max():.2f}"),
         Finding(
-            "final test accuracy",
+            f"{last} test accuracy",
             f"{log['test_accuracy'][-1]:.2%}",
             f"highest {log['test_accuracy'].max():.2%}",
         ),
@@ -109,19 +116,19 @@ def findings(log: Series, series: Mapping[str, Series]) -> list[Finding]:
     if "weight_norm" in series:
         norm = series["weight_norm"]["weight_norm"]
         beside = f"at the start {norm[0]:.1f}, highest {norm.max():.1f}"
-        found.append(Finding("final weight norm", f"{norm[-1]:.1f}", beside))
+        found.append(Finding(f"{last} weight norm", f"{norm[-1]:.1f}", beside))
     embedding = series.get("embedding")
     if embedding is not None and "circularity" in embedding:
         found += [
             Finding(
-                "final circularity of PCs 1–4",
+                f"{last} circularity of PCs 1–4",
                 f"{embedding['circularity'][-1]:.3f}",
                 f"untrained {embedding['circularity_initialization']:.3f}, "
                 f"shuffled {embedding['circularity_shuffled'][-1]:.3f}",
             ),
             Finding(
                 "key frequencies of the embedding",
-                ", ".join(map(str, embedding["key_frequencies"])),
+                _standing_out(embedding) or "none stands out",
                 f"{embedding['key_frequency_share'][-1]:.1%} of variance; "
                 f"shuffled {embedding['key_frequency_share_shuffled'][-1]:.1%}",
             ),
@@ -131,7 +138,7 @@ def findings(log: Series, series: Mapping[str, Series]) -> list[Finding]:
         peak = int(top.argmax())
         found.append(
             Finding(
-                "top Hessian eigenvalue at the end",
+                f"{last} top Hessian eigenvalue",
                 written(top[-1]),
                 f"at the start {written(top[0])}, highest measured {written(top[peak])} at step {steps[peak]:,}",
             )
@@ -161,8 +168,14 @@ def _sharpness(log: Series, sharpness: Series) -> str:
     return f"The train loss's sharpness, measured at {len(steps):,} checkpoints, went {' → '.join(clauses)}."
 
 
+def _standing_out(embedding: Series) -> str:
+    """Return the key frequencies, or nothing where they are most of all."""
+    key = embedding["key_frequencies"]
+    return _list(key) if 2 * len(key) <= len(embedding["frequencies"]) else ""
+
+
 def _loss(name: str, last: float, beside: str) -> Finding:
-    return Finding(f"final {name} loss", f"{written(last)} nats", beside)
+    return Finding(name, f"{written(last)} nats", beside)
 
 
 def _since(crossing: phases.Crossing) -> str:
@@ -173,10 +186,10 @@ def _list(numbers: np.ndarray) -> str:
     return ", ".join(map(str, numbers)) or "none"
 
 
-def _crossing(name: str, crossing: phases.Crossing | None) -> Finding:
+def _crossing(name: str, crossing: phases.Crossing | None, missing: str) -> Finding:
     """Return when something was reached, with the evaluation before, when it was not yet."""
     if crossing is None:
-        return Finding(name, "not within the run")
+        return Finding(name, missing)
     if not crossing.is_seen:
         return Finding(name, f"by step {crossing.step:,}", "or before: its log begins there")
     beside = f"not yet at step {crossing.after:,}" if crossing.after >= 0 else "at the first evaluation"
