@@ -160,9 +160,10 @@ _KINDS = ("clock", "pizza", "either", "neither")
 
 def _kind(clock: float, pizza: float, error: float) -> str:
     """Return which of _KINDS a circle is, by what the two formulas explain of it."""
-    if abs(clock - pizza) <= error and (max(clock, pizza) >= EXPLAINED or error == np.inf):
+    explains = clock >= EXPLAINED or pizza >= EXPLAINED
+    if abs(clock - pizza) <= error and (explains or error == np.inf):
         return "either"
-    if max(clock, pizza) < EXPLAINED:
+    if not explains:
         return "neither"
     return "clock" if clock > pizza else "pizza"
 

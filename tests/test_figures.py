@@ -401,3 +401,15 @@ def test_figures_need_no_pyplot():
     )
     here = Path(__file__).parent
     subprocess.run([sys.executable, "-c", code], cwd=here, check=True, capture_output=True)
+
+
+def test_a_figure_of_what_is_no_number_or_of_one_checkpoint_is_empty_and_no_error():
+    nan = np.full(2, np.nan)
+    arrays = {f"{part}_{what}": nan for part in ("train", "test") for what in ("loss", "accuracy")}
+    for steps in (np.array([0, 1_000]), np.array([5])):
+        log = Series(
+            "log", steps, {name: one[: len(steps)] for name, one in arrays.items()}, {"gaps": np.empty((0, 2), int)}
+        )
+        figure = figures.figure_losses(log)
+        figure.draw_without_rendering()
+        assert figure.axes[0].get_xlim()[1] == max(10, steps[-1])

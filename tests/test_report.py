@@ -293,6 +293,40 @@ def test_a_group_that_is_large_has_its_representations_left_to_whom_asks(tiny_co
     assert not list((tmp_path / "s3" / "measures").glob("representations*"))
 
 
+def test_what_cannot_be_measured_is_said_and_the_rest_is_shown(run, tmp_path, monkeypatch):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "measures" / "sharpness.safetensors").unlink()
+    saved = measures.saved
+
+    def refusing(name: str, *given: Any, **options: Any) -> Series:
+        if name == "sharpness":
+            raise GrokscopeError("A product with the Hessian is not finite.")
+        return saved(name, *given, **options)
+
+    monkeypatch.setattr(measures, "saved", refusing)
+    page = read(report.write(Trajectory.open(copy)))
+    assert "The measure sharpness is not on this page: A product with the Hessian is not finite." in page.text["p"]
+    assert "weight norm" in page.text["dl"] and "Hessian" not in page.text["dl"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [lambda one: one[..., None], lambda one: one.reshape(len(one), -1)[:, :1], lambda one: np.full_like(one, np.nan)],
+)
+def test_a_saved_measure_with_odd_numbers_gives_a_page_or_one_error(odd, run, tmp_path):
+    """As one that came with a run of somebody else's, its checksums right."""
+    for name in Series.load(run / "measures" / "embedding.safetensors").arrays:
+        copy = shutil.copytree(run, tmp_path / name)
+        path = copy / "measures" / "embedding.safetensors"
+        series = Series.load(path)
+        if np.issubdtype(series[name].dtype, np.floating):
+            dataclasses.replace(series, arrays={**series.arrays, name: odd(series[name])}).save(path)
+        try:
+            assert_harmless(report.write(Trajectory.open(copy)).read_text(encoding="utf-8"))
+        except GrokscopeError as error:
+            assert str(copy / "measures") in str(error)
+
+
 def test_arrays_are_packed_as_they_are_and_quantised_to_half_a_step():
     values = np.random.default_rng(0).normal(size=(5, 3))
     assert np.array_equal(unpacked(arrays.packed(values)), values.astype(np.float32))
@@ -393,7 +427,7 @@ def test_findings_are_the_numbers_of_the_log_and_the_measures():
     assert found["final train loss"] == ("2.5·10⁻⁷ nats", "at the start 4.12")
     assert found["final test loss"] == ("0.000325 nats", "highest 12.35")
     assert found["final test accuracy"] == ("99.50%", "highest 99.90%")
-    assert found["final weight norm"] == ("33.3", "at the start 50.0, highest 71.3")
+    assert found["final weight norm"] == ("33.3", "at the start 50, highest 71.3")
     assert found["final circularity of PCs 1–4"] == ("0.988", "untrained 0.222, shuffled 0.123")
     assert found["key frequencies of the embedding"] == ("4, 17", "98.8% of variance; shuffled 33.3%")
     value, beside = found["final top Hessian eigenvalue"]

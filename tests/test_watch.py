@@ -506,7 +506,15 @@ def test_a_page_renews_itself_and_keeps_what_its_reader_chose(young, tmp_path):
         wait("document.getElementById('live')?.dataset.version === '4'")
         server._server.server_close()
         server._server.shutdown()
-        wait("document.getElementById('live').textContent.includes('watch has ended')")
+        # What was said last stays, and who gets no answer stops asking.
+        wait("document.getElementById('live').textContent.includes('Nobody shows this run any more')")
+        assert browser.run("document.getElementById('live').textContent").startswith("Training has ended")
+        time.sleep(2)
+        browser.frame()
+        n_asked = len(browser.requests)
+        time.sleep(0.5)
+        browser.frame()
+        assert len(browser.requests) == n_asked
 
 
 # -- Processes of their own.

@@ -73,7 +73,9 @@ def stack_over_steps(heights: list[float], width: float = PAGE_WIDTH) -> tuple[F
 def with_stages(figure: Figure, log: Series, axes: list[Axes], stages: Stages | None = None) -> Figure:
     """Return the figure with the stages shaded in all its panels, named above the first (see `shade_stages`)."""
     # A run that was killed, or still trains, has rows in its log beyond its last checkpoint.
-    set_step_axis(axes[0], max(round(ax.dataLim.x1) for ax in axes))
+    # An axis on which nothing can be drawn, as of a single update or of numbers that are none, reaches nowhere.
+    reached = [ax.dataLim.x1 for ax in axes if np.isfinite(ax.dataLim.x1)]
+    set_step_axis(axes[0], max(round(x) for x in [*reached, int(log.steps[-1])]))
     # Some 15 letters of this size are an inch, and half an inch is left of the panels.
     label = textwrap.fill(axes[-1].get_xlabel(), int(15 * (figure.get_figwidth() - 0.5)))
     for ax in axes:

@@ -25,7 +25,8 @@ __all__ = [
     "write",
 ]
 
-_ALWAYS = ("embedding", "weight_norm", "sharpness", "attention", "example_loss")
+_BESIDE = ("weight_norm", "sharpness", "attention", "example_loss")
+"""What a report measures beside the embedding."""
 _OF_CIRCLES = {"fourier": 60, "progress": 30}
 _OF_GROUPS, _LARGEST_GROUP = {"representations": 12}, 120
 """What a report measures of a task with a circle, or in a group of that size at most that turns none, unless it was
@@ -41,10 +42,17 @@ def write(trajectory: Trajectory) -> Path:
     folder = trajectory.path
     if folder is None:
         raise GrokscopeError("A trajectory in memory has no folder for a report.")
-    measure_cheap(trajectory)
-    found = measures.kept(trajectory)
+    refused = measure_cheap(trajectory)
+    found, record = measures.kept(trajectory), Record.read(folder)
     path = folder / "report.html"
-    files.write_atomic(path, page.of_run(trajectory, usual(found, trajectory), found, Record.read(folder)))
+    try:
+        written = page.of_run(trajectory, usual(found, trajectory), found, record, refused=refused)
+    except (ValueError, TypeError, LookupError) as error:
+        # Checksums say that a file is whole, not that a measure of ours wrote it.
+        raise GrokscopeError(
+            f"{measures.folder(folder)} holds what no measure gives ({error}); move it away, and it is measured anew."
+        ) from error
+    files.write_atomic(path, written)
     return path
 
 
@@ -63,22 +71,26 @@ def write_comparison(folders: Sequence[Path], path: Path | None = None) -> Path:
     return path or usual_path
 
 
-def measure_cheap(trajectory: Trajectory) -> None:
-    """Measure what a report needs and was not measured yet, and save it.
+def measure_cheap(trajectory: Trajectory) -> list[str]:
+    """Measure what a report needs and was not measured yet, and save it; return why some could not be measured.
 
     That is the embedding, norms, sharpness at a few checkpoints, attention, the loss of each equation; where the task
     has a circle the Fourier spectra and the progress measures at a few checkpoints, and where it is a composition in
-    another group of at most 120 elements its representations.
+    another group of at most 120 elements its representations. Raise GrokscopeError where the embedding cannot be.
     """
     task = trajectory.task
-    for name in _ALWAYS:
-        measures.saved(name, trajectory)
+    measures.saved("embedding", trajectory)
     more = _OF_CIRCLES
     if task.circle is None:
         more = _OF_GROUPS if task.is_composition and task.n_elements <= _LARGEST_GROUP else {}
     there = usual(measures.kept(trajectory), trajectory) if more else {}
-    for name in more.keys() - there.keys():
-        measures.saved(name, trajectory, more[name])
+    refused = []
+    for name in (*_BESIDE, *sorted(more.keys() - there.keys())):
+        try:
+            measures.saved(name, trajectory, more.get(name))
+        except GrokscopeError as error:
+            refused.append(f"The measure {name} is not on this page: {error}")
+    return refused
 
 
 def usual(found: Iterable[Series], trajectory: Trajectory) -> dict[str, Series]:

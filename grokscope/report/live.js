@@ -1,9 +1,12 @@
 // A page that is watched: it says how the training stands, and loads itself anew when there is a newer one.
 
+const MOST_UNANSWERED = 5;
+
 function renewing() {
   const said = document.getElementById("live");
   const { version, every } = said.dataset;
   let touched = -Infinity;
+  let [stood, unanswered] = [said.textContent, 0];
   for (const kind of ["pointerdown", "keydown", "wheel", "input", "change"]) {
     window.addEventListener(kind, () => { touched = performance.now(); }, { capture: true, passive: true });
   }
@@ -32,8 +35,12 @@ function renewing() {
     } catch {
       news = null;
     }
-    if (news === null) said.textContent = "Nobody shows this run any more: grokscope watch has ended. The page stays as it is.";
-    else {
+    if (news === null) {
+      said.textContent = `${stood} Nobody shows this run any more; the page stays as it is.`;
+      unanswered += 1;
+      if (unanswered > MOST_UNANSWERED) return;
+    } else {
+      [stood, unanswered] = [news.sentence, 0];
       const isNewer = String(news.version) !== version;
       if (isNewer && !isBusy()) return renew();
       said.textContent = isNewer ? `${news.sentence} Newer checkpoints are shown as soon as nothing plays and no table is open.` : news.sentence;

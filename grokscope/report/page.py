@@ -8,6 +8,7 @@ nodes; the numbers are JSON that no parser of HTML can leave.
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
@@ -50,10 +51,12 @@ def of_run(
     found: Sequence[Series],
     record: Record,
     live: Live | None = None,
+    refused: Sequence[str] = (),
 ) -> bytes:
     """Return the page of one run: `series` are the measures by name, `found` everything there is to choose from.
 
-    One that is `live` asks where it came from whether there is a newer one; any other asks nothing of the network.
+    `refused` says what is missing on it, and why. One that is `live` asks where it came from whether there is a newer
+    one; any other asks nothing of the network.
     """
     assert trajectory.path is not None
     name, log, task = trajectory.path.name, trajectory.log, trajectory.task
@@ -68,7 +71,7 @@ def of_run(
         findings=findings(log, series, trajectory.config.n_steps),
         gaps=trajectory.gaps,
         origin=trajectory.origin,
-        damaged=trajectory.damaged,
+        damaged=[*trajectory.damaged, *refused],
         again=again(record, name),
         config=toml(trajectory.config),
         environment=record.environment,
@@ -109,9 +112,17 @@ def _script(names: Sequence[str]) -> str:
 
 
 def _json(values: Any) -> str:
-    """Return values as JSON in which no tag, comment or line separator can stand."""
-    text = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    """Return values as JSON in which no tag, comment or line separator can stand; null is what is no number."""
+    text = json.dumps(_finite(values), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {name: _finite(one) for name, one in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(one) for one in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def _hash(text: str) -> str:

@@ -115,8 +115,8 @@ def findings(log: Series, series: Mapping[str, Series], n_steps: int = 0) -> lis
     ]
     if "weight_norm" in series:
         norm = series["weight_norm"]["weight_norm"]
-        beside = f"at the start {norm[0]:.1f}, highest {norm.max():.1f}"
-        found.append(Finding(f"{last} weight norm", f"{norm[-1]:.1f}", beside))
+        beside = f"at the start {written(norm[0])}, highest {written(norm.max())}"
+        found.append(Finding(f"{last} weight norm", written(norm[-1]), beside))
     embedding = series.get("embedding")
     if embedding is not None and "circularity" in embedding:
         found += [
@@ -165,7 +165,8 @@ def _sharpness(log: Series, sharpness: Series) -> str:
         if at is None or abs(int(steps[row]) - at.step) <= _NEAR * at.step:
             by_row.setdefault(row, []).append(words[name])
     clauses = [f"{written(top[row])} ({' and '.join(names)}, step {steps[row]:,})" for row, names in by_row.items()]
-    return f"The train loss's sharpness, measured at {len(steps):,} checkpoints, went {' → '.join(clauses)}."
+    measured = f"measured at {len(steps):,} checkpoint{'s' * (len(steps) > 1)}"
+    return f"The train loss's sharpness, {measured}, went {' → '.join(clauses)}."
 
 
 def _standing_out(embedding: Series) -> str:
