@@ -293,6 +293,24 @@ def test_a_group_that_is_large_has_its_representations_left_to_whom_asks(tiny_co
     assert not list((tmp_path / "s3" / "measures").glob("representations*"))
 
 
+def test_columns_bear_their_names_and_what_spans_decades_is_on_a_logarithmic_axis(tiny_run):
+    trajectory = Trajectory.open(tiny_run).thin(3)
+    found = [measures.evaluate(name, trajectory) for name in ("weight_norm", "numerics", "hessian", "neurons")]
+    shown = {one.key: one for one in quantities.quantities(found)}
+    parts = ["embedding", "positions", "attention", "mlp", "unembedding"]
+    for key, labels in (
+        ("weight_norm.component_norms", parts),
+        ("hessian.block_traces", parts),
+        ("numerics.component_naive_loss_cosines", parts),
+        ("numerics.gradient_norm", ["bfloat16", "float32", "float64"]),
+        ("neurons.mean_neuron_share", ["mean neuron share"]),
+    ):
+        assert [line["label"] for line in shown[key].lines] == labels
+    assert shown["numerics.test_margins"].lines[4]["label"] == "50%"
+    wide = Series("mine", np.arange(3), {"wide": np.array([1.0, 2.0, 5e3]), "signed": np.array([-1.0, 1.0, 5e3])})
+    assert [one.logarithmic for one in quantities.quantities([wide])] == [True, False]
+
+
 def test_what_cannot_be_measured_is_said_and_the_rest_is_shown(run, tmp_path, monkeypatch):
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "measures" / "sharpness.safetensors").unlink()

@@ -1,7 +1,7 @@
 """What can be drawn over the steps: every measured quantity with its error band and controls, under plain names."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,8 @@ _TOGETHER = {
     "embedding": [("circle", "how much of a circle", ["circularity", "key_frequency_share"], "share", False)],
 }
 """By measure what is seen together: key, title, arrays, unit, whether on a logarithmic axis."""
+_SPELLED = ("representations", "subgroups", "dtypes", "components", "blocks")
+"""The constants that may name the columns of arrays."""
 _LOG = {"sharpness", "hessian_trace", "keskar_sharpness", "circle_logit_variance"} | _NATS
 
 
@@ -110,8 +112,14 @@ def quantities(found: Iterable[Series]) -> list[Quantity]:
             else:
                 continue
             unit = "nats" if name in _NATS else ""
-            listed.append(Quantity(key, group, title(name), unit, name in _LOG, lines))
+            listed.append(Quantity(key, group, title(name), unit, name in _LOG or _spans_decades(array), lines))
     return listed
+
+
+def _spans_decades(array: np.ndarray) -> bool:
+    """Whether numbers are all above zero and as far apart as no linear axis shows."""
+    finite = array[np.isfinite(array)]
+    return bool(len(finite)) and bool(finite.min() > 0) and bool(finite.max() >= 1_000 * finite.min())
 
 
 def title(name: str) -> str:
@@ -187,16 +195,31 @@ def _short(name: str) -> str:
 
 
 def _labels(series: Series, name: str) -> list[str]:
-    """Return what the columns of an array are: frequencies or representations where it says so, else numbers."""
+    """Return what the columns of an array are, where a constant of the series says so, else their numbers."""
     n = series.arrays[name].shape[1]
-    axes = {"_by_frequency": "key_frequencies", "_explained_variance": "circle_frequencies"}
-    axes |= {"circle_logit_variance": "circle_frequencies"}
-    for ending, constant in axes.items():
-        if name.endswith(ending) and constant in series and len(series[constant]) == n:
-            return [f"frequency {one}" for one in series[constant]]
-    words: list[str] = []
-    if "representations" in series:
-        words = series.words("subgroups" if name.endswith("_silhouette") else "representations")
-        if name == "excluded_loss_by_representation":
-            words = [words[int(i)] for i in series["key_representations"]]
-    return words if len(words) == n else [str(i + 1) for i in range(n)]
+    if n == 1:
+        return [_short(name)]
+    if name.endswith("_interval"):
+        return ["from", "to"]
+    for words in _words(series, name):
+        if len(words) == n:
+            return words
+    return [str(i + 1) for i in range(n)]
+
+
+def _words(series: Series, name: str) -> Iterator[list[str]]:
+    """Yield what may name the columns of an array, the likeliest first."""
+    if name.endswith(("_by_frequency", "_explained_variance", "circle_logit_variance")):
+        constant = "key_frequencies" if name.endswith("_by_frequency") else "circle_frequencies"
+        if constant in series:
+            yield [f"frequency {one}" for one in series[constant]]
+    if name == "excluded_loss_by_representation":
+        every = series.words("representations")
+        yield [every[int(i)] for i in series["key_representations"]]
+    if name.endswith("_silhouette"):
+        yield series.words("subgroups")
+    if name.endswith("_margins"):
+        yield [f"{share:.0%}" for share in series["quantiles"]]
+    for constant in (name.partition("_")[0] + "s", *_SPELLED):
+        if constant in _SPELLED and constant in series:
+            yield series.words(constant)
