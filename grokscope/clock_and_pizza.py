@@ -124,7 +124,7 @@ def verdict(series: Series) -> Verdict:
     )
     weights = series["circle_logit_variance"][-1]
     shares = {name: series[f"{name}_explained_variance"][-1] for name in ("clock", "pizza")}
-    errors = sum(series[f"{name}_explained_variance_stderr"][-1] for name in shares)
+    errors = np.add(*(series[f"{name}_explained_variance_stderr"][-1] for name in shares))
     circles = {}
     for i, frequency in enumerate(series["circle_frequencies"]):
         is_same = 2 * frequency == series["n_positions"]
