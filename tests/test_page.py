@@ -1,11 +1,12 @@
 """The report's page in a real browser: what one does with it, what it asks for, and how long it takes."""
 
+import dataclasses
 import json
 import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 from browser import Browser, chromium
 from test_report import HOSTILE, write_hostile
 
-from grokscope import Trajectory, report
+import grokscope
+from grokscope import Trajectory, measures, report
 from grokscope.config import RunConfig, TaskConfig
 from grokscope.record import Record
 from grokscope.report import page
@@ -424,6 +426,44 @@ def test_a_page_of_a_few_checkpoints_works_for_every_kind_of_task(name, browser,
     path = tmp_path / "page.html"
     path.write_bytes(made_up(TASKS[name], 10))
     looked_at(browser, path)
+
+
+def chosen(browser: Browser) -> dict[str, str]:
+    """Return what is chosen in every list of the control bar and of the panels."""
+    return browser.run(
+        "Object.fromEntries([...document.querySelectorAll('select')].map((one) => [one.id, one.value]))"
+    )
+
+
+def test_the_skip_link_moves_the_focus_and_leaves_every_choice(opened):
+    for name, value in {"axis": "linear", "theme": "dark", "labels": "none"}.items():
+        choose(opened, name, value)
+    opened.key("Home")
+    before = chosen(opened)
+    opened.run("document.querySelector('.skip').focus()")
+    opened.run("document.querySelector('.skip').click()")
+    assert opened.run("document.activeElement.id") == "main" and opened.run("location.hash") != "#main"
+    for address in ("#main", "#", "#nothing=known"):
+        opened.run(f"location.hash = '{address}'")
+        opened.frame()
+        assert chosen(opened) == before and opened.run(STEP) == "0"
+    opened.key("ArrowRight")
+    deadline = time.monotonic() + 10
+    while "step=10" not in opened.run("location.hash") and time.monotonic() < deadline:
+        opened.frame()
+    assert opened.run("location.hash") == "#axis=linear&theme=dark&labels=none&step=10"
+
+
+def test_what_an_address_resets_is_no_longer_remembered(opened):
+    choose(opened, "theme", "dark")
+    opened.run("location.hash = '#axis=linear'")
+    opened.frame()
+    assert opened.run("document.getElementById('theme').value") == "auto"
+    choose(opened, "labels", "none")
+    deadline = time.monotonic() + 10
+    while "labels" not in opened.run("location.hash") and time.monotonic() < deadline:
+        opened.frame()
+    assert opened.run("location.hash") == "#axis=linear&labels=none"
 
 
 @pytest.mark.slow
