@@ -428,6 +428,86 @@ def test_a_page_of_a_few_checkpoints_works_for_every_kind_of_task(name, browser,
     looked_at(browser, path)
 
 
+@pytest.fixture
+def shown(browser: Browser, tmp_path: Path) -> Callable[..., Browser]:
+    """Shows a made-up run of 120 checkpoints: the sharpness is measured at every fifth, pictures at every second."""
+
+    def show(name: str, address: str = "", width: int = 1400, height: int = 5000) -> Browser:
+        (tmp_path / "page.html").write_bytes(made_up(TASKS[name], 120))
+        browser.open(tmp_path / "page.html", address, width, height)
+        return browser
+
+    return show
+
+
+def text(browser: Browser, selector: str) -> str:
+    """Return what stands in an element, and that it is seen."""
+    assert browser.run(
+        f"document.querySelector({json.dumps(selector)}).checkVisibility({{visibilityProperty: true}})"
+    )
+    return browser.run(f"document.querySelector({json.dumps(selector)}).textContent")
+
+
+def test_what_was_measured_at_another_step_says_at_which(shown):
+    page = shown("cyclic", "#step=120")
+    assert page.run(STEP) == "120"
+    assert text(page, "#measure-2 .readout .at") == "measured at step 100"
+    assert page.run("document.querySelector('#measure-1 .at')") is None, "the norms are of every checkpoint"
+    for step, shown_step in (("1180", "1,180"), ("130", "120")):
+        page.run(f"location.hash = '#step={step}'")
+        page.frame()
+        for panel, said in (
+            ("pairs", "drawn at 60 of 120 checkpoints"),
+            ("heads", "means over 9 equations, at 60 checkpoints"),
+        ):
+            assert text(page, f"#{panel} > .key") == f"{said}; the nearest is shown: step {shown_step}"
+        assert page.run("document.querySelector('#pairs > .key .another') !== null") == (step == "130")
+
+
+def test_nothing_moves_where_a_step_is_said_or_not(shown):
+    page = shown("cyclic", "#step=120")
+    places = (
+        "[...document.querySelectorAll('.controls, svg.chart, canvas')].map((one) => one.getBoundingClientRect().y)"
+    )
+    before = page.run(places)
+    for step in (100, 0, 1190):
+        page.run(f"location.hash = '#step={step}'")
+        page.frame()
+        assert page.run(places) == before
+        seen = "document.querySelector('#measure-2 .at').checkVisibility({visibilityProperty: true})"
+        assert page.run(seen) == (step == 1190)
+
+
+def test_a_log_that_is_coarser_than_the_checkpoints_says_its_step(browser, tiny_config, tmp_path):
+    config = dataclasses.replace(tiny_config, evaluate_every=30)
+    browser.open(report.write(grokscope.train(config, "coarse", tmp_path)), "#step=10")
+    assert browser.run(STEP) == "10"
+    assert text(browser, "#status .at") == "at step 0"
+    assert text(browser, "#losses .readout .at") == "measured at step 0"
+
+
+def test_a_spectrum_of_few_checkpoints_says_which_is_shown_and_has_a_table(browser, tiny_run, tmp_path):
+    copy = shutil.copytree(tiny_run, tmp_path / "tiny")
+    measures.saved("fourier", Trajectory.open(copy), 3)
+    browser.open(report.write(Trajectory.open(copy)), "#step=50&spectrum-of=1")
+    assert text(browser, "#spectrum .at") == "the bars were measured at step 60"
+    browser.run("document.querySelector('#spectrum details').open = true")
+    browser.frame()
+    cells = "[...document.querySelectorAll('#spectrum tbody tr')].map((row) => row.children.length)"
+    assert browser.run(cells) == [4, 4, 4], "a row for each step, of 3 frequencies"
+
+
+def test_the_planes_follow_the_step_where_they_alone_are_in_sight(shown):
+    page = shown("cyclic", width=380, height=300)
+    page.box("#planes figure:last-child")
+    page.frame()
+    picture = "document.querySelector('#planes figure:last-child canvas').toDataURL()"
+    before = page.run(picture)
+    page.run("location.hash = '#step=0'")
+    page.frame()
+    assert page.run(picture) != before
+
+
 def chosen(browser: Browser) -> dict[str, str]:
     """Return what is chosen in every list of the control bar and of the panels."""
     return browser.run(
@@ -464,6 +544,52 @@ def test_what_an_address_resets_is_no_longer_remembered(opened):
     while "labels" not in opened.run("location.hash") and time.monotonic() < deadline:
         opened.frame()
     assert opened.run("location.hash") == "#axis=linear&labels=none"
+
+
+PHASES = [
+    ["memorization", 0, 300],
+    ["circuit formation", 300, 700],
+    ["cleanup", 700, 1000],
+    ["after cleanup", 1000, 1190],
+]
+
+
+def test_the_colours_of_the_phases_have_a_legend(browser, tmp_path):
+    path = tmp_path / "page.html"
+    phases = json.dumps([dict(zip(("name", "first", "last"), one, strict=True)) for one in PHASES])
+    path.write_bytes(made_up(TASKS["cyclic"], 120).replace(b'"phases":[]', f'"phases":{phases}'.encode()))
+    browser.open(path)
+    legend = (
+        "[...document.querySelectorAll('#losses .stages .chip')].map((one) => [one.textContent,"
+        " getComputedStyle(one.querySelector('rect')).fill])"
+    )
+    behind = (
+        "[...document.querySelector('#losses svg.chart').querySelectorAll('.stage')]"
+        ".map((one) => getComputedStyle(one).fill)"
+    )
+    for value, names in (
+        ("accuracy", ["before memorization", "memorized"]),
+        ("nanda", [name for name, *_ in PHASES]),
+    ):
+        choose(browser, "shaded", value)
+        found = browser.run(legend)
+        assert [name for name, _ in found] == names
+        assert [colour for _, colour in found] == browser.run(behind)
+        assert text(browser, "#status .stage-chip") == names[-1]
+
+
+CONTRAST = """(one, other) => { const light = (colour) => {
+    const [r, g, b] = (colour.startsWith('#') ? [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16))
+      : colour.match(/[0-9.]+/g).map(Number)).map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05; };
+  return Math.max(light(one) / light(other), light(other) / light(one)); }"""
+
+
+def test_memorized_and_generalised_differ_in_the_dark_by_more_than_their_hue(opened):
+    choose(opened, "theme", "dark")
+    style = "getComputedStyle(document.documentElement).getPropertyValue('--stage-{}').trim()"
+    assert opened.run(f"({CONTRAST})({style.format(1)}, {style.format(2)})") > 1.15
 
 
 @pytest.mark.slow

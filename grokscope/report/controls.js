@@ -9,6 +9,7 @@ class Page extends Sheet {
     const logged = unpacked(payload.log.steps);
     this.first = Math.min(this.steps[0], logged[0]);
     this.last = Math.max(this.steps[this.steps.length - 1], logged[logged.length - 1]);
+    this.logged = shownStep(this, "at", logged);
     this.stages = payload.stages;
     this.gaps = payload.gaps;
     this.labels = "some";
@@ -85,7 +86,11 @@ class Page extends Sheet {
     const j = nearest(unpacked(log.steps), this.step);
     const stage = this.stages.find((one) => this.step >= one.first && this.step <= one.last && !(this.step === one.last && one.last !== this.last));
     const parts = [html("span", { class: "chip c0" }, `train ${inPercent(unpacked(log.train_accuracy)[j])}`), html("span", { class: "chip c1" }, `test ${inPercent(unpacked(log.test_accuracy)[j])}`)];
-    return stage ? [...parts, html("span", { class: "chip stage-now" }, stage.name)] : parts;
+    if (this.logged) {
+      this.logged.setStep(this.step);
+      parts.push(this.logged.element);
+    }
+    return stage ? [...parts, stageChip(stage)] : parts;
   }
 
   play(on = !this.playing) {

@@ -87,7 +87,8 @@ class Grid {
     const [column, row] = [x - this.box.left, y - this.box.top].map((one) => Math.floor((one / this.box.side) * this.n));
     const i = column >= 0 && column < this.n && row >= 0 ? this.cells.get(row * this.n + column) : undefined;
     if (i === undefined) return null;
-    const frame = nearest(this.steps, this.page.step);
+    const { page } = this;
+    const frame = nearest(this.steps, page.step);
     const loss = 10 ** this.logs[frame * this.nExamples + i];
     return [
       `a = ${row}, b = ${column}, answer ${this.answers[i]}, ${this.isTrain[i] ? "trained on" : "held out"}`,

@@ -10,9 +10,7 @@ class Heads {
     this.pictures = [];
     const key = html("div", { class: "readout" });
     attention.positions.forEach((name, i) => {
-      const sample = svg("svg", { width: 22, height: 8, "aria-hidden": "true" });
-      sample.append(svg("line", { class: `line c${i}`, x1: 0, x2: 22, y1: 4, y2: 4, "stroke-dasharray": DASHES[i] }));
-      key.append(html("span", { class: "chip" }, sample, `to ${name}`));
+      key.append(html("span", { class: "chip" }, sample(i), `to ${name}`));
     });
     const grid = html("div", { class: "heads" });
     host.append(key, grid);
