@@ -225,7 +225,7 @@ def test_every_panel_is_saved_as_a_picture(opened):
     assert all(pictures)
 
 
-@pytest.mark.parametrize("width", [380, 800, 1900])
+@pytest.mark.parametrize("width", [320, 380, 800, 1900])
 def test_nothing_is_wider_than_the_window(width, browser, run):
     browser.open(run / "report.html", width=width)
     browser.resize(width, 900)
@@ -508,6 +508,31 @@ def test_the_planes_follow_the_step_where_they_alone_are_in_sight(shown):
     assert page.run(picture) != before
 
 
+SPOTS = """(() => { const canvas = document.querySelector('#pairs canvas'), 
+    found = {'trained on': [], 'held out': []};
+  const box = canvas.getBoundingClientRect(), width = canvas.width;
+  const { data } = canvas.getContext('2d').getImageData(0, 0, width, canvas.height);
+  const at = (x, y) => [...data.slice(4 * (y * width + x), 4 * (y * width + x) + 3)];
+  for (let x = 30; x < width - 4; x += 11) for (let y = 8; y < canvas.height - 4; y += 11) {
+    canvas.dispatchEvent(new PointerEvent('pointermove', {clientX: box.x + x, clientY: box.y + y, bubbles: true}));
+    const told = document.getElementById('tip');
+    if (told.hidden || String(at(x - 4, y - 4)) !== String(at(x + 4, y + 4))) continue;
+    const [red, , blue] = at(x, y);
+    found[told.textContent.includes('trained on') ? 'trained on' : 'held out'].push(red - blue);
+  } return [Math.max(...found['trained on']), Math.min(...found['held out'])]; })()"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_equations_trained_on_are_told_from_those_held_out_before_any_is_known(theme, opened):
+    opened.key("Home")
+    choose(opened, "theme", theme)
+    choose(opened, "pairs-show", "right")
+    opened.box("#pairs canvas")
+    opened.frame()
+    trained, held_out = opened.run(SPOTS)
+    assert held_out - trained > 80, "at least so much redder than blue, of 255"
+
+
 def chosen(browser: Browser) -> dict[str, str]:
     """Return what is chosen in every list of the control bar and of the panels."""
     return browser.run(
@@ -544,6 +569,65 @@ def test_what_an_address_resets_is_no_longer_remembered(opened):
     while "labels" not in opened.run("location.hash") and time.monotonic() < deadline:
         opened.frame()
     assert opened.run("location.hash") == "#axis=linear&labels=none"
+
+
+TOLD = """(selector) => { const found = new Set();
+  for (const canvas of document.querySelectorAll(selector)) {
+    const box = canvas.getBoundingClientRect();
+    for (let x = 2; x < box.width; x += 6) for (let y = 2; y < box.height; y += 40) {
+      canvas.dispatchEvent(new PointerEvent('pointermove', {clientX: box.x + x, clientY: box.y + y, bubbles: true}));
+      if (!document.getElementById('tip').hidden) found.add(document.getElementById('tip').textContent);
+    } } return [...found]; }"""
+
+
+def test_elements_of_a_group_go_by_their_names(shown):
+    page = shown("S5")
+    element = r"\([\d )(]*\)"
+    for panel, pattern in (
+        ("pairs", f"a = {element}; b = {element}; answer {element}; (trained on|held out)"),
+        ("heads", f"a = {element}: "),
+        ("embedding", f"element {element}conjugacy class of {element}, \\d+ elements?"),
+    ):
+        told = page.run(f"({TOLD})('#{panel} canvas')")
+        assert len(told) > 5 and all(re.match(pattern, one) for one in told)
+
+
+def test_residues_go_by_their_numbers(opened):
+    told = opened.run(f"({TOLD})('#pairs canvas')")
+    assert told and all(re.match(r"a = \d; b = \d; answer \d; ", one) for one in told)
+
+
+def test_conjugacy_classes_have_a_legend_and_a_shape_each(shown):
+    page = shown("S5")
+    chips = page.run("[...document.querySelectorAll('.classes .chip')].map((one) => one.textContent)")
+    sizes = [
+        "(): 1",
+        "(3 4): 10",
+        "(2 3 4): 20",
+        "(1 2)(3 4): 15",
+        "(1 2 3 4): 30",
+        "(0 1)(2 3 4): 20",
+        "(0 1 2 3 4): 24",
+    ]
+    assert chips == sizes
+    for look in ("one.getAttribute('points')", "getComputedStyle(one).fill"):
+        looks = page.run(f"[...document.querySelectorAll('.classes polygon')].map((one) => {look})")
+        assert len(set(looks)) == 7
+
+
+def test_a_group_of_many_classes_is_told_by_the_pointer(browser, tmp_path):
+    (tmp_path / "page.html").write_bytes(made_up(TaskConfig("composition", group="D31"), 5))
+    browser.open(tmp_path / "page.html")
+    assert text(browser, "#embedding .body .key") == "17 conjugacy classes: the pointer tells which"
+    assert browser.complaints == []
+
+
+def test_attention_fills_its_place_beside_the_grid_of_a_group(shown):
+    blank = shown("S5").run(
+        "(() => { const panel = document.getElementById('heads'), box = panel.getBoundingClientRect();"
+        " return (box.bottom - panel.lastChild.getBoundingClientRect().bottom) / box.height; })()"
+    )
+    assert blank < 0.15
 
 
 PHASES = [
@@ -586,10 +670,49 @@ CONTRAST = """(one, other) => { const light = (colour) => {
   return Math.max(light(one) / light(other), light(other) / light(one)); }"""
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_words_in_the_colours_of_curves_can_be_read(theme, opened):
+    """By WCAG's contrast of 4.5 to the panel."""
+    choose(opened, "theme", theme)
+    colours = opened.run(
+        "(() => { const chart = document.querySelector('svg.chart'); return [0, 1, 2, 3, 4, 5, 6, 7].map((i) => {"
+        " const name = document.createElementNS('http://www.w3.org/2000/svg', 'text');"
+        " name.setAttribute('class', `name c${i}`); chart.append(name); return getComputedStyle(name).fill; })"
+        ".concat([...document.querySelectorAll('#status .chip')].map((one) => getComputedStyle(one).color)); })()"
+    )
+    surface = opened.run("getComputedStyle(document.querySelector('.panel')).backgroundColor")
+    assert len(colours) == 11
+    for colour in colours:
+        assert opened.run(f"({CONTRAST})({json.dumps(colour)}, {json.dumps(surface)})") >= 4.5, colour
+
+
 def test_memorized_and_generalised_differ_in_the_dark_by_more_than_their_hue(opened):
     choose(opened, "theme", "dark")
     style = "getComputedStyle(document.documentElement).getPropertyValue('--stage-{}').trim()"
     assert opened.run(f"({CONTRAST})({style.format(1)}, {style.format(2)})") > 1.15
+
+
+def test_what_saves_a_panel_is_named_after_it(opened):
+    choose(opened, "measure-1-of", "embedding.effective_dimension")
+    tree = opened.send("Accessibility.getFullAXTree")["nodes"]
+    names = [one["name"]["value"] for one in tree if one.get("role", {}).get("value") == "button"]
+    titles = opened.run("[...document.querySelectorAll('.panel h2')].map((one) => one.textContent)")
+    assert "embedding: effective dimension" in titles
+    assert [one for one in names if one.startswith("Save")] == [f"Save as a picture: {one}" for one in titles]
+
+
+def test_on_a_phone_every_control_is_there(browser, run):
+    browser.open(run / "report.html", width=380, height=800)
+    for name in ("axis", "theme"):
+        assert browser.run(f"document.getElementById('{name}').checkVisibility()")
+    assert browser.run("document.querySelector('#status .stage-chip').checkVisibility()")
+    browser.run("document.getElementById('pairs').scrollIntoView()")
+    browser.frame()
+    above = "document.querySelector('{}').getBoundingClientRect().bottom < 0"
+    assert browser.run(above.format(".options")) and not browser.run(above.format(".controls"))
+    browser.resize(1400, 900)
+    browser.frame()
+    assert browser.run("document.querySelector('.controls .options') !== null")
 
 
 @pytest.mark.slow

@@ -19,6 +19,11 @@ class Page extends Sheet {
     this.seen = new IntersectionObserver((entries) => entries.forEach((entry) => this.see(entry)), { rootMargin: "200px" });
   }
 
+  // What an element is called: by its cycles, for instance, in a group of permutations.
+  nameOf(element) {
+    return this.payload.names ? this.payload.names[element] : String(element);
+  }
+
   // -- What is drawn.
 
   // Let a part of a panel follow the step while the panel is on the screen.
@@ -124,6 +129,11 @@ class Page extends Sheet {
     this.button.addEventListener("click", () => this.play());
     document.addEventListener("keydown", (event) => this.key(event));
     this.bindSheet();
+    // On a phone what stays in sight holds the slider and the figures alone, and the choices lie below.
+    const [bar, options, small] = [this.slider.closest(".controls"), document.querySelector(".options"), window.matchMedia("(max-width: 720px)")];
+    const place = () => (small.matches ? bar.after(options) : bar.append(options));
+    small.addEventListener("change", place);
+    place();
     const { phases, stages } = this.payload;
     if (!phases.length) find("shaded").closest("label").remove();
     else {

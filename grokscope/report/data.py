@@ -29,6 +29,7 @@ def payload(trajectory: Trajectory, series: Mapping[str, Series], found: Sequenc
     return {
         "steps": packed(trajectory.steps),
         "log": _log(log),
+        "names": None if task.circle is not None or task.group is None else task.group.elements,
         "stages": [{"name": name, "first": first, "last": last} for name, first, last in phases.stages(log)],
         "phases": _phases(series),
         "gaps": log["gaps"].tolist(),

@@ -24,7 +24,7 @@ function buildClouds(page) {
     const frame = html("div", { class: "picture" });
     const title = plane.kind === "frequency" ? plane.title : "components 1 and 2";
     const figure = html("figure", {}, html("figcaption", {}, html("b", {}, title), share), frame);
-    if (i === 0) body.append(figure);
+    if (i === 0) body.append(figure, ...(clouds.classes ? [classLegend(clouds)] : []));
     else small.append(figure);
     page.follow(i ? rest : panel, withPicture(new Cloud(frame, share, page, clouds, plane, i === 0)));
   });
