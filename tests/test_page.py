@@ -1,11 +1,12 @@
 """The report's page in a real browser: what one does with it, what it asks for, and how long it takes."""
 
+import dataclasses
 import json
 import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 from browser import Browser, chromium
 from test_report import HOSTILE, write_hostile
 
-from grokscope import Trajectory, report
+import grokscope
+from grokscope import Trajectory, measures, report
 from grokscope.config import RunConfig, TaskConfig
 from grokscope.record import Record
 from grokscope.report import page
@@ -223,7 +225,7 @@ def test_every_panel_is_saved_as_a_picture(opened):
     assert all(pictures)
 
 
-@pytest.mark.parametrize("width", [380, 800, 1900])
+@pytest.mark.parametrize("width", [320, 380, 800, 1900])
 def test_nothing_is_wider_than_the_window(width, browser, run):
     browser.open(run / "report.html", width=width)
     browser.resize(width, 900)
@@ -424,6 +426,293 @@ def test_a_page_of_a_few_checkpoints_works_for_every_kind_of_task(name, browser,
     path = tmp_path / "page.html"
     path.write_bytes(made_up(TASKS[name], 10))
     looked_at(browser, path)
+
+
+@pytest.fixture
+def shown(browser: Browser, tmp_path: Path) -> Callable[..., Browser]:
+    """Shows a made-up run of 120 checkpoints: the sharpness is measured at every fifth, pictures at every second."""
+
+    def show(name: str, address: str = "", width: int = 1400, height: int = 5000) -> Browser:
+        (tmp_path / "page.html").write_bytes(made_up(TASKS[name], 120))
+        browser.open(tmp_path / "page.html", address, width, height)
+        return browser
+
+    return show
+
+
+def text(browser: Browser, selector: str) -> str:
+    """Return what stands in an element, and that it is seen."""
+    assert browser.run(
+        f"document.querySelector({json.dumps(selector)}).checkVisibility({{visibilityProperty: true}})"
+    )
+    return browser.run(f"document.querySelector({json.dumps(selector)}).textContent")
+
+
+def test_what_was_measured_at_another_step_says_at_which(shown):
+    page = shown("cyclic", "#step=120")
+    assert page.run(STEP) == "120"
+    assert text(page, "#measure-2 .readout .at") == "measured at step 100"
+    assert page.run("document.querySelector('#measure-1 .at')") is None, "the norms are of every checkpoint"
+    for step, shown_step in (("1180", "1,180"), ("130", "120")):
+        page.run(f"location.hash = '#step={step}'")
+        page.frame()
+        for panel, said in (
+            ("pairs", "drawn at 60 of 120 checkpoints"),
+            ("heads", "means over 9 equations, at 60 checkpoints"),
+        ):
+            assert text(page, f"#{panel} > .key") == f"{said}; the nearest is shown: step {shown_step}"
+        assert page.run("document.querySelector('#pairs > .key .another') !== null") == (step == "130")
+
+
+def test_nothing_moves_where_a_step_is_said_or_not(shown):
+    page = shown("cyclic", "#step=120")
+    places = (
+        "[...document.querySelectorAll('.controls, svg.chart, canvas')].map((one) => one.getBoundingClientRect().y)"
+    )
+    before = page.run(places)
+    for step in (100, 0, 1190):
+        page.run(f"location.hash = '#step={step}'")
+        page.frame()
+        assert page.run(places) == before
+        seen = "document.querySelector('#measure-2 .at').checkVisibility({visibilityProperty: true})"
+        assert page.run(seen) == (step == 1190)
+
+
+def test_a_log_that_is_coarser_than_the_checkpoints_says_its_step(browser, tiny_config, tmp_path):
+    config = dataclasses.replace(tiny_config, evaluate_every=30)
+    browser.open(report.write(grokscope.train(config, "coarse", tmp_path)), "#step=10")
+    assert browser.run(STEP) == "10"
+    assert text(browser, "#status .at") == "at step 0"
+    assert text(browser, "#losses .readout .at") == "measured at step 0"
+
+
+def test_a_spectrum_of_few_checkpoints_says_which_is_shown_and_has_a_table(browser, tiny_run, tmp_path):
+    copy = shutil.copytree(tiny_run, tmp_path / "tiny")
+    measures.saved("fourier", Trajectory.open(copy), 3)
+    browser.open(report.write(Trajectory.open(copy)), "#step=50&spectrum-of=1")
+    assert text(browser, "#spectrum .at") == "the bars were measured at step 60"
+    browser.run("document.querySelector('#spectrum details').open = true")
+    browser.frame()
+    cells = "[...document.querySelectorAll('#spectrum tbody tr')].map((row) => row.children.length)"
+    assert browser.run(cells) == [4, 4, 4], "a row for each step, of 3 frequencies"
+
+
+def test_the_planes_follow_the_step_where_they_alone_are_in_sight(shown):
+    page = shown("cyclic", width=380, height=300)
+    page.box("#planes figure:last-child")
+    page.frame()
+    picture = "document.querySelector('#planes figure:last-child canvas').toDataURL()"
+    before = page.run(picture)
+    page.run("location.hash = '#step=0'")
+    page.frame()
+    assert page.run(picture) != before
+
+
+SPOTS = """(() => { const canvas = document.querySelector('#pairs canvas'), 
+    found = {'trained on': [], 'held out': []};
+  const box = canvas.getBoundingClientRect(), width = canvas.width;
+  const { data } = canvas.getContext('2d').getImageData(0, 0, width, canvas.height);
+  const at = (x, y) => [...data.slice(4 * (y * width + x), 4 * (y * width + x) + 3)];
+  for (let x = 30; x < width - 4; x += 11) for (let y = 8; y < canvas.height - 4; y += 11) {
+    canvas.dispatchEvent(new PointerEvent('pointermove', {clientX: box.x + x, clientY: box.y + y, bubbles: true}));
+    const told = document.getElementById('tip');
+    if (told.hidden || String(at(x - 4, y - 4)) !== String(at(x + 4, y + 4))) continue;
+    const [red, , blue] = at(x, y);
+    found[told.textContent.includes('trained on') ? 'trained on' : 'held out'].push(red - blue);
+  } return [Math.max(...found['trained on']), Math.min(...found['held out'])]; })()"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_equations_trained_on_are_told_from_those_held_out_before_any_is_known(theme, opened):
+    opened.key("Home")
+    choose(opened, "theme", theme)
+    choose(opened, "pairs-show", "right")
+    opened.box("#pairs canvas")
+    opened.frame()
+    trained, held_out = opened.run(SPOTS)
+    assert held_out - trained > 80, "at least so much redder than blue, of 255"
+
+
+def chosen(browser: Browser) -> dict[str, str]:
+    """Return what is chosen in every list of the control bar and of the panels."""
+    return browser.run(
+        "Object.fromEntries([...document.querySelectorAll('select')].map((one) => [one.id, one.value]))"
+    )
+
+
+def test_the_skip_link_moves_the_focus_and_leaves_every_choice(opened):
+    for name, value in {"axis": "linear", "theme": "dark", "labels": "none"}.items():
+        choose(opened, name, value)
+    opened.key("Home")
+    before = chosen(opened)
+    opened.run("document.querySelector('.skip').focus()")
+    opened.run("document.querySelector('.skip').click()")
+    assert opened.run("document.activeElement.id") == "main" and opened.run("location.hash") != "#main"
+    for address in ("#main", "#", "#nothing=known"):
+        opened.run(f"location.hash = '{address}'")
+        opened.frame()
+        assert chosen(opened) == before and opened.run(STEP) == "0"
+    opened.key("ArrowRight")
+    deadline = time.monotonic() + 10
+    while "step=10" not in opened.run("location.hash") and time.monotonic() < deadline:
+        opened.frame()
+    assert opened.run("location.hash") == "#axis=linear&theme=dark&labels=none&step=10"
+
+
+def test_what_an_address_resets_is_no_longer_remembered(opened):
+    choose(opened, "theme", "dark")
+    opened.run("location.hash = '#axis=linear'")
+    opened.frame()
+    assert opened.run("document.getElementById('theme').value") == "auto"
+    choose(opened, "labels", "none")
+    deadline = time.monotonic() + 10
+    while "labels" not in opened.run("location.hash") and time.monotonic() < deadline:
+        opened.frame()
+    assert opened.run("location.hash") == "#axis=linear&labels=none"
+
+
+TOLD = """(selector) => { const found = new Set();
+  for (const canvas of document.querySelectorAll(selector)) {
+    const box = canvas.getBoundingClientRect();
+    for (let x = 2; x < box.width; x += 6) for (let y = 2; y < box.height; y += 40) {
+      canvas.dispatchEvent(new PointerEvent('pointermove', {clientX: box.x + x, clientY: box.y + y, bubbles: true}));
+      if (!document.getElementById('tip').hidden) found.add(document.getElementById('tip').textContent);
+    } } return [...found]; }"""
+
+
+def test_elements_of_a_group_go_by_their_names(shown):
+    page = shown("S5")
+    element = r"\([\d )(]*\)"
+    for panel, pattern in (
+        ("pairs", f"a = {element}; b = {element}; answer {element}; (trained on|held out)"),
+        ("heads", f"a = {element}: "),
+        ("embedding", f"element {element}conjugacy class of {element}, \\d+ elements?"),
+    ):
+        told = page.run(f"({TOLD})('#{panel} canvas')")
+        assert len(told) > 5 and all(re.match(pattern, one) for one in told)
+
+
+def test_residues_go_by_their_numbers(opened):
+    told = opened.run(f"({TOLD})('#pairs canvas')")
+    assert told and all(re.match(r"a = \d; b = \d; answer \d; ", one) for one in told)
+
+
+def test_conjugacy_classes_have_a_legend_and_a_shape_each(shown):
+    page = shown("S5")
+    chips = page.run("[...document.querySelectorAll('.classes .chip')].map((one) => one.textContent)")
+    sizes = [
+        "(): 1",
+        "(3 4): 10",
+        "(2 3 4): 20",
+        "(1 2)(3 4): 15",
+        "(1 2 3 4): 30",
+        "(0 1)(2 3 4): 20",
+        "(0 1 2 3 4): 24",
+    ]
+    assert chips == sizes
+    for look in ("one.getAttribute('points')", "getComputedStyle(one).fill"):
+        looks = page.run(f"[...document.querySelectorAll('.classes polygon')].map((one) => {look})")
+        assert len(set(looks)) == 7
+
+
+def test_a_group_of_many_classes_is_told_by_the_pointer(browser, tmp_path):
+    (tmp_path / "page.html").write_bytes(made_up(TaskConfig("composition", group="D31"), 5))
+    browser.open(tmp_path / "page.html")
+    assert text(browser, "#embedding .body .key") == "17 conjugacy classes: the pointer tells which"
+    assert browser.complaints == []
+
+
+def test_attention_fills_its_place_beside_the_grid_of_a_group(shown):
+    blank = shown("S5").run(
+        "(() => { const panel = document.getElementById('heads'), box = panel.getBoundingClientRect();"
+        " return (box.bottom - panel.lastChild.getBoundingClientRect().bottom) / box.height; })()"
+    )
+    assert blank < 0.15
+
+
+PHASES = [
+    ["memorization", 0, 300],
+    ["circuit formation", 300, 700],
+    ["cleanup", 700, 1000],
+    ["after cleanup", 1000, 1190],
+]
+
+
+def test_the_colours_of_the_phases_have_a_legend(browser, tmp_path):
+    path = tmp_path / "page.html"
+    phases = json.dumps([dict(zip(("name", "first", "last"), one, strict=True)) for one in PHASES])
+    path.write_bytes(made_up(TASKS["cyclic"], 120).replace(b'"phases":[]', f'"phases":{phases}'.encode()))
+    browser.open(path)
+    legend = (
+        "[...document.querySelectorAll('#losses .stages .chip')].map((one) => [one.textContent,"
+        " getComputedStyle(one.querySelector('rect')).fill])"
+    )
+    behind = (
+        "[...document.querySelector('#losses svg.chart').querySelectorAll('.stage')]"
+        ".map((one) => getComputedStyle(one).fill)"
+    )
+    for value, names in (
+        ("accuracy", ["before memorization", "memorized"]),
+        ("nanda", [name for name, *_ in PHASES]),
+    ):
+        choose(browser, "shaded", value)
+        found = browser.run(legend)
+        assert [name for name, _ in found] == names
+        assert [colour for _, colour in found] == browser.run(behind)
+        assert text(browser, "#status .stage-chip") == names[-1]
+
+
+CONTRAST = """(one, other) => { const light = (colour) => {
+    const [r, g, b] = (colour.startsWith('#') ? [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16))
+      : colour.match(/[0-9.]+/g).map(Number)).map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05; };
+  return Math.max(light(one) / light(other), light(other) / light(one)); }"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_words_in_the_colours_of_curves_can_be_read(theme, opened):
+    """By WCAG's contrast of 4.5 to the panel."""
+    choose(opened, "theme", theme)
+    colours = opened.run(
+        "(() => { const chart = document.querySelector('svg.chart'); return [0, 1, 2, 3, 4, 5, 6, 7].map((i) => {"
+        " const name = document.createElementNS('http://www.w3.org/2000/svg', 'text');"
+        " name.setAttribute('class', `name c${i}`); chart.append(name); return getComputedStyle(name).fill; })"
+        ".concat([...document.querySelectorAll('#status .chip')].map((one) => getComputedStyle(one).color)); })()"
+    )
+    surface = opened.run("getComputedStyle(document.querySelector('.panel')).backgroundColor")
+    assert len(colours) == 11
+    for colour in colours:
+        assert opened.run(f"({CONTRAST})({json.dumps(colour)}, {json.dumps(surface)})") >= 4.5, colour
+
+
+def test_memorized_and_generalised_differ_in_the_dark_by_more_than_their_hue(opened):
+    choose(opened, "theme", "dark")
+    style = "getComputedStyle(document.documentElement).getPropertyValue('--stage-{}').trim()"
+    assert opened.run(f"({CONTRAST})({style.format(1)}, {style.format(2)})") > 1.15
+
+
+def test_what_saves_a_panel_is_named_after_it(opened):
+    choose(opened, "measure-1-of", "embedding.effective_dimension")
+    tree = opened.send("Accessibility.getFullAXTree")["nodes"]
+    names = [one["name"]["value"] for one in tree if one.get("role", {}).get("value") == "button"]
+    titles = opened.run("[...document.querySelectorAll('.panel h2')].map((one) => one.textContent)")
+    assert "embedding: effective dimension" in titles
+    assert [one for one in names if one.startswith("Save")] == [f"Save as a picture: {one}" for one in titles]
+
+
+def test_on_a_phone_every_control_is_there(browser, run):
+    browser.open(run / "report.html", width=380, height=800)
+    for name in ("axis", "theme"):
+        assert browser.run(f"document.getElementById('{name}').checkVisibility()")
+    assert browser.run("document.querySelector('#status .stage-chip').checkVisibility()")
+    browser.run("document.getElementById('pairs').scrollIntoView()")
+    browser.frame()
+    above = "document.querySelector('{}').getBoundingClientRect().bottom < 0"
+    assert browser.run(above.format(".options")) and not browser.run(above.format(".controls"))
+    browser.resize(1400, 900)
+    browser.frame()
+    assert browser.run("document.querySelector('.controls .options') !== null")
 
 
 @pytest.mark.slow

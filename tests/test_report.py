@@ -140,6 +140,7 @@ def test_the_payload_holds_the_numbers_that_were_measured(run):
     assert unpacked(found["steps"]).tolist() == trajectory.steps.tolist()
     for name, array in trajectory.log.arrays.items():
         np.testing.assert_allclose(unpacked(found["log"][name]), array, rtol=1e-6)
+    assert found["names"] is None
     cloud, plane = found["clouds"], found["clouds"]["planes"][1]
     points = series["embedding"]["frequency_planes"][:, 0]
     np.testing.assert_allclose(unpacked(plane["points"]), points, atol=plane["points"]["scale"] * 0.51)
@@ -273,6 +274,7 @@ def test_a_group_without_a_circle_has_a_report_without_frequencies(tiny_config, 
     found = numbers(path)
     assert found["spectra"] == [] and len(found["clouds"]["planes"]) == 1
     assert "(0 1 2)" in found["clouds"]["labels"] and len(set(found["clouds"]["classes"])) == 3
+    assert found["names"] == found["clouds"]["labels"]
     assert "circularity" not in read(path).text["dl"]
     shown = {one["key"]: one for one in found["quantities"]}
     names = ["standard", "sign"]

@@ -30,7 +30,7 @@ class Chart {
     this.x = page.stepScale();
     this.y = this.valueScale();
     const chart = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": this.described() });
-    this.drawStages(chart);
+    drawStages(this, chart);
     this.drawAxes(chart);
     const clip = svg("clipPath", { id: `clip-${this.number}` });
     clip.append(svg("rect", { x: margin.left, y: margin.top - 2, width: this.box.width + 1, height: this.box.height + 4 }));
@@ -82,25 +82,6 @@ class Chart {
     if (low > 0 && low < 0.5 * high) low = 0;
     const pad = (high - low || Math.abs(high) || 1) * 0.04;
     return valueScale("linear", low === 0 ? 0 : low - pad, high + pad);
-  }
-
-  drawStages(chart) {
-    const { box, page } = this;
-    const group = svg("g");
-    for (const stage of page.stages) {
-      const [start, end] = [this.px(Math.max(stage.first, page.first)), this.px(Math.min(stage.last, page.last))];
-      group.append(svg("rect", { class: `stage ${stage.name.replaceAll(" ", "-")}`, x: start, y: box.top, width: Math.max(0, end - start), height: box.height }));
-      if (this.spec.named && end - start > 7 * stage.name.length) {
-        group.append(svg("text", { class: "stage-name", x: (start + end) / 2, y: box.top - 6, "text-anchor": "middle" }, stage.name));
-      }
-    }
-    for (const [first, last] of page.gaps) {
-      const hatch = svg("pattern", { id: `hatch-${this.number}`, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" });
-      hatch.append(svg("line", { class: "hatch", x1: 0, x2: 0, y1: 0, y2: 6 }));
-      const width = Math.max(2, this.px(last) - this.px(first));
-      group.append(hatch, svg("rect", { x: this.px(first), y: box.top, width, height: box.height, fill: `url(#hatch-${this.number})` }));
-    }
-    chart.append(group);
   }
 
   drawAxes(chart) {
@@ -222,15 +203,19 @@ class Chart {
 
   fillReadout() {
     this.figures = this.spec.lines.map((line, i) => {
-      const sample = svg("svg", { width: 22, height: 8, "aria-hidden": "true" });
-      const dash = DASHES[i % DASHES.length];
-      sample.append(svg("line", { class: `line c${i % 8}`, x1: 0, x2: 22, y1: 4, y2: 4, ...(dash && { "stroke-dasharray": dash }) }));
       const figure = html("b");
-      const chip = html("span", { class: "chip" }, sample, `${line.label} `, figure);
+      const chip = html("span", { class: "chip" }, sample(i), `${line.label} `, figure);
       return { chip, figure };
     });
     this.readout.replaceChildren(...this.figures.map((one) => one.chip));
     const { lines } = this.spec;
+    // Once for all curves, or for each of them where they were not measured together.
+    const together = lines.every((line) => String(line.steps) === String(lines[0].steps));
+    this.shown = (together ? lines.slice(0, 1) : lines).map((line, i) => {
+      const shown = shownStep(this.page, "measured at", line.steps);
+      if (shown) (together ? this.readout : this.figures[i].chip).append(shown.element);
+      return shown;
+    }).filter(Boolean);
     const said = [];
     if (lines.some((line) => line.low)) said.push("line: median over the seeds, band: all of them");
     if (lines.some((line) => line.spread && !line.isResidual)) said.push("band: ± 2 standard errors");
@@ -260,6 +245,7 @@ class Chart {
       dot.setAttribute("cy", Number.isFinite(y) ? y : -99);
       this.figures[i].figure.textContent = this.say(line.values[j]);
     });
+    for (const shown of this.shown) shown.setStep(step);
   }
 
   listen() {

@@ -1,5 +1,35 @@
 // The embedding: points in their planes, coloured and joined in the order of the circle.
 
+const MOST_IN_LEGEND = 12;
+
+// The corners of each marker, about a circle of radius 1.
+const corners = (n, turn, radius) => Array.from({ length: n }, (_, i) => [i / n + turn, typeof radius === "number" ? radius : radius[i % 2]]).map(([part, far]) => [far * Math.sin(2 * Math.PI * part), -far * Math.cos(2 * Math.PI * part)]);
+const MARKERS = [corners(24, 0, 1), corners(4, 0.125, 1.2), corners(3, 0, 1.4), corners(4, 0, 1.35), corners(3, 0.5, 1.4), corners(8, 0.125, [1.5, 0.5]), corners(10, 0, [1.55, 0.65])];
+const marker = (kind) => MARKERS[kind % MARKERS.length];
+
+// The conjugacy classes of a group with the first element and the size of each.
+function classesOf({ classes, labels }) {
+  const found = [];
+  classes.forEach((one, j) => {
+    found[one] = found[one] || { first: labels[j], size: 0 };
+    found[one].size++;
+  });
+  return found;
+}
+
+const inElements = (size) => `${inSteps(size)} element${size === 1 ? "" : "s"}`;
+
+// How the points of each class look, if there are not too many of them.
+function classLegend(clouds) {
+  const classes = classesOf(clouds);
+  if (classes.length > MOST_IN_LEGEND) return html("p", { class: "key" }, `${inSteps(classes.length)} conjugacy classes: the pointer tells which`);
+  return html("div", { class: "readout classes" }, "conjugacy classes by an element, with their sizes:", ...classes.map(({ first, size }, kind) => {
+    const sample = svg("svg", { width: 12, height: 12, viewBox: "-1.7 -1.7 3.4 3.4", "aria-hidden": "true" });
+    sample.append(svg("polygon", { class: `c${kind % 8}`, points: marker(kind).map((one) => one.map((at) => at.toFixed(3)).join()).join(" ") }));
+    return html("span", { class: "chip" }, sample, `${first}: ${inSteps(size)}`);
+  }));
+}
+
 class Cloud {
   constructor(host, caption, page, clouds, plane, large) {
     Object.assign(this, { caption, page, clouds, plane, large });
@@ -13,9 +43,8 @@ class Cloud {
       this.shares = angles.map((angle) => angle / this.n);
       this.order = angles.map((_, j) => j).sort((one, other) => angles[one] - angles[other] || one - other);
     } else {
-      const classes = clouds.classes;
-      const n = classes ? Math.max(...classes) + 1 : 1;
-      this.shares = classes ? classes.map((one) => one / n) : new Array(this.n).fill(0.7);
+      this.classes = clouds.classes && classesOf(clouds);
+      this.shares = clouds.classes ? clouds.classes.map((one) => one / this.classes.length) : new Array(this.n).fill(0.7);
       this.order = null;
     }
     this.fill = { true: this.shares.map((one) => hue(one, true)), false: this.shares.map((one) => hue(one, false)) };
@@ -38,7 +67,7 @@ class Cloud {
 
   draw(context, width, height, step) {
     const frame = nearest(this.steps, step);
-    const { page, n, large } = this;
+    const { page, n, large, clouds } = this;
     const places = Array.from({ length: n }, (_, j) => this.place(frame, j, width));
     context.strokeStyle = page.colour("--line");
     context.lineWidth = 1;
@@ -54,12 +83,12 @@ class Cloud {
       [...this.order, this.order[0]].forEach((j, i) => (i ? context.lineTo(...places[j]) : context.moveTo(...places[j])));
       context.stroke();
     }
-    const fill = this.fill[page.isDark];
     const radius = large ? 4 : clamped(width / 75, 1.8, 3);
     for (let j = 0; j < n; j++) {
-      context.fillStyle = fill[j];
+      const kind = this.classes ? clouds.classes[j] : 0;
+      context.fillStyle = this.classes && this.classes.length <= MOST_IN_LEGEND ? page.colour(`--c${kind % 8}`) : this.fill[page.isDark][j];
       context.beginPath();
-      context.arc(places[j][0], places[j][1], radius, 0, 2 * Math.PI);
+      for (const [x, y] of marker(kind)) context.lineTo(places[j][0] + radius * x, places[j][1] + radius * y);
       context.fill();
     }
     if (page.labels) this.drawLabels(context, width, places);
@@ -99,7 +128,8 @@ class Cloud {
     }
     if (best < 0) return null;
     const at = 2 * (this.frame * this.n + best);
-    const kind = this.clouds.classes ? [`conjugacy class ${this.clouds.classes[best] + 1}`] : [];
-    return [`${this.clouds.classes ? "element" : "token"} ${this.clouds.labels[best]}`, ...kind, `(${written(this.points[at], 4)}, ${written(this.points[at + 1], 4)})`];
+    const own = this.classes && this.classes[this.clouds.classes[best]];
+    const kind = own ? [`conjugacy class of ${own.first}, ${inElements(own.size)}`] : [];
+    return [`${own ? "element" : "token"} ${this.clouds.labels[best]}`, ...kind, `(${written(this.points[at], 4)}, ${written(this.points[at + 1], 4)})`];
   }
 }

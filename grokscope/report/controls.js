@@ -9,6 +9,7 @@ class Page extends Sheet {
     const logged = unpacked(payload.log.steps);
     this.first = Math.min(this.steps[0], logged[0]);
     this.last = Math.max(this.steps[this.steps.length - 1], logged[logged.length - 1]);
+    this.logged = shownStep(this, "at", logged);
     this.stages = payload.stages;
     this.gaps = payload.gaps;
     this.labels = "some";
@@ -16,6 +17,11 @@ class Page extends Sheet {
     this.index = this.steps.length - 1;
     this.step = this.steps[this.index];
     this.seen = new IntersectionObserver((entries) => entries.forEach((entry) => this.see(entry)), { rootMargin: "200px" });
+  }
+
+  // What an element is called: by its cycles, for instance, in a group of permutations.
+  nameOf(element) {
+    return this.payload.names ? this.payload.names[element] : String(element);
   }
 
   // -- What is drawn.
@@ -85,7 +91,11 @@ class Page extends Sheet {
     const j = nearest(unpacked(log.steps), this.step);
     const stage = this.stages.find((one) => this.step >= one.first && this.step <= one.last && !(this.step === one.last && one.last !== this.last));
     const parts = [html("span", { class: "chip c0" }, `train ${inPercent(unpacked(log.train_accuracy)[j])}`), html("span", { class: "chip c1" }, `test ${inPercent(unpacked(log.test_accuracy)[j])}`)];
-    return stage ? [...parts, html("span", { class: "chip stage-now" }, stage.name)] : parts;
+    if (this.logged) {
+      this.logged.setStep(this.step);
+      parts.push(this.logged.element);
+    }
+    return stage ? [...parts, stageChip(stage)] : parts;
   }
 
   play(on = !this.playing) {
@@ -119,6 +129,11 @@ class Page extends Sheet {
     this.button.addEventListener("click", () => this.play());
     document.addEventListener("keydown", (event) => this.key(event));
     this.bindSheet();
+    // On a phone what stays in sight holds the slider and the figures alone, and the choices lie below.
+    const [bar, options, small] = [this.slider.closest(".controls"), document.querySelector(".options"), window.matchMedia("(max-width: 720px)")];
+    const place = () => (small.matches ? bar.after(options) : bar.append(options));
+    small.addEventListener("change", place);
+    place();
     const { phases, stages } = this.payload;
     if (!phases.length) find("shaded").closest("label").remove();
     else {

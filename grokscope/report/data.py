@@ -29,6 +29,7 @@ def payload(trajectory: Trajectory, series: Mapping[str, Series], found: Sequenc
     return {
         "steps": packed(trajectory.steps),
         "log": _log(log),
+        "names": None if task.circle is not None or task.group is None else task.group.elements,
         "stages": [{"name": name, "first": first, "last": last} for name, first, last in phases.stages(log)],
         "phases": _phases(series),
         "gaps": log["gaps"].tolist(),
@@ -99,7 +100,6 @@ def _clouds(trajectory: Trajectory, embedding: Series) -> dict[str, Any]:
         "classes": None if group is None else group.conjugacy_classes[tokens].tolist(),
         "is_circle": task.circle is not None,
         "planes": planes,
-        "n_checkpoints": len(embedding),
     }
 
 
@@ -125,7 +125,6 @@ def _spectra(series: Mapping[str, Series]) -> list[dict[str, Any]]:
                 "frequencies": one["frequencies"].tolist(),
                 "key": one["key_frequencies"].tolist(),
                 "values": quantised(one[name][kept]),
-                "n_checkpoints": len(one),
             }
         )
     return found
@@ -146,7 +145,6 @@ def _attention(series: Series | None, n_ctx: int, form: str) -> dict[str, Any] |
         "error": packed(series["attention_stderr"][kept]),
         "by_first": quantised(series["attention_by_first"][kept], 8),
         "n_equations": int(series["n_equations"]),
-        "n_checkpoints": len(series),
     }
 
 
@@ -167,7 +165,6 @@ def _grid(trajectory: Trajectory, series: Series | None) -> dict[str, Any] | Non
         "is_train": packed(_is_train(trajectory)),
         "log_loss": quantised(logs, 8),
         "right": packed(np.packbits(series["is_right"][kept], axis=1, bitorder="little")),
-        "n_checkpoints": len(trajectory),
     }
 
 

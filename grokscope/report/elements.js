@@ -18,6 +18,14 @@ function html(name, attributes = {}, ...children) {
   return element;
 }
 
+// A short piece of the line that the i-th curve is drawn with.
+function sample(i) {
+  const element = svg("svg", { width: 22, height: 8, "aria-hidden": "true" });
+  const dash = DASHES[i % DASHES.length];
+  element.append(svg("line", { class: `line c${i % 8}`, x1: 0, x2: 22, y1: 4, y2: 4, ...(dash && { "stroke-dasharray": dash }) }));
+  return element;
+}
+
 // A line of the payload with its arrays unpacked.
 function curve(line) {
   const values = unpacked(line.values);

@@ -1,4 +1,8 @@
 // Every equation as a cell at (a, b): blue those trained on, vermillion those held out, the fuller the better known.
+
+// Even a cell that is not known at all has this share of its colour.
+const LEAST_FULL = 0.3;
+
 class Grid {
   constructor(host, page, grid) {
     Object.assign(this, { page, grid, mode: "probability" });
@@ -49,12 +53,20 @@ class Grid {
     context.strokeRect(this.box.left - 0.5, this.box.top - 0.5, side + 1, side + 1);
     const soft = page.colour("--soft");
     const bottom = this.box.top + side;
-    write(context, "0", this.box.left - 6, this.box.top + 9, { colour: soft, align: "right" });
-    write(context, String(n - 1), this.box.left - 6, bottom, { colour: soft, align: "right" });
+    const [first, last] = [page.nameOf(0), page.nameOf(n - 1)];
     write(context, "a", this.box.left - 6, this.box.top + side / 2, { colour: soft, align: "right" });
-    write(context, "0", this.box.left, bottom + 15, { colour: soft });
+    write(context, first, this.box.left, bottom + 15, { colour: soft });
     write(context, "b", this.box.left + side / 2, bottom + 15, { colour: soft, align: "center" });
-    write(context, String(n - 1), this.box.left + side, bottom + 15, { colour: soft, align: "right" });
+    write(context, last, this.box.left + side, bottom + 15, { colour: soft, align: "right" });
+    // Names of elements are too long for the margin, unless they climb it.
+    const climb = Math.max(first.length, last.length) > 4;
+    for (const [text, level, align] of [[first, this.box.top, "right"], [last, bottom, "left"]]) {
+      context.save();
+      context.translate(this.box.left - 6, climb ? level : clamped(level, this.box.top + 9, bottom));
+      if (climb) context.rotate(-Math.PI / 2);
+      write(context, text, 0, 0, { colour: soft, align: climb ? align : "right" });
+      context.restore();
+    }
   }
 
   paint(frame, key) {
@@ -67,7 +79,7 @@ class Grid {
       const kind = this.isTrain[i];
       const share = this.fullness(frame, i);
       const at = 4 * (this.operands[2 * i] * this.n + this.operands[2 * i + 1]);
-      for (let channel = 0; channel < 3; channel++) image.data[at + channel] = empty[channel] + (0.06 + 0.94 * share) * (full[kind][channel] - empty[channel]);
+      for (let channel = 0; channel < 3; channel++) image.data[at + channel] = empty[channel] + (LEAST_FULL + (1 - LEAST_FULL) * share) * (full[kind][channel] - empty[channel]);
       image.data[at + 3] = 255;
       right[kind] += this.isRight(frame, i);
       count[kind]++;
@@ -87,10 +99,11 @@ class Grid {
     const [column, row] = [x - this.box.left, y - this.box.top].map((one) => Math.floor((one / this.box.side) * this.n));
     const i = column >= 0 && column < this.n && row >= 0 ? this.cells.get(row * this.n + column) : undefined;
     if (i === undefined) return null;
-    const frame = nearest(this.steps, this.page.step);
+    const { page } = this;
+    const frame = nearest(this.steps, page.step);
     const loss = 10 ** this.logs[frame * this.nExamples + i];
     return [
-      `a = ${row}, b = ${column}, answer ${this.answers[i]}, ${this.isTrain[i] ? "trained on" : "held out"}`,
+      `a = ${page.nameOf(row)}; b = ${page.nameOf(column)}; answer ${page.nameOf(this.answers[i])}; ${this.isTrain[i] ? "trained on" : "held out"}`,
       `loss ≈ ${written(loss, 2)} nats, probability ≈ ${inPercent(Math.exp(-loss), 1)}, ${this.isRight(frame, i) ? "right" : "wrong"}`,
     ];
   }

@@ -10,11 +10,13 @@ class Heads {
     this.pictures = [];
     const key = html("div", { class: "readout" });
     attention.positions.forEach((name, i) => {
-      const sample = svg("svg", { width: 22, height: 8, "aria-hidden": "true" });
-      sample.append(svg("line", { class: `line c${i}`, x1: 0, x2: 22, y1: 4, y2: 4, "stroke-dasharray": DASHES[i] }));
-      key.append(html("span", { class: "chip" }, sample, `to ${name}`));
+      key.append(html("span", { class: "chip" }, sample(i), `to ${name}`));
     });
-    const grid = html("div", { class: "heads" });
+    // Beside the grid of a group, with no spectrum above them, few heads fill its height in one column.
+    const n = this.nLayers * this.nHeads;
+    const isColumn = !page.payload.spectra.length && n <= 5;
+    const high = isColumn ? clamped(Math.round(560 / n) - 28, 104, 240) : 104;
+    const grid = html("div", { class: isColumn ? "heads column" : "heads" });
     host.append(key, grid);
     for (let layer = 0; layer < this.nLayers; layer++) {
       for (let head = 0; head < this.nHeads; head++) {
@@ -25,7 +27,7 @@ class Heads {
         grid.append(figure);
         const picture = new Picture(frame, page, {
           label: `Attention of ${name} from the answer's position, over the first operand`,
-          height: () => 104,
+          height: () => high,
           draw: (...all) => this.draw(layer * this.nHeads + head, means, ...all),
           tell: (x) => this.tell(layer * this.nHeads + head, picture, x),
         });
@@ -46,8 +48,8 @@ class Heads {
       write(context, String(tick), box.left - 5, y + 4, { size: 10, colour: soft, align: "right" });
     }
     const { operands } = this.attention;
-    write(context, `a = ${operands[0]}`, box.left, height - 4, { size: 10, colour: soft });
-    write(context, String(operands[nOperands - 1]), box.left + box.width, height - 4, { size: 10, colour: soft, align: "right" });
+    write(context, `a = ${page.nameOf(operands[0])}`, box.left, height - 4, { size: 10, colour: soft });
+    write(context, page.nameOf(operands[nOperands - 1]), box.left + box.width, height - 4, { size: 10, colour: soft, align: "right" });
     const start = (frame * this.nLayers * this.nHeads + number) * nOperands * nPositions;
     context.lineWidth = 1.5;
     for (let position = 0; position < nPositions; position++) {
@@ -73,7 +75,7 @@ class Heads {
     const start = ((frame * this.nLayers * this.nHeads + number) * this.nOperands + j) * this.nPositions;
     const from = (frame * this.nLayers * this.nHeads + number) * this.nPositions;
     return [
-      `a = ${this.attention.operands[j]}: ${[...this.byFirst.subarray(start, start + this.nPositions)].map((one) => inPercent(one, 0)).join(" · ")}`,
+      `a = ${this.page.nameOf(this.attention.operands[j])}: ${[...this.byFirst.subarray(start, start + this.nPositions)].map((one) => inPercent(one, 0)).join(" · ")}`,
       ...this.attention.positions.map((name, i) => `to ${name} on average ${inPercent(this.mean[from + i], 1)} ± ${inPercent(2 * this.error[from + i], 1)}`),
     ];
   }

@@ -25,7 +25,7 @@ from grokscope.report.words import details, findings, summary
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
-_COMMON = ("numbers", "elements", "chart", "tables", "canvas", "saving", "sheet")
+_COMMON = ("numbers", "elements", "shown", "stages", "chart", "tables", "canvas", "saving", "sheet")
 SCRIPTS = {
     "page.html": (*_COMMON, "clouds", "spectrum", "heads", "grid", "controls", "run"),
     "comparison.html": (*_COMMON, "aligned", "comparison"),

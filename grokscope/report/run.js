@@ -10,6 +10,7 @@ function buildLosses(page) {
   const accuracy = new Chart(body.appendChild(html("div")), { lines: lines("accuracy"), percent: true, unit: "accuracy", height: 180, label: "Accuracy" }, page);
   page.follow(panel, loss);
   page.follow(panel, accuracy);
+  page.follow(panel, stageLegend(page, body));
   addTable(panel, () => ({ spec: { label: "Losses and accuracies", lines: [...loss.spec.lines.map((one) => ({ ...one, label: `${one.label} loss` })), ...accuracy.spec.lines.map((one) => ({ ...one, label: `${one.label} accuracy` }))] } }));
 }
 
@@ -17,26 +18,27 @@ function buildClouds(page) {
   const { clouds } = page.payload;
   const { panel, body } = panelOf("embedding");
   const small = html("div", { class: "planes" });
+  const rest = document.getElementById("planes");
   clouds.planes.forEach((plane, i) => {
     const share = html("span", {}, plane.kind === "frequency" ? `${inPercent(plane.share)} of variance at the end` : "");
     const frame = html("div", { class: "picture" });
     const title = plane.kind === "frequency" ? plane.title : "components 1 and 2";
     const figure = html("figure", {}, html("figcaption", {}, html("b", {}, title), share), frame);
-    if (i === 0) body.append(figure);
+    if (i === 0) body.append(figure, ...(clouds.classes ? [classLegend(clouds)] : []));
     else small.append(figure);
-    page.follow(panel, withPicture(new Cloud(frame, share, page, clouds, plane, i === 0)));
+    page.follow(i ? rest : panel, withPicture(new Cloud(frame, share, page, clouds, plane, i === 0)));
   });
   if (clouds.planes.length > 1) {
-    const host = document.getElementById("planes").querySelector(".body");
-    host.append(small);
+    rest.querySelector(".body").append(small);
+    sayThinned(page, rest, clouds);
   } else {
-    document.getElementById("planes").remove();
+    rest.remove();
   }
   page.choice("labels", (value) => {
     page.labels = value === "none" ? null : value;
     page.redraw();
   });
-  sayThinned(panel, unpacked(clouds.steps).length, clouds.n_checkpoints);
+  sayThinned(page, panel, clouds);
 }
 
 // Whatever has one picture draws it and follows the step by it.
@@ -44,8 +46,9 @@ function withPicture(part) {
   return { draw: () => part.picture.draw(), setStep: (step) => part.picture.setStep(step) };
 }
 
-function sayThinned(panel, n, all) {
-  if (n < all) panel.append(html("p", { class: "key" }, `drawn at ${inSteps(n)} of ${inSteps(all)} checkpoints; the nearest is shown`));
+function sayThinned(page, panel, { steps }) {
+  const [n, all] = [unpacked(steps).length, page.steps.length];
+  if (n < all) notePictures(page, panel, `drawn at ${inSteps(n)} of ${inSteps(all)} checkpoints`, unpacked(steps));
 }
 
 function buildSpectrum(page) {
@@ -59,8 +62,12 @@ function buildSpectrum(page) {
   const select = document.getElementById("spectrum-of");
   spectra.forEach((one, i) => select.append(html("option", { value: i }, one.title)));
   const spectrum = new Spectrum(body, page, spectra);
-  page.choice("spectrum-of", (value) => spectrum.choose(Number(value)));
+  page.choice("spectrum-of", (value) => {
+    spectrum.choose(Number(value));
+    panel.querySelector("details").open = false;
+  });
   page.follow(panel, { draw: () => { spectrum.bars.draw(); spectrum.history.draw(); }, setStep: (step) => spectrum.setStep(step) });
+  addTable(panel, () => ({ spec: { label: spectrum.chosen.title, lines: spectrum.lines() } }));
 }
 
 function buildHeads(page) {
@@ -72,8 +79,8 @@ function buildHeads(page) {
   }
   const heads = new Heads(body, page, attention);
   page.follow(panel, { draw: () => heads.pictures.forEach((one) => one.draw()), setStep: (step) => heads.setStep(step) });
-  const n = unpacked(attention.steps).length;
-  panel.append(html("p", { class: "key" }, `means over ${inSteps(attention.n_equations)} equations, at ${inSteps(n)} checkpoints; the nearest is shown`));
+  const steps = unpacked(attention.steps);
+  notePictures(page, panel, `means over ${inSteps(attention.n_equations)} equations, at ${inSteps(steps.length)} checkpoints`, steps);
 }
 
 function buildGrid(page) {
@@ -85,7 +92,7 @@ function buildGrid(page) {
   const grid = new Grid(body, page, page.payload.grid);
   page.choice("pairs-show", (value) => grid.choose(value));
   page.follow(panel, withPicture(grid));
-  sayThinned(panel, grid.steps.length, page.payload.grid.n_checkpoints);
+  sayThinned(page, panel, page.payload.grid);
 }
 
 // A panel whose quantity is chosen from the list of all that was measured.

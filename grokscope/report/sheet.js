@@ -64,6 +64,13 @@ class Sheet {
     window.addEventListener("beforeprint", () => this.print(true));
     window.addEventListener("afterprint", () => this.print(false));
     window.addEventListener("hashchange", () => this.recall());
+    const main = document.getElementById("main");
+    main.tabIndex = -1;
+    document.querySelector(".skip").addEventListener("click", (event) => {
+      // The address is the choices', and names no place of the page.
+      event.preventDefault();
+      main.focus();
+    });
   }
 
   print(on) {
@@ -100,14 +107,16 @@ class Sheet {
     }, 300);
   }
 
-  // Choose what the address says, and return the rest of what it says.
+  // Choose what the address says, and return the rest of what it says. One that names no choice at all changes none.
   recall() {
     const asked = new URLSearchParams(location.hash.slice(1));
+    if (![...this.choices.keys(), "step"].some((name) => asked.has(name))) return asked;
     for (const [id, { select, usual, act }] of this.choices) {
       const value = asked.get(id) ?? usual;
       if (value === select.value || ![...select.options].some((option) => option.value === value)) continue;
       select.value = value;
-      if (value !== usual) this.address.set(id, value);
+      if (value === usual) this.address.delete(id);
+      else this.address.set(id, value);
       act(value);
     }
     return asked;

@@ -4,7 +4,8 @@ class Spectrum {
   constructor(host, page, spectra) {
     Object.assign(this, { page, spectra });
     const [bars, history] = [html("div", { class: "picture" }), html("div", { class: "picture" })];
-    host.append(bars, history);
+    this.note = html("p", { class: "key" });
+    host.append(bars, history, this.note);
     this.bars = new Picture(bars, page, {
       label: "Fourier spectrum at this step",
       height: () => 190,
@@ -30,12 +31,19 @@ class Spectrum {
     this.isKey = new Set(chosen.key);
     this.highest = this.values.reduce((one, other) => Math.max(one, other), 0) || 1;
     this.image = null;
+    this.shown = shownStep(this.page, "the bars were measured at", this.steps);
+    this.note.replaceChildren(...(this.shown ? [this.shown.element] : []));
     this.bars.draw();
     this.history.draw();
   }
 
   value(frame, i) {
     return this.values[frame * this.n + i];
+  }
+
+  // Each frequency over the steps, as a curve.
+  lines() {
+    return this.chosen.frequencies.map((frequency, i) => ({ label: `k = ${frequency}`, steps: this.steps, values: Float32Array.from(this.steps, (_, frame) => this.value(frame, i)) }));
   }
 
   frequencyAt(x) {
@@ -51,6 +59,7 @@ class Spectrum {
   drawBars(context, width, height, step) {
     const { page, n, chosen } = this;
     const frame = nearest(this.steps, step);
+    if (this.shown) this.shown.setStep(step);
     const box = { left: 46, width: width - 56, top: 18, height: height - 50 };
     const bottom = box.top + box.height;
     const [ink, soft, line] = ["--ink", "--soft", "--line"].map((name) => page.colour(name));
