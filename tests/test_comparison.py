@@ -156,6 +156,44 @@ def test_seeds_are_a_band_or_lines_of_their_own(browser, seeds):
     assert browser.complaints == [] and browser.requests == [seeds.resolve().as_uri()]
 
 
+STICKS_OUT = """[...document.querySelectorAll('.chip, .chip b, #runs td, #runs table, .diagram')].filter((one) =>
+  one.getBoundingClientRect().right > one.closest('.panel').getBoundingClientRect().right
+  && !(one.closest('.scroll') && getComputedStyle(one.closest('.scroll')).overflowX === 'auto')
+).map((one) => one.textContent.trim())"""
+
+
+@pytest.fixture(scope="module")
+def long_names(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("long")
+    names = [f"weight_decay={i}+batch_size=none+" + "and_more_that_varies_" * 3 + str(i) for i in range(4)]
+    for name in names:
+        shutil.copytree(tiny_run, root / name)
+    return report.write_comparison([root / name for name in names])
+
+
+@pytest.mark.parametrize("width", [380, 800, 1400, 1900])
+def test_nothing_of_several_is_wider_than_the_window_and_all_is_within_reach(width, browser, long_names):
+    browser.open(long_names, width=width)
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run(STICKS_OUT) == []
+    for name in ("align", "axis", "seeds", "theme"):
+        box = browser.box(f"#{name}")
+        assert box["width"] > 20 and box["x"] >= 0 and box["x"] + box["width"] <= width
+
+
+def test_nothing_of_several_is_cut_off_on_paper(browser, long_names):
+    browser.open(long_names, width=703)
+    browser.run("window.dispatchEvent(new Event('beforeprint'))")
+    browser.frame()
+    assert browser.run(STICKS_OUT) == []
+    scrolled = (
+        "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth + 1).length"
+    )
+    assert browser.run(scrolled) == 0
+    assert browser.run("document.querySelector('.controls').getBoundingClientRect().height") < 5
+    browser.run("window.dispatchEvent(new Event('afterprint'))")
+
+
 CUT_OFF = """[...document.querySelectorAll('svg.chart text')].filter((one) => {
   const box = one.getBBox();
   return box.x < -1 || box.x + box.width > one.ownerSVGElement.width.baseVal.value + 1;
