@@ -87,6 +87,7 @@ def test_a_sweep_says_of_each_cell_what_became_of_it_and_links_to_its_page(swept
     assert "Tiny runs." in page.text["p"] and page.text["h1"] == "small"
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a" and "class" not in attributes]
     assert links == ["weight_decay%3D0%2Blr%3D0.01%2Bseed%3D0/report.html"]
+    assert "grokscope report small --cells" in page.text["code"]
     assert "not begun" in page.text["td"] and "config.json is damaged" in page.text["td"]
     assert sum(tag == "tr" and "data-name" in attributes for tag, attributes in page.elements) == 4
     assert len(numbers(swept / "report.html")["runs"]) == 2
@@ -124,6 +125,23 @@ def test_the_command_compares_several_and_needs_one(tiny_run, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["report"])
     assert ended.value.code == 2
+
+
+def test_cells_get_pages_of_their_own_and_one_that_has_none_stops_no_other(swept, tmp_path, capsys):
+    folder = shutil.copytree(swept, tmp_path / "again")
+    names = sorted(one.name for one in folder.iterdir() if one.is_dir())
+    damaged = next(name for name in names if (folder / name / "config.json").read_text() == "damaged")
+    (folder / names[0] / "report.html").unlink()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["report", str(folder), "--cells"])
+    output, errors = capsys.readouterr()
+    assert ended.value.code == 1
+    assert "1 cell could not be reported:" in errors and f"  {damaged}: " in errors and "Traceback" not in errors
+    assert output.splitlines()[-1] == f"report   {folder / 'report.html'}"
+    whole = [name for name in names if name != damaged]
+    assert [name for name in names if (folder / name / "report.html").is_file()] == whole
+    assert {run["name"] for run in numbers(folder / "report.html")["runs"] if run["link"]} == set(whole)
+    assert len(whole) == 2
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,26 +76,33 @@ def of_sweep(folder: Path) -> tuple[list[Entry], str]:
     return entries, plan.about
 
 
-def write(entries: Sequence[Entry], about: str, path: Path) -> bytes:
-    """Return the page of several runs that is to lie at `path`, from where it links to their own pages."""
+def write(entries: Sequence[Entry], about: str, path: Path, cells_of: Path | None = None) -> bytes:
+    """Return the page of several runs that is to lie at `path`, from where it links to their own pages.
+
+    `cells_of` is the folder of the sweep whose cells they are, if they are.
+    """
     rows = [_row(entry, path.parent) for entry in entries]
     axes = list(dict.fromkeys(name for entry in entries for name in entry.settings))
     drawn = [i for i, entry in enumerate(entries) if entry.trajectory is not None and len(entry.trajectory.log)]
     if not drawn:
         raise GrokscopeError(f"{path.parent} has no run with a readable log to compare.")
+    name = " · ".join(entry.name for entry in entries[:4]) if cells_of is None else cells_of.resolve().name
     numbers = {
-        "name": path.parent.name,
+        "name": name,
         "axes": axes,
         "runs": [{**rows[i], **_curves(entries[i].trajectory, _ROWS // len(drawn))} for i in drawn],
     }
     return page.render(
         "comparison.html",
         numbers,
-        title=path.parent.resolve().name if about else " · ".join(entry.name for entry in entries[:4]),
+        title=name,
         about=about,
         summary=summary(rows),
         rows=rows,
         axes=axes,
+        linked=sum(bool(row["link"]) for row in rows),
+        command="grokscope report RUN" if cells_of is None else f"grokscope report {shlex.quote(name)} --cells",
+        is_sweep=cells_of is not None,
         version=page.__version__,
     )
 
