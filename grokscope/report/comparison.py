@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from grokscope import forks, measures, phases, sweep
+from grokscope import forks, measures, phases, plugins, sweep
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
 from grokscope.report import page
@@ -25,6 +25,12 @@ from grokscope.trajectory import Trajectory
 _SEEDS = ("split_seed", "init_seed", "training_seed")
 _NO_AXES = ("checkpoints", "max_checkpoints", "evaluate_every", "device", "n_steps")
 """Settings that do not change what a run learns up to a step."""
+_DOMAINS = {
+    "grokscope.tasks.modular": "task.p",
+    "grokscope.tasks.groups": "task.group",
+    "grokscope.tasks.table": "task.table",
+}
+"""Which of these settings the tasks of a module use; they use none of the others."""
 _ROWS = 60_000
 """How many rows of all logs together a page keeps."""
 _CURVES = {
@@ -160,13 +166,25 @@ def _curve(series: Series, name: str, kept: np.ndarray) -> dict[str, Any]:
 
 
 def _settings(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
-    """Return in what some configs differ from each other; seeds that move together are one."""
-    flat = [forks.flat(config.to_dict()) for config in configs]
-    names = [name for name in flat[0] if name not in _NO_AXES and any(one[name] != flat[0][name] for one in flat)]
+    """Return in what some configs differ from each other; seeds that move together are one.
+
+    What a run's task does not use is not among what is said of it.
+    """
+    every = [forks.flat(config.to_dict()) for config in configs]
+    flat = [{name: one[name] for name in one if name not in _unused(one["task.name"])} for one in every]
+    names = [name for name in every[0] if name not in _NO_AXES]
+    names = [name for name in names if any(one.get(name) != flat[0].get(name) for one in flat)]
     seeds = [name for name in names if name in _SEEDS]
-    if not seeds or any(len({one[name] for name in seeds}) > 1 for one in flat):
-        return [{name: one[name] for name in names} for one in flat]
-    return [{name: one[name] for name in names if name not in seeds} | {"seed": one[seeds[0]]} for one in flat]
+    if any(len({one[name] for name in seeds}) > 1 for one in flat):
+        seeds = []
+    found = [{name: one[name] for name in names if name in one and name not in seeds} for one in flat]
+    return [its | {"seed": one[seeds[0]]} if seeds else its for its, one in zip(found, flat, strict=True)]
+
+
+def _unused(task: str) -> set[str]:
+    """Return the settings that a task, being of another kind, does not use; of a third party's none are known."""
+    module = plugins.BUILT_IN["tasks"].get(task, "").partition(":")[0]
+    return set(_DOMAINS.values()) - {_DOMAINS[module]} if module in _DOMAINS else set()
 
 
 def _shown(value: Any) -> Any:
