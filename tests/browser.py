@@ -178,6 +178,36 @@ class Browser:
             self.requests.append(about["request"]["url"])
 
 
+SAVE = """(async () => {
+  const files = [];
+  window.files = new Map();
+  HTMLAnchorElement.prototype.click = function () { files.push([this.download, this.href]); };
+  const [made, ask] = [new Map(), URL.createObjectURL];
+  URL.createObjectURL = (blob) => { const address = ask.call(URL, blob); made.set(address, blob); return address; };
+  const found = {};
+  for (const button of document.querySelectorAll('button.save')) {
+    button.click();
+    const drawing = [...made.values()].findLast((one) => one.type === 'image/svg+xml');
+    for (let i = 0; !files.length && i < 600; i++) await new Promise(requestAnimationFrame);
+    const [name, address] = files.pop();
+    window.files.set(name, made.get(address));
+    found[name] = await drawing.text();
+  }
+  return found;
+})()"""
+
+
+def saved(browser: Browser) -> dict[str, str]:
+    """Save every panel, and return by the file's name the drawing that it is, or that it was made of."""
+    return browser.run(SAVE)
+
+
+def saved_size(browser: Browser, name: str) -> list[int]:
+    """Return the width and height in pixels of a picture that `saved` saved."""
+    script = f"createImageBitmap(files.get({json.dumps(name)})).then((one) => [one.width, one.height])"
+    return browser.run(script)
+
+
 @contextmanager
 def chromium(profile: Path) -> Iterator[Browser]:
     """Start a browser for as long as the context lasts."""

@@ -299,6 +299,7 @@ def test_flags_may_come_before_what_they_change(asked: Callable, tiny_toml: Path
             r"'loss' 'seed'; allowed: none\. --set is for all measures named: loss, sharpness\.",
         ),
         (["report", "../here"], r"\.\./here is no run"),
+        (["report", "../copy", "--cells"], r"--cells goes with one sweep"),
         (["verify", "../here"], r"\.\./here is no run"),
         (["log", "../here"], r"\.\./here is no run"),
     ],

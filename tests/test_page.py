@@ -6,13 +6,14 @@ import re
 import shutil
 import threading
 import time
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Browser, chromium
+from browser import Browser, chromium, saved, saved_size
 from test_report import HOSTILE, write_hostile
 
 import grokscope
@@ -203,26 +204,47 @@ def test_the_table_holds_the_numbers_of_the_log(opened, run):
     assert [float(row[1]) for row in rows] == pytest.approx(log["train_loss"], rel=1e-5)
 
 
-def test_every_panel_is_saved_as_a_picture(opened):
-    """What is saved is caught on its way: SVG that is well formed, or PNG."""
-    opened.run(
-        "window.caught = [];"
-        "HTMLAnchorElement.prototype.click = function () { window.caught.push([this.download, this.href]); }"
+def test_every_panel_is_saved_as_a_picture_that_needs_no_page(opened):
+    before = opened.run("document.querySelector('main').innerText")
+    found = saved(opened)
+    assert opened.run("document.querySelector('main').innerText") == before
+    assert len(found) == opened.run("document.querySelectorAll('button.save').length")
+    titles = opened.run("[...document.querySelectorAll('main .panel')].map((one) => [one.id, one.innerText])")
+    for panel, text in titles:
+        kind = "svg" if panel.startswith(("losses", "measure")) else "png"
+        drawing = found[f"tiny-{panel}-step-60.{kind}"]
+        said = "".join(ElementTree.fromstring(drawing).itertext())
+        assert text.splitlines()[0] in said and "tiny · step 60" in said
+    texts = {name: list(ElementTree.fromstring(one).itertext()) for name, one in found.items()}
+    losses, heads = texts["tiny-losses-step-60.svg"], texts["tiny-heads-step-60.png"]
+    assert losses.count("train") >= 3 and "nats" in losses and "step" in losses
+    assert {"head 0", "head 1", "to first operand a", "to second operand b"} <= set(heads)
+    planes = texts["tiny-planes-step-60.png"]
+    assert any(one.startswith("frequency ") for one in planes)
+    assert any(one.endswith("% of variance at the end") for one in planes)
+    assert found["tiny-heads-step-60.png"].count("<line") == 3
+    assert any(one.startswith("embedding") for one in texts["tiny-spectrum-step-60.png"])
+
+
+def test_a_picture_is_as_the_panel_is_seen(opened):
+    """The canvases at their places, and dotted what is dotted by the page's style alone."""
+    choose(opened, "theme", "dark")
+    choose(opened, "measure-1-of", "embedding.circle")
+    found = saved(opened)
+    drawing = ElementTree.fromstring(found["tiny-planes-step-60.png"])
+    namespace = "{http://www.w3.org/2000/svg}"
+    assert len(list(drawing.iter(f"{namespace}image"))) == opened.run(
+        "document.querySelectorAll('#planes canvas').length"
     )
-    opened.run("document.querySelectorAll('button.save').forEach((one) => one.click())")
-    deadline = time.monotonic() + 20
-    n = opened.run("document.querySelectorAll('button.save').length + 1")
-    while opened.run("window.caught.length") < n and time.monotonic() < deadline:
-        opened.frame()
-    names = opened.run("window.caught.map((one) => one[0])")
-    assert len(set(names)) == len(names) == n
-    assert "tiny-losses-step-60-1.svg" in names and "tiny-pairs-step-60.png" in names
-    pictures = opened.run(
-        "(() => [...document.querySelectorAll('svg.chart')].map((one) => {"
-        " const text = new XMLSerializer().serializeToString(one);"
-        " return new DOMParser().parseFromString(text, 'image/svg+xml').querySelector('parsererror') === null; }))()"
-    )
-    assert all(pictures)
+    width, height = saved_size(opened, "tiny-planes-step-60.png")
+    assert width >= 3 * float(drawing.attrib["width"]) and height >= 3 * float(drawing.attrib["height"])
+    assert drawing[0].attrib["fill"] == "#16191e"
+    dashes = {
+        one.attrib["stroke-dasharray"]
+        for one in ElementTree.fromstring(found["tiny-measure-1-step-60.svg"]).iter(f"{namespace}path")
+        if "stroke-dasharray" in one.attrib
+    }
+    assert "1.5px, 2.5px" in dashes
 
 
 @pytest.mark.parametrize("width", [320, 380, 800, 1900])

@@ -75,6 +75,9 @@ def report(arguments: list[str]) -> None:
 
         runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN …")]
         """The folders of runs, or one of a sweep, or their names under --root."""
+        cells: bool = False
+        """Of a sweep, write each cell's own page first, to which its square then leads. That measures each cell that
+        was not measured yet, some 20 s each."""
         root: Path = ROOT
         """The folder that holds the runs."""
         open: bool = False
@@ -88,7 +91,11 @@ def report(arguments: list[str]) -> None:
     folders = [OfRun(run=name, root=asked.root).folder for name in asked.runs]
     if not folders:
         raise Usage("report needs a RUN, or several; `grokscope list runs` shows those there are.")
-    if len(folders) > 1 or (folders[0] / "sweep.json").is_file():
+    is_sweep = len(folders) == 1 and (folders[0] / "sweep.json").is_file()
+    if asked.cells and not is_sweep:
+        raise Usage("--cells goes with one sweep.")
+    failed = _report_cells(folders[0]) if asked.cells else {}
+    if len(folders) > 1 or is_sweep:
         path = reports.write_comparison(folders)
         print(f"report   {path}")
     else:
@@ -96,6 +103,30 @@ def report(arguments: list[str]) -> None:
         print(f"report   {path}")
     if asked.open:
         open_page(path.resolve().as_uri())
+    if failed:
+        raise GrokscopeError(
+            f"{len(failed)} cell{'s' * (len(failed) > 1)} could not be reported:\n"
+            + "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
+        )
+
+
+def _report_cells(folder: Path) -> dict[str, GrokscopeError]:
+    """Write the page of each cell of a sweep that was begun; return what was wrong with those that have none."""
+    from grokscope import report as reports
+    from grokscope import sweep as sweeps
+    from grokscope.trajectory import Trajectory
+
+    failed: dict[str, GrokscopeError] = {}
+    for cell in sweeps.load(folder).cells:
+        if not (folder / cell.name).is_dir():
+            continue
+        try:
+            path = reports.write(warned(Trajectory.open(folder / cell.name)))
+        except GrokscopeError as error:
+            failed[cell.name] = error
+        else:
+            print(f"report   {path}", flush=True)
+    return failed
 
 
 def verify(arguments: list[str]) -> None:

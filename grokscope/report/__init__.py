@@ -67,7 +67,8 @@ def write_comparison(folders: Sequence[Path], path: Path | None = None) -> Path:
     is_sweep = len(folders) == 1 and (folders[0] / "sweep.json").is_file()
     entries, about = comparison.of_sweep(folders[0]) if is_sweep else comparison.of_folders(folders)
     usual_path = folders[0] / "report.html" if is_sweep else folders[0].parent / "comparison.html"
-    files.write_atomic(path or usual_path, comparison.write(entries, about, path or usual_path))
+    cells_of = folders[0] if is_sweep else None
+    files.write_atomic(path or usual_path, comparison.write(entries, about, path or usual_path, cells_of))
     return path or usual_path
 
 

@@ -17,7 +17,7 @@ class Picture {
     const width = Math.round(this.canvas.parentElement.clientWidth);
     if (width < 20) return;
     const height = Math.round(this.height(width));
-    const ratio = this.page.printing ? 3 : window.devicePixelRatio || 1;
+    const ratio = this.page.printing || this.page.sharp ? 3 : window.devicePixelRatio || 1;
     if (this.canvas.width !== Math.round(width * ratio) || this.canvas.height !== Math.round(height * ratio)) {
       this.canvas.width = Math.round(width * ratio);
       this.canvas.height = Math.round(height * ratio);

@@ -1,6 +1,7 @@
 // The page of several runs: curves beside each other, the phase diagram, and the table that sorts.
 
 const MOST_DRAWN = 8;
+const LONGEST_LABEL = 25;
 const PHASES = { comprehension: "C", grokking: "G", memorization: "M", confusion: "X" };
 
 class Comparison extends Sheet {
@@ -26,10 +27,18 @@ class Comparison extends Sheet {
     const by = this.axes.filter((name) => name !== "seed");
     const groups = new Map();
     for (const run of this.runs) {
-      const label = by.length ? by.map((name) => `${name.split(".").pop().replaceAll("_", " ")} ${run.settings[name]}`).join(", ") : this.axes.length ? "all seeds" : run.name;
+      const said = by.filter((name) => name in run.settings).map((name) => `${name.split(".").pop().replaceAll("_", " ")} ${run.settings[name]}`);
+      const label = this.axes.length ? said.join(", ") : run.name;
       groups.set(label, [...(groups.get(label) || []), run]);
     }
     return groups;
+  }
+
+  // A curve bears its run's name where no two runs share their settings, or where these would take many letters.
+  called(run, label, members) {
+    const isLong = [...this.groups.keys()].some((one) => one.length > LONGEST_LABEL);
+    if (isLong || this.groups.size === this.runs.length) return run.name;
+    return members.length > 1 ? [label, `seed ${run.settings.seed}`].filter(Boolean).join(", ") : label;
   }
 
   // How far before or after its own event a run's steps lie; null where it has none.
@@ -59,6 +68,18 @@ class Comparison extends Sheet {
   redraw() {
     this.forgetColours();
     for (const one of this.panels) one.update();
+    this.say();
+  }
+
+  // What the curves are counted from, and whether they are all there.
+  say() {
+    const without = this.runs.filter((run) => this.shift(run) === null).length;
+    const event = document.getElementById("align").selectedOptions[0].textContent;
+    document.getElementById("aligned").textContent = [
+      ...(this.align === "step" ? [] : [`step 0 is each run’s ${event}`]),
+      ...(without ? [`${inSteps(without)} runs never had it and are left out`] : []),
+      ...(this.drawn.size < this.runs.length ? [`${inSteps(this.drawn.size)} of ${inSteps(this.runs.length)} runs are drawn, as ticked in the table`] : []),
+    ].join("; ");
   }
 
   lines(key) {
@@ -68,11 +89,11 @@ class Comparison extends Sheet {
       const curves = members.filter((run) => this.drawn.has(run) && run.curves[key] && this.shift(run) !== null).map((run) => {
         const one = run.curves[key];
         const steps = unpacked(one.steps);
-        return { label: members.length > 1 && this.axes.includes("seed") ? `${label}, seed ${run.settings.seed}` : label, steps: this.align === "step" ? steps : Float64Array.from(steps, (step) => step - this.shift(run)), values: unpacked(one.values) };
+        return { label: this.called(run, label, members), steps: this.align === "step" ? steps : Float64Array.from(steps, (step) => step - this.shift(run)), values: unpacked(one.values) };
       });
       if (!curves.length) continue;
       const together = curves.length > 1 && this.seeds === "band" ? band(curves, scale) : null;
-      if (together) found.push({ ...together, label: `${label} (${curves.length} seeds)` });
+      if (together) found.push({ ...together, label: label ? `${label} (${curves.length} seeds)` : `${curves.length} seeds` });
       else found.push(...curves);
     }
     return found;
@@ -125,19 +146,20 @@ function buildDiagram(page) {
   x.value = axes[1] || axes[0];
   if (axes.length === 1) y.value = "";
   const sorted = (name) => [...new Set(page.runs.map((run) => run.settings[name]))].sort((one, other) => (typeof one === "number" && typeof other === "number" ? one - other : String(one).localeCompare(String(other))));
+  const shown = (value) => (value === null ? "" : String(value ?? "—"));
   const draw = () => {
     const table = html("table", { class: "diagram" });
     const columns = sorted(x.value);
     const rows = y.value ? sorted(y.value).reverse() : [null];
     for (const row of rows) {
-      const line = html("tr", {}, html("th", { scope: "row" }, row === null ? "" : String(row)));
+      const line = html("tr", {}, html("th", { scope: "row" }, shown(row)));
       for (const column of columns) {
         const here = page.runs.filter((run) => run.settings[x.value] === column && (row === null || run.settings[y.value] === row));
         line.append(html("td", {}, ...here.map((run) => square(page, run))));
       }
       table.append(line);
     }
-    const foot = html("tr", {}, html("th", {}, y.value ? `${y.value} ↑  ${x.value} →` : `${x.value} →`), ...columns.map((column) => html("th", { scope: "col" }, String(column))));
+    const foot = html("tr", {}, html("th", {}, y.value ? `${y.value} ↑  ${x.value} →` : `${x.value} →`), ...columns.map((column) => html("th", { scope: "col" }, shown(column))));
     table.append(foot);
     body.replaceChildren(table);
   };
@@ -190,12 +212,9 @@ function bindTable(page) {
 
 function compare() {
   const page = new Comparison(JSON.parse(document.getElementById("numbers").textContent));
-  const said = document.getElementById("aligned");
   page.choice("align", (value) => {
     page.align = value;
     page.reach();
-    const without = page.runs.filter((run) => page.shift(run) === null).length;
-    said.textContent = value === "step" ? "" : `step 0 is each run’s own event${without ? `; ${inSteps(without)} runs never had it and are left out` : ""}`;
     page.step = value === "step" ? page.last : 0;
     page.redraw();
   });
@@ -208,7 +227,7 @@ function compare() {
   buildDiagram(page);
   bindTable(page);
   bindSaving(page);
-  if (page.drawn.size < page.runs.length) said.textContent = `${inSteps(page.drawn.size)} of ${inSteps(page.runs.length)} runs are drawn: tick others in the table`;
+  page.say();
   document.documentElement.classList.add("ready");
   page.recall();
 }

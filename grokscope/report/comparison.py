@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from grokscope import forks, measures, phases, sweep
+from grokscope import forks, measures, phases, plugins, sweep
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
 from grokscope.report import page
@@ -24,6 +25,12 @@ from grokscope.trajectory import Trajectory
 _SEEDS = ("split_seed", "init_seed", "training_seed")
 _NO_AXES = ("checkpoints", "max_checkpoints", "evaluate_every", "device", "n_steps")
 """Settings that do not change what a run learns up to a step."""
+_DOMAINS = {
+    "grokscope.tasks.modular": "task.p",
+    "grokscope.tasks.groups": "task.group",
+    "grokscope.tasks.table": "task.table",
+}
+"""Which of these settings the tasks of a module use; they use none of the others."""
 _ROWS = 60_000
 """How many rows of all logs together a page keeps."""
 _CURVES = {
@@ -75,26 +82,33 @@ def of_sweep(folder: Path) -> tuple[list[Entry], str]:
     return entries, plan.about
 
 
-def write(entries: Sequence[Entry], about: str, path: Path) -> bytes:
-    """Return the page of several runs that is to lie at `path`, from where it links to their own pages."""
+def write(entries: Sequence[Entry], about: str, path: Path, cells_of: Path | None = None) -> bytes:
+    """Return the page of several runs that is to lie at `path`, from where it links to their own pages.
+
+    `cells_of` is the folder of the sweep whose cells they are, if they are.
+    """
     rows = [_row(entry, path.parent) for entry in entries]
     axes = list(dict.fromkeys(name for entry in entries for name in entry.settings))
     drawn = [i for i, entry in enumerate(entries) if entry.trajectory is not None and len(entry.trajectory.log)]
     if not drawn:
         raise GrokscopeError(f"{path.parent} has no run with a readable log to compare.")
+    name = " · ".join(entry.name for entry in entries[:4]) if cells_of is None else cells_of.resolve().name
     numbers = {
-        "name": path.parent.name,
+        "name": name,
         "axes": axes,
         "runs": [{**rows[i], **_curves(entries[i].trajectory, _ROWS // len(drawn))} for i in drawn],
     }
     return page.render(
         "comparison.html",
         numbers,
-        title=path.parent.resolve().name if about else " · ".join(entry.name for entry in entries[:4]),
+        title=name,
         about=about,
         summary=summary(rows),
         rows=rows,
         axes=axes,
+        linked=sum(bool(row["link"]) for row in rows),
+        command="grokscope report RUN" if cells_of is None else f"grokscope report {shlex.quote(name)} --cells",
+        is_sweep=cells_of is not None,
         version=page.__version__,
     )
 
@@ -152,13 +166,25 @@ def _curve(series: Series, name: str, kept: np.ndarray) -> dict[str, Any]:
 
 
 def _settings(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
-    """Return in what some configs differ from each other; seeds that move together are one."""
-    flat = [forks.flat(config.to_dict()) for config in configs]
-    names = [name for name in flat[0] if name not in _NO_AXES and any(one[name] != flat[0][name] for one in flat)]
+    """Return in what some configs differ from each other; seeds that move together are one.
+
+    What a run's task does not use is not among what is said of it.
+    """
+    every = [forks.flat(config.to_dict()) for config in configs]
+    flat = [{name: one[name] for name in one if name not in _unused(one["task.name"])} for one in every]
+    names = [name for name in every[0] if name not in _NO_AXES]
+    names = [name for name in names if any(one.get(name) != flat[0].get(name) for one in flat)]
     seeds = [name for name in names if name in _SEEDS]
-    if not seeds or any(len({one[name] for name in seeds}) > 1 for one in flat):
-        return [{name: one[name] for name in names} for one in flat]
-    return [{name: one[name] for name in names if name not in seeds} | {"seed": one[seeds[0]]} for one in flat]
+    if any(len({one[name] for name in seeds}) > 1 for one in flat):
+        seeds = []
+    found = [{name: one[name] for name in names if name in one and name not in seeds} for one in flat]
+    return [its | {"seed": one[seeds[0]]} if seeds else its for its, one in zip(found, flat, strict=True)]
+
+
+def _unused(task: str) -> set[str]:
+    """Return the settings that a task, being of another kind, does not use; of a third party's none are known."""
+    module = plugins.BUILT_IN["tasks"].get(task, "").partition(":")[0]
+    return set(_DOMAINS.values()) - {_DOMAINS[module]} if module in _DOMAINS else set()
 
 
 def _shown(value: Any) -> Any:
