@@ -128,9 +128,8 @@ def test_the_data_of_small_multiples_say_of_each_row_its_step_its_plane_and_what
 
 def test_the_data_take_a_label_from_the_same_grid_alone():
     figure = Figure()
-    left, right = figure.add_gridspec(2, 1, right=0.4), figure.add_gridspec(2, 1, left=0.6)
-    left.subplots()[0].set_title("over the column")
-    right.subplots()[0].set_ylabel("of one panel")
+    figure.subplots(2, 1)[0].set_title("over the column")
+    figure.subplots(2, 1)[0].set_ylabel("of one panel")
     for ax in figure.axes:
         ax.plot([0], [0.0])
     named = [(row["title"], row["y_label"]) for row in rows(figure)]
