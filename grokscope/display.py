@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 _WIDTH, _HEIGHT, _MOST_POINTS = 120, 24, 120
+_MOST_WHOLE, _MOST_REAL = 12, 6
+"""How many whole numbers, and how many others, one cell of a table holds."""
 LEVELS = 10
 """The step below which a curve's axis is not logarithmic, so that step 0 has a place."""
 
@@ -23,14 +25,22 @@ def table(title: object, header: Sequence[object], rows: Iterable[Sequence[objec
 
 
 def number(value: object) -> str:
-    """Return a number in a few digits, or of an array its shape."""
+    """Return a number in a few digits; of a short vector its numbers, of a larger array its shape."""
     array = np.asarray(value)
+    if array.ndim == 1 and 0 < array.size <= (_MOST_WHOLE if array.dtype.kind in "iub" else _MOST_REAL):
+        return ", ".join(number(one) for one in array)
     if array.ndim:
-        few = array.size <= 6 and array.ndim == 1
-        return ", ".join(number(one) for one in array) if few else " × ".join(map(str, array.shape))
+        return shape(array.shape)
     if array.dtype.kind in "iub":
         return f"{array[()]:,}" if array.dtype.kind != "b" else str(bool(array))
     return f"{float(array):.4g}" if array.dtype.kind == "f" else str(array)
+
+
+def shape(lengths: Sequence[int]) -> str:
+    """Return an array's shape in words: "59 × 3", "10 values", "none"."""
+    if 0 in lengths:
+        return "none"
+    return f"{lengths[0]:,} values" if len(lengths) == 1 else " × ".join(map(str, lengths))
 
 
 def sparkline(steps: Int[np.ndarray, " steps"], values: Shaped[np.ndarray, " steps"]) -> Html:

@@ -10,20 +10,34 @@ from rich.console import Console
 from grokscope import sweep
 from grokscope.phases import LEVEL
 
+_LONGEST_BAR, _SHORTEST_BAR = 20, 6
+_BESIDE = len("step / ") + len(" ") + len(" 0:00:00")
+"""The columns that a run's line has besides two step numbers, the bar, and what is said of the step."""
+
+
+def can_draw(console: Console) -> bool:
+    """Return whether a console is a terminal on which what stands there can be drawn over."""
+    return console.is_terminal and not console.is_dumb_terminal
+
 
 class Progress:
-    """A bar with step, losses, accuracies, speed, time left and stage; plain lines where there is no terminal."""
+    """A bar with step, losses, accuracies, speed, time left and stage; plain lines where nothing can be drawn over.
+
+    A narrow terminal has less of it: the step, the bar, the accuracies, the speed and the time left stay longest.
+    """
 
     def __init__(self, n_steps: int, start: int = 0):
         console = Console(stderr=True)
-        self._every = 0.2 if console.is_terminal else 10.0
+        self._is_drawn = can_draw(console)
+        self._every = 0.2 if self._is_drawn else 10.0
+        self._length = rich.progress.BarColumn(bar_width=_LONGEST_BAR)
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
-            rich.progress.BarColumn(bar_width=20),
+            self._length,
             rich.progress.TextColumn("{task.description}"),
             rich.progress.TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not self._is_drawn,
             transient=True,
         )
         self._console, self._n_steps = console, n_steps
@@ -49,19 +63,36 @@ class Progress:
         if now - then < self._every and step < self._n_steps:
             return
         self._last = (now, step)
-        said = f"{(step - before) / max(now - then, 1e-9):,.0f} steps/s"
+        speed = (step - before) / max(now - then, 1e-9)
+        said = [f"{speed:,.0f} steps/s"]
         if row:
             if row["test_accuracy"] >= LEVEL:
                 self._stage = "generalised"
             elif row["train_accuracy"] >= LEVEL and self._stage == "before memorization":
                 self._stage = "memorized"
-            said = (
-                f"loss {row['train_loss']:.1e} train {row['test_loss']:.1e} test · accuracy "
-                f"{row['train_accuracy']:.0%} train {row['test_accuracy']:.0%} test · {said} · {self._stage}"
-            )
-        self._bar.update(self._task, completed=step, description=said)
-        if not self._console.is_terminal:
-            self._console.print(f"step {step:,}/{self._n_steps:,} · {said}", soft_wrap=True, highlight=False)
+            said = self._sentences(row, speed)
+        if not self._is_drawn:
+            self._console.print(f"step {step:,}/{self._n_steps:,} · {said[0]}", soft_wrap=True, highlight=False)
+            return
+        room = self._console.width - _BESIDE - len(f"{step:,}{self._n_steps:,}")
+        fitting = next((one for one in said if len(one) + _SHORTEST_BAR <= room), said[-1])
+        self._length.bar_width = min(max(room - len(fitting), 1), _LONGEST_BAR)
+        self._bar.update(self._task, completed=step, description=fitting)
+
+    def _sentences(self, row: dict[str, float], speed: float) -> list[str]:
+        """Return what is said of a step, from the longest to the shortest."""
+        losses = [f"{row[name]:.1e}" for name in ("train_loss", "test_loss")]
+        shares = [f"{row[name]:.0%}" for name in ("train_accuracy", "test_accuracy")]
+        steps = f"{speed:,.0f} steps/s"
+        accuracies, both = f"accuracy {shares[0]} train {shares[1]} test", f"accuracy {'/'.join(shares)}"
+        return [
+            f"loss {losses[0]} train {losses[1]} test · {accuracies} · {steps} · {self._stage}",
+            f"{accuracies} · {steps} · {self._stage}",
+            f"{both} · {steps} · {self._stage}",
+            f"{accuracies} · {steps}",
+            f"{both} · {steps}",
+            f"{both} · {speed:,.0f}/s",
+        ]
 
 
 class SweepProgress:
@@ -69,14 +100,15 @@ class SweepProgress:
 
     def __init__(self, plan: sweep.Sweep, folder: Path):
         self._console = Console(stderr=True)
-        self._every = 1.0 if self._console.is_terminal else 30.0
+        self._is_drawn = can_draw(self._console)
+        self._every = 1.0 if self._is_drawn else 30.0
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(bar_width=20),
             rich.progress.TaskProgressColumn(),
             rich.progress.TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._is_drawn,
             transient=True,
         )
         self._plan, self._folder = plan, folder
@@ -114,5 +146,5 @@ class SweepProgress:
         said = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n or status == "finished")
         said += f" of {len(self._plan.cells):,} cells"
         self._bar.update(self._task, completed=steps, description=said)
-        if not self._console.is_terminal:
+        if not self._is_drawn:
             self._console.print(said, highlight=False)

@@ -65,17 +65,27 @@ class Series:
     def _repr_html_(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
         span = f"steps {self.steps[0]:,} to {self.steps[-1]:,}" if len(self) else "no step"
-        title = f"{self.measure}{options} · {len(self):,} checkpoints, {span}"
+        # The log has a row for each evaluation, also between checkpoints.
+        what = "rows" if self.measure == "log" else "checkpoints"
+        title = f"{self.measure}{options} · {len(self):,} {what}, {span}"
         rows = [
             [name, display.number(array[0]), display.number(array[-1]), self._curve(name)]
             for name, array in (self.arrays.items() if len(self) else ())
         ]
-        rows += [[f"{name} (constant)", "", display.number(one), ""] for name, one in self.constants.items()]
+        rows += [[f"{name} (constant)", "", self._constant(name), ""] for name in self.constants]
         return display.table(title, ["", "first step", "last step", "over the steps"], rows)
 
     def _curve(self, name: str) -> display.Html:
         array = self.arrays[name]
         return display.sparkline(self.steps, array) if array.ndim == 1 else display.Html("")
+
+    def _constant(self, name: str) -> str:
+        constant = self.constants[name]
+        if constant.dtype == np.uint8 and constant.ndim == 1:
+            text = constant.tobytes().decode(errors="replace")
+            if text.replace("\n", "").isprintable():
+                return ", ".join(self.words(name)) or display.shape([0])
+        return display.number(constant)
 
     def words(self, name: str) -> list[str]:
         """Return the words that a constant made by `spelled` holds."""

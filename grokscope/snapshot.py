@@ -63,7 +63,7 @@ class Snapshot:
         return self._model.hooked(self.parameters)
 
     def _repr_html_(self) -> str:
-        rows = [[name, " × ".join(map(str, one.shape)), str(one.dtype)] for name, one in self.parameters.items()]
+        rows = [[name, display.shape(one.shape), str(one.dtype)] for name, one in self.parameters.items()]
         n_parameters = sum(one.numel() for one in self.parameters.values())
         return display.table(f"Snapshot of step {self.step:,} · {n_parameters:,} parameters", [], rows)
 

@@ -262,9 +262,8 @@ class Trajectory:
         return self.at(int(self.steps[i]))
 
     def _repr_html_(self) -> str:
-        task = self.config.task
         rows: list[list[object]] = [
-            ["task", f"{task.name}, {task.train_fraction:.0%} trained on"],
+            ["task", f"{self.task.formula}, {self.config.task.train_fraction:.0%} trained on"],
             ["checkpoints", f"{len(self):,}, steps {self.steps[0]:,} to {self.steps[-1]:,}"],
             *(["lost", f"steps {first:,} to {last:,}"] for first, last in self.gaps),
             *(["damaged", sentence] for sentence in self.damaged),

@@ -5,8 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from grokscope import display, measures
-from grokscope.series import Series
+from grokscope import display, measures, tasks
+from grokscope import model as models
+from grokscope.config import ModelConfig, RunConfig, TaskConfig
+from grokscope.series import Series, spelled
 from grokscope.trajectory import Trajectory
 
 HOSTILE = "<script>alert(1)</script>"
@@ -20,6 +22,32 @@ def test_a_series_shows_keys_shapes_options_and_first_and_last_values():
     assert "<td>loss</td><td>4</td><td>1e-07</td><td><svg" in html
     assert "<td>points</td><td>7 × 2</td><td>7 × 2</td><td></td>" in html
     assert "<td>frequencies (constant)</td><td></td><td>4, 29</td>" in html
+
+
+def test_a_short_vector_shows_its_numbers_a_longer_one_its_length():
+    assert display.number(np.array([1, 2, 4, 5, 13, 14, 20, 23, 29])) == "1, 2, 4, 5, 13, 14, 20, 23, 29"
+    assert display.number(np.linspace(0, 1, 5)) == "0, 0.25, 0.5, 0.75, 1"
+    assert display.number(np.linspace(0, 1, 10)) == "10 values" and display.number(np.arange(3481)) == "3,481 values"
+    assert display.number(np.empty((0, 2), np.int64)) == display.number(np.empty(0)) == "none"
+    assert display.number(np.zeros((59, 3))) == "59 × 3"
+
+
+def test_words_are_shown_as_words_and_other_bytes_as_numbers():
+    constants = {"blocks": spelled(["attention", "mlp"]), "none": spelled([]), "bytes": np.array([1, 255], np.uint8)}
+    html = Series("m", np.array([0]), {"loss": np.array([1.0])}, constants)._repr_html_()
+    for name, shown in (("blocks", "attention, mlp"), ("none", "none"), ("bytes", "1, 255")):
+        assert f"<td>{name} (constant)</td><td></td><td>{shown}</td>" in html
+
+
+def test_the_log_has_rows_not_checkpoints(tiny_run):
+    run = Trajectory.open(tiny_run)
+    assert f"log · {len(run.log)} rows, steps 0 to 60" in run.log._repr_html_()
+
+
+def test_a_composition_is_shown_with_its_group():
+    config = RunConfig(task=TaskConfig(name="composition", group="S3"), model=ModelConfig(d_model=8, n_heads=1))
+    run = Trajectory.from_state_dicts(config, {0: models.build(config.model, tasks.build(config.task)).initialize(0)})
+    assert "a·b in S3, " in run._repr_html_()
 
 
 def test_text_is_escaped():
@@ -64,9 +92,9 @@ def test_an_empty_series_can_be_shown():
 def test_a_trajectory_and_a_snapshot_are_shown_without_computing(tiny_run, monkeypatch):
     run = Trajectory.open(tiny_run)
     monkeypatch.setattr(measures, "evaluate", None)
-    monkeypatch.setattr(Trajectory, "task", property(lambda self: pytest.fail("the task is built")))
+    monkeypatch.setattr(tasks, "load", lambda *_: pytest.fail("the task is built again"))
     html = run._repr_html_()
-    assert "7, steps 0 to 60" in html and "addition, 60% trained on" in html and html.count("<svg") == 4
+    assert "7, steps 0 to 60" in html and "a + b mod 7, 60% trained on" in html and html.count("<svg") == 4
     assert f"{run.log['test_accuracy'][-1]:.4g}" in html
 
 

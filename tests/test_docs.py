@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from grokscope import plugins
+from grokscope import plugins, training
+from grokscope.config import ModelConfig, RunConfig, TaskConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path for path in (ROOT / "docs").glob("*.md"))
@@ -32,6 +33,25 @@ def test_every_block_of_code_is_of_a_kind_that_is_run():
     kinds = {kind for page in PAGES for kind, _ in BLOCK.findall(page.read_text(encoding="utf-8"))}
     assert kinds == {"python", "bash", "toml"}
     assert len(WITH_PYTHON) >= 3 and len(WITH_SHELL) >= 2
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *WITH_PYTHON], ids=lambda page: page.stem)
+def test_every_block_of_python_can_be_pasted(page):
+    for number, code in enumerate(blocks(page, "python"), 1):
+        compile(code, f"{page.name}, block {number}", "exec")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated")
+def test_the_first_python_of_the_readme_runs_after_its_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # In the place of `quick`, which takes minutes.
+    task, model = TaskConfig(name="addition", p=13, train_fraction=0.7), ModelConfig(d_model=24, n_heads=2, d_mlp=48)
+    config = RunConfig(task=task, model=model, n_steps=2000, checkpoints="every 500", evaluate_every=500)
+    training.train(config, "first")
+    names: dict[str, Any] = {}
+    exec(compile(blocks(ROOT / "README.md", "python")[0], "README.md", "exec"), names)
+    assert list(names["foreign"].steps) == [0, 500, 1000]
 
 
 @pytest.fixture
@@ -110,13 +130,29 @@ def test_the_site_has_no_broken_link_and_asks_nothing_of_the_network(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    pages = {path.parent.name: path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("index.html")}
-    for html in pages.values():
+    site = tmp_path / "site"
+    pages = {path.relative_to(site).as_posix(): path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    for name, html in pages.items():
         fetched = re.findall(r'<(?:script|img|iframe)[^>]*\ssrc="([^"]*)"|<link[^>]*\shref="([^"]*)"', html)
         assert not any(url.startswith(("http", "//")) for pair in fetched for url in pair)
-    for name in plugins.BUILT_IN["measures"]:
-        assert f'id="{name}"' in pages["measures"] or f">{name}<" in pages["measures"]
+        # Opened from the disk, a link to a folder would show what lies in it. The page for what is not found is the
+        # server's, and has its paths.
+        links = {link.partition("#")[0] for link in re.findall(r'<a[^>]*\shref="([^"]*)"', html)} - {""}
+        inside = [link for link in links if ":" not in link and name != "404.html"]
+        assert [link for link in inside if not (site / name).parent.joinpath(link).is_file()] == []
+    # Each measure stands once in the contents beside the page, and so on the page.
+    contents = pages["measures.html"].rpartition("md-nav--secondary")[2].partition("</nav>")[0]
+    named = [re.sub(r"<.*?>", "", one).strip() for one in re.findall(r"<a href=.*?</a>", contents, re.DOTALL)]
+    assert sorted(one for one in named if one != "Measures") == sorted(plugins.BUILT_IN["measures"])
     # One sentence of a docstring, of each README that is included, and a figure of one of them.
-    assert "Measure how few frequencies the weights hold" in pages["measures"] and "segment" in pages["checkpoints"]
-    assert "figures/nanda2023_circuit.png" in pages["analyses"]
-    assert (tmp_path / "site" / "analyses" / "figures" / "nanda2023_circuit.png").exists()
+    assert "Measure how few frequencies the weights hold" in pages["measures.html"]
+    assert "segment" in pages["checkpoints/index.html"]
+    assert "figures/nanda2023_circuit.png" in pages["analyses/index.html"]
+    assert (site / "analyses" / "figures" / "nanda2023_circuit.png").exists()
+    # The notebook is a page, its code without the notebook's own commands, and a link to the file.
+    assert (
+        "<title>From training to a hook" in pages["tutorial.html"]
+        and 'href="tutorial.ipynb"' in pages["tutorial.html"]
+    )
+    assert "accuracy_without" in pages["tutorial.html"] and "matplotlib" not in pages["tutorial.html"]
+    assert 'href="tutorial.html"' in pages["grokking.html"]

@@ -112,3 +112,17 @@ def test_the_figures_have_their_panels(key):
     small = figures.figure_spectra(spectra(), [0, 1000, 4000])
     assert [ax.get_title() for ax in small.axes] == ["step 0", "step 1,000", "step 4,000", "", "", ""]
     assert small.axes[0].get_ylim() == small.axes[2].get_ylim()
+
+
+@pytest.mark.parametrize("width", [figures.COLUMN_WIDTH, figures.PAGE_WIDTH])
+def test_the_legend_says_what_key_means_and_what_stands_above_the_line_and_fits(width):
+    for figure in (
+        figures.figure_spectrum(spectra(), 4000, width=width),
+        figures.figure_spectra(spectra(), [0], width=width),
+    ):
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        said = [text.get_text() for text in legend.get_texts()]
+        assert "key: used by the logits at the end" in said and any("above it: large here" in one for one in said)
+        box = legend.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1

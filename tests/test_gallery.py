@@ -106,10 +106,34 @@ def test_the_data_are_the_numbers_that_are_drawn_to_the_bit(measured):
 def test_the_data_of_a_circle_are_its_points_by_token(measured):
     figure = drawn("circle", measured, 7.0)
     embedding = measures.saved("embedding", Trajectory.open(measured))
-    points = [row for row in rows(figure) if row["panel"] == "1" and row["name"] == ""][-len(embedding["tokens"]) :]
+    points = [row for row in rows(figure) if row["panel"] == "1" and row["name"] == "tokens"]
     there = np.array([[float(row["x"]), float(row["y"])] for row in points])
     np.testing.assert_array_equal(there, embedding["principal_components"][-1][:, :2])
     assert [int(row["index"]) for row in points] == list(range(len(there)))
+
+
+def test_the_data_of_small_multiples_say_of_each_row_its_step_its_plane_and_what_it_is(measured):
+    run = Trajectory.open(measured)
+    embedding = measures.saved("embedding", run)
+    found = rows(gallery.figure("embedding", gallery.Asked(run, steps=(0, 60))))
+    planes = ["PC 1 and PC 2", *(f"frequency {one}" for one in embedding["plane_frequencies"][:2])]
+    n = len(embedding["tokens"])
+    for row, plane in enumerate(planes):
+        for column, step in enumerate((0, 60)):
+            there = [one for one in found if (one["title"], one["y_label"]) == (f"step {step}", plane)]
+            assert {one["panel"] for one in there} == {str(1 + 2 * row + column)}
+            assert [one["name"] for one in there] == ["joining line"] * (n + 1) + ["tokens"] * n
+    assert {one["title"].partition(" · ")[0] for one in rows(drawn("circle", measured, 7.0))} == {"step 60"}
+
+
+def test_the_data_take_a_label_from_the_same_grid_alone():
+    figure = Figure()
+    figure.subplots(2, 1)[0].set_title("over the column")
+    figure.subplots(2, 1)[0].set_ylabel("of one panel")
+    for ax in figure.axes:
+        ax.plot([0], [0.0])
+    named = [(row["title"], row["y_label"]) for row in rows(figure)]
+    assert named == [("over the column", "")] * 2 + [("", "of one panel"), ("", "")]
 
 
 def test_data_of_bars_bands_levels_maps_and_gaps():

@@ -51,6 +51,42 @@ def test_on_a_terminal_a_bar_shows_step_losses_accuracies_speed_time_left_and_st
     assert "\N{ESCAPE}[" in shown
 
 
+@pytest.mark.parametrize("steps", [(160, 200), (26_300, 100_000)], ids=lambda one: f"{one[1]}")
+@pytest.mark.parametrize(
+    ("width", "said"), [(60, "/s"), (80, "generalised"), (110, "99% test · "), (140, "5e+00 test")]
+)
+def test_a_narrow_terminal_shows_step_bar_accuracies_speed_and_time_left_in_one_line(
+    steps: tuple[int, int],
+    width: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("grokscope.progress.time.monotonic", iter(range(0, 10**6)).__next__)
+    step, n_steps = steps
+    with Progress(n_steps, start=step - 82) as progress:
+        progress(step, row(1.0, 0.991))
+        capsys.readouterr()
+        progress._bar.refresh()
+        shown = re.sub(r"\N{ESCAPE}\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err).strip("\r\n")
+    assert len(shown.rstrip()) <= width and "\n" not in shown and "…" not in shown
+    assert re.match(rf"step {step:,}/{n_steps:,} [━╸╺]{{6,20}} ", shown)
+    for part in ("100%", "99%", "/s", said):
+        assert part in shown, part
+    assert re.search(r"[\d-]+:[\d-]+:[\d-]+$", shown.rstrip())
+
+
+def test_a_dumb_terminal_has_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "dumb")):
+        monkeypatch.setenv(name, value)
+    with Progress(1) as progress:
+        progress(1, row(1.0, 0.5))
+    shown = capsys.readouterr().err
+    assert shown.startswith("step 1/1 · loss 2.5e-01 train") and shown.count("\n") == 1
+
+
 def test_a_stage_once_reached_is_not_taken_back(capsys: pytest.CaptureFixture[str]):
     with Progress(3) as progress:
         for step, (train, test, _) in enumerate(STAGES, 1):

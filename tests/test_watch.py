@@ -534,6 +534,15 @@ def heard(process: subprocess.Popen[str], pattern: str) -> str:
     return pytest.fail(f"it ended without {pattern}")
 
 
+def test_a_dumb_terminal_has_plain_lines(grokscope, tiny_run, monkeypatch):
+    # As rich takes it: a terminal that no line can be drawn over.
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "dumb")):
+        monkeypatch.setenv(name, value)
+    status, output, errors = grokscope("watch", tiny_run, "--until-end", "--every", "0.1", "--terminal")
+    assert (status, errors) == (0, "") and output.count("\n") == 1 and "\N{ESCAPE}" not in output
+    assert output.startswith("Training has ended: it has reached its last step, 60.") and "% test" in output
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["--terminal"]], ids=["page", "terminal"])
 def test_a_real_ctrl_c_ends_it_and_the_run_is_the_same(run_copy, flags):

@@ -80,10 +80,11 @@ def _in_terminal(run: "Watched", every: float, until_end: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
+    from grokscope.progress import can_draw
     from grokscope.watch import Screen
 
     console, screen = Console(), Screen(run)
-    if not console.is_terminal:
+    if not can_draw(console):
         print(shown(screen.line), flush=True)
         said = run.sentence
         for is_new in _looks(run, every, until_end):

@@ -132,12 +132,13 @@ def _plot_circle(
     order = np.argsort(position, kind="stable")
     if frequency is not None:
         path = points[np.append(order, order[0])]
-        ax.plot(path[:, 0], path[:, 1], color="#B8B8B8", linewidth=0.5, zorder=1)
+        ax.plot(path[:, 0], path[:, 1], color="#B8B8B8", linewidth=0.5, zorder=1, label="_joining line")
     # Without a circle the elements have no order that a colour could tell.
     colours: dict[str, Any] = {"color": BLUE}
     if frequency is not None:
         colours = {"c": position / n, "cmap": colormaps[_RESIDUES], "vmin": 0, "vmax": 1}
-    ax.scatter(points[:, 0], points[:, 1], **colours, s=7, zorder=2, linewidths=0.2, edgecolors="#404040")
+    edge: dict[str, Any] = {"linewidths": 0.2, "edgecolors": "#404040"}
+    ax.scatter(points[:, 0], points[:, 1], **colours, s=7, zorder=2, **edge, label="_tokens")
     limit = _limit(points)
     ax.set_xlim(-limit, limit)
     ax.set_ylim(-limit, limit)

@@ -84,14 +84,17 @@ def plot_logit_variance(progress: Series, *, ax: Axes) -> Axes:
 def plot_spectrum(spectra: Series, *, ax: Axes, step: int, name: str = "W_E") -> Axes:
     """Draw the Fourier norms of "W_E", "W_U" or "W_L" at the checkpoint nearest to `step`, key frequencies marked.
 
-    The line is a quarter of the largest norm, above which a frequency is key by that matrix's own rule.
+    Key are those that the logits use at the end (`grokscope.key_frequencies`): a rule names them, and the loss rises
+    without them. The line is a quarter of the largest norm: what stands above it is large in this matrix at this
+    step, whether it is used or not.
     """
     row = int(np.abs(spectra.steps - step).argmin())
     norms, frequencies = spectra[f"{name}_norms"][row], spectra["frequencies"]
     is_key = np.isin(frequencies, spectra["key_frequencies"])
     ax.bar(frequencies[~is_key], norms[~is_key], color=GREY, width=0.8, label="other")
-    ax.bar(frequencies[is_key], norms[is_key], color=VERMILLION, width=0.8, label="key at the end", hatch="////")
-    ax.axhline(norms.max() / 4, color="black", linewidth=0.7, linestyle=":", label="¼ of the largest")
+    key, large = "key: used by the logits at the end", "¼ of the largest; above it: large here, used or not"
+    ax.bar(frequencies[is_key], norms[is_key], color=VERMILLION, width=0.8, label=key, hatch="////")
+    ax.axhline(norms.max() / 4, color="black", linewidth=0.7, linestyle=":", label=large)
     ax.set_xlim(0, len(norms) + 1)
     ax.set_xlabel("frequency k")
     ax.set_ylabel(f"norm in {name}")
@@ -176,6 +179,8 @@ def animation_of_spectrum(
 def _legend_below(figure: Figure, ax: Axes) -> None:
     """Say below the panels what the bars and the line of all of them are."""
     handles, labels = ax.get_legend_handles_labels()
+    n_columns = len(labels) if figure.get_figwidth() >= PAGE_WIDTH else 1
+    size = FONT_SIZE - 1
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=FONT_SIZE - 1, columnspacing=1.2
+        handles, labels, loc="outside lower center", ncols=n_columns, frameon=False, fontsize=size, columnspacing=1.2
     )

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from grokscope import files
 
 STILL = ("pdf", "svg", "png")
 """The formats that do not move."""
-COLUMNS = ("panel", "x_label", "y_label", "name", "index", "x", "y", "value")
+COLUMNS = ("panel", "title", "x_label", "y_label", "name", "index", "x", "y", "value")
 """The columns of `data`."""
 _NO_NAME = re.compile(r"_(child|collection|container|image)\d*|_nolegend_")
 _FONTS: dict[Any, Any] = {
@@ -61,21 +61,47 @@ def png(figure: Figure, dpi: int = 160) -> bytes:
 def data(figure: Figure) -> str:
     """Return the numbers that a figure draws as CSV, a row a point, with the header `COLUMNS`.
 
-    `panel` counts the Axes from 1, `name` is what the legend calls the line, or nothing, `index` counts the points of
-    a line, and tells the token of a point on a circle. A break in a line, where checkpoints are lost, is left out. A
-    level across the panel has no `x`, a landmark up and down it no `y`; a cell of a map has its column and
-    row as `x` and `y` and its number as `value`. A shaded band is given by its outline.
+    `panel` counts the Axes from 1; `title` is the figure's and the panel's. What stands over a column of panels, or
+    beside a row, is said of each of them. `name` is what the legend calls the line, or what it is where no legend
+    shows it, or nothing; `index` counts the points of a line, and tells the token of a point on a circle. A break in
+    a line, where checkpoints are lost, is left out. A level across the panel has no `x`, a landmark up and down it no
+    `y`; a cell of a map has its column and row as `x` and `y` and its number as `value`. A shaded band is given by
+    its outline.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for panel, ax in enumerate((ax for ax in figure.axes if ax.get_label() != "<colorbar>"), 1):
+    panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    for panel, ax in enumerate(panels, 1):
         # Panels that share an axis of steps have its label below the last one alone.
         sharing = [ax, *ax.get_shared_x_axes().get_siblings(ax)]
-        x_label = next((one.get_xlabel() for one in sharing if one.get_xlabel()), "")
-        about = [panel, _said(x_label), _said(ax.get_ylabel())]
+        title = _first([ax, *_beside(ax, panels, "colspan")], Axes.get_title)
+        about = [
+            panel,
+            " · ".join(one for one in (figure.get_suptitle(), title) if one),
+            _said(_first(sharing, Axes.get_xlabel)),
+            _said(_first([ax, *_beside(ax, panels, "rowspan")], Axes.get_ylabel)),
+        ]
         writer.writerows([*about, *row] for row in _rows(ax))
     return text.getvalue()
+
+
+def _beside(ax: Axes, panels: list[Axes], span: str) -> list[Axes]:
+    """Return the panels in the column ("colspan") or row ("rowspan") of a panel's grid, from its top or its left."""
+    spec = ax.get_subplotspec()
+    places = [(one, one.get_subplotspec()) for one in panels]
+    return [
+        one
+        for one, place in places
+        if spec
+        and place
+        and place.get_gridspec() is spec.get_gridspec()
+        and getattr(place, span) == getattr(spec, span)
+    ]
+
+
+def _first(panels: list[Axes], text_of: Callable[[Axes], str]) -> str:
+    return next((text for ax in panels if (text := text_of(ax))), "")
 
 
 def _rows(ax: Axes) -> Iterator[tuple[str, int, object, object, object]]:
