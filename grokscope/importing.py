@@ -24,7 +24,8 @@ from grokscope.store import LOG_COLUMNS
 from grokscope.training import checked_name, free_name
 from grokscope.trajectory import Trajectory, data_digest
 
-_NUMBER = re.compile(r"\d{1,18}")
+_STEP = re.compile(r"(?<!\d[^-])(?<!\d[eE][-+])(?<![\dvV])(?<![\W_][-+.,])\d{1,18}\Z")
+"""The step that a file's name ends in; none is the end of 1.5e6, 12,000, 1_000, 1e-5, v2, -1 or 3fa9b2c7."""
 
 
 def import_checkpoints(
@@ -40,7 +41,7 @@ def import_checkpoints(
     `config` says what they are checkpoints of; its `n_steps` becomes the last step. What a file may hold is said in
     `layouts.checkpoints`: parameters under TransformerLens' names, or as Nanda et al. 2023 saved them, which is
     recognised by W_O's two axes and rearranged. Steps are `steps`, in the order of the files, or what a file says,
-    or the last number in its name. Training examples that a file names ("train_indices") take the place of the
+    or the number its name ends in. Training examples that a file names ("train_indices") take the place of the
     config's split. With `answers_only` an unembedding with a column for each token loses those of signs, which are
     never an answer. The log has a row for each checkpoint: its losses and accuracies, evaluated here.
 
@@ -54,7 +55,7 @@ def import_checkpoints(
     folder = Path(root) / (free_name(config.task.name, Path(root)) if run is None else checked_name(run))
     if folder.exists():
         raise Busy(f"{folder} exists already; choose another --run name.")
-    found = [layouts.checkpoints(foreign.read(path), path) for path in sources]
+    found = [layouts.checkpoints(foreign.read(path), path, steps is None) for path in sources]
     state_dicts = _by_step(found, sources, steps)
     task = tasks.build(config.task)
     split = _split([one.train for one in found], config, task)
@@ -114,11 +115,14 @@ def _by_step(
         listed = [(step, one, path) for step, (_, one, path) in zip(given, listed, strict=True)]
     by_step: dict[int, Mapping[Any, Any]] = {}
     for step, one, path in listed:
-        if step is None and len(_NUMBER.findall(path.stem)) and sum(other == path for _, _, other in listed) == 1:
-            step = int(_NUMBER.findall(path.stem)[-1])
+        # Two characters in front of the name, for what looks back.
+        in_name = _STEP.search(f"  {path.stem}")
+        if step is None and in_name and sum(other == path for _, _, other in listed) == 1:
+            step = int(in_name[0])
         if step is None:
             raise GrokscopeError(
-                f"{shown(str(path))} does not say at which step it was saved; give --steps, or end its name in it."
+                f"{shown(str(path))} does not say plainly at which step it was saved; give --steps, or end its name "
+                f"in the step, in digits alone."
             )
         if step in by_step:
             raise GrokscopeError(f"Step {step} is there twice, the second time in {shown(str(path))}; give --steps.")
@@ -137,7 +141,8 @@ def _split(trains: list[Any], config: RunConfig, task: tasks.Task) -> tasks.Spli
         not torch.equal(one, first) for one in named
     ):
         raise GrokscopeError("train_indices: allowed: one tensor of whole numbers, the same in every file.")
-    if not 0 < len(first.unique()) == len(first) < n_examples or first.min() < 0 or first.max() >= n_examples:
+    is_some = 0 < len(first) < n_examples and len(first.unique()) == len(first)
+    if not is_some or first.min() < 0 or first.max() >= n_examples:
         raise GrokscopeError(
             f"train_indices: {len(first)} of them; allowed for {config.task.name!r}: some, not all, of 0 to "
             f"{n_examples - 1}, none twice."

@@ -22,13 +22,14 @@ class Found:
     train: Any = None
 
 
-def checkpoints(content: Any, path: Path) -> Found:
+def checkpoints(content: Any, path: Path, with_steps: bool = True) -> Found:
     """Return the state dicts in what `read` gave, with their steps as far as it says them, and the training examples.
 
     It is one state dict; a dict that holds one as "model", "model_state_dict", "state_dict" or "parameters", perhaps
-    with its "step"; or a dict with a list of them as "state_dicts" or "checkpoints", and beside it "steps", or
-    "epochs" or "checkpoint_epochs". An epoch counts from 0 and is saved after its update (Nanda et al. 2023;
-    TransformerLens' Grokking_Demo), so that epoch e is step e + 1. Raise GrokscopeError for anything else.
+    with its "step" or "epoch"; or a dict with a list of them as "state_dicts" or "checkpoints", and beside it
+    "steps", or "epochs" or "checkpoint_epochs". An epoch counts from 0 and is saved after its update (Nanda et al.
+    2023; TransformerLens' Grokking_Demo), so that epoch e is step e + 1. What is said of steps is left aside if
+    `with_steps` is false. Raise GrokscopeError for anything else.
     """
     if not isinstance(content, Mapping):
         raise GrokscopeError(f"{path} holds a {type(content).__name__}; allowed: a state dict, or a dict with some.")
@@ -39,32 +40,39 @@ def checkpoints(content: Any, path: Path) -> Found:
     if listed is not None:
         if not isinstance(listed, list) or not listed or not all(isinstance(one, Mapping) for one in listed):
             raise GrokscopeError(f"{path} holds checkpoints that are no list of state dicts.")
-        key = next((key for key in ("steps", "epochs", "checkpoint_epochs") if key in content), None)
-        steps = _whole_numbers(content[key]) if key else [None] * len(listed)
-        if steps is None or len(steps) != len(listed):
-            raise GrokscopeError(
-                f"{path} holds {len(listed)} state dicts, and as {key!r} not as many whole numbers from 0."
-            )
-        steps = [one if one is None else one + (key != "steps") for one in steps]
-        return Found(list(zip(steps, listed, strict=True)), train)
+        keys = ("steps", "epochs", "checkpoint_epochs") if with_steps else ()
+        return Found(_with_steps(content, keys, listed, path), train)
     inner = next((key for key in ("model", "model_state_dict", "state_dict", "parameters") if key in content), None)
     if inner is None or not isinstance(content[inner], Mapping):
         raise GrokscopeError(
             f"{path} holds {shown(list(content)[:8])} and no state dict that is found; allowed: a state dict, or one "
             f'as "model", "state_dict" or "parameters", or a list of them as "state_dicts" or "checkpoints".'
         )
-    step = _whole_numbers([content["step"]]) if "step" in content else None
-    return Found([(step[0] if step else None, content[inner])], train)
+    keys = ("step", "epoch") if with_steps else ()
+    return Found(_with_steps(content, keys, [content[inner]], path), train)
 
 
-def _whole_numbers(found: Any) -> list[Any] | None:
-    if isinstance(found, Tensor) and found.ndim == 1 and found.dtype == torch.int64:
-        found = found.tolist()
-    if isinstance(found, tuple):
-        found = list(found)
-    if isinstance(found, list) and all(type(one) is int and 0 <= one < 2**62 for one in found):
-        return found
-    return None
+def _with_steps(
+    content: Mapping[Any, Any], keys: tuple[str, ...], state_dicts: list[Any], path: Path
+) -> list[tuple[int | None, Mapping[Any, Any]]]:
+    """Return the state dicts with the steps under the first of some keys that is there, None if there is none."""
+    key = next((key for key in keys if key in content), None)
+    if key is None:
+        return [(None, one) for one in state_dicts]
+    said: Any = content[key]
+    if isinstance(said, Tensor) and said.numel() == len(state_dicts):
+        said = said.tolist()
+    steps: Any = [said] if key in ("step", "epoch") else said
+    if (
+        not isinstance(steps, list | tuple)
+        or len(steps) != len(state_dicts)
+        or not all(type(one) is int and 0 <= one < 2**62 for one in steps)
+    ):
+        raise GrokscopeError(
+            f"{path} holds {len(state_dicts)} state dicts, and as {key!r} not as many whole numbers from 0; give "
+            f"--steps."
+        )
+    return [(step + ("epoch" in key), one) for step, one in zip(steps, state_dicts, strict=True)]
 
 
 def named(state_dict: Mapping[Any, Any]) -> dict[str, Any]:
@@ -80,7 +88,7 @@ def named(state_dict: Mapping[Any, Any]) -> dict[str, Any]:
         return found
     for name, one in list(found.items()):
         leaf = name.rpartition(".")[2]
-        if not isinstance(one, Tensor):
+        if not isinstance(one, Tensor) or not one.numel():
             continue
         if leaf in ("W_E", "W_in", "W_out") and one.ndim == 2:
             found[name] = one.T

@@ -1,6 +1,8 @@
 """Named RunConfigs, and the TOML files that start from them."""
 
 import dataclasses
+import errno
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,9 @@ from typing import Any
 from grokscope import plugins
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig, from_dict
 from grokscope.errors import GrokscopeError
+
+LARGEST_TEXT = 2**25
+"""In characters, of a table or a TOML file: a table of the largest order needs 18 million."""
 
 # Power et al. 2022, section 2 and appendix A.1: the architecture as near as HookedTransformer comes to it (LayerNorm
 # stands before each sublayer and once more at the end, where theirs follows each addition), and the optimizer.
@@ -119,7 +124,7 @@ def read(path: Path) -> RunConfig:
 def read_toml(path: Path) -> dict[str, Any]:
     """Return what a TOML file holds; raise GrokscopeError that names it if it cannot be read or is none."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(_text(path, "utf-8"))
     except OSError as error:
         raise GrokscopeError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # Also for no UTF-8, and for a number of too many digits.
@@ -135,10 +140,21 @@ def with_table(values: Any, folder: Path) -> Any:
         return values
     path = folder / name.removeprefix("@")
     try:
-        text = path.read_text(encoding="utf-8-sig").strip()
+        text = _text(path, "utf-8-sig").strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise GrokscopeError(f"task.table: {path} cannot be read: {reason}.") from error
     if is_config:
         return dataclasses.replace(values, task=dataclasses.replace(values.task, table=text))
     return {**values, "task": {**values["task"], "table": text}}
+
+
+def _text(path: Path, encoding: str) -> str:
+    """Return a file's text; raise OSError if it is no regular file, which may have no end, or larger than allowed."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is a directory or a device, and no file")
+    with open(path, encoding=encoding) as file:
+        text = file.read(LARGEST_TEXT + 1)
+    if len(text) > LARGEST_TEXT:
+        raise OSError(errno.EFBIG, f"it has more than {LARGEST_TEXT:,} characters, which is the most that is read")
+    return text

@@ -13,7 +13,8 @@ FLOORS = (
     "errors disk display files tensors fields algebra streams config presets series phases plugins schedule fourier "
     "waves "
     "curvature environment interrupts pca writer options mix equations clusters representations subgroups isotypic "
-    "characters controls scan clock_and_pizza forward components langevin splits foreign layouts",
+    "characters controls scan clock_and_pizza forward components langevin splits archives pickles "
+    "foreign layouts",
     "tasks",
     "model losses filters optimizers grid key_frequencies",
     "snapshot record store trajectory pair_logits objective",

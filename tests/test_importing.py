@@ -120,7 +120,7 @@ def one_by_one(trajectory: Trajectory, folder: Path, save: Callable[[Any, Path],
     [
         ("p113-step{}.safetensors", lambda one, path: safetensors.torch.save_file(one, path)),
         ("{:06d}.pt", torch.save),
-        ("model_{}.pth", lambda one, path: torch.save({"model": one, "epoch": 3, "loss": 0.5}, path)),
+        ("model_{}.pth", lambda one, path: torch.save({"model": one, "loss": 0.5}, path)),
         ("a{}.pt", lambda one, path: torch.save({"state_dict": one, "step": int(path.stem[1:])}, path)),
         ("{}.pt", lambda one, path: torch.save({n: torch.nn.Parameter(t) for n, t in one.items()}, path)),
     ],
@@ -150,6 +150,85 @@ def test_the_steps_of_a_list_may_be_any_whole_numbers(steps: Any, original: Traj
     torch.save({"state_dicts": [original.at(step).parameters for step in (0, 10)], "steps": steps}, path)
     found = import_checkpoints([path], original.config, "run", tmp_path)
     assert found.steps.tolist() == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("said", "step"),
+    [
+        ({"step": torch.tensor(7)}, 7),
+        ({"step": torch.tensor(7, dtype=torch.int32)}, 7),
+        ({"epoch": 99}, 100),
+        ({"epoch": torch.tensor(0)}, 1),
+        ({"epoch": 3, "step": 0}, 0),
+    ],
+    ids=str,
+)
+def test_the_step_of_one_state_dict_is_what_the_file_says(
+    said: dict[str, Any], step: int, original: Trajectory, tmp_path: Path
+):
+    path = tmp_path / "x_5.pt"
+    torch.save({"model": original.last.parameters, **said}, path)
+    assert import_checkpoints([path], original.config, "run", tmp_path).steps.tolist() == [step]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        7.0,
+        "7",
+        -1,
+        True,
+        None,
+        [7],
+        torch.tensor([7]),
+        torch.tensor(7.0),
+        torch.tensor(-7),
+        torch.tensor(True),
+        2**62,
+    ],
+    ids=str,
+)
+def test_a_step_that_is_no_whole_number_is_an_error_unless_steps_are_given(
+    said: Any, original: Trajectory, tmp_path: Path
+):
+    path = tmp_path / "x_5.pt"
+    for key in ("step", "epoch"):
+        torch.save({"model": original.last.parameters, key: said}, path)
+        with pytest.raises(GrokscopeError, match=rf"x_5\.pt .*as '{key}' not as many whole numbers .*--steps"):
+            import_checkpoints([path], original.config, "run", tmp_path)
+        imported = import_checkpoints([path], original.config, key, tmp_path, steps=[9])
+        assert imported.steps.tolist() == [9]
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("float64-60", 60),
+        ("epoch=3-step=400", 400),
+        ("run.100", 100),
+        ("step 40", 40),
+        ("١٢", 12),
+        *(
+            (name, None)
+            for name in ("ckpt_1234567890123456789012", "step_1.5e6", "step_12,000", "step_12_000", "12 000")
+        ),
+        *(
+            (name, None)
+            for name in ("step_40k", "step100.v2", "step_100 (1)", "100_last", "lr1e-3", "1e+6", "3fa9b2c7")
+        ),
+        *((name, None) for name in ("-5", "x_-5", "loss_.5", "loss_0.25", "step²", "½", "last", "5\n")),
+    ],
+)
+def test_a_step_is_taken_only_from_a_name_that_plainly_ends_in_it(
+    name: str, step: int | None, original: Trajectory, tmp_path: Path
+):
+    path = tmp_path / f"{name}.pt"
+    torch.save(original.last.parameters, path)
+    if step is None:
+        with pytest.raises(GrokscopeError, match="at which step it was saved; give --steps"):
+            import_checkpoints([path], original.config, "run", tmp_path)
+    else:
+        assert import_checkpoints([path], original.config, "run", tmp_path).steps.tolist() == [step]
 
 
 def changed(name: str, value: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,32 @@ def test_a_table_that_cannot_be_had_is_one_error_that_names_the_file(value: str,
         presets.read(path)
     message = str(refused.value)
     assert message.startswith(f"{path}: ") and "task.table: " in message and "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["zeros", "pipe"])
+def test_a_file_without_an_end_is_not_read(name: str, tmp_path: Path):
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / "mine.toml"
+    path.write_text(f'[task]\nname = "table"\ntable = "@{name}"\n')
+    with pytest.raises(GrokscopeError, match=rf"task\.table: .*{name} cannot be read: it is a directory or a device"):
+        presets.read(path)
+    with pytest.raises(GrokscopeError, match=f"{name} cannot be read: it is a directory or a device"):
+        presets.read(tmp_path / name)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(presets, "LARGEST_TEXT", 60)
+    path = tmp_path / "mine.toml"
+    path.write_text('[task]\nname = "table"\ntable = "@rows.txt"\n')
+    (tmp_path / "rows.txt").write_text(TABLE)
+    assert presets.read(path).task.table == TABLE.strip()
+    (tmp_path / "rows.txt").write_text(TABLE * 4)
+    with pytest.raises(GrokscopeError, match=r"task\.table: .*rows\.txt cannot be read: it has more than 60 char"):
+        presets.read(path)
+    path.write_text(f"# {'x' * 60}")
+    with pytest.raises(GrokscopeError, match=r"mine\.toml cannot be read: it has more than 60 characters"):
+        presets.read(path)
 
 
 def test_a_table_of_the_wrong_kind_is_one_error(tmp_path: Path):

@@ -13,7 +13,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -37,7 +37,11 @@ class Strange:
 
 
 def archive(
-    path: Path, pickled: bytes, parts: dict[str, bytes] | None = None, root: str = "x", compression: int = 0
+    path: Path | BinaryIO,
+    pickled: bytes,
+    parts: dict[str, bytes] | None = None,
+    root: str = "x",
+    compression: int = 0,
 ) -> None:
     """Write what torch.save would, around any pickle."""
     with zipfile.ZipFile(path, "w", compression) as file:
@@ -170,12 +174,91 @@ def _lists(n: int) -> bytes:
     return body
 
 
+def _built(path: Path, canary: Path) -> None:
+    """Write a tensor that is given another's emptied storage as its state, at 12 GB: torch makes room for it."""
+    one = b"ctorch._utils\n_rebuild_tensor_v2\n(" + _storage(1) + _number(0) + b"K\x01\x85K\x01\x85\x89"
+    one += b"ccollections\nOrderedDict\n)RtR"
+    state = b"(" + one + b")b" + _number(0) + _number(3 * 10**9) + b"\x85K\x01\x85tb"
+    archive(path, b"\x80\x02}" + _text("embed.W_E") + one + state + b"s.", {"data/0": bytes(4)})
+
+
+def saved(content: Any) -> Make:
+    """Return a maker of what torch.save writes."""
+    return lambda path, canary: torch.save(content, path)
+
+
+def _spread(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return a tensor of one number that stands in every place."""
+    return torch.zeros(1, dtype=dtype).expand(*shape)
+
+
+SEEN, LOADED = (b"\x80\x02}" + _text(one) + b"Ns." for one in ("seen", "loaded in its place"))
+"""Pickles of a dict with one key: what zipfile finds in `TWO_READINGS`, and what torch does."""
+
+
+def _body(pickled: bytes, shift: int = 0) -> tuple[bytes, int, int]:
+    """Return an archive without its end, the place of its directory and its bytes, all said to lie `shift` behind."""
+    file = io.BytesIO()
+    archive(file, pickled)
+    data = bytearray(file.getvalue())
+    end = data.rindex(b"PK\5\6")
+    n_bytes, first = struct.unpack("<II", data[end + 12 : end + 20])
+    at = first
+    while (at := data.find(b"PK\1\2", at, end)) >= 0:
+        data[at + 42 : at + 46] = struct.pack("<I", struct.unpack("<I", data[at + 42 : at + 46])[0] + shift)
+        at += 46
+    return bytes(data[:end]), first + shift, n_bytes
+
+
+def _end(n_bytes: int, first: int, n: int = 2) -> bytes:
+    return struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, n, n, n_bytes, first, 0)
+
+
+def _long_end(n_bytes: int, first: int) -> bytes:
+    return struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 2, 2, n_bytes, first)
+
+
+def _two_directories(path: Path, canary: Path) -> None:
+    """Write an archive whose end states the place of one directory, and lies behind another."""
+    loaded, stated, n_bytes = _body(LOADED)
+    seen, _, _ = _body(SEEN, len(LOADED) - len(SEEN))
+    path.write_bytes(loaded + seen + _end(n_bytes, stated))
+
+
+def _two_ends(path: Path, canary: Path) -> None:
+    """Write an archive with two long ends: one that is pointed at, and one that lies where it should."""
+    loaded, *there = _body(LOADED)
+    first = loaded + _long_end(*there[::-1])
+    seen, *here = _body(SEEN, len(first))
+    pointer = struct.pack("<4sIQI", b"PK\6\7", 0, len(loaded), 1)
+    path.write_bytes(first + seen + _long_end(*here[::-1]) + pointer + _end(2**32 - 1, 2**32 - 1, 2**16 - 1))
+
+
+def _in_front(path: Path, canary: Path) -> None:
+    hidden, _, _ = _body(LOADED)
+    seen, first, n_bytes = _body(SEEN, len(hidden))
+    path.write_bytes(hidden + seen + _end(n_bytes, first))
+
+
+def _comment(path: Path, canary: Path) -> None:
+    archive(path, SEEN)
+    with zipfile.ZipFile(path, "a") as file:
+        file.comment = b"more"
+
+
+TWO_READINGS: dict[str, Make] = {"two directories": _two_directories, "two ends": _two_ends}
+"""Archives that readers read differently."""
+
+
 def _raw(pickled: Callable[[Path], bytes]) -> Make:
     return lambda path, canary: path.write_bytes(pickled(canary))
 
 
 _RUN = "__import__('pathlib').Path('CANARY').touch()"
 SHAPES: dict[str, Make] = {
+    **TWO_READINGS,
+    "an archive behind another": _in_front,
+    "a comment": _comment,
     "os.system": calling(os.system, "touch CANARY"),
     "os.system in a bare pickle": _raw(lambda canary: pickle.dumps(Calls(os.system, f"touch {canary}"), protocol=2)),
     "os.system in a pickle of protocol 4": plain(pickle.dumps({"a": os.system}, protocol=4)),
@@ -220,6 +303,17 @@ SHAPES: dict[str, Make] = {
     "two million instructions": plain(b"\x80\x02" + b"N" * 2_000_000 + b"."),
     "a pickle of 17 MB": plain(b"\x80\x02" + b"X" + struct.pack("<I", 17 * 2**20) + bytes(17 * 2**20) + b"."),
     "4 TB in a storage": tensor(2**40, (2**40,), (1,)),
+    "a tensor that is built anew": _built,
+    "one number as all training examples": saved({"model": {}, "train_indices": _spread(10**13, dtype=torch.int64)}),
+    "one number as all steps": saved({"state_dicts": [{}], "steps": _spread(10**13, dtype=torch.int64)}),
+    "one number as all weights": saved(
+        {"blocks.0.attn.W_Q": _spread(10**6, 10**6, 1), "blocks.0.attn.W_O": torch.zeros(16, 16)}
+    ),
+    "one number as a long output": saved({"blocks.0.attn.W_O": _spread(10**13, 4)}),
+    "no number in a large shape": saved(
+        {"blocks.0.attn.W_Q": torch.zeros(10**6, 10**6, 0), "blocks.0.attn.W_O": torch.zeros(10**13, 0)}
+    ),
+    "a list in itself": plain(b"\x80\x02}" + _text("model") + b"]q\0h\0as."),
     "a storage below nothing": tensor(-1, (1,), (1,)),
     "a storage that is not there": tensor(1, (1,), (1,), key="../0"),
     "a storage of a kind that is none": tensor(1, (1,), (1,), kind="UntypedStorage"),

@@ -3,6 +3,7 @@
 import os
 import resource
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import safetensors.torch
 import torch
 from shared import make_tiny_config
 
-from grokscope import foreign, importing
+from grokscope import archives, foreign, importing
 from grokscope.errors import GrokscopeError
 from hostile import pickles
 
@@ -39,6 +40,53 @@ def test_the_control_a_loader_that_trusts_runs_what_is_in_them(tmp_path: Path):
         pickles.SHAPES[name](path, canary)
         torch.load(path, weights_only=False)
         assert canary.exists()
+
+
+@pytest.mark.parametrize("name", pickles.TWO_READINGS)
+def test_what_is_looked_through_is_what_is_loaded(name: str, tmp_path: Path):
+    path = tmp_path / "step100.pt"
+    pickles.TWO_READINGS[name](path, tmp_path)
+    with zipfile.ZipFile(path) as file:
+        assert file.read("x/data.pkl") == pickles.SEEN
+    assert list(torch.load(path, weights_only=True)) == ["loaded in its place"], "so readers differ"
+    with pytest.raises(GrokscopeError, match=r"is no archive as torch\.save writes it, .*; refused unread"):
+        foreign.read(path)
+
+
+@pytest.mark.parametrize("by_torch", [True, False])
+def test_whatever_byte_around_the_parts_is_changed_the_file_is_refused_or_read_as_it_was(
+    by_torch: bool, tmp_path: Path
+):
+    path = tmp_path / "1.pt"
+    content = {"a": torch.arange(3.0), "b": torch.zeros(0)}
+    torch.save(content, path)
+    if not by_torch:
+        with zipfile.ZipFile(path) as file:
+            parts = {name: file.read(name) for name in file.namelist()}
+        with zipfile.ZipFile(path, "w") as file:
+            for name, data in parts.items():
+                file.writestr(name, data)
+    whole = path.read_bytes()
+    with open(path, "rb") as file:
+        inside = {i for one in archives.parts(file, path).values() for i in range(one.start, one.start + one.size)}
+    n_refused = 0
+    # What torch fills gaps with is nothing that anybody reads.
+    for i in (i for i in set(range(len(whole))) - inside if whole[i : i + 2] != b"ZZ"):
+        for byte in {255, whole[i] ^ 1} - {whole[i]}:
+            path.write_bytes(whole[:i] + bytes([byte]) + whole[i + 1 :])
+            try:
+                found = foreign.read(path)
+            except GrokscopeError:
+                n_refused += 1
+            else:
+                assert list(found) == ["a", "b"] and all(torch.equal(found[name], content[name]) for name in found)
+    assert n_refused > 700
+
+
+def test_a_tensor_is_not_made_larger_than_it_was_saved(tmp_path: Path):
+    pickles.SHAPES["a tensor that is built anew"](tmp_path / "1.pt", tmp_path)
+    with pytest.raises(GrokscopeError, match="gives a state to what has none; nothing of it was run"):
+        foreign.read(tmp_path / "1.pt")
 
 
 def test_there_are_thirty_shapes_and_more():
@@ -88,3 +136,18 @@ def test_files_that_are_too_large_or_hold_too_much_are_refused(tmp_path: Path, m
             foreign.read(tmp_path / name)
     with pytest.raises(GrokscopeError, match=r"is no file of tensors; allowed: .*safetensors"):
         foreign.read(tmp_path / "1.txt")
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MOST_TENSORS", 100), ("LARGEST_FILE", 4000)])
+def test_what_a_small_file_holds_again_and_again_counts_each_time(
+    limit: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(foreign, limit, most)
+    for n in (60, 120):
+        path = tmp_path / f"{n}.pt"
+        torch.save({"checkpoints": [torch.zeros(10)] * n}, path)
+        if n == 60:
+            assert len(foreign.read(path)["checkpoints"]) == 60
+        else:
+            with pytest.raises(GrokscopeError, match=r"120\.pt holds the same things again and again; allowed: "):
+                foreign.read(path)
