@@ -264,10 +264,8 @@ def test_the_command_imports_lists_and_measures(
     path = Path("checkpoints/harmed/segments/000001.safetensors")
     flip(path, 8 * place(path, "checkpoints/embed.W_E")[0])
     status, output, errors = grokscope("verify", "harmed")
-    assert (
-        status == 1 and "step 0, embed.W_E" in output
+    assert status == 1 and "step 0, embed.W_E" in output
     assert "can be imported anew" in errors and "densify" not in errors
-    )
     for arguments in (["resume", "theirs"], ["fork", "theirs", "--step", "60"]):
         status, output, errors = grokscope(*arguments)
         assert (status, output) == (1, "") and "was imported" in errors
