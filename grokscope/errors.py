@@ -9,5 +9,13 @@ class GrokscopeError(Exception):
     """
 
 
+class Damaged(GrokscopeError):
+    """Numbers on the disk do not match their checksum; what else lies there is as readable as ever."""
+
+
+class Unreadable(GrokscopeError):
+    """The system refuses to read a file; what is in it need not be damaged."""
+
+
 class Busy(GrokscopeError):
     """Somebody else was faster: a run is being written, or its name was taken; nothing is wrong with it."""

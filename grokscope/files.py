@@ -54,9 +54,11 @@ def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
         disk.replace(temporary, path)
         operation = "fsync the folder of"
         disk.sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             disk.remove(temporary)
+        if not isinstance(error, OSError):
+            raise
         raise _explained(error, operation, path, sum(map(len, parts))) from error
 
 
@@ -212,11 +214,15 @@ def is_locked(folder: Path) -> bool:
         os.close(file)
 
 
-def remove_temporary(folder: Path) -> None:
-    """Remove what writers that died have left half written; only the holder of the folder's lock may call it."""
+def remove_temporary(folder: Path, *, older_than: float = 0.0) -> None:
+    """Remove what writers that died have left half written; only the holder of the folder's lock may call it.
+
+    Where there is no lock, what nobody has written to for `older_than` seconds is taken for abandoned.
+    """
     for path in folder.glob(f".*{TEMPORARY}"):
         with suppress(OSError):
-            disk.remove(path)
+            if not older_than or time.time() - path.stat().st_mtime > older_than:
+                disk.remove(path)
 
 
 def _temporary_name(path: Path) -> str:

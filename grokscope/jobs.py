@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from grokscope import measures, plugins
-from grokscope.errors import GrokscopeError
+from grokscope.errors import Damaged, GrokscopeError
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -44,17 +44,28 @@ def measure(
     there = {name: measures.found(name, trajectory, thin, **options) for name in names}
     missing = [name for name in names if there[name] is None]
     with _pool(min(jobs, sum(len(measures.wanted(name, trajectory, thin)) for name in missing) or 1)) as pool:
-        waiting: dict[str, list[Future[Series]]] = {}
-        with _inherited_by_processes():
-            for name in missing:
+
+        def begin(name: str) -> list[Future[Series]]:
+            with _inherited_by_processes():
                 pieces = _pieces(name, measures.wanted(name, trajectory, thin), jobs)
-                waiting[name] = [pool.submit(_evaluate, path, name, one, options) for one in pieces]
+                return [pool.submit(_evaluate, path, name, one, options) for one in pieces]
+
+        waiting = {name: begin(name) for name in missing}
         for name in names:
             series = there[name]
             if series is None:
-                parts = [_result(name, one) for one in waiting[name]]
+                try:
+                    parts = [_result(name, one) for one in waiting[name]]
+                except Damaged as error:
+                    # Each process knows its own checkpoints alone.
+                    if not measures.leave_out(measures.wanted(name, trajectory, thin), error):
+                        raise
+                    parts = [_result(name, one) for one in begin(name)]
                 digest = measures.wanted(name, trajectory, thin).digest
-                series = measures.keep(dataclasses.replace(Series.join(parts), digest=digest), trajectory)
+                joined = Series.join(parts)
+                constants = {**joined.constants, "gaps": measures.gaps_of(trajectory)}
+                series = dataclasses.replace(joined, digest=digest, constants=constants)
+                series = measures.keep(series, trajectory)
             yield series
 
 
@@ -66,8 +77,12 @@ def _pieces(name: str, wanted: Trajectory, jobs: int) -> list[list[int]]:
 
 
 def _evaluate(path: Path, name: str, steps: list[int], options: Mapping[str, Any]) -> Series:
+    trajectory = Trajectory.open(path).select(steps)
     try:
-        return measures.evaluate(name, Trajectory.open(path).select(steps), **options)
+        series = measures.evaluate(name, trajectory, **options)
+        if len(trajectory) < len(steps):
+            raise Damaged(trajectory.damaged[-1])
+        return series
     except GrokscopeError:
         raise
     except Exception as error:
@@ -83,7 +98,7 @@ def _result(name: str, future: "Future[Series]") -> Series:
             f"{name}: a process that measured it was killed, as where memory runs out; fewer --jobs need less."
         ) from error
     except GrokscopeError as error:
-        raise GrokscopeError(f"{name}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
 
 
 @contextmanager

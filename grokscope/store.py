@@ -6,103 +6,25 @@ segments by step, never by file name, and see what was committed and nothing els
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from grokscope import files, tensors
-from grokscope.errors import GrokscopeError
+from grokscope import damage, files, tensors
+from grokscope.errors import Damaged, GrokscopeError, Unreadable
 from grokscope.record import FORMAT as FORMAT
 from grokscope.record import Record as Record
+from grokscope.segment import CHECKPOINTS, INITIALIZATION, RESUME
+from grokscope.segment import LOG_COLUMNS as LOG_COLUMNS
+from grokscope.segment import Segment as Segment
 
 IS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}")
 """What a run may be called: a name that is no path and hides no folder."""
-LOG_COLUMNS = ("step", "train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 _SEGMENTS = "segments"
-_LATEST = 2**53
-"""Beyond this float64, in which the log has them, cannot tell one step from the next."""
-_CHECKPOINTS, _RESUME, _INITIALIZATION = "checkpoints/", "resume/", "initialization/"
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One committed file: checkpoints, log rows and perhaps a resume state, after training (`begin`, `end`]."""
-
-    file: tensors.TensorFile
-
-    def belongs_to(self, record: Record) -> bool:
-        """Whether it is a segment, and of this run; one with the right checksums may still be a stranger's."""
-        about, shapes, dtypes = self.file.metadata, self.file.shapes, self.file.dtypes
-        steps, ends = about.get("steps"), (about.get("begin"), about.get("end"))
-        between = [-1, *(end for end in ends if type(end) is int), _LATEST - 1]
-        checkpoints = [name for name in shapes if name.startswith(_CHECKPOINTS)]
-        return (
-            about.get("kind") == "segment"
-            and about.get("config_digest") == record.config.digest
-            and isinstance(steps, list)
-            and all(type(step) is int and 0 <= step < _LATEST for step in steps)
-            and all(one < other for one, other in pairwise(steps))
-            and (ends == (None, None) or (len(between) == 4 and between == sorted(between)))
-            and (dtypes.get("log"), shapes.get("log", ())[1:]) == ("F64", (len(LOG_COLUMNS),))
-            and (f"{_RESUME}step" not in shapes or (ends[1] is not None and shapes[f"{_RESUME}step"] == ()))
-            and bool(checkpoints) == bool(steps)
-            and all(shapes[name][:1] == (len(steps),) for name in checkpoints)
-            and all(dtypes[name] in ("F32", "F64") and self.file.is_by_row(name) for name in checkpoints)
-        )
-
-    def holds(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """Whether its checkpoints, if it has any, are of these parameters."""
-        names = [name for name in self.file.shapes if name.startswith(_CHECKPOINTS)]
-        found = {name.removeprefix(_CHECKPOINTS): self.file.shapes[name][1:] for name in names}
-        return not found or found == dict(shapes)
-
-    @property
-    def path(self) -> Path:
-        """The segment's file."""
-        return self.file.path
-
-    @cached_property
-    def steps(self) -> list[int]:
-        """The steps of its checkpoints, increasing."""
-        return self.file.metadata["steps"]
-
-    @property
-    def coverage(self) -> tuple[int, int] | None:
-        """The steps (begin, end] whose training it records, or None for one that was added by densify."""
-        begin, end = self.file.metadata["begin"], self.file.metadata["end"]
-        return None if end is None else (begin, end)
-
-    @property
-    def resume_step(self) -> int | None:
-        """The step of its resume state, or None if it has none."""
-        return self.file.metadata["end"] if f"{_RESUME}step" in self.file.shapes else None
-
-    def log(self) -> Float[np.ndarray, "rows columns"]:
-        """Return its log rows, in the columns of LOG_COLUMNS."""
-        rows = self.file.read("log")
-        if not ((rows[:, 0] >= 0) & (rows[:, 0] < _LATEST) & (rows[:, 0] % 1 == 0)).all():
-            raise GrokscopeError(f"{self.path} is damaged: its log has steps that are none.")
-        return rows
-
-    def resume_state(self) -> dict[str, np.ndarray]:
-        """Return its resume state: step, parameters, optimizer state, the adaptive schedule's reference."""
-        names = [name for name in self.file.shapes if name.startswith(_RESUME)]
-        state = {name.removeprefix(_RESUME): array for name, array in self.file.read_all(names).items()}
-        step = state.get("step")
-        if step is None or step.tolist() != self.resume_step:
-            raise GrokscopeError(f"{self.path} has a resume state of another step than that at which it ends.")
-        return state
-
-    def damage(self) -> Iterable[str]:
-        """Read everything and yield a sentence for each damaged tensor, naming segment, step and tensor."""
-        for name, row in self.file.damage():
-            step = "" if row is None else f"step {self.steps[row]}, "
-            yield f"{self.path.name}: {step}{name.removeprefix(_CHECKPOINTS)} does not match its checksum"
 
 
 class Store:
@@ -116,8 +38,12 @@ class Store:
         """The stretches (first, last) of training whose log `log` found damaged, their checkpoints perhaps not."""
         self.damaged: list[str] = []
         """Segments that cannot be read, one sentence each; the others are as readable as ever."""
+        self.refused: list[str] = []
+        """Those of `damaged` that the system refuses to read: they need not be damaged."""
+        self.lost: dict[int, str] = {}
+        """The checkpoints that were found damaged since, left out of `steps`: a sentence for each by its step."""
         known: dict[int, Path] = {}
-        for path in sorted((folder / _SEGMENTS).glob("[!.]*.safetensors")):
+        for path in self._paths():
             try:
                 segment = Segment(tensors.TensorFile(path))
                 if not segment.belongs_to(self.record):
@@ -128,12 +54,27 @@ class Store:
                 self.segments.append(segment)
             except GrokscopeError as error:
                 self.damaged.append(str(error))
+                self.refused += [str(error)] * isinstance(error, Unreadable)
         self._find_steps()
+
+    def _paths(self) -> list[Path]:
+        """Return the files of the segments; raise GrokscopeError if their folder cannot be listed."""
+        folder = self.folder / _SEGMENTS
+        try:
+            found = sorted(path for path in folder.iterdir() if re.fullmatch(r"[^.].*\.safetensors", path.name))
+        except (FileNotFoundError, NotADirectoryError):
+            self.damaged.append(f"{folder} is gone, where every run has the segment of its first step.")
+            return []
+        except OSError as error:
+            raise Unreadable(f"{folder} cannot be listed: {error.strerror}.") from error
+        if not found:
+            self.damaged.append(f"{folder} is empty, where every run has the segment of its first step.")
+        return found
 
     def _find_steps(self) -> None:
         # A step in two segments has the same bits in both, since training is deterministic: either will do.
         self._where = {step: (segment, row) for segment in self.segments for row, step in enumerate(segment.steps)}
-        self.steps: Int[np.ndarray, " steps"] = np.array(sorted(self._where), np.int64)
+        self.steps: Int[np.ndarray, " steps"] = np.array(sorted(self._where.keys() - self.lost.keys()), np.int64)
 
     def expect(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Leave out, as damaged, the segments whose checkpoints are not of these parameters, a model's."""
@@ -159,14 +100,62 @@ class Store:
             if begin > reached:
                 gaps.append((reached + 1, begin))
             reached = max(reached, end)
-        return gaps
+        # A run has its first step, and training has passed whatever `densify` has added.
+        last = max([self.record.first_step, *self._where])
+        return [*gaps, (reached + 1, last)] if last > reached else gaps
 
     def read(self, names: Iterable[str], steps: Iterable[int]) -> dict[str, np.ndarray]:
         """Return each named parameter over the given steps, stacked along a leading step axis.
 
-        A few large reads: one opening a segment. Raise GrokscopeError that names what is damaged.
+        A few large reads: one opening a segment. Raise Damaged that names a checkpoint that is damaged, and the
+        command that helps; from then on it is left out of `steps`. Where another segment has it whole, that is read.
         """
         names, steps = list(names), list(steps)
+        for _ in range(2):
+            if lost := [step for step in steps if step in self.lost]:
+                raise Damaged(self.lost[lost[0]])
+            try:
+                return self._read(names, steps)
+            except Damaged:
+                self.check(steps, names)
+        return self._read(names, steps)
+
+    def check(self, steps: Iterable[int], names: Iterable[str] | None = None) -> list[int]:
+        """Read checkpoints, or of them these parameters, leave out those that are damaged, and return their steps.
+
+        Where another segment has one whole, it is taken from there from now on.
+        """
+        names = None if names is None else list(names)
+        rows: dict[Path, tuple[Segment, list[int]]] = {}
+        for step in sorted(set(steps) - self.lost.keys()):
+            segment, row = self._where[step]
+            rows.setdefault(segment.path, (segment, []))[1].append(row)
+        found = []
+        for segment, some in rows.values():
+            for row, name in segment.damaged_rows(some, names).items():
+                step = segment.steps[row]
+                if twin := self._twin(step, segment):
+                    self._where[step] = twin
+                    continue
+                found.append(step)
+                self.lost[step] = (
+                    f"{segment.path} is damaged: {CHECKPOINTS}{name} (step {step}) does not match its checksum. "
+                    f"{damage.again(self, [step])}"
+                )
+        self.steps = self.steps[~np.isin(self.steps, found)]
+        return found
+
+    def _twin(self, step: int, damaged: Segment) -> tuple[Segment, int] | None:
+        """Return where else a checkpoint lies that is damaged in one segment, whole."""
+        for segment in self.segments:
+            if segment is not damaged and step in segment.steps:
+                row = segment.steps.index(step)
+                with suppress(GrokscopeError):
+                    if not segment.damaged_rows([row]):
+                        return segment, row
+        return None
+
+    def _read(self, names: list[str], steps: list[int]) -> dict[str, np.ndarray]:
         wanted: dict[Path, tuple[Segment, list[int], list[int]]] = {}
         for position, step in enumerate(steps):
             segment, row = self._where[step]
@@ -175,9 +164,9 @@ class Store:
             positions.append(position)
         stacked: dict[str, np.ndarray] = {}
         for segment, rows, positions in wanted.values():
-            parts = segment.file.read_all([_CHECKPOINTS + name for name in names], rows)
+            parts = segment.file.read_all([CHECKPOINTS + name for name in names], rows)
             for name in names:
-                part = parts[_CHECKPOINTS + name]
+                part = parts[CHECKPOINTS + name]
                 if name not in stacked:
                     stacked[name] = np.empty((len(steps), *part.shape[1:]), part.dtype)
                 stacked[name][positions] = part
@@ -186,19 +175,19 @@ class Store:
     def initialization(self) -> dict[str, np.ndarray]:
         """Return the parameters of step 0 that a fork keeps of its origin; empty where there are none."""
         for segment in self.segments:
-            names = [name for name in segment.file.shapes if name.startswith(_INITIALIZATION)]
+            names = [name for name in segment.file.shapes if name.startswith(INITIALIZATION)]
             if names:
                 read = segment.file.read_all(names)
-                return {name.removeprefix(_INITIALIZATION): array for name, array in read.items()}
+                return {name.removeprefix(INITIALIZATION): array for name, array in read.items()}
         return {}
 
     def checksums(self, step: int) -> dict[str, int]:
         """Return the stored checksum of each parameter of a checkpoint."""
         segment, row = self._where[step]
         return {
-            name.removeprefix(_CHECKPOINTS): segment.file.checksums(name)[row]
+            name.removeprefix(CHECKPOINTS): segment.file.checksums(name)[row]
             for name in segment.file.shapes
-            if name.startswith(_CHECKPOINTS)
+            if name.startswith(CHECKPOINTS)
         }
 
     def log(self) -> Float[np.ndarray, "rows columns"]:
@@ -225,11 +214,7 @@ class Store:
 
     def damage(self) -> Iterable[str]:
         """Read everything and yield a sentence for everything that is damaged or lost."""
-        yield from self.damaged
-        for segment in self.segments:
-            yield from segment.damage()
-        for first, last in self.gaps:
-            yield f"steps {first} to {last}: no readable segment covers them"
+        return (fault.sentence for fault in damage.faults(self))
 
     def commit(
         self,
@@ -244,11 +229,11 @@ class Store:
     ) -> None:
         """Write one segment, durably; a `hidden` one is none before it is revealed. It is for the lock's holder."""
         stacked = {
-            _CHECKPOINTS + name: np.stack([one[name] for one in checkpoints])
+            CHECKPOINTS + name: np.stack([one[name] for one in checkpoints])
             for name in (checkpoints[0] if checkpoints else ())
         }
-        state = {_RESUME + name: array for name, array in (resume or {}).items()}
-        state |= {_INITIALIZATION + name: array for name, array in (initialization or {}).items()}
+        state = {RESUME + name: array for name, array in (resume or {}).items()}
+        state |= {INITIALIZATION + name: array for name, array in (initialization or {}).items()}
         rows = np.array(log, np.float64).reshape(-1, len(LOG_COLUMNS))
         begin, end = coverage or (None, None)
         about = {
@@ -259,8 +244,11 @@ class Store:
             "begin": begin,
             "end": end,
         }
+        if coverage is None and (damaged := [one.path.name for one in self.segments if {*one.steps} & {*steps}]):
+            # So that no second mending of the same checkpoint is taken for a copy of the first.
+            about["instead_of"] = damaged
         path = self._hidden_path(steps) if hidden else self._next_path()
-        tensors.write(path, {**stacked, **state, "log": rows}, about, by_row=(_CHECKPOINTS,))
+        tensors.write(path, {**stacked, **state, "log": rows}, about, by_row=(CHECKPOINTS,))
 
     def reveal(self, steps: list[int]) -> None:
         """Make a segment of the one that was written, hidden, for these steps."""
@@ -280,7 +268,9 @@ def create(folder: Path, record: Record) -> Store:
     """Write a new run's record into an empty folder and return its store, which has no segment yet."""
     files.make_folder(folder / _SEGMENTS)
     record.write(folder)
-    return Store(folder)
+    started = Store(folder)
+    started.damaged.clear()  # That there is no segment yet is no damage.
+    return started
 
 
 def segments_folder(folder: Path) -> Path:

@@ -10,6 +10,8 @@ They are checked on every read, for what is read.
 """
 
 import json
+import os
+import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ import numpy as np
 import safetensors
 
 from grokscope import files
-from grokscope.errors import GrokscopeError
+from grokscope.errors import Damaged, GrokscopeError, Unreadable
 
 Arrays = Mapping[str, np.ndarray]
 _OWN = ("checksums", "structure")
@@ -52,11 +54,13 @@ def write(path: Path, tensors: Arrays, metadata: Mapping[str, Any], by_row: tupl
 class TensorFile:
     """A file that `write` wrote, opened for reading; what is not read is not loaded.
 
-    Raise GrokscopeError that names the file if it is none, is cut short, or its structure is damaged.
+    Raise GrokscopeError that names the file if it is none, is cut short, or its structure is damaged; Unreadable if
+    the system refuses to read it.
     """
 
     def __init__(self, path: Path):
         self.path = path
+        _require_regular(path)
         try:
             with safetensors.safe_open(path, "np") as file:
                 about = file.metadata() or {}
@@ -95,25 +99,27 @@ class TensorFile:
     def read(self, name: str, rows: list[int] | None = None) -> np.ndarray:
         """Return a tensor, or the given rows of one that is checked by row; checksums are compared first.
 
-        Raise GrokscopeError that names file, tensor and row where they differ.
+        Raise Damaged that names file, tensor and row where they differ.
         """
         return self.read_all([name], rows)[name]
 
     def read_all(self, names: Iterable[str], rows: list[int] | None = None) -> dict[str, np.ndarray]:
         """Return several tensors, or the same rows of each, as `read` does, in one opening of the file."""
         found = self._load(names, rows)
-        for name, array in found.items():
-            if damaged := self._damaged_rows(name, array, rows):
-                where = f" (row {damaged[0]})" if name in self._by_row else ""
-                raise GrokscopeError(f"{self.path} is damaged: {name}{where} does not match its checksum.")
+        for name, row in self._mismatches(found, rows):
+            where = "" if row is None else f" (row {row})"
+            raise Damaged(f"{self.path} is damaged: {name}{where} does not match its checksum.")
         return found
+
+    def mismatches(self, names: Iterable[str], rows: list[int]) -> list[tuple[str, int | None]]:
+        """Read the same rows of several tensors and return (tensor, row) for each checksum that does not match."""
+        return list(self._mismatches(self._load(names, rows), rows))
 
     def damage(self) -> Iterator[tuple[str, int | None]]:
         """Read everything and yield (tensor, row or None) for each checksum that does not match."""
         with self._opened() as file:
             for name in self.shapes:
-                for row in self._damaged_rows(name, file.get_tensor(name), None):
-                    yield name, row if name in self._by_row else None
+                yield from self._mismatches({name: file.get_tensor(name)}, None)
 
     def is_by_row(self, name: str) -> bool:
         """Whether a tensor is checked row by row."""
@@ -142,10 +148,27 @@ class TensorFile:
         except (safetensors.SafetensorError, OSError) as error:
             raise GrokscopeError(f"{self.path} cannot be read: {error}.") from error
 
-    def _damaged_rows(self, name: str, found: np.ndarray, rows: list[int] | None) -> list[int]:
-        by_row, stored = name in self._by_row, self.checksums(name)
-        wanted = range(len(stored)) if rows is None else rows
-        return [row for row, crc in zip(wanted, _checksums(found, by_row), strict=True) if stored[row] != crc]
+    def _mismatches(self, found: Arrays, rows: list[int] | None) -> Iterator[tuple[str, int | None]]:
+        for name, array in found.items():
+            by_row, stored = name in self._by_row, self.checksums(name)
+            wanted = range(len(stored)) if rows is None else rows
+            for row, crc in zip(wanted, _checksums(array, by_row), strict=True):
+                if stored[row] != crc:
+                    yield name, row if by_row else None
+
+
+def _require_regular(path: Path) -> None:
+    """Raise GrokscopeError for what is no regular file, which a reader might wait for without end."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            is_regular = stat.S_ISREG(os.fstat(file).st_mode)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise Unreadable(f"{path} cannot be read: {error.strerror}.") from error
+    if not is_regular:
+        raise GrokscopeError(f"{path} is no regular file, so none of grokscope's.")
 
 
 def _ranges(rows: list[int]) -> Iterator[tuple[int, int]]:

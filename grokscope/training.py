@@ -92,7 +92,8 @@ def resume(
 def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: Observer | None = None) -> Trajectory:
     """Train steps `start` … `stop` of a run once more and add the checkpoints start, start + every, … to it.
 
-    It begins at the latest resume state at or before `start` and adds only steps that the run lacks. Whatever it
+    It begins at the latest resume state at or before `start`, or at initialization where none is left, and adds only
+    steps that the run lacks, or whose checkpoints are damaged. Whatever it
     passes that was saved before and can be read, a checkpoint or a resume state, must agree to the bit, and a new
     checkpoint is added only once training has reached the next of these: at the first difference it raises
     GrokscopeError that names step, tensor and what drifted, and adds nothing more. What waits to be confirmed waits
@@ -108,7 +109,8 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
                 f"{run.last_step}, the last step of {folder}, and every from 1."
             )
         setup = Setup(run.record.config)
-        state, _ = latest(setup, run, start)
+        state = _before(setup, run, start)
+        run.check(step for step in range(start, stop + 1, every) if step in run.steps)
         wanted = set(range(start, stop + 1, every)) - set(run.steps.tolist())
         witnesses, n_bytes = Witnesses(run), 4 * sum(math.prod(shape) for shape in setup.model.shapes.values())
         limit, confirmed = min(SEGMENT_CHECKPOINTS, max(SEGMENT_BYTES // n_bytes, 1)), -1
@@ -275,6 +277,16 @@ def latest(setup: Setup, run: store.Store, step: int) -> tuple[State, Mapping[st
             except GrokscopeError as error:
                 reasons.append(str(error))
     raise GrokscopeError(f"{run.folder} has no readable resume state. {' '.join(reasons)}".strip())
+
+
+def _before(setup: Setup, run: store.Store, step: int) -> State:
+    """Return the latest state at or before `step`, where none can be read the initialization; a fork has no other."""
+    try:
+        return latest(setup, run, step)[0]
+    except GrokscopeError:
+        if run.record.origin:
+            raise
+        return setup.state()
 
 
 def resumed_at(setup: Setup, segment: store.Segment) -> tuple[State, Mapping[str, Tensor]]:

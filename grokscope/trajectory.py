@@ -16,13 +16,10 @@ from grokscope import display, plugins, schedule, tasks
 from grokscope import model as models
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
-from grokscope.fields import plainly
 from grokscope.series import Series
-from grokscope.snapshot import Memory, Snapshot, Source
+from grokscope.snapshot import Snapshot, Source, in_memory
 from grokscope.store import LOG_COLUMNS, Record, Store
 
-_MOST_FAULTS = 200
-"""How many faults of state dicts a message names: a model of other shapes has as many as it has tensors and steps."""
 _READ_AT_ONCE = 16
 """How many checkpoints an iteration reads at a time: one opening of a file for each was a tenth of `loss`'s time."""
 
@@ -31,14 +28,16 @@ class Trajectory:
     """The checkpoints of a run, read-only, with the task, the split and the log that belong to them.
 
     `steps` is what was committed when it was opened; open it again to see more. `trajectory[i]` and iteration
-    give Snapshots, `trajectory[i:j]` a Trajectory of fewer steps.
+    give Snapshots, `trajectory[i:j]` a Trajectory of fewer steps. Whatever reads a checkpoint that is damaged raises
+    Damaged; from then on `steps` is without it, `gaps` has its step, and `damaged` says what helps.
     """
 
     def __init__(self, config: RunConfig, source: Source, steps: Int[np.ndarray, " steps"], split=None):
         self.config = config
-        self.steps = steps
+        self._steps = steps
         self._source = source
         self._given_split = split
+        self._digests: dict[int, str] = {}
 
     @classmethod
     def open(cls, path: Path | str) -> "Trajectory":
@@ -79,36 +78,22 @@ class Trajectory:
         config.validate()
         task = tasks.build(config.task)
         model = models.build(config.model, task)
-        found = [] if state_dicts else ["there is no state dict at all"]
-        checkpoints: dict[int, dict[str, Tensor]] = {}
-        for step, state_dict in state_dicts.items():
-            if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
-                found.append(f"step {step!r}: allowed: a whole number from 0")
-                continue
-            kept = {
-                name: tensor
-                for name, tensor in state_dict.items()
-                if not name.endswith((".attn.mask", ".attn.IGNORE"))
-            }
-            alien = {name: what for name, tensor in kept.items() if (what := models.alien(tensor))}
-            found += [f"step {step}: {plainly(name)} {what}" for name, what in alien.items()]
-            tensors = {name: tensor for name, tensor in kept.items() if name not in alien}
-            missing = {f"{name} is missing" for name in alien}
-            found += [f"step {step}: {fault}" for fault in model.faults(tensors) if fault not in missing]
-            checkpoints[int(step)] = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-        if found:
-            more = [f"and {len(found) - _MOST_FAULTS:,} more"] if len(found) > _MOST_FAULTS else []
-            said = "\n".join(f"  {one}" for one in [*found[:_MOST_FAULTS], *more])
-            raise GrokscopeError(f"These state dicts make no trajectory:\n{said}")
-        dtypes = {tensor.dtype for checkpoint in checkpoints.values() for tensor in checkpoint.values()}
-        dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-        source = Memory(
-            {
-                step: {name: checkpoint[name].to(dtype).clone() for name in model.shapes}
-                for step, checkpoint in checkpoints.items()
-            }
-        )
+        source = in_memory(model, state_dicts)
         return cls(config, source, source.steps, tasks.checked_split(split, len(task.inputs)))
+
+    @property
+    def steps(self) -> Int[np.ndarray, " steps"]:
+        """The steps of its checkpoints, increasing."""
+        return self._steps[~np.isin(self._steps, list(self.lost))] if self.lost else self._steps
+
+    @property
+    def lost(self) -> Mapping[int, str]:
+        """The checkpoints that were found damaged so far: a sentence for each by its step."""
+        return self._source.lost if isinstance(self._source, Store) else {}
+
+    def check(self) -> list[int]:
+        """Read all its checkpoints and leave out those that are damaged; return their steps."""
+        return self._source.check(map(int, self.steps)) if isinstance(self._source, Store) else []
 
     @cached_property
     def _data(self) -> tuple[tasks.Task, tasks.Split]:
@@ -136,13 +121,14 @@ class Trajectory:
 
     @property
     def damaged(self) -> list[str]:
-        """A sentence for each segment that cannot be read."""
-        return self._source.damaged if isinstance(self._source, Store) else []
+        """A sentence for each segment that cannot be read, and for each checkpoint that was found damaged so far."""
+        return [*self._source.damaged, *self.lost.values()] if isinstance(self._source, Store) else []
 
     @property
     def gaps(self) -> list[tuple[int, int]]:
-        """The stretches (first, last) of steps whose checkpoints and log are lost."""
-        return self._source.gaps if isinstance(self._source, Store) else []
+        """The stretches (first, last) of steps whose checkpoints and log are lost, or a damaged checkpoint."""
+        stretches = self._source.gaps if isinstance(self._source, Store) else []
+        return sorted({*stretches, *((step, step) for step in self.lost)})
 
     @cached_property
     def log(self) -> Series:
@@ -158,7 +144,7 @@ class Trajectory:
             "log",
             rows[:, 0].astype(np.int64),
             {name: rows[:, column] for column, name in enumerate(LOG_COLUMNS) if column},
-            {"gaps": np.array(sorted(self.gaps + self._source.log_gaps), np.int64).reshape(-1, 2)},
+            {"gaps": np.array(sorted(self._source.gaps + self._source.log_gaps), np.int64).reshape(-1, 2)},
             digest=self.digest,
         )
 
@@ -183,15 +169,26 @@ class Trajectory:
         """Which run a fork goes on from: its name, the step, the changed settings; None for any other trajectory."""
         return self._source.record.origin if isinstance(self._source, Store) else None
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """The SHA-256 of the config, the steps and every parameter's checksum: equal bits, equal digest."""
-        content = [[int(step), sorted(self._source.checksums(int(step)).items())] for step in self.steps]
+        if len(self) not in self._digests:
+            self._digests[len(self)] = self.digest_of(self.steps)
+        return self._digests[len(self)]
+
+    def digest_of(self, steps: Int[np.ndarray, " some"]) -> str:
+        """Return the digest of a trajectory of these steps of it, those that were found damaged since included.
+
+        Raise GrokscopeError for a step that it never had.
+        """
+        if not np.isin(steps, self._steps).all():
+            raise GrokscopeError("There is no checkpoint at some of these steps.")
+        content = [[int(step), sorted(self._source.checksums(int(step)).items())] for step in steps]
         return hashlib.sha256(json.dumps([self.config.digest, content]).encode()).hexdigest()
 
     def at(self, step: int | np.integer) -> Snapshot:
         """Return the snapshot of a checkpoint; raise GrokscopeError that names its neighbours if there is none."""
-        if step not in self.steps:
+        if step not in self._steps:
             below, above = self.steps[self.steps < step], self.steps[self.steps > step]
             nearest = [str(int(one)) for one in (*below[-1:], *above[:1])]
             raise GrokscopeError(f"There is no checkpoint at step {step}; the nearest: {' and '.join(nearest)}.")
@@ -244,8 +241,9 @@ class Trajectory:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[Snapshot]:
-        for first in range(0, len(self), _READ_AT_ONCE):
-            steps = [int(step) for step in self.steps[first : first + _READ_AT_ONCE]]
+        every = self.steps.tolist()
+        for first in range(0, len(every), _READ_AT_ONCE):
+            steps = every[first : first + _READ_AT_ONCE]
             read = self._source.read(self.model.shapes, steps)
             for i, step in enumerate(steps):
                 # A copy, so that a snapshot that is kept keeps no other alive.

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shared import Command, command_line, truncate
+from shared import Command, command_line, flip, place, truncate
 
 from grokscope import Trajectory, cli, presets, training
 from grokscope.config import OptimizerConfig, RunConfig
@@ -374,6 +376,58 @@ def test_verify_names_the_segment_the_step_and_the_tensor_of_a_flipped_bit(run_c
     status, output, errors = grokscope("verify", run_copy)
     assert status == 1 and errors.startswith("grokscope: ")
     assert re.fullmatch(r"000002\.safetensors: step 10, embed\.W_E does not match its checksum\n", output)
+
+
+def verified(grokscope: Command, run: Path) -> tuple[int, str, str]:
+    """Return verify's status, what it found, and what it advises."""
+    status, output, errors = grokscope("verify", run)
+    assert "remove" not in output + errors
+    return status, output, errors
+
+
+def test_what_verify_advises_for_a_damaged_checkpoint_mends_it(run_copy: Path, grokscope: Command):
+    path = run_copy / "segments" / "000003.safetensors"
+    flip(path, 8 * place(path, "checkpoints/embed.W_E")[0])
+    step = Store(run_copy).segments[2].steps[0]
+    status, _, errors = verified(grokscope, run_copy)
+    advised = f"grokscope densify {run_copy} --start {step} --stop {step}"
+    assert status == 1 and f"`{advised}`" in errors
+    status, output, _ = grokscope(*shlex.split(advised)[1:])
+    assert status == 0 and "1 checkpoints added, 7 in all" in output
+    status, output, errors = verified(grokscope, run_copy)
+    assert (status, errors) == (0, "") and f"step {step}, embed.W_E" in output and "whole" in output
+
+
+def test_what_verify_advises_for_a_lost_segment_gives_back_all_that_can_be_had(run_copy: Path, grokscope: Command):
+    path = run_copy / "segments" / "000003.safetensors"
+    segment = next(one for one in Store(run_copy).segments if one.path == path)
+    steps, (begin, end) = segment.steps, segment.coverage or (0, 0)
+    truncate(path)
+    status, _, errors = verified(grokscope, run_copy)
+    every = " --every 10" if len(steps) > 1 else ""
+    advised = f"grokscope densify {run_copy} --start {steps[0]} --stop {steps[-1]}{every}"
+    assert status == 1 and f"`{advised}`" in errors and "elsewhere" not in errors
+    assert grokscope(*shlex.split(advised)[1:])[0] == 0
+    status, _, errors = verified(grokscope, run_copy)
+    assert status == 1 and "can be kept elsewhere" in errors and "densify" not in errors
+    path.rename(run_copy.parent / path.name)
+    status, output, errors = verified(grokscope, run_copy)
+    assert (status, errors) == (0, "")
+    assert f"steps {begin + 1} to {end}: " in output and "rows of the log that were there are lost" in output
+    assert Trajectory.open(run_copy).steps.tolist() == list(range(0, 61, 10))
+
+
+def test_verify_and_the_other_commands_say_that_a_run_has_no_segments(run_copy: Path, grokscope: Command):
+    shutil.rmtree(run_copy / "segments")
+    for make in (False, True):
+        if make:
+            (run_copy / "segments").mkdir()
+        what = f"{run_copy / 'segments'} is {'empty' if make else 'gone'}"
+        status, output, errors = verified(grokscope, run_copy)
+        assert status == 1 and what in output and "Nothing is left" in errors and "intact" not in output
+        assert what in grokscope("list", "runs", "--root", run_copy.parent)[1]
+        status, _, errors = grokscope("resume", run_copy)
+        assert status == 1 and what in errors
 
 
 def test_a_run_that_another_process_writes_is_refused_with_who_it_is(run_copy: Path, grokscope: Command):

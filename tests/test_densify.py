@@ -37,6 +37,12 @@ def segments(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (run / "segments").glob("[!.]*")}
 
 
+def holding(run: Path, step: int) -> list[Path]:
+    """Return the segments that hold a checkpoint."""
+    found = (run / "segments").glob("*.safetensors")
+    return [path for path in found if step in tensors.TensorFile(path).metadata["steps"]]
+
+
 def alter(run: Path, step: int, name: str) -> None:
     """Change one weight of one checkpoint and write its segment again with sound checksums."""
     for path in (run / "segments").glob("*.safetensors"):
@@ -259,3 +265,38 @@ def test_what_waits_to_be_confirmed_waits_on_the_disk_and_is_no_segment_before(
     # Four that are being written, and four taken meanwhile.
     assert len(taken) == 59 and max(alive) <= 8
     assert list(Store(tmp_path / "run").damage()) == []
+
+
+@pytest.mark.parametrize("step", [0, 30, 60])
+def test_a_damaged_checkpoint_is_trained_again_and_stands_in_for_it(step: int, run_copy: Path, every_step: Bits):
+    before = Trajectory.open(run_copy).digest
+    for i in range(3):
+        # What was mended may be damaged in its turn.
+        for path in sorted((run_copy / "segments").glob("*"))[-i:] if i else holding(run_copy, step):
+            if step in tensors.TensorFile(path).metadata["steps"]:
+                row = tensors.TensorFile(path).metadata["steps"].index(step)
+                first, last = place(path, "checkpoints/embed.W_E")
+                n_rows = len(tensors.TensorFile(path).metadata["steps"])
+                flip(path, 8 * (first + (last - first) // n_rows * row) + i)
+        mended = training.densify(run_copy, step, step)
+        assert bits(mended) == {one: every_step[one] for one in range(0, 61, 10)}
+        assert (mended.damaged, mended.gaps, mended.digest) == ([], [], before)
+        assert all("has this checkpoint whole" in one for one in Store(run_copy).damage())
+
+
+def test_of_a_checkpoint_in_two_segments_the_whole_one_is_read(run_copy: Path, every_step: Bits):
+    (path,) = holding(run_copy, 30)
+    flip(path, 8 * place(path, "checkpoints/embed.W_E")[0])
+    flip(path, 8 * (place(path, "checkpoints/embed.W_E")[1] - 1))
+    training.densify(run_copy, 30, 30)
+    # Whichever comes last.
+    path.rename(path.with_name("zzz.safetensors"))
+    opened = Trajectory.open(run_copy)
+    assert bits(opened.select([30])) == {30: every_step[30]} and opened.damaged == []
+
+
+def test_the_first_segment_s_checkpoints_come_back_from_initialization(run_copy: Path, every_step: Bits):
+    (path,) = holding(run_copy, 0)
+    path.unlink()
+    training.densify(run_copy, 0, 0)
+    assert bits(Trajectory.open(run_copy)) == {one: every_step[one] for one in range(0, 61, 10)}

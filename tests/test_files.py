@@ -150,6 +150,16 @@ def test_the_data_reach_the_disk_before_the_name_and_the_name_before_the_end(
     assert done == [("fsync", False, False), ("replace",), ("fsync", True, True)]
 
 
+def test_ctrl_c_within_a_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.disk, "write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_atomic(tmp_path / "new", b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_is_built_appears_whole_or_not_at_all(tmp_path: Path):
     path = tmp_path / "deep" / "run"
     with files.building(path) as building:

@@ -17,7 +17,7 @@ FLOORS = (
     "foreign layouts",
     "tasks",
     "model losses filters optimizers grid key_frequencies",
-    "snapshot record store trajectory pair_logits objective",
+    "snapshot record segment damage store trajectory pair_logits objective",
     "optimize recorder witnesses training forks ensemble together measures interventions landscape stability exports "
     "wandb importing",
     "sweep figures jobs",

@@ -12,7 +12,7 @@ import pytest
 import torch
 from shared import KINDS, Command, command_line, flip, make_tiny_config, of_kind, place
 
-from grokscope import Trajectory, environment, forks, measures, optimize, phases, recorder, report, training
+from grokscope import Trajectory, damage, environment, forks, measures, optimize, phases, recorder, report, training
 from grokscope.config import OptimizerConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.interrupts import Interrupted
@@ -289,6 +289,8 @@ def test_a_lost_first_segment_is_a_gap_from_where_the_fork_begins(
     min((fork / "segments").glob("*")).unlink()
     lost = Trajectory.open(fork)
     assert lost.gaps == [(30, 30)] and lost.initialization is None
+    (fault,) = damage.faults(Store(fork))
+    assert "Nothing is left that leads to step 30; a new fork of copy at step 30" in fault.remedy
 
 
 def test_data_and_environment_that_differ_are_recorded_and_said(run_copy: Path, monkeypatch: pytest.MonkeyPatch):

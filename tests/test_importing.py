@@ -1,5 +1,6 @@
 """Import: checkpoints that others saved become a run that everything which reads runs can read."""
 
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from einops import rearrange
-from shared import Command, command_line
+from shared import Command, command_line, flip, place
 from torch import Tensor
 
 from grokscope import Trajectory, forks, measures, phases, training
@@ -338,6 +339,12 @@ def test_the_command_imports_lists_and_measures(
     assert listed.startswith("theirs ") and "imported, 7 checkpoints to step 60" in listed
     assert grokscope("verify", "theirs")[0] == 0 and grokscope("log", "theirs")[0] == 0
     assert grokscope("measure", "theirs", "loss")[0] == 0
+    shutil.copytree("checkpoints/theirs", "checkpoints/harmed")
+    path = Path("checkpoints/harmed/segments/000001.safetensors")
+    flip(path, 8 * place(path, "checkpoints/embed.W_E")[0])
+    status, output, errors = grokscope("verify", "harmed")
+    assert status == 1 and "step 0, embed.W_E" in output
+    assert "can be imported anew" in errors and "densify" not in errors
     for arguments in (["resume", "theirs"], ["fork", "theirs", "--step", "60"]):
         status, output, errors = grokscope(*arguments)
         assert (status, output) == (1, "") and "was imported" in errors

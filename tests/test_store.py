@@ -1,10 +1,12 @@
 """The store: what is damaged is found and named, and what is not stays readable."""
 
 import dataclasses
+import errno
 import json
 import os
 import pickle
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from shared import flip, place, truncate
 
-from grokscope import Trajectory, files, measures, store, tensors, training
+from grokscope import Trajectory, files, jobs, measures, report, store, tensors, training
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
 from grokscope.store import Record, Store
@@ -122,8 +124,11 @@ def test_a_flipped_bit_in_a_checkpoint_is_named_by_segment_step_and_tensor(run_c
     damaged = Trajectory.open(run_copy)
     with pytest.raises(GrokscopeError, match=rf"{path} is damaged: checkpoints/{name}"):
         damaged.at(step)
-    with pytest.raises(GrokscopeError, match=str(path)):
-        damaged.parameter(name)
+    with pytest.raises(GrokscopeError, match=rf"densify {run_copy} --start {step} --stop {step}`"):
+        Trajectory.open(run_copy).parameter(name)
+    assert step not in damaged.steps and damaged.gaps == [(step, step)] and len(damaged.parameter(name)) == 6
+    (sentence,) = damaged.damaged
+    assert str(path) in sentence and f"(step {step})" in sentence
     for other in set(damaged.steps.tolist()) - {step}:
         damaged.at(other)
 
@@ -335,3 +340,118 @@ def test_only_the_two_committed_kinds_of_file_lie_in_a_run(tiny_run: Path):
     found = {os.path.relpath(path, tiny_run) for path in tiny_run.rglob("*") if path.is_file()}
     assert {name for name in found if not name.startswith("segments/")} == {"config.json", "lock"}
     assert all(name.endswith(".safetensors") for name in found if name.startswith("segments/"))
+
+
+def flip_checkpoint(run: Path, step: int, name: str) -> Path:
+    """Flip a bit of one parameter of one checkpoint; return its segment."""
+    path = holding(run, step)
+    steps = tensors.TensorFile(path).metadata["steps"]
+    first, last = place(path, f"checkpoints/{name}")
+    flip(path, 8 * (first + (last - first) // len(steps) * steps.index(step)))
+    return path
+
+
+@pytest.mark.parametrize("step", [0, 30, 60])
+def test_a_measure_leaves_a_damaged_checkpoint_out_and_says_so_for_good(step: int, run_copy: Path):
+    path = flip_checkpoint(run_copy, step, "unembed.W_U")
+    trajectory = Trajectory.open(run_copy)
+    with pytest.warns(UserWarning, match=rf"{step}\. {path} .*grokscope densify"):
+        series = measures.saved("loss", trajectory)
+    assert series.steps.tolist() == [one for one in range(0, 61, 10) if one != step]
+    assert series["gaps"].tolist() == [[step, step]]
+    # Another process knows it from what was saved, and measures nothing again.
+    again = Trajectory.open(run_copy)
+    there = measures.found("loss", again)
+    assert there is not None and there.digest == series.digest and again.lost.keys() == {step}
+    # What is whole once more is measured.
+    training.densify(run_copy, step, step)
+    mended = Trajectory.open(run_copy)
+    assert measures.found("loss", mended) is None
+    assert len(measures.saved("loss", mended)) == 7
+
+
+@pytest.mark.parametrize("step", [30, 60])
+def test_what_was_measured_before_a_checkpoint_was_found_damaged_stays_without_it(step: int, run_copy: Path):
+    flip_checkpoint(run_copy, step, "unembed.W_U")
+    trajectory = Trajectory.open(run_copy)
+    # It reads no unembedding.
+    assert len(measures.saved("embedding", trajectory)) == 7
+    with pytest.warns(UserWarning, match="densify"):
+        report.write(trajectory)
+    kept = {series.measure: series for series in measures.kept(trajectory)}
+    assert kept["embedding"].steps.tolist() == trajectory.steps.tolist() == kept["weight_norm"].steps.tolist()
+    assert kept["embedding"].digest == trajectory.digest
+
+
+def test_of_a_few_checkpoints_of_which_one_is_damaged_others_are_measured(run_copy: Path):
+    flip_checkpoint(run_copy, 60, "embed.W_E")
+    with pytest.warns(UserWarning, match="densify"):
+        series = measures.saved("loss", Trajectory.open(run_copy), 3)
+    assert len(series) == 3 and series.steps[-1] == 50
+    again = measures.found("loss", Trajectory.open(run_copy), 3)
+    assert again is not None and again.digest == series.digest
+
+
+def test_pieces_that_other_processes_measure_leave_it_out_too(run_copy: Path):
+    flip_checkpoint(run_copy, 30, "embed.W_E")
+    trajectory = Trajectory.open(run_copy)
+    with pytest.warns(UserWarning, match="checkpoint at 30"):
+        (series,) = jobs.measure(["weight_norm"], trajectory, 2)
+    assert series.steps.tolist() == [0, 10, 20, 40, 50, 60] and series["gaps"].tolist() == [[30, 30]]
+    assert series.digest == trajectory.digest
+
+
+@pytest.mark.parametrize("harm", [shutil.rmtree, lambda folder: [path.unlink() for path in folder.iterdir()]])
+def test_a_run_without_any_segment_is_damaged(harm: Callable[[Path], Any], run_copy: Path):
+    harm(run_copy / "segments")
+    opened = Store(run_copy)
+    assert str(run_copy / "segments") in opened.damaged[0] and opened.gaps == [(0, 0)]
+    for read in (Trajectory.open, training.resume):
+        with pytest.raises(GrokscopeError, match=rf"no readable checkpoint\. {run_copy / 'segments'} is"):
+            read(run_copy)
+
+
+def test_segments_that_cannot_be_listed_or_opened_are_named_and_not_called_damaged(
+    run_copy: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, folder, open_file = holding(run_copy, 30), run_copy / "segments", os.open
+
+    def refuse(name: Any, *arguments: Any, **keywords: Any) -> int:
+        if Path(name) == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return open_file(name, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        opened = Store(run_copy)
+    assert opened.damaged == opened.refused == [f"{path} cannot be read: Permission denied."]
+
+    def deny(self: Path) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", deny)
+    with pytest.raises(GrokscopeError, match=f"^{folder} cannot be listed: Permission denied"):
+        Store(run_copy)
+
+
+def test_a_pipe_is_no_segment_and_no_measure_and_nobody_waits_for_it(run_copy: Path):
+    pipe = run_copy / "segments" / "000099.safetensors"
+    os.mkfifo(pipe)
+    assert Trajectory.open(run_copy).damaged == [f"{pipe} is no regular file, so none of grokscope's."]
+    (run_copy / "measures").mkdir()
+    os.mkfifo(run_copy / "measures" / "weight_norm.safetensors")
+    trajectory = Trajectory.open(run_copy)
+    assert measures.kept(trajectory) == []
+    measures.saved("weight_norm", trajectory)
+    assert len(measures.kept(trajectory)) == 1
+
+
+def test_saving_a_measure_removes_what_was_abandoned_there_and_nothing_that_is_being_written(run_copy: Path):
+    folder = run_copy / "measures"
+    folder.mkdir()
+    old, young = (folder / f".loss.safetensors.{i}{files.TEMPORARY}" for i in (1, 2))
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    measures.saved("weight_norm", Trajectory.open(run_copy))
+    assert not old.exists() and young.exists()

@@ -138,18 +138,21 @@ def verify(arguments: list[str]) -> None:
 
     asked = parse(Verify, "verify", arguments)
 
+    from grokscope import damage
     from grokscope.store import Store
 
     run = Store(asked.folder)
-    found = list(run.damage())
-    for sentence in found:
-        print(shown(sentence))
-    if found:
-        raise GrokscopeError(
-            f"{asked.folder}: {len(found)} faults. Everything else is readable; remove a damaged segment and "
-            f"`grokscope densify` gives back the checkpoints that were in it."
-        )
-    print(f"{asked.folder}: {len(run.steps):,} checkpoints in {len(run.segments):,} segments, all intact.")
+    found = list(damage.faults(run))
+    for fault in found:
+        print(shown(fault.sentence))
+    open_faults = [fault for fault in found if not fault.is_mended]
+    if open_faults:
+        remedies = dict.fromkeys(fault.remedy for fault in open_faults if fault.remedy)
+        rest = "Everything else is readable." if run.segments else "Nothing is readable."
+        said = f"{asked.folder}: {len(open_faults)} fault{'s' * (len(open_faults) > 1)}. {rest}"
+        raise GrokscopeError("\n".join([said, *(f"  {remedy}" for remedy in remedies)]))
+    there = f"{asked.folder}: {len(run.steps):,} checkpoints in {len(run.segments):,} segments"
+    print(f"{there}; all that can be had again is there." if found else f"{there}, all intact.")
 
 
 def log(arguments: list[str]) -> None:
@@ -229,11 +232,14 @@ def _task_in_words(config: "RunConfig") -> str:
 def _run_in_a_line(store: Any, folder: Path) -> str:
     try:
         run = store.Store(folder)
+        if not run.segments:
+            raise GrokscopeError(" ".join(run.damaged))
         done = f"{run.last_step:,} of {run.record.config.n_steps:,} steps, {len(run.steps):,} checkpoints"
         if run.record.imported:
             done = f"imported, {len(run.steps):,} checkpoints to step {run.record.config.n_steps:,}"
         origin = run.record.origin
         done += f", forked from {origin['run']} at {origin['step']:,}" if origin else ""
+        done += "; something is lost, see `grokscope verify`" if run.damaged or run.gaps else ""
         return f"{plainly(folder.name):<24} {_task_in_words(run.record.config)}, {done}"
     except GrokscopeError as error:
         return f"{plainly(folder.name):<24} {error}"

@@ -146,10 +146,11 @@ def densify(arguments: list[str]) -> None:
     from grokscope import store, training
     from grokscope.progress import Progress
 
-    before = len(store.Store(asked.folder).steps)
+    before = {one.path for one in store.Store(asked.folder).segments}
     with Progress(asked.stop) as progress:
         trajectory = training.densify(asked.folder, asked.start, asked.stop, asked.every, observer=progress)
-    print(f"{asked.folder}: {len(trajectory) - before:,} checkpoints added, {len(trajectory):,} in all.")
+    added = sum(len(one.steps) for one in store.Store(asked.folder).segments if one.path not in before)
+    print(f"{asked.folder}: {added:,} checkpoints added, {len(trajectory):,} in all.")
 
 
 def sweep(arguments: list[str]) -> None:

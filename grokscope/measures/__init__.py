@@ -7,6 +7,7 @@ trajectory, because many need its end (key frequencies) or its start (distance f
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from grokscope import environment, files, plugins
-from grokscope.errors import GrokscopeError
+from grokscope.errors import Damaged, GrokscopeError
 from grokscope.options import complete
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
@@ -46,6 +47,9 @@ FORMULAS: dict[str, int] = {"embedding": 2, "unembedding": 2, "weight_norm": 2}
 """The version of each measure's formula, 1 if it is not here. Raise it when the formula gives other numbers, or more
 of them, than before: what was saved by another version is measured anew."""
 
+_ABANDONED = 3600.0
+"""The seconds after which a file that nobody has written to is taken for one that its writer has left behind."""
+
 
 def names() -> list[str]:
     """Return the names of all measures, sorted."""
@@ -60,19 +64,38 @@ def usual() -> list[str]:
 def evaluate(name: str, trajectory: Trajectory, /, **options: Any) -> Series:
     """Return a measure of a trajectory; nothing is written.
 
+    Checkpoints that turn out to be damaged are left out, which a warning says, and so do the series' gaps.
     Raise GrokscopeError for an unknown measure or option, for an option that is not of its kind, and where a measure
     refuses a task.
     """
     given = _complete(name, options)
     environment.keep_memory()
-    series = plugins.load("measures", name)(trajectory, **given)
+    measure = plugins.load("measures", name)
+    try:
+        series = measure(trajectory, **given)
+    except Damaged as error:
+        leave_out(trajectory, error)
+        series = measure(trajectory, **given)
     return dataclasses.replace(
         series,
-        constants={**series.constants, "gaps": _gaps(trajectory)},
+        constants={**series.constants, "gaps": gaps_of(trajectory)},
         options=given,
         digest=trajectory.digest,
         version=FORMULAS.get(name, 1),
     )
+
+
+def leave_out(trajectory: Trajectory, error: Damaged) -> list[int]:
+    """Leave out of a trajectory what is damaged, warn, and return the steps; raise `error` if nothing is left."""
+    trajectory.check()
+    if not len(trajectory):
+        raise error
+    steps = sorted(trajectory.lost)
+    shown = ", ".join(f"{step:,}" for step in steps[:10]) + " …" * (len(steps) > 10)
+    warnings.warn(
+        f"Left out, since damaged: the checkpoint{'s' * (len(steps) > 1)} at {shown}. {error}", stacklevel=3
+    )
+    return steps
 
 
 def check(name: str, /, **options: Any) -> None:
@@ -87,7 +110,13 @@ def saved(name: str, trajectory: Trajectory, /, thin: int | None = None, **optio
     GrokscopeError as `evaluate` does, and for a trajectory in memory, which has no folder.
     """
     there = found(name, trajectory, thin, **options)
-    return keep(evaluate(name, wanted(name, trajectory, thin), **options), trajectory) if there is None else there
+    if there is not None:
+        return there
+    series = evaluate(name, wanted(name, trajectory, thin), **options)
+    if len(series) < len(wanted(name, trajectory, thin)):
+        # Of a few checkpoints one was damaged, and others are wanted without it.
+        series = evaluate(name, wanted(name, trajectory, thin), **options)
+    return keep(series, trajectory)
 
 
 def wanted(name: str, trajectory: Trajectory, thin: int | None = None) -> Trajectory:
@@ -102,9 +131,12 @@ def found(name: str, trajectory: Trajectory, /, thin: int | None = None, **optio
     the present formula, and names the gaps that the run has now. Without `thin` one with more checkpoints, up to the
     last, will do. Raise GrokscopeError as `saved` does.
     """
-    asked, given = wanted(name, trajectory, thin), _complete(name, options)
-    for path in _places(name, trajectory, given, asked.digest):
+    given = _complete(name, options)
+    for i in range(2):
+        path = _places(name, trajectory, given, wanted(name, trajectory, thin).digest)[i]
         there = _valid(path, name, trajectory, given)
+        # Not sooner: where a series says that a checkpoint is damaged, it may turn out to be.
+        asked = wanted(name, trajectory, thin)
         if there is not None and (there.digest == asked.digest or (thin is None and _is_whole(there, asked))):
             return there
     return None
@@ -125,8 +157,9 @@ def kept(trajectory: Trajectory) -> list[Series]:
         except GrokscopeError:
             continue  # No loss: it can be measured again.
         if is_of(series, trajectory):
-            there.append(series)
-    return there
+            there.append(_without_damaged(series, trajectory))
+    # One may have shown that a checkpoint is damaged which another, before it, has.
+    return [_without_damaged(series, trajectory) for series in there]
 
 
 def keep(series: Series, trajectory: Trajectory) -> Series:
@@ -139,6 +172,7 @@ def keep(series: Series, trajectory: Trajectory) -> Series:
     there = _valid(usual, series.measure, trajectory, series.options)
     is_taken = there is not None and (len(there) > len(series) or _is_whole(there, series))
     files.make_folder(usual.parent)
+    files.remove_temporary(usual.parent, older_than=_ABANDONED)
     series.save(own if is_taken else usual)
     return series
 
@@ -170,7 +204,7 @@ def _valid(path: Path, name: str, trajectory: Trajectory, options: Mapping[str, 
     except GrokscopeError:
         return None  # Damaged: no loss, it is measured again.
     is_asked = (series.measure, _plain(series.options)) == (name, _plain(options))
-    return series if is_asked and is_of(series, trajectory) else None
+    return _without_damaged(series, trajectory) if is_asked and is_of(series, trajectory) else None
 
 
 def is_of(series: Series, trajectory: Trajectory) -> bool:
@@ -178,13 +212,39 @@ def is_of(series: Series, trajectory: Trajectory) -> bool:
     if series.version != FORMULAS.get(series.measure, 1):
         return False
     try:
-        has_gaps = np.array_equal(series.constants.get("gaps", []), _gaps(trajectory))
-        return has_gaps and trajectory.select(series.steps).digest == series.digest
+        return _has_gaps(series, trajectory) and trajectory.digest_of(series.steps) == series.digest
     except GrokscopeError:
         return False  # Of checkpoints that the run does not have.
 
 
-def _gaps(trajectory: Trajectory) -> Int[np.ndarray, "gaps 2"]:
+def _without_damaged(series: Series, trajectory: Trajectory) -> Series:
+    """Return a series without the checkpoints that were found damaged since it was measured."""
+    is_there = ~np.isin(series.steps, list(trajectory.lost))
+    if is_there.all() or not is_there.any():
+        return series
+    return dataclasses.replace(
+        series,
+        steps=series.steps[is_there],
+        arrays={name: array[is_there] for name, array in series.arrays.items()},
+        constants={**series.constants, "gaps": gaps_of(trajectory)},
+        digest=trajectory.digest_of(series.steps[is_there]),
+    )
+
+
+def _has_gaps(series: Series, trajectory: Trajectory) -> bool:
+    """Whether a series names the gaps that a run has; a checkpoint that it says is damaged is read, to see."""
+    gaps = series.constants.get("gaps", np.empty(0))
+    if gaps.dtype != np.int64 or gaps.shape[1:] != (2,):
+        return False
+    said = set(map(tuple, gaps.tolist()))
+    if steps := {first for first, last in said if first == last} & set(trajectory.steps.tolist()):
+        trajectory.select(steps).check()
+    lost = {(step, step) for step in trajectory.lost}
+    return set(trajectory.gaps) - lost <= said <= set(trajectory.gaps)
+
+
+def gaps_of(trajectory: Trajectory) -> Int[np.ndarray, "gaps 2"]:
+    """Return the gaps of a trajectory as a series has them among its constants."""
     return np.array(trajectory.gaps, np.int64).reshape(-1, 2)
 
 
