@@ -73,6 +73,17 @@ def reveal(path: Path, target: Path) -> None:
         raise _explained(error, operation, target, 0) from error
 
 
+def is_there(path: Path) -> bool:
+    """Return whether something has a name; raise GrokscopeError if nobody can know, as behind a closed folder."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # No file can have a null byte in its name.
+        return False
+    except OSError as error:
+        raise GrokscopeError(f"{path} cannot be reached: {error.strerror}.") from error
+    return True
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, durably; raise GrokscopeError that names it if that fails."""
     try:

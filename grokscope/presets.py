@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import stat
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,13 @@ def get(name: str) -> RunConfig:
     return PRESETS[name]
 
 
-def read(path: Path) -> RunConfig:
+def read(path: Path, without: Collection[str] = ()) -> RunConfig:
     """Read a RunConfig from a TOML file; its top-level key ``preset`` names what it starts from.
 
-    ``task.table = "@FILE"`` stands for the text of a file beside it. Raise one GrokscopeError that names the TOML
-    file and every fault in it.
+    ``task.table = "@FILE"`` stands for the text of a file beside it. The settings `without`, by dotted name, are left
+    as if the file did not have them. Raise one GrokscopeError that names the TOML file and every fault in it.
     """
-    values = read_toml(path)
+    values = _lacking(read_toml(path), without)
     if "sweep" in values:
         raise GrokscopeError(f"{path} is a sweep, not a run; `grokscope sweep {path}` trains it.")
     try:
@@ -119,6 +120,16 @@ def read(path: Path) -> RunConfig:
         return from_dict(with_table(values, path.parent), base)
     except GrokscopeError as error:
         raise GrokscopeError(f"{path}: {error}") from error
+
+
+def _lacking(values: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return nested values without those of some dotted names."""
+    deeper = {key: [name.removeprefix(f"{key}.") for name in names if name.startswith(f"{key}.")] for key in values}
+    return {
+        key: _lacking(value, deeper[key]) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if key not in names
+    }
 
 
 def read_toml(path: Path) -> dict[str, Any]:

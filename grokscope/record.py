@@ -1,8 +1,10 @@
 """A run's record, ``config.json``: its config, where it ran, and what was done to it since. No torch here."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,18 +86,17 @@ class Record:
     def read(cls, folder: Path) -> "Record":
         """Read a run's record; raise GrokscopeError if the folder is no run, or the record damaged or too new."""
         path = folder / _CONFIG
-        # Unlike Path.is_dir, this finds no folder under a name that is too long, or has a null byte in it.
-        if not os.path.isdir(folder):
-            raise GrokscopeError(
-                f"{plainly(str(folder))} is no folder, so no run; `grokscope list runs` shows those there are."
-            )
-        if (folder / "sweep.json").is_file():
-            raise GrokscopeError(f"{folder} is a sweep; its runs are the folders in it, such as {folder}/CELL.")
-        if not path.is_file():
-            raise GrokscopeError(
-                f"{folder} is no run: it has no {_CONFIG}; `grokscope list runs` shows those there are."
-            )
         try:
+            if not _is_folder(folder):
+                raise GrokscopeError(
+                    f"{plainly(str(folder))} is no folder, so no run; `grokscope list runs` shows those there are."
+                )
+            if (folder / "sweep.json").is_file():
+                raise GrokscopeError(f"{folder} is a sweep; its runs are the folders in it, such as {folder}/CELL.")
+            if not path.is_file():
+                raise GrokscopeError(
+                    f"{folder} is no run: it has no {_CONFIG}; `grokscope list runs` shows those there are."
+                )
             values = json.loads(path.read_bytes())
             if values["format"] > FORMAT:
                 raise GrokscopeError(
@@ -123,6 +124,18 @@ class Record:
             raise GrokscopeError(f"{path} cannot be read: {error.strerror}.") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise GrokscopeError(f"{path} is damaged: it is no record of a run ({error}).") from error
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name; raise OSError if that cannot be known, as behind a closed folder."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except ValueError:  # A null byte.
+        return False
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+            return False
+        raise
 
 
 def _is_event(event: object) -> bool:

@@ -28,7 +28,8 @@ from grokscope.witnesses import Witnesses
 from grokscope.writer import Writer
 
 Observer = Callable[[int, Row], None]
-"""Called after every step with the step and the latest row of the log; what it does cannot touch the training."""
+"""Called after every step with the step and the latest row of the log; what it does cannot touch the training, and
+what it raises ends that, with the step committed."""
 
 
 def train(
@@ -46,7 +47,7 @@ def train(
     setup = Setup(config)
     name = free_name(config.task.name, Path(root)) if run is None else checked_name(run)
     folder = Path(root) / name
-    if folder.exists():
+    if files.is_there(folder):
         raise Busy(
             f"{folder} exists already. Go on with it by `grokscope resume {name}`, or choose another --run name."
         )
@@ -169,9 +170,10 @@ def checked_name(name: str) -> str:
 
 
 def free_name(base: str, root: Path) -> str:
-    """Return `base`, or the first of base-2, base-3, … that is no folder in `root`."""
+    """Return `base`, or the first of base-2, base-3, … that is nothing in `root`; raise GrokscopeError if that cannot
+    be known."""
     name, number = base, 1
-    while (root / name).exists():
+    while files.is_there(root / name):
         number += 1
         name = f"{base}-{number}"
     return name
@@ -225,14 +227,21 @@ def drain(
     observer: Observer | None,
     interrupted: Callable[[], int],
 ) -> None:
-    """Train to the last step and commit what is left; raise Interrupted for a signal, having committed."""
+    """Train to the last step and commit what is left; raise Interrupted for a signal, having committed.
+
+    What the observer raises passes through, after a commit too.
+    """
     remaining = setup.config.n_steps - state.step
     with recorder:
         try:
             for _ in islice(optimize(setup, state), remaining):
                 recorder.observe(state)
                 if observer:
-                    observer(state.step, recorder.row)
+                    try:
+                        observer(state.step, recorder.row)
+                    except BaseException:
+                        recorder.commit(state)
+                        raise
                 if interrupted():
                     recorder.commit(state)
                     raise Interrupted(recorder.folder, interrupted())

@@ -1,7 +1,9 @@
 """What several test files do alike: run a command, damage a file, make the configs that resume in different ways."""
 
 import dataclasses
+import errno
 import json
+import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -92,6 +94,21 @@ def companions(config: RunConfig) -> list[RunConfig]:
             )
         )
     return found
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, closed: Path) -> None:
+    """Let the system refuse to say anything of a folder or of what is in it, as it does root never."""
+
+    def refusing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(path: Any = ".", *rest: Any, **more: Any) -> Any:
+            if not isinstance(path, int) and Path(os.fsdecode(path)).absolute().is_relative_to(closed.absolute()):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+            return function(path, *rest, **more)
+
+        return ask
+
+    for name in ("stat", "open", "listdir", "scandir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
 
 
 def place(path: Path, name: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shared import Command, command_line, flip, place, truncate
+from shared import Command, command_line, flip, place, refuse, truncate
 
 from grokscope import Trajectory, cli, presets, training
 from grokscope.config import OptimizerConfig, RunConfig
@@ -153,6 +153,24 @@ def test_the_text_none_stays_a_text_where_it_is_one_of_the_choices(spelled: list
 def test_none_where_there_is_none_is_a_mistake(flag: str, grokscope: Command):
     status, _, errors = grokscope("train", "quick", flag, "none")
     assert status in (1, 2) and "none" in errors.lower()
+
+
+def test_a_flag_replaces_what_cannot_be_used_in_the_file(
+    asked: Callable, grokscope: Command, toml: Callable, tmp_path: Path
+):
+    path = tmp_path / "wrong.toml"
+    path.write_text(toml({"preset": "quick", "checkpoints": "evry 10", "task": {"p": 12, "random_labels": 3}}))
+    flags = ("--checkpoints", "every 50", "--task.p=13", "--task.no-random-labels")
+    for arguments in ((path, *flags), (*flags, path)):
+        config = asked(*arguments)[0]
+        assert (config.checkpoints, config.task.p, config.task.random_labels) == ("every 50", 13, False)
+        assert config.n_steps == presets.get("quick").n_steps
+    status, _, errors = grokscope("train", path, *flags[:2])
+    assert status == 1 and errors.startswith(f"grokscope: {path}: 2 settings cannot be used:")
+    assert "evry" not in errors and "task.p: 12" in errors and "task.random_labels: 3" in errors
+    path.write_text(toml({"preset": "quick", "run": "mine"}))
+    status, _, errors = grokscope("train", path, "--run", "other")
+    assert status == 1 and "'run'" in errors, "what is no setting is no flag's to replace"
 
 
 def test_a_truth_value_is_a_flag(asked: Callable, toml: Callable, tmp_path: Path):
@@ -541,6 +559,126 @@ def test_a_reader_who_has_enough_is_no_fault(tiny_run: Path):
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no device that is always full")
+
+
+def ended(*arguments: Any, more: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command from a shell, which leads its streams elsewhere, with its standard error where that is let."""
+    command = [sys.executable, "-m", "grokscope", *map(str, arguments)]
+    return subprocess.run(["sh", "-c", f'"$@" {more}', "sh", *command], capture_output=True, text=True)
+
+
+@needs_full
+@pytest.mark.parametrize("command", ["log", "list", "--help", "train"])
+def test_an_output_that_cannot_be_written_is_one_sentence(
+    command: str, tiny_run: Path, tiny_toml: Path, tmp_path: Path
+):
+    more = {"log": [tiny_run], "list": ["tasks"], "train": [tiny_toml, "--root", tmp_path]}
+    done = ended(command, *more.get(command, []), more=f"> {FULL}")
+    assert done.stderr == "grokscope: The output cannot be written: No space left on device.\n"
+    assert done.returncode == 1 and not (tmp_path / "tiny").exists()
+    assert ended(command, *more.get(command, []), more=f"> {FULL} 2>&1").returncode == 1
+
+
+@pytest.mark.parametrize("more", [">&-", "2>&-", ">&- 2>&-", pytest.param(f"2> {FULL}", marks=needs_full)])
+def test_a_training_goes_on_without_streams_to_show_it(more: str, tiny_toml: Path, tiny_run: Path, tmp_path: Path):
+    done = ended("train", tiny_toml, "--root", tmp_path, more=more)
+    assert (done.returncode, "grokscope: " in done.stderr, "Traceback" in done.stderr) == (0, False, False)
+    assert Trajectory.open(tmp_path / "tiny").digest == Trajectory.open(tiny_run).digest
+    assert len(Trajectory.open(tmp_path / "tiny")) == 7
+
+
+def test_a_training_goes_on_when_its_reader_has_enough(tiny_toml: Path, tmp_path: Path):
+    done = ended("train", tiny_toml, "--root", tmp_path, "--n-steps", 3000, more="2>&1 | head -n 1")
+    assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
+    assert Trajectory.open(tmp_path / "tiny").steps[-1] == 3000
+
+
+@pytest.mark.parametrize("more", ["2>&-", pytest.param(f"2> {FULL}", marks=needs_full)])
+def test_a_mistake_that_cannot_be_told_keeps_its_status(more: str):
+    assert ended("lst", more=more).returncode == 2
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "quick", "--root", LONG],
+        ["list", "runs", "--root", LONG],
+        ["sweep", "../sweep.toml", "--root", LONG],
+        ["report", LONG],
+        ["watch", LONG, "--until-end"],
+        ["fork", LONG, "--step", "3"],
+    ],
+    ids=lambda one: one[0],
+)
+def test_a_name_that_is_too_long_is_one_sentence(
+    arguments: list[str], grokscope: Command, toml: Callable, tmp_path: Path
+):
+    (tmp_path / "sweep.toml").write_text(toml({"preset": "quick", "sweep": {"seeds": [0]}}))
+    status, output, errors = grokscope(*arguments)
+    assert (status, output) == (1, "") and errors.count("\n") == 1
+    assert "xxxxxxxx" in errors and re.search("File name too long|is no folder", errors)
+
+
+@pytest.mark.parametrize("command", ["verify", "log", "report", "measure", "export", "fork", "resume"])
+def test_a_run_that_may_not_be_read_is_said_to_be_one_that_may_not(
+    command: str, run_copy: Path, grokscope: Command, monkeypatch: pytest.MonkeyPatch
+):
+    refuse(monkeypatch, run_copy)
+    status, output, errors = grokscope(command, run_copy, *(["--step", 3] if command == "fork" else []))
+    assert (status, output, errors.count("\n")) == (1, "", 1)
+    assert re.fullmatch(rf"grokscope: {run_copy}/\S+ cannot be (read|reached): Permission denied\.\n", errors)
+
+
+def test_measures_that_may_not_be_read_are_named(run_copy: Path, grokscope: Command, monkeypatch: pytest.MonkeyPatch):
+    refuse(monkeypatch, run_copy / "measures")
+    status, _, errors = grokscope("measure", run_copy, "loss")
+    assert status == 1 and f"{run_copy / 'measures' / 'loss.safetensors'} cannot be reached" in errors
+
+
+def test_a_root_that_may_not_be_read_is_said_to_be_one_that_may_not(
+    run_copy: Path, grokscope: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    refuse(monkeypatch, run_copy.parent)
+    for arguments in (["list", "runs"], ["train", "quick"], ["verify", "copy"], ["fork", "copy", "--step", 3]):
+        status, output, errors = grokscope(*arguments, "--root", run_copy.parent)
+        assert (status, output) == (1, "")
+        assert re.fullmatch(rf"grokscope: {run_copy.parent}\S* cannot be re\w+: Permission denied\.\n", errors)
+
+
+def test_list_runs_shows_a_run_that_may_not_be_read_beside_the_others(
+    run_copy: Path, tiny_run: Path, grokscope: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "root").mkdir()
+    for name in ("closed", "whole"):
+        (tmp_path / "root" / name).symlink_to(run_copy if name == "closed" else tiny_run)
+    refuse(monkeypatch, tmp_path / "root" / "closed")
+    status, output, _ = grokscope("list", "runs", "--root", tmp_path / "root")
+    lines = dict(line.split(maxsplit=1) for line in output.splitlines())
+    assert status == 0 and "Permission denied" in lines["closed"] and "60 of 60 steps" in lines["whole"]
+
+
+@pytest.mark.parametrize("module", ["tyro", "grokscope.cli", "torch"])
+def test_an_interrupt_while_it_is_read_in_ends_a_command_without_a_word(module: str, tmp_path: Path):
+    # Whatever imports this module gets a signal at that moment, and takes an exception for a lack of the module.
+    program = (
+        "import importlib.abc, runpy, signal, sys\n"
+        "class Finder(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv = ['grokscope', 'train', 'quick']\n"
+        "runpy.run_module('grokscope', run_name='__main__', alter_sys=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_training_says_when_the_adaptive_schedule_has_had_its_share(

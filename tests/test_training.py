@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from shared import KINDS, of_kind
+from shared import KINDS, of_kind, refuse
 
 from grokscope import Trajectory, environment, files, optimize, recorder, store, streams, tensors, training
 from grokscope.config import OptimizerConfig, RunConfig
@@ -481,3 +481,32 @@ def test_the_estimate_of_disk_use_is_near_what_is_used(tiny_config: RunConfig, t
     assert path is not None
     used = sum(one.stat().st_size for one in store.segments_folder(path).iterdir())
     assert 0.8 < recorder.disk_use(optimize.Setup(config)) / used < 1.25
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.EIO, "The terminal is gone"), SystemExit(1)], ids=repr)
+def test_what_an_observer_raises_comes_through_with_its_step_committed(
+    fault: BaseException, tiny_config: RunConfig, tmp_path: Path, baseline: Callable, saved: Read
+):
+    def fail(step: int, row: dict[str, float]) -> None:
+        if step == 37:
+            raise fault
+
+    with pytest.raises(type(fault)) as raised:
+        training.train(tiny_config, "run", tmp_path, observer=fail)
+    assert raised.value is fault
+    assert Store(tmp_path / "run").last_step == 37
+    training.resume(tmp_path / "run")
+    assert saved(tmp_path / "run") == baseline("full batch")
+
+
+def test_a_folder_that_cannot_be_looked_into_is_one_error(
+    tiny_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    refuse(monkeypatch, tmp_path / "closed")
+    for name in (None, "run"):
+        with pytest.raises(GrokscopeError, match=r"closed/\w+ cannot be reached: Permission denied\."):
+            training.train(tiny_config, name, tmp_path / "closed")
+    with pytest.raises(GrokscopeError, match=r"closed/run/config\.json cannot be read: Permission denied\."):
+        Record.read(tmp_path / "closed" / "run")
+    with pytest.raises(GrokscopeError, match="is no folder, so no run"):
+        Record.read(tmp_path / "none")

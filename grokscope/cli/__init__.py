@@ -1,23 +1,21 @@
 """The command line: the only place that prints. `main` runs a command, `analysis` a script of analyses/."""
 
-import io
-import os
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grokscope import plugins
-from grokscope.cli.base import OfRun, Usage, parse, shown
+from grokscope.cli.base import OfRun, Usage, parse
+from grokscope.cli.edge import guarded
 from grokscope.cli.forks import fork
 from grokscope.cli.importing import import_
 from grokscope.cli.outlets import export, figure, wandb
 from grokscope.cli.reading import list_, log, measure, report, verify
-from grokscope.cli.training import densify, resume, sweep, train
+from grokscope.cli.sweeping import sweep
+from grokscope.cli.training import densify, resume, train
 from grokscope.cli.watching import watch
-from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +41,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; a mistake ends in one message and exit status 1 or 2, a signal in 128 + its number."""
-    _guarded(_dispatch, sys.argv[1:] if arguments is None else arguments)
+    guarded(_dispatch, sys.argv[1:] if arguments is None else arguments)
 
 
 def _dispatch(arguments: list[str]) -> None:
@@ -58,31 +56,6 @@ def _dispatch(arguments: list[str]) -> None:
         COMMANDS[name](rest)
     else:
         raise Usage(plugins.unknown("command", name, list(COMMANDS)))
-
-
-def _guarded(command: Callable[[list[str]], None], arguments: list[str]) -> None:
-    """Run a command so that nothing a user can cause ends in a traceback."""
-    warnings.formatwarning = lambda message, *_, **__: shown(f"grokscope: {message}\n")
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a sign gets a question mark in its place.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    try:
-        command(arguments)
-        sys.stdout.flush()
-    except GrokscopeError as error:
-        print(shown(f"grokscope: {error}"), file=sys.stderr)
-        sys.exit(2 if isinstance(error, Usage) else 1)
-    except BrokenPipeError:
-        # Whoever read the output has enough, as in `grokscope log RUN | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except KeyboardInterrupt as interrupt:
-        number = getattr(interrupt, "signal_number", 2)
-        again = getattr(interrupt, "again", None)
-        if again is not None:
-            print(shown(f"\n{interrupt} Go on with it by:\n  {again}"), file=sys.stderr)
-        sys.exit(128 + number)
 
 
 def analysis(main: "Callable[[Path], Figure]", name: str) -> None:
@@ -100,7 +73,7 @@ def analysis(main: "Callable[[Path], Figure]", name: str) -> None:
         for path in figures.save(main(asked.folder), asked.folder / "figures" / f"{name}.png"):
             print(f"saved {path}")
 
-    _guarded(run, sys.argv[1:])
+    guarded(run, sys.argv[1:])
 
 
 def _overview() -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from grokscope import files
 from grokscope.cli.base import ROOT, OfRun, parse, warned
 from grokscope.cli.training import announcement, conclude, spelled
 from grokscope.errors import GrokscopeError
@@ -55,7 +56,7 @@ def fork(arguments: list[str]) -> None:
 
     name = training.free_name(f"{origin.folder.name}-fork", asked.root) if asked.run is None else asked.run
     name = training.checked_name(name)
-    if (asked.root / name).exists():
+    if files.is_there(asked.root / name):
         raise GrokscopeError(f"{asked.root / name} exists already; choose another --run name.")
     if asked.step not in (one.resume_step for one in origin.resume_points()):
         print(f"No commit at step {asked.step:,}: training there once more from the one before.", flush=True)

@@ -1,6 +1,7 @@
 """Commands that read: measure, report, verify, log, list."""
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from grokscope import plugins, splits
+from grokscope import files, plugins, splits
 from grokscope.cli.base import ROOT, OfRun, Usage, open_page, parse, shown, states, warned
 from grokscope.errors import GrokscopeError
 from grokscope.fields import plainly
@@ -197,13 +198,30 @@ def list_(arguments: list[str]) -> None:
     elif asked.what == "runs":
         from grokscope import store
 
-        found = sorted(path.parent for path in asked.root.glob("[!.]*/config.json"))
-        lines = [_run_in_a_line(store, folder) for folder in found]
-        lines += [_sweep_in_a_line(path.parent) for path in sorted(asked.root.glob("[!.]*/sweep.json"))]
+        folders = _folders(asked.root)
+        runs = [folder for folder in folders if _is_run(folder)]
+        lines = [_run_in_a_line(store, folder) for folder in runs]
+        lines += [_sweep_in_a_line(one) for one in folders if one not in runs and files.is_there(one / "sweep.json")]
         lines = lines or [f"There is no run in {asked.root}."]
     else:
         raise Usage(plugins.unknown("list", asked.what, kinds))
     print("\n".join(shown(line) for line in lines))
+
+
+def _folders(root: Path) -> list[Path]:
+    """Return what is in the root and not hidden; nothing if there is no root. Raise OSError if it cannot be read."""
+    try:
+        return sorted(root / name for name in os.listdir(root) if not name.startswith("."))
+    except FileNotFoundError:
+        return []
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is a run, or may be one and cannot be looked into, which its line then says."""
+    try:
+        return files.is_there(folder / "config.json")
+    except GrokscopeError:
+        return True
 
 
 def _in_a_line(config: "RunConfig") -> str:

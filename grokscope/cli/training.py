@@ -1,21 +1,18 @@
-"""Commands that train: train, resume, densify, sweep."""
+"""Commands that train: train, resume, densify."""
 
 import math
-import shlex
-import signal
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokscope.cli.base import ROOT, OfRun, Usage, parse, states, warned
+from grokscope.cli.base import ROOT, OfRun, Usage, parse, warned
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
     from grokscope.config import RunConfig
-    from grokscope.sweep.results import Row
     from grokscope.trajectory import Trajectory
 
 
@@ -46,7 +43,7 @@ def train(arguments: list[str]) -> None:
         if source is None:
             base = RunConfig()
         else:
-            base = presets.read(Path(source)) if source.endswith(".toml") else presets.get(source)
+            base = _from_file(Path(source), flags) if source.endswith(".toml") else presets.get(source)
         return parse(Train, "train", flags, pairs=True, default=Train(source or tyro.MISSING, base))
 
     # What the flags change is known only with the source, which may stand after them.
@@ -74,6 +71,22 @@ def train(arguments: list[str]) -> None:
                 observer = beside.before(progress)
             trajectory = training.train(config, name, asked.root, observer=observer)
         conclude(trajectory)
+
+
+def _from_file(path: Path, flags: list[str]) -> "RunConfig":
+    """Return the config that a TOML file holds; what in it cannot be used is no fault if a flag replaces it."""
+    from grokscope import fields, presets
+    from grokscope.config import RunConfig
+
+    try:
+        return presets.read(path)
+    except GrokscopeError:
+        given = {flag[2:].partition("=")[0].replace("-", "_") for flag in flags if flag.startswith("--")}
+        given |= {name.replace(".no_", ".") for name in given}
+        replaced = given & {name for name, _ in fields.leaves(RunConfig())}
+        if not replaced:
+            raise
+        return presets.read(path, replaced)
 
 
 def spelled(arguments: list[str]) -> list[str]:
@@ -151,112 +164,6 @@ def densify(arguments: list[str]) -> None:
         trajectory = training.densify(asked.folder, asked.start, asked.stop, asked.every, observer=progress)
     added = sum(len(one.steps) for one in store.Store(asked.folder).segments if one.path not in before)
     print(f"{asked.folder}: {added:,} checkpoints added, {len(trajectory):,} in all.")
-
-
-def sweep(arguments: list[str]) -> None:
-    """Train every cell of a SWEEP.toml, side by side; the same command does what is left."""
-
-    @dataclass(frozen=True)
-    class Sweep:
-        """Train every cell of SWEEP.toml. Finished cells are skipped, stopped ones gone on with."""
-
-        source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SWEEP.toml")]
-        """A run's settings with a table [sweep] of what varies."""
-        run: str | None = None
-        """The sweep's name; by default the file's."""
-        root: Path = ROOT
-        """The folder that holds the runs."""
-        jobs: int | None = None
-        """How many cells, or ensembles of them, at a time; by default one for each core."""
-        ensemble: int = 1
-        """Train up to this many cells that are alike in one program: for a GPU, or many small models."""
-        backend: Literal["local", "ray"] = "local"
-        """"local" for processes here, or "ray" for the Ray cluster that RAY_ADDRESS names, or one made here."""
-        shard: str = "1/1"
-        """Do the i-th of n parts only, as i/n: for a cluster's array of jobs."""
-        retry: bool = False
-        """Try cells again that have failed."""
-        allow_drift: bool = False
-        """Go on with cells although the environment differs in what decides bits; each run records it."""
-        dry_run: bool = False
-        """Say what there is to do, and do nothing."""
-
-    asked = parse(Sweep, "sweep", arguments)
-
-    from grokscope import sweep as sweeps
-    from grokscope import training
-    from grokscope.interrupts import Interrupted
-    from grokscope.progress import SweepProgress
-    from grokscope.sweep import results, workers
-
-    plan = sweeps.read(asked.source)
-    folder = asked.root / training.checked_name(asked.source.stem if asked.run is None else asked.run)
-    part = plan.shard(*_shard(asked.shard))
-    if asked.jobs is not None and asked.jobs < 1:
-        raise GrokscopeError(f"--jobs {asked.jobs}; allowed: a whole number from 1.")
-    if asked.ensemble < 1:
-        raise GrokscopeError(f"--ensemble {asked.ensemble}; allowed: a whole number from 1.")
-    workers.require(asked.backend)
-    sweeps.check(plan, folder)
-    print(f"{folder}: {states(part, folder)}. {plan.about}".strip(), flush=True)
-    if asked.dry_run:
-        print("\n".join(f"  {sweeps.state(cell, folder).status:<11}{cell.name}" for cell in part.cells))
-        return
-    sweeps.save(plan, folder)
-    try:
-        with SweepProgress(part, folder):
-            failed = workers.run(
-                part,
-                folder,
-                jobs=asked.jobs,
-                backend=asked.backend,
-                retry=asked.retry,
-                allow_drift=asked.allow_drift,
-                ensemble=asked.ensemble,
-            )
-    except KeyboardInterrupt as interrupt:
-        again = shlex.join(["grokscope", "sweep", *arguments])
-        raise Interrupted(folder, getattr(interrupt, "signal_number", signal.SIGINT), again) from interrupt
-    rows = results.table(plan, folder)
-    written = results.write(rows, plan.axes, folder)
-    _print_summary(results.summary(rows, plan.axes), [axis for axis in plan.axes if axis != "seed"])
-    print(f"{states(plan, folder)}\nsaved {' and '.join(map(str, written))}")
-    failed = {row["cell"]: row["reason"] for row in rows if row["state"] == "failed"} | failed
-    if failed:
-        raise GrokscopeError(
-            f"{len(failed)} cell{'s' * (len(failed) > 1)} failed; the same command with --retry tries them again:\n"
-            + "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
-        )
-
-
-def _shard(text: str) -> tuple[int, int]:
-    i, _, n = text.partition("/")
-    if not (i.isdecimal() and n.isdecimal()):
-        raise GrokscopeError(f"--shard {text}: allowed: i/n with i from 1 to n, such as 2/8.")
-    return int(i), int(n)
-
-
-def _print_summary(rows: "list[Row]", axes: list[str]) -> None:
-    """Print medians over seeds with their intervals, a setting a line."""
-    lines = [[*(axis.rpartition(".")[2] for axis in axes), "seeds", "train 99%", "test 99%", "best test"]]
-    for row in rows:
-        settings = ["" if row[axis] is None else str(row[axis]) for axis in axes]
-        steps = [_with_interval(row, event) for event in ("memorized", "generalised")]
-        lines.append([*settings, str(row["n"]), *steps, f"{row['best_test_accuracy_median']:.1%}"])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)))
-    print(
-        "median steps to 99% over seeds [bootstrap interval, of 3 to 5 seeds their range]; ∞: later than the budget"
-    )
-
-
-def _with_interval(row: "Row", event: str) -> str:
-    median, low, high = (
-        f"{value:,.0f}" if math.isfinite(value) else "∞"
-        for value in (row[f"{event}_{part}"] for part in ("median", "low", "high"))
-    )
-    return f"{median} [{low} – {high}]" if row["n"] > 1 else median
 
 
 def announcement(config: "RunConfig", folder: Path) -> str:

@@ -47,6 +47,8 @@ class State:
     """How far it can be gone on from."""
     reason: str = ""
     """Why it failed."""
+    is_lost: bool = False
+    """Whether it fails again however often it is tried, as long as its folder is there."""
 
 
 def load(folder: Path, varies: Iterable[str] = ()) -> Sweep:
@@ -111,9 +113,12 @@ def state(cell: Cell, folder: Path) -> State:
     step = 0
     try:
         if (folder / cell.name).is_dir():
-            run = store.Store(folder / cell.name)
+            try:
+                run = store.Store(folder / cell.name)
+            except GrokscopeError as error:
+                return State("failed", 0, str(error), is_lost=not isinstance(error.__cause__, OSError))
             if run.record.config.digest != cell.config.digest:
-                return State("failed", 0, f"{run.folder} has other settings than the sweep's record.")
+                return State("failed", 0, f"{run.folder} has other settings than the sweep's record.", is_lost=True)
             step = run.last_step
             if step >= cell.config.n_steps:
                 return State("finished", step)
@@ -122,7 +127,7 @@ def state(cell: Cell, folder: Path) -> State:
         mark = _mark(folder, cell)
         if mark.is_file():
             return State("failed", step, str(json.loads(mark.read_bytes())["reason"]))
-    except (GrokscopeError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return State("failed", step, str(error))
     return State("unfinished" if (folder / cell.name).is_dir() else "new", step)
 

@@ -48,6 +48,9 @@ def status(train: Callable[[], None], parent: int) -> int:
         if isinstance(error, Busy):
             return BUSY
         return IO_ERROR if isinstance(error.__cause__, OSError) else 1
+    except OSError as error:
+        sys.stderr.write(str(error))
+        return IO_ERROR
     return 0
 
 

@@ -33,25 +33,26 @@ def run(
 ) -> dict[str, str]:
     """Do what is left of a sweep in its folder, which `sweep.save` has made; return why cells failed, by name.
 
-    Finished cells and those that some other process trains are left alone, cells that failed too unless `retry`;
-    the others are trained or gone on with, `jobs` at a time (by default one for each core; on Ray, one for each of
-    the cluster's). With an `ensemble` above 1, up to that many cells that are alike train in one program (see
-    `groups`). A signal is passed on to the cells, which commit, and then raises Interrupted. When this process
-    dies, its cells commit and stop by themselves. Raise GrokscopeError for a backend that is not there.
+    Finished cells and those that some other process trains are left alone, cells that failed too unless `retry`, and
+    those that are lost; the others are trained or gone on with, `jobs` at a time (by default one for each core; on
+    Ray, one for each of the cluster's). With an `ensemble` above 1, up to that many cells that are alike train in one
+    program (see `groups`). A signal is passed on to the cells, which commit, and then raises Interrupted. When this
+    process dies, its cells commit and stop by themselves. Raise GrokscopeError for a backend that is not there.
     """
     grouped = groups(plan, ensemble, folder)
     left = [cells for cells in grouped if any(_is_left(cell, folder, retry) for cell in cells)]
+    most = max(len(left), 1)
     require(backend)
     if backend == "ray":
         with joblib.parallel_config(backend="ray"):
-            reasons = joblib.Parallel(n_jobs=jobs or -1)(
+            reasons = joblib.Parallel(n_jobs=min(jobs, most) if jobs else -1)(
                 joblib.delayed(run_cells)(cells, folder.resolve(), allow_drift) for cells in left
             )
         return _failures(reasons)
     jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
     with deferred_signals() as interrupted:
         # Threads, since each only waits for a process of its own.
-        reasons = joblib.Parallel(n_jobs=jobs, backend="threading")(
+        reasons = joblib.Parallel(n_jobs=min(jobs, most), backend="threading")(
             joblib.delayed(run_cells)(cells, folder, allow_drift, interrupted) for cells in left
         )
         if interrupted():
@@ -210,5 +211,5 @@ def _process(
 
 
 def _is_left(cell: Cell, folder: Path, retry: bool) -> bool:
-    status = sweep.state(cell, folder).status
-    return status in ("new", "unfinished") or (status == "failed" and retry)
+    state = sweep.state(cell, folder)
+    return state.status in ("new", "unfinished") or (state.status == "failed" and retry and not state.is_lost)

@@ -122,6 +122,56 @@ def test_failed_cells_are_named_with_their_reasons_and_left(
     assert table["reason"].tolist()[1:] == ["The reason of seed=1.", "The reason of seed=2."]
 
 
+def test_a_cell_that_is_damaged_is_to_be_moved_away_first(
+    grokscope: Command, trained: Trained, written: Written, make_hand: Callable[[str], Hand], hold: Callable
+):
+    plan, folder = trained
+    hold(hand := make_hand(""))
+    (folder / "seed=1" / "config.json").write_text("{")
+    sweep.mark_failed(plan.cells[2], folder, "So.")
+    status, _, errors = grokscope("sweep", written(SEEDS), "--root", folder.parent)
+    tried, reason, moved, damage = errors.splitlines()
+    assert status == 1 and (tried, reason) == (
+        "grokscope: 1 cell failed; the same command with --retry tries them again:",
+        "  seed=2: So.",
+    )
+    assert moved.startswith("1 cell cannot be read; move the folder away, and the same command with --retry trains")
+    assert damage.startswith(f"  seed=1: {folder / 'seed=1' / 'config.json'} is damaged")
+    assert hand.noted() == []
+
+
+def test_tables_that_cannot_be_written_hide_no_failure(grokscope: Command, trained: Trained, written: Written):
+    plan, folder = trained
+    for cell in plan.cells[1:]:
+        sweep.mark_failed(cell, folder, f"The reason of {cell.name}.")
+    (folder / "results.csv").mkdir()
+    status, output, errors = grokscope("sweep", written(SEEDS), "--root", folder.parent)
+    assert status == 1 and "saved" not in output and "3 cells, 2 failed, 1 finished" in output
+    assert "  seed=1: The reason of seed=1.\n  seed=2: The reason of seed=2.\n" in errors
+    assert f"Could not replace {folder / 'results.csv'}: " in errors
+
+
+def test_cells_that_another_process_trains_are_named(
+    grokscope: Command, trained: Trained, written: Written, make_hand: Callable[[str], Hand], hold: Callable
+):
+    _, folder = trained
+    hold(hand := make_hand(""))
+    with files.Lock(folder / "seed=1"):
+        status, output, errors = grokscope("sweep", written(SEEDS), "--root", folder.parent, "--shard", "2/3")
+    assert (status, errors, hand.noted()) == (0, "", [])
+    assert "1 cell is in the hands of another process, so the tables are not whole: seed=1." in output
+    assert "seed=2" not in output, "it is of another shard"
+
+
+def test_a_table_of_no_finished_cell_is_not_printed(grokscope: Command, trained: Trained, written: Written):
+    plan, folder = trained
+    for cell in plan.cells:
+        sweep.mark_failed(cell, folder, "So.")
+    (folder / "seed=0").rename(folder.parent / "away")
+    output = grokscope("sweep", written(SEEDS), "--root", folder.parent)[1]
+    assert "median" not in output and "3 cells, 3 failed" in output
+
+
 def test_the_summary_has_a_line_for_each_setting_with_its_interval(
     grokscope: Command, trained: Trained, written: Written
 ):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shared import Command
+from shared import Command, refuse
 
 from grokscope import files, store, sweep
 from grokscope.errors import GrokscopeError
@@ -469,8 +469,43 @@ def test_on_ray_there_is_by_default_a_job_for_each_core_of_the_cluster_not_of_th
     monkeypatch.setattr(workers.joblib, "Parallel", parallel)
     assert workers.run(*trained, backend="ray") == {"seed=2": "So."}
     workers.run(*trained, jobs=3, backend="ray")
-    # -1 is what joblib calls as many as there are.
-    assert asked == ["ray", "ray", -1, "ray", "ray", 3]
+    # -1 is what joblib calls as many as there are; two cells are left.
+    assert asked == ["ray", "ray", -1, "ray", "ray", 2]
+
+
+def test_there_are_no_more_jobs_than_cells(trained: tuple[sweep.Sweep, Path], monkeypatch: pytest.MonkeyPatch):
+    asked: list[Any] = []
+
+    def parallel(n_jobs: int, backend: str) -> Callable[..., list[Any]]:
+        asked.append(n_jobs)
+        return lambda tasks: [{} for _ in tasks]
+
+    monkeypatch.setattr(workers.joblib, "Parallel", parallel)
+    for jobs in (1, 10**6):
+        workers.run(*trained, jobs=jobs)
+    workers.run(trained[0].shard(1, 3), trained[1], jobs=4)
+    assert asked == [1, 2, 1]
+
+
+def test_a_cell_whose_record_is_damaged_is_not_tried_again(
+    trained: tuple[sweep.Sweep, Path], make_hand: Callable[[str], Hand], hold: Callable[[Hand], None]
+):
+    plan, folder = trained
+    (folder / "seed=1" / "config.json").write_text("{")
+    hold(hand := make_hand(""))
+    assert sweep.state(plan.cells[1], folder).is_lost
+    assert workers.run(plan.shard(2, 3), folder, jobs=1, retry=True) == {} and hand.noted() == []
+
+
+def test_a_cell_s_process_says_by_its_status_that_its_folder_may_not_be_read(
+    trained: tuple[sweep.Sweep, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    plan, folder = trained
+    monkeypatch.setattr(cells, "_stop_with", lambda parent: None)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(plan.cells[1].config.to_dict())))
+    refuse(monkeypatch, folder / "seed=1")
+    assert cells.main([str(folder / "seed=1"), "1"]) == IO_ERROR
+    assert "Permission denied" in capsys.readouterr().err
 
 
 def test_without_ray_there_is_one_clear_error(trained: tuple[sweep.Sweep, Path], monkeypatch: pytest.MonkeyPatch):
