@@ -27,7 +27,7 @@ from grokscope.optimizers import remembered
 from grokscope.record import FORKED
 from grokscope.recorder import Recorder, as_arrays
 from grokscope.tasks import Task
-from grokscope.training import Observer, begun, checked_name, drain, free_name, latest, require_trained
+from grokscope.training import Observer, begun, drain, latest, require_trained
 from grokscope.trajectory import Trajectory, data_digest
 from grokscope.witnesses import Witnesses
 
@@ -65,7 +65,7 @@ class Fork:
 
     def train(self, run: str, root: Path | str = "checkpoints", observer: Observer | None = None) -> Trajectory:
         """Train it into the new folder root/run, and return its trajectory; raise as `training.train` does."""
-        folder = Path(root) / checked_name(run)
+        folder = Path(root) / store.checked_name(run)
         if folder.exists():
             raise Busy(f"{folder} exists already; choose another --run name.")
         with deferred_signals() as interrupted, ExitStack() as held:
@@ -100,7 +100,7 @@ def fork(
     `training.train` do.
     """
     prepared = prepare(path, step, config)
-    name = free_name(f"{Path(path).name}-fork", Path(root)) if run is None else checked_name(run)
+    name = store.free_name(f"{Path(path).name}-fork", Path(root)) if run is None else store.checked_name(run)
     return prepared.train(name, root, observer)
 
 

@@ -21,7 +21,6 @@ from grokscope.fields import shown
 from grokscope.record import IMPORTED, packed
 from grokscope.recorder import SEGMENT_BYTES, SEGMENT_CHECKPOINTS, as_arrays
 from grokscope.store import LOG_COLUMNS
-from grokscope.training import checked_name, free_name
 from grokscope.trajectory import Trajectory, data_digest
 
 _STEP = re.compile(r"(?<!\d[^-])(?<!\d[eE][-+])(?<![\dvV])(?<![\W_][-+.,])\d{1,18}\Z")
@@ -52,7 +51,7 @@ def import_checkpoints(
     sources = [Path(path) for path in paths]
     if not sources:
         raise GrokscopeError("There is no file to import; allowed: one or more .safetensors, .pt or .pth files.")
-    folder = Path(root) / (free_name(config.task.name, Path(root)) if run is None else checked_name(run))
+    folder = Path(root) / (store.free_name(config.task.name, Path(root)) if run is None else store.checked_name(run))
     if folder.exists():
         raise Busy(f"{folder} exists already; choose another --run name.")
     found = [layouts.checkpoints(foreign.read(path), path, steps is None) for path in sources]

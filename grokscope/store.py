@@ -27,6 +27,25 @@ IS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}")
 _SEGMENTS = "segments"
 
 
+def checked_name(name: str) -> str:
+    """Return a run's name; raise GrokscopeError if it is none: a name is no path and hides no folder."""
+    if not IS_NAME.fullmatch(name):
+        raise GrokscopeError(
+            f"{name[:120]!r} is no name for a run; allowed: up to 100 letters, digits and _ . + = -, the first a "
+            f"letter, digit or _."
+        )
+    return name
+
+
+def free_name(base: str, root: Path) -> str:
+    """Return `base`, or the first of base-2, base-3, … that is nothing in `root`, if that can be known."""
+    name, number = base, 1
+    while files.is_there(root / name):
+        number += 1
+        name = f"{base}-{number}"
+    return name
+
+
 class Store:
     """A run's folder as it stood when it was opened. Reading needs no lock; writing is its lock's holder's."""
 

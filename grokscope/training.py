@@ -45,7 +45,7 @@ def train(
     used, before any file exists; for a name in use; for an I/O error; and for a number that is not finite.
     """
     setup = Setup(config)
-    name = free_name(config.task.name, Path(root)) if run is None else checked_name(run)
+    name = store.free_name(config.task.name, Path(root)) if run is None else store.checked_name(run)
     folder = Path(root) / name
     if files.is_there(folder):
         raise Busy(
@@ -157,26 +157,6 @@ def require_trained(run: store.Store) -> None:
             f"{run.folder} was imported: it has checkpoints and no optimizer state, so training cannot go on from "
             f"them."
         )
-
-
-def checked_name(name: str) -> str:
-    """Return a run's name; raise GrokscopeError if it is none: a name is no path and hides no folder."""
-    if not store.IS_NAME.fullmatch(name):
-        raise GrokscopeError(
-            f"{name[:120]!r} is no name for a run; allowed: up to 100 letters, digits and _ . + = -, the first a "
-            f"letter, digit or _."
-        )
-    return name
-
-
-def free_name(base: str, root: Path) -> str:
-    """Return `base`, or the first of base-2, base-3, … that is nothing in `root`; raise GrokscopeError if that cannot
-    be known."""
-    name, number = base, 1
-    while files.is_there(root / name):
-        number += 1
-        name = f"{base}-{number}"
-    return name
 
 
 def begun(

@@ -286,7 +286,9 @@ def test_a_task_without_a_circle_has_its_principal_plane_alone():
     assert len(figure.axes) == 2
     for ax in figure.axes:
         assert not ax.lines
-        assert points(ax).get_array() is None and len(np.asarray(points(ax).get_facecolor())) == 1, "no order, no colours"
+        assert points(ax).get_array() is None and len(np.asarray(points(ax).get_facecolor())) == 1, (
+            "no order, no colours"
+        )
 
 
 def test_a_single_component_is_drawn_on_a_line(ax):

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -59,6 +60,12 @@ def shown(text: object) -> str:
     return "".join(
         one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in str(text)
     )
+
+
+def announce(sentence: str) -> None:
+    """Print a sentence before work that goes on even if whoever read the output has enough of it."""
+    with suppress(BrokenPipeError):
+        print(sentence, flush=True)
 
 
 def open_page(address: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from grokscope import files
-from grokscope.cli.base import ROOT, OfRun, parse, warned
+from grokscope.cli.base import ROOT, OfRun, announce, parse, warned
 from grokscope.cli.training import announcement, conclude, spelled
 from grokscope.errors import GrokscopeError
 
@@ -49,19 +49,19 @@ def fork(arguments: list[str]) -> None:
     asked = parsed(asked.origin, origin.record.config)
     config = asked.config.validate()
 
-    from grokscope import forks, training
+    from grokscope import forks, store, training
     from grokscope.progress import Progress
 
     training.require_trained(origin)
 
-    name = training.free_name(f"{origin.folder.name}-fork", asked.root) if asked.run is None else asked.run
-    name = training.checked_name(name)
+    name = store.free_name(f"{origin.folder.name}-fork", asked.root) if asked.run is None else asked.run
+    name = store.checked_name(name)
     if files.is_there(asked.root / name):
         raise GrokscopeError(f"{asked.root / name} exists already; choose another --run name.")
     if asked.step not in (one.resume_step for one in origin.resume_points()):
-        print(f"No commit at step {asked.step:,}: training there once more from the one before.", flush=True)
+        announce(f"No commit at step {asked.step:,}: training there once more from the one before.")
     prepared = forks.prepare(origin.folder, asked.step, config)
-    print("\n".join([announcement(config, asked.root / name), *prepared.sentences()]), flush=True)
+    announce("\n".join([announcement(config, asked.root / name), *prepared.sentences()]))
     with Progress(config.n_steps, asked.step) as progress:
         trajectory = prepared.train(name, asked.root, observer=progress)
     conclude(trajectory)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from grokscope.cli.base import ROOT, parse, states
+from grokscope.cli.base import ROOT, announce, parse, states
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ def sweep(arguments: list[str]) -> None:
 
     asked = parse(Sweep, "sweep", arguments)
 
+    from grokscope import store
     from grokscope import sweep as sweeps
-    from grokscope import training
     from grokscope.interrupts import Interrupted
     from grokscope.progress import SweepProgress
     from grokscope.sweep import results, workers
 
     plan = sweeps.read(asked.source)
-    folder = asked.root / training.checked_name(asked.source.stem if asked.run is None else asked.run)
+    folder = asked.root / store.checked_name(asked.source.stem if asked.run is None else asked.run)
     part = plan.shard(*_shard(asked.shard))
     if asked.jobs is not None and asked.jobs < 1:
         raise GrokscopeError(f"--jobs {asked.jobs}; allowed: a whole number from 1.")
@@ -63,7 +63,7 @@ def sweep(arguments: list[str]) -> None:
         raise GrokscopeError(f"--ensemble {asked.ensemble}; allowed: a whole number from 1.")
     workers.require(asked.backend)
     sweeps.check(plan, folder)
-    print(f"{folder}: {states(part, folder)}. {plan.about}".strip(), flush=True)
+    announce(f"{folder}: {states(part, folder)}. {plan.about}".strip())
     if asked.dry_run:
         print("\n".join(f"  {sweeps.state(cell, folder).status:<11}{cell.name}" for cell in part.cells))
         return

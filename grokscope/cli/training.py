@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokscope.cli.base import ROOT, OfRun, Usage, parse, warned
+from grokscope.cli.base import ROOT, OfRun, Usage, announce, parse, warned
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ def train(arguments: list[str]) -> None:
         raise Usage("--stay goes with --live.")
     config = presets.with_table(asked.config, Path()).validate()
 
-    from grokscope import training
+    from grokscope import store, training
     from grokscope.progress import Progress
 
-    name = training.checked_name(Path(asked.source).stem if asked.run is None else asked.run)
-    name = training.free_name(name, asked.root) if asked.run is None else name
-    print(announcement(config, asked.root / name), flush=True)
+    name = store.checked_name(Path(asked.source).stem if asked.run is None else asked.run)
+    name = store.free_name(name, asked.root) if asked.run is None else name
+    announce(announcement(config, asked.root / name))
     with ExitStack() as shown:
         with Progress(config.n_steps) as progress:
             observer = progress
@@ -134,7 +134,7 @@ def resume(arguments: list[str]) -> None:
     if before.record.config.n_steps == n_steps == before.last_step:
         print(f"{asked.folder} is finished: {before.last_step:,} steps. --n-steps N makes it longer.")
         return
-    print(f"Going on with {asked.folder} from step {before.last_step:,} of {n_steps:,}.", flush=True)
+    announce(f"Going on with {asked.folder} from step {before.last_step:,} of {n_steps:,}.")
     with Progress(n_steps, before.last_step) as progress:
         trajectory = training.resume(asked.folder, asked.n_steps, asked.allow_drift, observer=progress)
     conclude(trajectory)

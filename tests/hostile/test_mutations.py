@@ -78,7 +78,7 @@ def test_the_control_a_reader_that_trusts_checksums_to_be_right_is_caught(
     hurt: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(tensors, "_structure", lambda about, layout, checksums: 0)
-    monkeypatch.setattr(tensors.TensorFile, "_damaged_rows", lambda *arguments: [])
+    monkeypatch.setattr(tensors.TensorFile, "_mismatches", lambda *arguments: iter(()))
     original = tensors.TensorFile.__init__
 
     def trusting(self: Any, path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_measure_forged_with_right_checksums_is_refused_or_measured_again(name
     forged = mutations.forged(path.read_bytes(), mutations.SENSELESS_SERIES[name], random.Random(0))
     path.write_bytes(forged)
     found = judging.everything(hurt, lambda sentence: None)
-    assert ("cached", "loss") not in found, "a report would show it"
+    assert not any(key[0] == "cached" for key in found), "a report would show it"
     assert {key: value for key, value in found.items() if key[0] != "series"} == {
         key: value for key, value in truth.items() if key[0] not in ("series", "cached")
     }

@@ -82,7 +82,7 @@ def test_no_run_is_made_under_a_hostile_name(kind: str, tiny_run: Path, tmp_path
 
 @pytest.mark.parametrize("kind", HARMLESS)
 def test_an_odd_name_that_is_allowed_is_a_folder_in_the_root_and_nothing_else(kind: str):
-    assert training.checked_name(HARMLESS[kind]) == HARMLESS[kind] and store.IS_NAME.fullmatch(HARMLESS[kind])
+    assert store.checked_name(HARMLESS[kind]) == HARMLESS[kind] and store.IS_NAME.fullmatch(HARMLESS[kind])
     assert Path("root", HARMLESS[kind]).parent == Path("root")
 
 

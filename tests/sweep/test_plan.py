@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from shared import truncate
 
-from grokscope import fields, files, presets, sweep, training
+from grokscope import fields, files, presets, store, sweep
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
 
@@ -187,7 +187,7 @@ def test_what_makes_no_name_for_a_run_becomes_a_digest(grid: str, tmp_path: Path
     names = [cell.name for cell in plan.cells]
     assert len(set(names)) == 4
     assert sum(re.fullmatch(r"cell-[0-9a-f]{16}", name) is not None for name in names) >= 2
-    assert all(training.checked_name(name) == name for name in names)
+    assert all(store.checked_name(name) == name for name in names)
     assert [cell.name for cell in sweep.read(tmp_path / "s.toml").cells] == names
 
 
