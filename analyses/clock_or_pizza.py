@@ -13,8 +13,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from grokscope import figures, measures
+from grokscope.circuits.clock_and_pizza import verdict
 from grokscope.cli import analysis
-from grokscope.clock_and_pizza import verdict
 from grokscope.trajectory import Trajectory
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from grokscope import figures, measures, phases, sweep
+from grokscope import figures, measures, phases
 from grokscope.cli import analysis
 from grokscope.series import Series
+from grokscope.sweep import sweep_folder
 from grokscope.trajectory import Trajectory
 
 ACCURACY = "test accuracy (%)"
@@ -49,9 +50,9 @@ def half_steps(log: Series, series: Series, name: str) -> tuple[phases.Crossing 
 
 def main(run: Path) -> Figure:
     """Print for each kind of run and each measure how far it falls and when; return the curves of all runs."""
-    plan = sweep.load(run, ["optimizer.weight_decay", "batch_size"])
+    plan = sweep_folder.load(run, ["optimizer.weight_decay", "batch_size"])
     kinds: dict[str, list[dict[str, Series]]] = {}
-    for cell in sweep.finished(plan, run):
+    for cell in sweep_folder.finished(plan, run):
         trajectory = Trajectory.open(run / cell.name)
         batch = "full batch" if cell.config.batch_size is None else f"batches of {cell.config.batch_size}"
         kind = f"decay {cell.config.optimizer.weight_decay:g}, {batch}"

@@ -13,16 +13,16 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from grokscope import figures, sweep
+from grokscope import figures
 from grokscope.cli import analysis
-from grokscope.sweep import results
+from grokscope.sweep import results, sweep_folder
 
 FRACTION, DECAY = "task.train_fraction", "optimizer.weight_decay"
 
 
 def main(run: Path) -> Figure:
     """Print how many cells are in each phase; return the phase diagram."""
-    plan = sweep.load(run, [FRACTION, DECAY])
+    plan = sweep_folder.load(run, [FRACTION, DECAY])
     rows = [row for row in results.table(plan, run) if row["state"] == "finished"]
     counts = Counter(row["phase"] for row in rows)
     print(f"{len(rows)} of {len(plan.cells)} cells: " + ", ".join(f"{n} {name}" for name, n in counts.most_common()))

@@ -14,20 +14,20 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from grokscope import gallery, pictures
 from grokscope.cli import analysis
+from grokscope.gallery import builtin, registry
 from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
     """Print since when each measure has left its control, and return a figure of it."""
-    asked = gallery.Asked(Trajectory.open(run))
-    found, landmarks = pictures.departed(asked), pictures.landmarks(asked)
+    asked = registry.Asked(Trajectory.open(run))
+    found, landmarks = builtin.departed(asked), builtin.landmarks(asked)
     half = landmarks["test accuracy 50%"]
     for name, at in {**landmarks, **found}.items():
         ahead = f", {1 - at.step / half.step:.0%} before it" if at and half and name in found else ""
         print(f"{name:<33}{'never' if at is None else f'step {at}'}{ahead}")
-    return gallery.figure("departures", asked)
+    return registry.figure("departures", asked)
 
 
 if __name__ == "__main__":

@@ -1,62 +1,70 @@
 """Train small transformers to grokking, keep dense checkpoints, and watch the circuit form.
 
-This is the door. Everything behind it is imported when it is first asked for, so that `import grokscope`
-loads neither torch nor TransformerLens.
+The public entry point. Every public name is imported when it is first used, so that `import grokscope` loads
+neither torch nor TransformerLens.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from grokscope._version import __version__
 
 if TYPE_CHECKING:
     from grokscope import interventions as interventions
     from grokscope import landscape as landscape
     from grokscope import measures as measures
     from grokscope import phases as phases
-    from grokscope import presets as presets
     from grokscope.config import ModelConfig as ModelConfig
     from grokscope.config import OptimizerConfig as OptimizerConfig
     from grokscope.config import RunConfig as RunConfig
     from grokscope.config import TaskConfig as TaskConfig
+    from grokscope.config import presets as presets
     from grokscope.errors import GrokscopeError as GrokscopeError
-    from grokscope.exports import export as export
-    from grokscope.forks import fork as fork
+    from grokscope.interop import wandb as wandb
+    from grokscope.interop.export import export as export
     from grokscope.series import Series as Series
     from grokscope.snapshot import Snapshot as Snapshot
-    from grokscope.training import densify as densify
-    from grokscope.training import resume as resume
-    from grokscope.training import train as train
+    from grokscope.training.densification import densify as densify
+    from grokscope.training.fork import fork as fork
+    from grokscope.training.run import resume as resume
+    from grokscope.training.run import train as train
     from grokscope.trajectory import Trajectory as Trajectory
 
-__version__ = "0.1.0"
-
-_BEHIND = {
+_PLACES = {
     "interventions": "grokscope.interventions",
     "landscape": "grokscope.landscape",
     "measures": "grokscope.measures",
     "phases": "grokscope.phases",
-    "presets": "grokscope.presets",
-    "ModelConfig": "grokscope.config",
-    "OptimizerConfig": "grokscope.config",
-    "RunConfig": "grokscope.config",
-    "TaskConfig": "grokscope.config",
-    "GrokscopeError": "grokscope.errors",
-    "Series": "grokscope.series",
-    "export": "grokscope.exports",
-    "densify": "grokscope.training",
-    "fork": "grokscope.forks",
-    "resume": "grokscope.training",
-    "train": "grokscope.training",
-    "Snapshot": "grokscope.snapshot",
-    "Trajectory": "grokscope.trajectory",
+    "presets": "grokscope.config.presets",
+    "wandb": "grokscope.interop.wandb",
+    "ModelConfig": "grokscope.config:ModelConfig",
+    "OptimizerConfig": "grokscope.config:OptimizerConfig",
+    "RunConfig": "grokscope.config:RunConfig",
+    "TaskConfig": "grokscope.config:TaskConfig",
+    "GrokscopeError": "grokscope.errors:GrokscopeError",
+    "Series": "grokscope.series:Series",
+    "export": "grokscope.interop.export:export",
+    "densify": "grokscope.training.densification:densify",
+    "fork": "grokscope.training.fork:fork",
+    "resume": "grokscope.training.run:resume",
+    "train": "grokscope.training.run:train",
+    "Snapshot": "grokscope.snapshot:Snapshot",
+    "Trajectory": "grokscope.trajectory:Trajectory",
 }
-__all__ = [*_BEHIND, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+_RENAMED = {"stability": "grokscope.landscape.edge_of_stability"}
+"""Names of version 0.1 that still work, with a warning."""
+__all__ = [*_PLACES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _BEHIND:
+    if name in _RENAMED:
+        warnings.warn(f"grokscope.{name} is now {_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        return import_module(_RENAMED[name])
+    if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(_BEHIND[name])
-    return module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
+    module, _, attribute = _PLACES[name].partition(":")
+    return getattr(import_module(module), attribute) if attribute else import_module(module)
 
 
 def __dir__() -> list[str]:

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope import fourier
-from grokscope.components import COMPONENTS, component_of
 from grokscope.errors import GrokscopeError
-from grokscope.forward import Parameters
-from grokscope.objective import loss_scan
-from grokscope.scan import Scan
+from grokscope.fourier import cyclic
+from grokscope.landscape.objective import loss_scan
+from grokscope.model.components import COMPONENTS, component_of
+from grokscope.model.forward import Parameters
+from grokscope.series import LabelledArrays
 from grokscope.tasks.circle import Circle, on_circle
 from grokscope.trajectory import Trajectory
 
@@ -30,7 +30,7 @@ def transplant(
     *,
     components: Sequence[str] = tuple(COMPONENTS),
     other: Trajectory | None = None,
-) -> Scan:
+) -> LabelledArrays:
     """Return losses of the model of each host step with one component of each source step.
 
     Axes: `component`, `source`, `host`; where source and host are one step, nothing is changed. Sources are steps of
@@ -54,7 +54,7 @@ def transplanted(host: Parameters, source: Parameters, components: Iterable[str]
     return {name: source[name] if component_of(name) in components else one for name, one in host.items()}
 
 
-def without_frequencies(trajectory: Trajectory, *, frequencies: Sequence[int] | None = None) -> Scan:
+def without_frequencies(trajectory: Trajectory, *, frequencies: Sequence[int] | None = None) -> LabelledArrays:
     """Return losses at every step with one frequency removed from W_E at a time, over the axes `step`, `frequency`.
 
     Frequencies are those of the task's circle, by default the key frequencies of W_E at the last step; removed are
@@ -63,7 +63,7 @@ def without_frequencies(trajectory: Trajectory, *, frequencies: Sequence[int] | 
     """
     circle = on_circle(trajectory.task)
     chosen = _frequencies(trajectory, circle, frequencies)
-    everything = fourier.frequencies(len(circle))
+    everything = cyclic.frequencies(len(circle))
     models = (
         {**one.parameters, "embed.W_E": embedding_of(one.parameters, circle, everything[everything != k])}
         for one in trajectory
@@ -72,7 +72,7 @@ def without_frequencies(trajectory: Trajectory, *, frequencies: Sequence[int] | 
     return loss_scan(trajectory, {"step": trajectory.steps, "frequency": chosen.numpy()}, models)
 
 
-def only_frequencies(trajectory: Trajectory, *, frequencies: Sequence[int] | None = None) -> Scan:
+def only_frequencies(trajectory: Trajectory, *, frequencies: Sequence[int] | None = None) -> LabelledArrays:
     """Return losses at every step with only the given frequencies, and the mean, left in W_E, over the axis `step`.
 
     By default the key frequencies of the last step; with none the tokens on the circle are all alike. Raise
@@ -89,17 +89,17 @@ def embedding_of(
 ) -> Float[Tensor, "d_vocab d_model"]:
     """Return W_E with the mean and the `kept` frequencies of the tokens on the circle, other tokens as is."""
     W_E = parameters["embed.W_E"].clone()
-    W_E[circle.tokens] = fourier.keep_frequencies(W_E[circle.tokens].double(), kept).to(W_E)
+    W_E[circle.tokens] = cyclic.keep_frequencies(W_E[circle.tokens].double(), kept).to(W_E)
     return W_E
 
 
 def _frequencies(
     trajectory: Trajectory, circle: Circle, frequencies: Sequence[int] | None
 ) -> Int[Tensor, " n_frequencies"]:
-    allowed = fourier.frequencies(len(circle))
+    allowed = cyclic.frequencies(len(circle))
     if frequencies is None:
         last = trajectory.last.parameters["embed.W_E"][circle.tokens].double()
-        return allowed[fourier.key_frequencies(fourier.fourier_norms(last))]
+        return allowed[cyclic.key_frequencies(cyclic.fourier_norms(last))]
     if any(k not in allowed for k in frequencies):
         raise GrokscopeError(f"frequencies: {list(frequencies)}; allowed: 1 to {len(allowed)}.")
     return torch.tensor(frequencies, dtype=torch.int64)

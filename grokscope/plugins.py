@@ -5,34 +5,43 @@ one by an entry point in the group ``grokscope.tasks``, ``grokscope.optimizers``
 ``grokscope.figures``.
 """
 
-import difflib
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from grokscope.errors import GrokscopeError
+from grokscope.errors import GrokscopeError, unknown_name
+
+
+@dataclass(frozen=True)
+class TaskFamily:
+    """Built-in tasks that live in one module and whose elements are chosen by one setting of TaskConfig."""
+
+    module: str
+    setting: str
+    """The setting that determines the elements, and with them the number of equations: "p", "group" or "table"."""
+    names: tuple[str, ...]
+
+
+TASK_FAMILIES = (
+    TaskFamily(
+        "grokscope.tasks.modular",
+        "p",
+        (
+            *("addition", "subtraction", "multiplication", "division", "division_or_subtraction"),
+            *("a2_b2", "a2_ab_b2", "a2_ab_b2_a", "a3_ab", "a3_ab2_b"),
+        ),
+    ),
+    TaskFamily("grokscope.tasks.group_operations", "group", ("composition", "conjugation", "aba")),
+    TaskFamily("grokscope.tasks.table", "table", ("table",)),
+)
 
 BUILT_IN = {
-    "tasks": {
-        "addition": "grokscope.tasks.modular:addition",
-        "subtraction": "grokscope.tasks.modular:subtraction",
-        "multiplication": "grokscope.tasks.modular:multiplication",
-        "division": "grokscope.tasks.modular:division",
-        "division_or_subtraction": "grokscope.tasks.modular:division_or_subtraction",
-        "a2_b2": "grokscope.tasks.modular:a2_b2",
-        "a2_ab_b2": "grokscope.tasks.modular:a2_ab_b2",
-        "a2_ab_b2_a": "grokscope.tasks.modular:a2_ab_b2_a",
-        "a3_ab": "grokscope.tasks.modular:a3_ab",
-        "a3_ab2_b": "grokscope.tasks.modular:a3_ab2_b",
-        "composition": "grokscope.tasks.groups:composition",
-        "conjugation": "grokscope.tasks.groups:conjugation",
-        "aba": "grokscope.tasks.groups:aba",
-        "table": "grokscope.tasks.table:table",
-    },
+    "tasks": {name: f"{family.module}:{name}" for family in TASK_FAMILIES for name in family.names},
     "optimizers": {
-        "adamw": "grokscope.optimizers:adamw",
-        "adam": "grokscope.optimizers:adam",
-        "sgd": "grokscope.optimizers:sgd",
+        "adamw": "grokscope.training.optimizers:adamw",
+        "adam": "grokscope.training.optimizers:adam",
+        "sgd": "grokscope.training.optimizers:sgd",
     },
     "measures": {
         "algorithm": "grokscope.measures.algorithm:algorithm",
@@ -59,43 +68,51 @@ BUILT_IN = {
         "parallelograms": "grokscope.measures.parallelograms:parallelograms",
         "local_learning_coefficient": "grokscope.measures.local_learning_coefficient:local_learning_coefficient",
         "attention": "grokscope.measures.attention:attention",
-        "example_loss": "grokscope.measures.example_loss:example_loss",
+        "example_loss": "grokscope.measures.loss:example_loss",
     },
     "figures": {
-        "losses": "grokscope.pictures:losses",
-        "accuracies": "grokscope.pictures:accuracies",
-        "embedding": "grokscope.pictures:embedding",
-        "circle": "grokscope.pictures:circle",
-        "circularity": "grokscope.pictures:circularity",
-        "weight_norms": "grokscope.pictures:weight_norms",
-        "sharpness": "grokscope.pictures:sharpness",
-        "keskar_sharpness": "grokscope.pictures:keskar_sharpness",
-        "flatness": "grokscope.pictures:flatness",
-        "hessian": "grokscope.pictures:hessian",
-        "hessian_spectrum": "grokscope.pictures:hessian_spectrum",
-        "edge_of_stability": "grokscope.pictures:edge_of_stability",
-        "path": "grokscope.pictures:path",
-        "matrix_norms": "grokscope.pictures:matrix_norms",
-        "numerics": "grokscope.pictures:numerics",
-        "progress": "grokscope.pictures:progress",
-        "gini": "grokscope.pictures:gini",
-        "spectra": "grokscope.pictures:spectra",
-        "spectrum": "grokscope.pictures:spectrum",
-        "neurons": "grokscope.pictures:neurons",
-        "ablations": "grokscope.pictures:ablations",
-        "algorithm": "grokscope.pictures:algorithm",
-        "parallelograms": "grokscope.pictures:parallelograms",
-        "representations": "grokscope.pictures:representations",
-        "cosets": "grokscope.pictures:cosets",
-        "unembedding": "grokscope.pictures:unembedding",
-        "departures": "grokscope.pictures:departures",
-        "interpolation": "grokscope.pictures:interpolation",
-        "transplants": "grokscope.pictures:transplants",
-        "slices": "grokscope.pictures:slices",
-        "path_plane": "grokscope.pictures:path_plane",
-        "shells": "grokscope.pictures:shells",
+        "losses": "grokscope.gallery.builtin:losses",
+        "accuracies": "grokscope.gallery.builtin:accuracies",
+        "embedding": "grokscope.gallery.builtin:embedding",
+        "circle": "grokscope.gallery.builtin:circle",
+        "circularity": "grokscope.gallery.builtin:circularity",
+        "weight_norms": "grokscope.gallery.builtin:weight_norms",
+        "sharpness": "grokscope.gallery.builtin:sharpness",
+        "keskar_sharpness": "grokscope.gallery.builtin:keskar_sharpness",
+        "flatness": "grokscope.gallery.builtin:flatness",
+        "hessian": "grokscope.gallery.builtin:hessian",
+        "hessian_spectrum": "grokscope.gallery.builtin:hessian_spectrum",
+        "edge_of_stability": "grokscope.gallery.builtin:edge_of_stability",
+        "path": "grokscope.gallery.builtin:path",
+        "matrix_norms": "grokscope.gallery.builtin:matrix_norms",
+        "numerics": "grokscope.gallery.builtin:numerics",
+        "progress": "grokscope.gallery.builtin:progress",
+        "gini": "grokscope.gallery.builtin:gini",
+        "spectra": "grokscope.gallery.builtin:spectra",
+        "spectrum": "grokscope.gallery.builtin:spectrum",
+        "neurons": "grokscope.gallery.builtin:neurons",
+        "ablations": "grokscope.gallery.builtin:ablations",
+        "algorithm": "grokscope.gallery.builtin:algorithm",
+        "parallelograms": "grokscope.gallery.builtin:parallelograms",
+        "representations": "grokscope.gallery.builtin:representations",
+        "cosets": "grokscope.gallery.builtin:cosets",
+        "unembedding": "grokscope.gallery.builtin:unembedding",
+        "departures": "grokscope.gallery.builtin:departures",
+        "interpolation": "grokscope.gallery.builtin:interpolation",
+        "transplants": "grokscope.gallery.builtin:transplants",
+        "slices": "grokscope.gallery.builtin:slices",
+        "path_plane": "grokscope.gallery.builtin:path_plane",
+        "shells": "grokscope.gallery.builtin:shells",
     },
 }
+
+
+def domain_setting(task: str) -> str:
+    """Return the setting that determines a built-in task's elements: "p", "group" or "table".
+
+    Return "" for a task of another package, whose module alone knows its elements.
+    """
+    return next((family.setting for family in TASK_FAMILIES if task in family.names), "")
 
 
 @cache
@@ -114,12 +131,5 @@ def names(kind: str) -> list[str]:
 def load(kind: str, name: str) -> Any:
     """Import and return what `name` stands for; raise GrokscopeError for a name that nobody has registered."""
     if name not in _table(kind):
-        raise GrokscopeError(unknown(f"{kind.rstrip('s')}", name, names(kind)))
+        raise GrokscopeError(unknown_name(f"{kind.rstrip('s')}", name, names(kind)))
     return _table(kind)[name].load()
-
-
-def unknown(what: str, name: object, allowed: list[str]) -> str:
-    """Say that `name` is no such thing, which names are allowed, and which was probably meant."""
-    close = difflib.get_close_matches(str(name), allowed, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"Unknown {what} {str(name)!r}; allowed: {', '.join(allowed) or 'none'}.{hint}"

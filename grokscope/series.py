@@ -1,4 +1,4 @@
-"""Series: what a measure, or the log, says about a trajectory."""
+"""LabelledArrays: numbers over named axes, for what is no Series over the steps of one trajectory."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,11 +8,35 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from grokscope import display, tensors
+from grokscope import notebook
+from grokscope.disk import tensor_file
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
     import pandas
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledArrays:
+    """Arrays that all have the same named axes, in the order of `axes`."""
+
+    axes: Mapping[str, np.ndarray]
+    """Name → the coordinates along the axis, such as steps, frequencies or names of components."""
+    arrays: Mapping[str, np.ndarray]
+    """Name → array of the shape that the axes have."""
+
+    def __post_init__(self):
+        shape = tuple(len(one) for one in self.axes.values())
+        wrong = [name for name, array in self.arrays.items() if array.shape != shape]
+        if wrong or set(self.axes) & set(self.arrays):
+            raise ValueError(f"the axes have shape {shape}; another has, or a name stands twice: {wrong}")
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        both = {**self.axes, **self.arrays}
+        if name not in both:
+            raise GrokscopeError(f"The scan has no {name!r}; it has: {', '.join(both)}.")
+        return both[name]
+
 
 _Measure = TypeVar("_Measure", bound=Callable[..., "Series"])
 
@@ -69,23 +93,23 @@ class Series:
         what = "rows" if self.measure == "log" else "checkpoints"
         title = f"{self.measure}{options} · {len(self):,} {what}, {span}"
         rows = [
-            [name, display.number(array[0]), display.number(array[-1]), self._curve(name)]
+            [name, notebook.number(array[0]), notebook.number(array[-1]), self._curve(name)]
             for name, array in (self.arrays.items() if len(self) else ())
         ]
         rows += [[f"{name} (constant)", "", self._constant(name), ""] for name in self.constants]
-        return display.table(title, ["", "first step", "last step", "over the steps"], rows)
+        return notebook.table(title, ["", "first step", "last step", "over the steps"], rows)
 
-    def _curve(self, name: str) -> display.Html:
+    def _curve(self, name: str) -> notebook.Html:
         array = self.arrays[name]
-        return display.sparkline(self.steps, array) if array.ndim == 1 else display.Html("")
+        return notebook.sparkline(self.steps, array) if array.ndim == 1 else notebook.Html("")
 
     def _constant(self, name: str) -> str:
         constant = self.constants[name]
         if constant.dtype == np.uint8 and constant.ndim == 1:
             text = constant.tobytes().decode(errors="replace")
             if text.replace("\n", "").isprintable():
-                return ", ".join(self.words(name)) or display.shape([0])
-        return display.number(constant)
+                return ", ".join(self.words(name)) or notebook.shape([0])
+        return notebook.number(constant)
 
     def words(self, name: str) -> list[str]:
         """Return the words that a constant made by `spelled` holds."""
@@ -116,12 +140,12 @@ class Series:
             "digest": self.digest,
             "version": self.version,
         }
-        tensors.write(Path(path), {"steps": self.steps, **arrays, **constants}, about)
+        tensor_file.write(Path(path), {"steps": self.steps, **arrays, **constants}, about)
 
     @classmethod
     def load(cls, path: Path | str) -> "Series":
         """Read what `save` wrote; raise GrokscopeError that names the file if it is none or is damaged."""
-        file = tensors.TensorFile(Path(path))
+        file = tensor_file.TensorFile(Path(path))
         if file.metadata.get("kind") != "series":
             raise GrokscopeError(f"{path} holds no series.")
         found = {name: file.read(name) for name in file.shapes}

@@ -12,13 +12,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope import display, plugins, schedule, tasks
-from grokscope import model as models
+from grokscope import notebook, tasks
 from grokscope.config import RunConfig
-from grokscope.errors import GrokscopeError
+from grokscope.errors import DamagedError, GrokscopeError, unknown_name
+from grokscope.model import transformer
+from grokscope.model.state_dicts import checked_memory
 from grokscope.series import Series
-from grokscope.snapshot import Snapshot, Source, in_memory
-from grokscope.store import LOG_COLUMNS, Record, Store
+from grokscope.snapshot import Snapshot
+from grokscope.store.run_store import LOG_COLUMNS, Record, RunStore
+from grokscope.store.source import Source
+from grokscope.thinning import spread_by_step
 
 _READ_AT_ONCE = 16
 """How many checkpoints an iteration reads at a time: one opening of a file for each was a tenth of `loss`'s time."""
@@ -27,32 +30,47 @@ _READ_AT_ONCE = 16
 class Trajectory:
     """The checkpoints of a run, read-only, with the task, the split and the log that belong to them.
 
-    `steps` is what was committed when it was opened; open it again to see more. `trajectory[i]` and iteration
-    give Snapshots, `trajectory[i:j]` a Trajectory of fewer steps. Whatever reads a checkpoint that is damaged raises
-    Damaged; from then on `steps` is without it, `gaps` has its step, and `damaged` says what helps.
+    `trajectory[i]` and iteration return Snapshots; `trajectory[i:j]` returns a Trajectory of fewer steps. A trajectory
+    never changes: `steps` is what was committed when it was opened, and reading a damaged checkpoint raises
+    DamagedError. `without_damaged` returns a trajectory without the damaged checkpoints.
     """
 
-    def __init__(self, config: RunConfig, source: Source, steps: Int[np.ndarray, " steps"], split=None):
+    def __init__(
+        self,
+        config: RunConfig,
+        source: Source,
+        steps: Int[np.ndarray, " steps"],
+        split: tasks.Split | None = None,
+        lost: Mapping[int, DamagedError] | None = None,
+    ):
         self.config = config
-        self._steps = steps
+        self.steps = steps
+        """The steps of its checkpoints, increasing."""
+        self.lost: Mapping[int, DamagedError] = lost or {}
+        """The error of each checkpoint that `without_damaged` left out, by its step."""
         self._source = source
         self._given_split = split
-        self._digests: dict[int, str] = {}
 
     @classmethod
     def open(cls, path: Path | str) -> "Trajectory":
-        """Open a run's folder, also while it trains; raise GrokscopeError if it is none or nothing is readable.
+        """Open a run's folder, also while the run trains.
 
-        A damaged segment leaves the others readable; `damaged` says which, and `gaps` where steps are lost.
+        A damaged segment leaves the others readable: `damaged` names it, and `gaps` has the steps that are lost.
+
+        Args:
+            path: The run's folder.
+
+        Returns:
+            The trajectory of every committed checkpoint.
+
+        Raises:
+            GrokscopeError: The folder is not a run, or none of its checkpoints can be read.
         """
-        return cls.of_store(Store(Path(path)))
+        return cls.of_store(open_store(Path(path)))
 
     @classmethod
-    def of_store(cls, store: Store) -> "Trajectory":
-        """Return the trajectory of a store that is open already; raise GrokscopeError as `open` does."""
-        if len(store.steps):
-            config = store.record.config
-            store.expect(models.build(config.model, tasks.build(config.task)).shapes)
+    def of_store(cls, store: RunStore) -> "Trajectory":
+        """Return the trajectory of a store that `open_store` returned; raise GrokscopeError as `open` does."""
         if not len(store.steps):
             raise GrokscopeError(f"{store.folder} has no readable checkpoint. {' '.join(store.damaged)}".strip())
         trajectory = cls(store.record.config, store, store.steps, _recorded_split(store.record))
@@ -70,30 +88,42 @@ class Trajectory:
         state_dicts: Mapping[int, Mapping[str, Tensor]],
         split: "tasks.Split | tuple[Tensor, Tensor] | None" = None,
     ) -> "Trajectory":
-        """Make a trajectory in memory from state dicts by step, in TransformerLens' names and shapes.
+        """Make a trajectory in memory from state dicts.
 
-        The attention's buffers (`mask`, `IGNORE`) are dropped. The split defaults to the config's own. Raise one
-        GrokscopeError that names every missing key, unknown key and wrong shape.
+        Args:
+            config: The config of the run that the state dicts come from.
+            state_dicts: A state dict by its step, under TransformerLens' names and shapes. The attention's buffers
+                (`mask`, `IGNORE`) are dropped.
+            split: The training and test examples; by default the split that the config draws.
+
+        Returns:
+            The trajectory, without a folder and without a log.
+
+        Raises:
+            GrokscopeError: One error that names every missing key, unknown key and wrong shape.
         """
         config.validate()
         task = tasks.build(config.task)
-        model = models.build(config.model, task)
-        source = in_memory(model, state_dicts)
+        source = checked_memory(transformer.build(config.model, task), state_dicts)
         return cls(config, source, source.steps, tasks.checked_split(split, len(task.inputs)))
 
-    @property
-    def steps(self) -> Int[np.ndarray, " steps"]:
-        """The steps of its checkpoints, increasing."""
-        return self._steps[~np.isin(self._steps, list(self.lost))] if self.lost else self._steps
+    def without_damaged(self) -> "Trajectory":
+        """Read all checkpoints, and return a trajectory without those that are damaged.
 
-    @property
-    def lost(self) -> Mapping[int, str]:
-        """The checkpoints that were found damaged so far: a sentence for each by its step."""
-        return self._source.lost if isinstance(self._source, Store) else {}
+        Its `gaps` contain the steps that were left out, and its `damaged` the reasons. Step 0 is checked too, because
+        `initialization` reads it. The trajectory itself is returned if nothing is damaged.
 
-    def check(self) -> list[int]:
-        """Read all its checkpoints and leave out those that are damaged; return their steps."""
-        return self._source.check(map(int, self.steps)) if isinstance(self._source, Store) else []
+        Raises:
+            DamagedError: No undamaged checkpoint is left.
+        """
+        steps = set(self.steps.tolist())
+        damage = self._source.damage(steps | ({0} & set(self._source.steps.tolist())) - self.lost.keys())
+        if not damage:
+            return self
+        if steps <= damage.keys():
+            raise min(damage.items())[1]
+        kept = self.steps[~np.isin(self.steps, list(damage))]
+        return Trajectory(self.config, self._source, kept, self._given_split, {**self.lost, **damage})
 
     @cached_property
     def _data(self) -> tuple[tasks.Task, tasks.Split]:
@@ -110,54 +140,53 @@ class Trajectory:
         return self._data[1]
 
     @cached_property
-    def model(self) -> models.Model:
+    def model(self) -> transformer.Model:
         """The architecture, whose `logits(parameters, tokens)` is a pure function."""
-        return models.build(self.config.model, self.task)
+        return transformer.build(self.config.model, self.task)
 
     @property
     def path(self) -> Path | None:
         """The run's folder, or None for a trajectory in memory."""
-        return self._source.folder if isinstance(self._source, Store) else None
+        return self._source.folder
 
     @property
     def damaged(self) -> list[str]:
-        """A sentence for each segment that cannot be read, and for each checkpoint that was found damaged so far."""
-        return [*self._source.damaged, *self.lost.values()] if isinstance(self._source, Store) else []
+        """A sentence for each segment or log that cannot be read, and for each checkpoint that was left out."""
+        return [*self._source.damaged, *map(str, self.lost.values())]
 
     @property
     def gaps(self) -> list[tuple[int, int]]:
-        """The stretches (first, last) of steps whose checkpoints and log are lost, or a damaged checkpoint."""
-        stretches = self._source.gaps if isinstance(self._source, Store) else []
-        return sorted({*stretches, *((step, step) for step in self.lost)})
+        """The stretches (first, last) of steps whose checkpoints and log are lost, and the checkpoints left out."""
+        return sorted({*self._source.gaps, *((step, step) for step in self.lost)})
 
     @cached_property
     def log(self) -> Series:
-        """Train and test loss and accuracy at every evaluated step, also between checkpoints.
+        """Train and test loss (nats) and accuracy at every evaluated step, also between checkpoints.
 
         The row of step t belongs to the parameters after t updates. Raise GrokscopeError for a trajectory in
         memory, which has no log; the measure `loss` recomputes the same quantities from the checkpoints.
         """
-        if not isinstance(self._source, Store):
+        log = self._source.log
+        if log is None:
             raise GrokscopeError("A trajectory in memory has no log; evaluate the measure 'loss' instead.")
-        rows = self._source.log()
         return Series(
             "log",
-            rows[:, 0].astype(np.int64),
-            {name: rows[:, column] for column, name in enumerate(LOG_COLUMNS) if column},
-            {"gaps": np.array(sorted(self._source.gaps + self._source.log_gaps), np.int64).reshape(-1, 2)},
+            log.rows[:, 0].astype(np.int64),
+            {name: log.rows[:, column] for column, name in enumerate(LOG_COLUMNS) if column},
+            {"gaps": np.array(sorted([*self._source.gaps, *log.gaps]), np.int64).reshape(-1, 2)},
             digest=self.digest,
         )
 
     @cached_property
     def initialization(self) -> dict[str, Tensor] | None:
-        """The parameters of step 0, also when `steps` leaves it out; None if there is no such checkpoint.
+        """The parameters of step 0, also if `steps` lacks it; None if there is no such checkpoint.
 
-        Those of a fork are its origin's, back to the run that began at step 0.
+        A fork has those of its origin, back to the run that began at step 0.
         """
-        if 0 in self._source.steps:
+        if 0 in self._source.steps and 0 not in self.lost:
             return self._load(0)
-        kept = self._source.initialization() if isinstance(self._source, Store) else {}
-        return {name: torch.from_numpy(kept[name]) for name in self.model.shapes} if kept else None
+        arrays = self._source.initialization()
+        return {name: torch.from_numpy(arrays[name]) for name in self.model.shapes} if arrays else None
 
     @property
     def untrained(self) -> dict[str, Tensor]:
@@ -166,29 +195,27 @@ class Trajectory:
 
     @property
     def origin(self) -> Mapping[str, Any] | None:
-        """Which run a fork goes on from: its name, the step, the changed settings; None for any other trajectory."""
-        return self._source.record.origin if isinstance(self._source, Store) else None
+        """The run and the step that a fork continues from, with the changed settings; None for any other trajectory."""
+        return self._source.origin
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The SHA-256 of the config, the steps and every parameter's checksum: equal bits, equal digest."""
-        if len(self) not in self._digests:
-            self._digests[len(self)] = self.digest_of(self.steps)
-        return self._digests[len(self)]
+        return self.digest_of(self.steps)
 
     def digest_of(self, steps: Int[np.ndarray, " some"]) -> str:
-        """Return the digest of a trajectory of these steps of it, those that were found damaged since included.
+        """Return the digest that a trajectory of these steps has, those left out as damaged included.
 
-        Raise GrokscopeError for a step that it never had.
+        Raise GrokscopeError for a step without a checkpoint.
         """
-        if not np.isin(steps, self._steps).all():
+        if not np.isin(steps, self._source.steps).all():
             raise GrokscopeError("There is no checkpoint at some of these steps.")
         content = [[int(step), sorted(self._source.checksums(int(step)).items())] for step in steps]
         return hashlib.sha256(json.dumps([self.config.digest, content]).encode()).hexdigest()
 
     def at(self, step: int | np.integer) -> Snapshot:
         """Return the snapshot of a checkpoint; raise GrokscopeError that names its neighbours if there is none."""
-        if step not in self._steps:
+        if step not in self.steps:
             below, above = self.steps[self.steps < step], self.steps[self.steps > step]
             nearest = [str(int(one)) for one in (*below[-1:], *above[:1])]
             raise GrokscopeError(f"There is no checkpoint at step {step}; the nearest: {' and '.join(nearest)}.")
@@ -211,7 +238,7 @@ class Trajectory:
     def parameter(self, name: str) -> Float[Tensor, "steps ..."]:
         """Return one parameter over all steps, in a few large reads; raise GrokscopeError for an unknown name."""
         if name not in self.model.shapes:
-            raise GrokscopeError(plugins.unknown("parameter", name, list(self.model.shapes)))
+            raise GrokscopeError(unknown_name("parameter", name, list(self.model.shapes)))
         return torch.from_numpy(self._source.read([name], map(int, self.steps))[name])
 
     def thin(self, n: int) -> "Trajectory":
@@ -223,7 +250,7 @@ class Trajectory:
             raise GrokscopeError(f"thin({n}): allowed: a whole number from 1.")
         if n >= len(self):
             return self
-        return self._of(self.steps[schedule.spread(self.steps, n)])
+        return self._of(self.steps[spread_by_step(self.steps, n)])
 
     def select(self, steps: Iterable[int | np.integer]) -> "Trajectory":
         """Return a trajectory of these steps, in increasing order; raise GrokscopeError naming those it lacks."""
@@ -235,7 +262,7 @@ class Trajectory:
         return self._of(wanted.astype(np.int64))
 
     def _of(self, steps: Int[np.ndarray, " steps"]) -> "Trajectory":
-        return Trajectory(self.config, self._source, steps, self._given_split)
+        return Trajectory(self.config, self._source, steps, self._given_split, self.lost)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -268,14 +295,22 @@ class Trajectory:
         ]
         if self.path is not None and len(self.log):
             rows += [
-                [name, display.Html(f"{display.number(one[-1])} {display.sparkline(self.log.steps, one)}")]
+                [name, notebook.Html(f"{notebook.number(one[-1])} {notebook.sparkline(self.log.steps, one)}")]
                 for name, one in self.log.arrays.items()
             ]
-        return display.table(f"Trajectory {self.path or 'in memory'}", [], rows)
+        return notebook.table(f"Trajectory {self.path or 'in memory'}", [], rows)
 
     def __repr__(self) -> str:
         where = self.path or "in memory"
         return f"Trajectory({where}, {len(self)} checkpoints, steps {self.steps[0]} to {self.steps[-1]})"
+
+
+def open_store(folder: Path) -> RunStore:
+    """Open a run's store without the segments that belong to another model; raise GrokscopeError for no run."""
+    store = RunStore(folder)
+    config = store.record.config
+    shapes = transformer.build(config.model, tasks.build(config.task)).shapes if store.segments else {}
+    return store.limited_to(shapes)
 
 
 def data_digest(task: tasks.Task, split: tasks.Split) -> str:

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "grokscope"
 
 # A config's construction never raises, so nothing that holds a user's unchecked values is checked by type. The
 # hook takes modules by prefix, so the door itself, `grokscope`, is not among them.
-UNCHECKED = {"__init__", "fields", "config", "presets", "schedule", "cli"}
+UNCHECKED = {"__init__", "config", "cli"}
 
 install_import_hook(
     [
@@ -28,10 +28,17 @@ install_import_hook(
     "typechecking.checked",
 )
 
-from shared import Saved, make_tiny_config, read_everything  # noqa: E402
+from support.planting import plant as plant  # noqa: E402
+from support.planting import plant_once as plant_once  # noqa: E402
+from support.shared import Saved, make_tiny_config, read_everything  # noqa: E402
 
-from grokscope import files, recorder, streams, training  # noqa: E402
+from grokscope import (
+    rng,
+    training,  # noqa: E402
+)
 from grokscope.config import RunConfig  # noqa: E402
+from grokscope.disk import atomic
+from grokscope.training import checkpointer
 
 settings.register_profile("grokscope", deadline=None, derandomize=True, database=None)
 settings.load_profile("grokscope")
@@ -46,7 +53,7 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the tests fsync, which takes most of their time: none of them cuts the power. test_files has it real."""
-    monkeypatch.setattr(files.os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(atomic.os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture
@@ -59,7 +66,7 @@ def tiny_config() -> RunConfig:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the tiny config in a few segments. It is shared: read it, or take `run_copy`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recorder, "SEGMENT_CHECKPOINTS", 2)
+        patch.setattr(checkpointer, "SEGMENT_CHECKPOINTS", 2)
         training.train(make_tiny_config(), "tiny", tmp_path_factory.mktemp("runs"))
     return next(tmp_path_factory.getbasetemp().glob("runs*/tiny"))
 
@@ -73,13 +80,13 @@ def run_copy(tiny_run: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every step commit a segment."""
-    monkeypatch.setattr(recorder, "SEGMENT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpointer, "SEGMENT_SECONDS", 0.0)
 
 
 @pytest.fixture
 def permuted() -> Callable[..., np.ndarray]:
     """Another order than `streams.permutation` draws, as a later version of a task or of its split might."""
-    draw = streams.permutation
+    draw = rng.permutation
     return lambda *arguments: draw(*arguments)[::-1].copy()
 
 

@@ -9,11 +9,12 @@ from types import ModuleType
 import pytest
 from _pytest.mark.structures import ParameterSet
 from matplotlib.figure import Figure
-from shared import make_tiny_config
+from support.shared import make_tiny_config
 
-from grokscope import presets, sweep, training
-from grokscope.config import ModelConfig, TaskConfig
-from grokscope.sweep import Cell, Sweep
+from grokscope import training
+from grokscope.config import ModelConfig, TaskConfig, toml
+from grokscope.sweep import sweep_folder
+from grokscope.sweep.plan import Cell, Sweep, read_sweep
 
 ANALYSES = Path(__file__).parent.parent / "analyses"
 SWEEPS = sorted(path for path in ANALYSES.rglob("*.toml") if "[sweep]" in path.read_text(encoding="utf-8"))
@@ -61,19 +62,19 @@ def small(cell: Cell) -> Cell:
 @pytest.mark.parametrize("path", sorted(ANALYSES.rglob("*.toml")), ids=lambda path: path.stem)
 def test_every_file_of_settings_is_sound(path: Path):
     if path in SWEEPS:
-        plan = sweep.read(path)
+        plan = read_sweep(path)
         assert plan.about
         assert ("reduced form" in plan.about) == path.stem.endswith(".reduced") or path.stem in OF_ONE_FORM
     else:
-        presets.read(path)
+        toml.read(path)
 
 
 def test_each_reduced_form_varies_what_the_full_one_does():
     full = [path for path in SWEEPS if path.parent.name == "power2022" and not path.stem.endswith(".reduced")]
     assert len(full) == 7
     for path in full:
-        reduced = sweep.read(path.with_name(f"{path.stem}.reduced.toml"))
-        assert set(sweep.read(path).axes) <= set(reduced.axes) | {"seed"}
+        reduced = read_sweep(path.with_name(f"{path.stem}.reduced.toml"))
+        assert set(read_sweep(path).axes) <= set(reduced.axes) | {"seed"}
 
 
 # These measure by every maximiser and all noise there is: many times the work of any other.
@@ -87,9 +88,9 @@ def sparing(names: Iterable[str]) -> list[ParameterSet]:
 @pytest.mark.parametrize("name", sparing(USED_BY))
 def test_each_script_runs_on_small_runs_of_its_sweep(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (path,) = [one for one in SWEEPS if one.stem in (f"{name}.reduced", *OF_ONE_FORM) and name in one.stem]
-    plan = sweep.read(path)
+    plan = read_sweep(path)
     plan = Sweep(tuple(small(cell) for cell in plan.cells[:4]), plan.about)
-    sweep.save(plan, tmp_path / name)
+    sweep_folder.save(plan, tmp_path / name)
     for cell in plan.cells:
         training.train(cell.config, cell.name, tmp_path / name)
     for script in USED_BY[name]:

@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from grokscope import presets
-from grokscope.optimize import Setup
+from grokscope.config import presets
+from grokscope.training.loop import Setup
 
 FOLDER = Path(__file__).parent / "benchmarks"
 

@@ -5,8 +5,9 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from grokscope import gallery, plugins
+from grokscope import plugins
 from grokscope.errors import GrokscopeError
+from grokscope.gallery import registry
 
 KINDS = ["tasks", "optimizers", "measures", "figures"]
 
@@ -30,7 +31,7 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_every_name_that_is_listed_can_be_loaded(kind: str):
     assert plugins.names(kind) == sorted(plugins.names(kind)) != []
     loaded = [plugins.load(kind, name) for name in plugins.names(kind)]
-    assert all(isinstance(one, gallery.Picture) if kind == "figures" else callable(one) for one in loaded)
+    assert all(isinstance(one, registry.Picture) if kind == "figures" else callable(one) for one in loaded)
 
 
 def test_what_the_documentation_promises_is_built_in():

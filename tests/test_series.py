@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from grokscope import tensors
+from grokscope.disk import tensor_file
 from grokscope.errors import GrokscopeError
 from grokscope.series import Series
 
@@ -171,6 +171,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 )
 def test_a_whole_file_that_is_no_series_is_refused_by_name(arrays: dict, about: dict, tmp_path):
     usual = {"kind": "series", "measure": "loss", "options": {}, "digest": ""}
-    tensors.write(tmp_path / "loss.safetensors", {"steps": STEPS, **arrays}, {**usual, **about})
+    tensor_file.write(tmp_path / "loss.safetensors", {"steps": STEPS, **arrays}, {**usual, **about})
     with pytest.raises(GrokscopeError, match="loss.safetensors is damaged: it is no series"):
         Series.load(tmp_path / "loss.safetensors")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from grokscope import Trajectory, measures, store, streams, tasks, training
+from grokscope import Trajectory, measures, rng, tasks, training
 from grokscope.config import ModelConfig, RunConfig
+from grokscope.disk import tensor_file
 from grokscope.errors import GrokscopeError
 
 STEPS = [0, 10, 20, 30, 40, 50, 60]
@@ -289,19 +290,19 @@ def test_a_run_opens_while_it_trains_and_shows_what_was_committed_at_that_moment
 def test_a_run_whose_task_gives_other_examples_is_refused(
     run_copy: Path, monkeypatch: pytest.MonkeyPatch, permuted: Callable[..., Any]
 ):
-    monkeypatch.setattr(streams, "permutation", permuted)
+    monkeypatch.setattr(rng, "permutation", permuted)
     with pytest.raises(GrokscopeError, match=f"{run_copy}.*'addition'.*other examples or another split"):
         Trajectory.open(run_copy)
 
 
 def test_parameter_reads_each_segment_once(tiny_run: Path, monkeypatch: pytest.MonkeyPatch):
     trajectory, reads = Trajectory.open(tiny_run), []
-    read_all = store.tensors.TensorFile.read_all
+    read_all = tensor_file.TensorFile.read_all
 
     def note(self: Any, *arguments: Any) -> Any:
         reads.append(self.path)
         return read_all(self, *arguments)
 
-    monkeypatch.setattr(store.tensors.TensorFile, "read_all", note)
+    monkeypatch.setattr(tensor_file.TensorFile, "read_all", note)
     trajectory.parameter("embed.W_E")
     assert len(reads) == len(set(reads)) < len(trajectory)

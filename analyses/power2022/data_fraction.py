@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from grokscope import figures, sweep
+from grokscope import figures
 from grokscope.cli import analysis
-from grokscope.sweep import results
+from grokscope.sweep import results, sweep_folder
 
 FRACTION = "task.train_fraction"
 
 
 def main(run: Path) -> Figure:
     """Print medians with their intervals and the cost of a percentage point; return both against the fraction."""
-    plan = sweep.load(run, [FRACTION])
+    plan = sweep_folder.load(run, [FRACTION])
     rows = results.summary(results.table(plan, run), plan.axes)
     for row in rows:
         print(

@@ -12,15 +12,16 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from grokscope import figures, phases, sweep
+from grokscope import figures, phases
 from grokscope.cli import analysis
+from grokscope.sweep import sweep_folder
 from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
     """Print when each run memorized and generalised; return train and test accuracy over the decades of steps."""
-    plan = sweep.load(run)
-    cells = sweep.finished(plan, run)
+    plan = sweep_folder.load(run)
+    cells = sweep_folder.finished(plan, run)
     logs = {}
     for cell in cells:
         log = Trajectory.open(run / cell.name).log

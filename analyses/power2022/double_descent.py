@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from grokscope import figures, sweep
+from grokscope import figures
 from grokscope.cli import analysis
+from grokscope.sweep import sweep_folder
 from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
     """Print the test loss at its first low, its peak and its last low; return both losses of each run."""
-    plan = sweep.load(run)
-    cells = sweep.finished(plan, run)
+    plan = sweep_folder.load(run)
+    cells = sweep_folder.finished(plan, run)
     logs = {}
     for cell in cells:
         log = Trajectory.open(run / cell.name).log

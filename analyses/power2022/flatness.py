@@ -14,15 +14,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from grokscope import figures, measures, sweep
+from grokscope import figures, measures
 from grokscope.cli import analysis
+from grokscope.sweep import sweep_folder
 from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
     """Print the correlation of φ at the last step with the test accuracy there; return the runs as points."""
-    plan = sweep.load(run, ["task.train_fraction"])
-    cells = sweep.finished(plan, run)
+    plan = sweep_folder.load(run, ["task.train_fraction"])
+    cells = sweep_folder.finished(plan, run)
     sharpness, accuracy, fraction = [], [], []
     for cell in cells:
         trajectory = Trajectory.open(run / cell.name)

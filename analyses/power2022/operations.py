@@ -12,16 +12,16 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from grokscope import figures, sweep, tasks
+from grokscope import figures, tasks
 from grokscope.cli import analysis
-from grokscope.sweep import results
+from grokscope.sweep import results, sweep_folder
 
 FRACTION = "task.train_fraction"
 
 
 def main(run: Path) -> Figure:
     """Print each operation's best test accuracy at each fraction; return them as curves."""
-    plan = sweep.load(run, [FRACTION, "task.name"])
+    plan = sweep_folder.load(run, [FRACTION, "task.name"])
     rows = results.summary(results.table(plan, run), plan.axes)
     operations = {cell.config.task.name: tasks.build(cell.config.task) for cell in plan.cells}
     groups = {}

@@ -14,15 +14,16 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from grokscope import figures, sweep
+from grokscope import figures
 from grokscope.cli import analysis
+from grokscope.sweep import sweep_folder
 from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
     """Print the median best train and test accuracy for each number of outliers; return one seed's curves."""
-    plan = sweep.load(run, ["task.outliers"])
-    cells = sweep.finished(plan, run)
+    plan = sweep_folder.load(run, ["task.outliers"])
+    cells = sweep_folder.finished(plan, run)
     figure = figures.new_figure(figures.PAGE_WIDTH, 2.8)
     axes = figure.subplots(1, 2, sharey=True)
     for line, k in enumerate(sorted({cell.config.task.outliers for cell in cells})):

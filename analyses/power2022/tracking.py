@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from grokscope import figures, sweep, tasks
+from grokscope import figures, tasks
 from grokscope.cli import analysis
 from grokscope.series import Series
+from grokscope.sweep import sweep_folder
 from grokscope.trajectory import Trajectory
 
 SHOWN = ("addition", "a2_b2", "a3_ab2_b")
@@ -22,8 +23,8 @@ SHOWN = ("addition", "a2_b2", "a3_ab2_b")
 
 def main(run: Path) -> Figure:
     """Print for each operation the widest gap at the smallest and the largest fraction, medians; return curves."""
-    plan = sweep.load(run, ["task.train_fraction", "task.name"])
-    cells = sweep.finished(plan, run)
+    plan = sweep_folder.load(run, ["task.train_fraction", "task.name"])
+    cells = sweep_folder.finished(plan, run)
     fractions = sorted({cell.config.task.train_fraction for cell in cells})
     ends = (fractions[0], fractions[-1])
     figure = figures.new_figure(figures.PAGE_WIDTH, 4.2)

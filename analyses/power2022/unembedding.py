@@ -12,9 +12,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from grokscope import figures, measures, sweep
+from grokscope import figures, measures
 from grokscope.cli import analysis
 from grokscope.series import Series
+from grokscope.sweep import sweep_folder
 from grokscope.trajectory import Trajectory
 
 # Subgroups of A5, and so of S5, by generators. The first is the paper's, a dihedral group of ten elements.
@@ -30,8 +31,8 @@ SUBGROUPS = {
 
 def main(run: Path) -> Figure:
     """Print how round, or how clustered, each last output layer is, beside its control; return t-SNE and PCA."""
-    plan = sweep.load(run)
-    cells = sweep.finished(plan, run)
+    plan = sweep_folder.load(run)
+    cells = sweep_folder.finished(plan, run)
     figure = figures.new_figure(figures.PAGE_WIDTH, 4.2)
     axes = figure.subplots(2, len(cells), squeeze=False)
     for column, cell in enumerate(cells):

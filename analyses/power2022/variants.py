@@ -13,10 +13,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from grokscope import figures, sweep
+from grokscope import figures
 from grokscope.cli import analysis
 from grokscope.config import RunConfig
-from grokscope.sweep import results
+from grokscope.sweep import results, sweep_folder
 
 FRACTION = "task.train_fraction"
 
@@ -38,7 +38,7 @@ def variant(config: RunConfig) -> str:
 
 def main(run: Path) -> Figure:
     """Print each variant's best test accuracy at each fraction; return them as curves."""
-    plan = sweep.load(run, [FRACTION])
+    plan = sweep_folder.load(run, [FRACTION])
     rows = {row["cell"]: row for row in results.table(plan, run) if row["state"] == "finished"}
     by_variant: dict[str, list[results.Row]] = {}
     for cell in plan.cells:

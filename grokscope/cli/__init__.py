@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grokscope import plugins
-from grokscope.cli.base import OfRun, Usage, parse
-from grokscope.cli.edge import guarded
+from grokscope.cli.arguments import OfRun, UsageError, parse
+from grokscope.cli.exporting import export, figure, wandb
 from grokscope.cli.forks import fork
+from grokscope.cli.guard import guarded
 from grokscope.cli.importing import import_
-from grokscope.cli.outlets import export, figure, wandb
-from grokscope.cli.reading import list_, log, measure, report, verify
+from grokscope.cli.inspecting import list_, log, verify
+from grokscope.cli.measuring import measure, report
 from grokscope.cli.sweeping import sweep
 from grokscope.cli.training import densify, resume, train
 from grokscope.cli.watching import watch
+from grokscope.errors import unknown_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,13 +50,13 @@ def _dispatch(arguments: list[str]) -> None:
     if name in ("-h", "--help", "help"):
         print(_overview())
     elif name == "--version":
-        from grokscope import __version__
+        from grokscope._version import __version__
 
         print(f"grokscope {__version__}")
     elif name in COMMANDS:
         COMMANDS[name](rest)
     else:
-        raise Usage(plugins.unknown("command", name, list(COMMANDS)))
+        raise UsageError(unknown_name("command", name, list(COMMANDS)))
 
 
 def analysis(main: "Callable[[Path], Figure]", name: str) -> None:

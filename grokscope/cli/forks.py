@@ -6,16 +6,16 @@ from typing import Annotated
 
 import tyro
 
-from grokscope import files
-from grokscope.cli.base import ROOT, OfRun, announce, parse, warned
+from grokscope.cli.arguments import ROOT, OfRun, announce, parse, warned
 from grokscope.cli.training import announcement, conclude, spelled
+from grokscope.disk import atomic
 from grokscope.errors import GrokscopeError
 
 
 def fork(arguments: list[str]) -> None:
     """Go on from a step of a run under changed settings, as a new run; any field of the config is a flag."""
-    from grokscope import store
     from grokscope.config import RunConfig
+    from grokscope.store.run_store import RunStore, checked_name, free_name
 
     @dataclass(frozen=True)
     class Fork:
@@ -40,8 +40,8 @@ def fork(arguments: list[str]) -> None:
         default = Fork(origin or tyro.MISSING, base, step=tyro.MISSING)
         return parse(Fork, "fork", flags, pairs=True, default=default)
 
-    def opened(asked: Fork) -> store.Store:
-        return store.Store(OfRun(run=asked.origin, root=asked.root).folder)
+    def opened(asked: Fork) -> RunStore:
+        return RunStore(OfRun(run=asked.origin, root=asked.root).folder)
 
     # What the flags change is known only with the origin, which may stand after them, as its root may.
     asked = parsed(None, RunConfig())
@@ -49,18 +49,19 @@ def fork(arguments: list[str]) -> None:
     asked = parsed(asked.origin, origin.record.config)
     config = asked.config.validate()
 
-    from grokscope import forks, store, training
-    from grokscope.progress import Progress
+    from grokscope.cli.progress_bar import Progress
+    from grokscope.training.fork import prepare
+    from grokscope.training.run import require_trained
 
-    training.require_trained(origin)
+    require_trained(origin)
 
-    name = store.free_name(f"{origin.folder.name}-fork", asked.root) if asked.run is None else asked.run
-    name = store.checked_name(name)
-    if files.is_there(asked.root / name):
+    name = free_name(f"{origin.folder.name}-fork", asked.root) if asked.run is None else asked.run
+    name = checked_name(name)
+    if atomic.is_there(asked.root / name):
         raise GrokscopeError(f"{asked.root / name} exists already; choose another --run name.")
     if asked.step not in (one.resume_step for one in origin.resume_points()):
         announce(f"No commit at step {asked.step:,}: training there once more from the one before.")
-    prepared = forks.prepare(origin.folder, asked.step, config)
+    prepared = prepare(origin.folder, asked.step, config)
     announce("\n".join([announcement(config, asked.root / name), *prepared.sentences()]))
     with Progress(config.n_steps, asked.step) as progress:
         trajectory = prepared.train(name, asked.root, observer=progress)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokscope.cli.base import ROOT, parse
+from grokscope.cli.arguments import ROOT, parse
 from grokscope.cli.training import conclude, spelled
 from grokscope.errors import GrokscopeError
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 def import_(arguments: list[str]) -> None:
     """Make a run of checkpoints that another program saved; any field of the config is a flag."""
-    from grokscope import presets
-    from grokscope.config import RunConfig
+    from grokscope.config import RunConfig, toml
 
     @dataclass(frozen=True)
     class Import:
@@ -51,11 +50,11 @@ def import_(arguments: list[str]) -> None:
     asked = parsed(None)
     if asked.preset is not None:
         asked = parsed(asked.preset)
-    config = presets.with_table(asked.config, Path())
+    config = toml.with_table(asked.config, Path())
 
-    from grokscope import importing
+    from grokscope.interop import import_run
 
-    trajectory = importing.import_checkpoints(
+    trajectory = import_run.import_checkpoints(
         asked.paths, config, asked.run, asked.root, asked.steps, asked.answers_only
     )
     print(f"imported {len(trajectory):,} checkpoints, steps {trajectory.steps[0]:,} to {trajectory.steps[-1]:,}")
@@ -63,11 +62,11 @@ def import_(arguments: list[str]) -> None:
 
 
 def _base(preset: str | None, usual: "RunConfig") -> "RunConfig":
-    from grokscope import presets
+    from grokscope.config import presets, toml
 
     if preset is None:
         return usual
     try:
-        return presets.read(Path(preset)) if preset.endswith(".toml") else presets.get(preset)
+        return toml.read(Path(preset)) if preset.endswith(".toml") else presets.get(preset)
     except GrokscopeError as error:
         raise GrokscopeError(f"--preset: {error}") from error

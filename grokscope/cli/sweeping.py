@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from grokscope.cli.base import ROOT, announce, parse, states
+from grokscope.cli.arguments import ROOT, announce, parse, states
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
-    from grokscope.sweep import Sweep
+    from grokscope.sweep.plan import Sweep
     from grokscope.sweep.results import Row
 
 
@@ -48,26 +48,26 @@ def sweep(arguments: list[str]) -> None:
 
     asked = parse(Sweep, "sweep", arguments)
 
-    from grokscope import store
-    from grokscope import sweep as sweeps
-    from grokscope.interrupts import Interrupted
-    from grokscope.progress import SweepProgress
-    from grokscope.sweep import results, workers
+    from grokscope.cli.progress_bar import SweepProgress
+    from grokscope.store.run_store import checked_name
+    from grokscope.sweep import results, sweep_folder, workers
+    from grokscope.sweep.plan import read_sweep
+    from grokscope.training.signals import InterruptedRunError
 
-    plan = sweeps.read(asked.source)
-    folder = asked.root / store.checked_name(asked.source.stem if asked.run is None else asked.run)
+    plan = read_sweep(asked.source)
+    folder = asked.root / checked_name(asked.source.stem if asked.run is None else asked.run)
     part = plan.shard(*_shard(asked.shard))
     if asked.jobs is not None and asked.jobs < 1:
         raise GrokscopeError(f"--jobs {asked.jobs}; allowed: a whole number from 1.")
     if asked.ensemble < 1:
         raise GrokscopeError(f"--ensemble {asked.ensemble}; allowed: a whole number from 1.")
     workers.require(asked.backend)
-    sweeps.check(plan, folder)
+    sweep_folder.check(plan, folder)
     announce(f"{folder}: {states(part, folder)}. {plan.about}".strip())
     if asked.dry_run:
-        print("\n".join(f"  {sweeps.state(cell, folder).status:<11}{cell.name}" for cell in part.cells))
+        print("\n".join(f"  {sweep_folder.state(cell, folder).status:<11}{cell.name}" for cell in part.cells))
         return
-    sweeps.save(plan, folder)
+    sweep_folder.save(plan, folder)
     try:
         with SweepProgress(part, folder):
             failed = workers.run(
@@ -81,7 +81,7 @@ def sweep(arguments: list[str]) -> None:
             )
     except KeyboardInterrupt as interrupt:
         again = shlex.join(["grokscope", "sweep", *arguments])
-        raise Interrupted(folder, getattr(interrupt, "signal_number", signal.SIGINT), again) from interrupt
+        raise InterruptedRunError(folder, getattr(interrupt, "signal_number", signal.SIGINT), again) from interrupt
     rows = results.table(plan, folder)
     failed = {row["cell"]: row["reason"] for row in rows if row["state"] == "failed"} | failed
     said = _failures(failed, plan, folder)
@@ -108,9 +108,9 @@ def sweep(arguments: list[str]) -> None:
 
 def _failures(failed: Mapping[str, str], plan: "Sweep", folder: Path) -> list[str]:
     """Return in words which cells failed and why: those to try again, and those that would only fail once more."""
-    from grokscope import sweep as sweeps
+    from grokscope.sweep import sweep_folder
 
-    there = {cell.name: sweeps.state(cell, folder) for cell in plan.cells if cell.name in failed}
+    there = {cell.name: sweep_folder.state(cell, folder) for cell in plan.cells if cell.name in failed}
     # One that is finished, and from which nothing can be read, is not tried again either.
     lost = [name for name, state in there.items() if state.is_lost or state.status == "finished"]
     said = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokscope.cli.base import ROOT, OfRun, Usage, announce, parse, warned
+from grokscope.cli.arguments import ROOT, OfRun, UsageError, announce, parse, warned
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 def train(arguments: list[str]) -> None:
     """Train a preset or a CONFIG.toml, keeping dense checkpoints; any field of the config is a flag."""
-    from grokscope import presets
-    from grokscope.config import RunConfig
+    from grokscope.config import RunConfig, presets, toml
 
     @dataclass(frozen=True)
     class Train:
@@ -52,14 +51,15 @@ def train(arguments: list[str]) -> None:
     if asked.source != first:
         asked = parsed(asked.source)
     if asked.stay and not asked.live:
-        raise Usage("--stay goes with --live.")
-    config = presets.with_table(asked.config, Path()).validate()
+        raise UsageError("--stay goes with --live.")
+    config = toml.with_table(asked.config, Path()).validate()
 
-    from grokscope import store, training
-    from grokscope.progress import Progress
+    from grokscope.cli.progress_bar import Progress
+    from grokscope.store.run_store import checked_name, free_name
+    from grokscope.training import run
 
-    name = store.checked_name(Path(asked.source).stem if asked.run is None else asked.run)
-    name = store.free_name(name, asked.root) if asked.run is None else name
+    name = checked_name(Path(asked.source).stem if asked.run is None else asked.run)
+    name = free_name(name, asked.root) if asked.run is None else name
     announce(announcement(config, asked.root / name))
     with ExitStack() as shown:
         with Progress(config.n_steps) as progress:
@@ -69,34 +69,32 @@ def train(arguments: list[str]) -> None:
 
                 beside = shown.enter_context(Beside(asked.root / name, progress.say, asked.stay))
                 observer = beside.before(progress)
-            trajectory = training.train(config, name, asked.root, observer=observer)
+            trajectory = run.train(config, name, asked.root, observer=observer)
         conclude(trajectory)
 
 
 def _from_file(path: Path, flags: list[str]) -> "RunConfig":
     """Return the config that a TOML file holds; what in it cannot be used is no fault if a flag replaces it."""
-    from grokscope import fields, presets
-    from grokscope.config import RunConfig
+    from grokscope.config import RunConfig, toml, validation
 
     try:
-        return presets.read(path)
+        return toml.read(path)
     except GrokscopeError:
         given = {flag[2:].partition("=")[0].replace("-", "_") for flag in flags if flag.startswith("--")}
         given |= {name.replace(".no_", ".") for name in given}
-        replaced = given & {name for name, _ in fields.leaves(RunConfig())}
+        replaced = given & {name for name, _ in validation.leaves(RunConfig())}
         if not replaced:
             raise
-        return presets.read(path, replaced)
+        return toml.read(path, replaced)
 
 
 def spelled(arguments: list[str]) -> list[str]:
     """Return arguments in tyro's spelling, which is None; TOML, the documentation and people write none."""
-    from grokscope import fields
-    from grokscope.config import RunConfig
+    from grokscope.config import RunConfig, validation
 
     optional = {
         f"--{name}".replace("_", "-")
-        for name, allowed in fields.leaves(RunConfig())
+        for name, allowed in validation.leaves(RunConfig())
         if allowed.test is not None and allowed.test(None)
     }
     found = [
@@ -125,18 +123,20 @@ def resume(arguments: list[str]) -> None:
 
     asked = parse(Resume, "resume", arguments)
 
-    from grokscope import store, training
-    from grokscope.progress import Progress
+    from grokscope.cli.progress_bar import Progress
+    from grokscope.store.run_store import RunStore
+    from grokscope.training import run
+    from grokscope.training.run import require_trained
 
-    before = warned(store.Store(asked.folder))
-    training.require_trained(before)
+    before = warned(RunStore(asked.folder))
+    require_trained(before)
     n_steps = asked.n_steps or before.record.config.n_steps
     if before.record.config.n_steps == n_steps == before.last_step:
         print(f"{asked.folder} is finished: {before.last_step:,} steps. --n-steps N makes it longer.")
         return
     announce(f"Going on with {asked.folder} from step {before.last_step:,} of {n_steps:,}.")
     with Progress(n_steps, before.last_step) as progress:
-        trajectory = training.resume(asked.folder, asked.n_steps, asked.allow_drift, observer=progress)
+        trajectory = run.resume(asked.folder, asked.n_steps, asked.allow_drift, observer=progress)
     conclude(trajectory)
 
 
@@ -156,32 +156,33 @@ def densify(arguments: list[str]) -> None:
 
     asked = parse(Densify, "densify", arguments)
 
-    from grokscope import store, training
-    from grokscope.progress import Progress
+    from grokscope.cli.progress_bar import Progress
+    from grokscope.store.run_store import RunStore
+    from grokscope.training import densification
 
-    before = {one.path for one in store.Store(asked.folder).segments}
+    before = {one.path for one in RunStore(asked.folder).segments}
     with Progress(asked.stop) as progress:
-        trajectory = training.densify(asked.folder, asked.start, asked.stop, asked.every, observer=progress)
-    added = sum(len(one.steps) for one in store.Store(asked.folder).segments if one.path not in before)
+        trajectory = densification.densify(asked.folder, asked.start, asked.stop, asked.every, observer=progress)
+    added = sum(len(one.steps) for one in RunStore(asked.folder).segments if one.path not in before)
     print(f"{asked.folder}: {added:,} checkpoints added, {len(trajectory):,} in all.")
 
 
 def announcement(config: "RunConfig", folder: Path) -> str:
     """Return what a training is about to do and to save."""
-    from grokscope import schedule
-    from grokscope.optimize import Setup
-    from grokscope.recorder import disk_use
+    from grokscope.config import checkpoint_schedule
+    from grokscope.training.checkpointer import disk_use
+    from grokscope.training.loop import Setup
 
     setup = Setup(config)
     n_parameters = sum(math.prod(shape) for shape in setup.model.shapes.values())
-    fixed = schedule.parse(config.checkpoints).fixed_steps(config.n_steps)
+    fixed = checkpoint_schedule.parse(config.checkpoints).fixed_steps(config.n_steps)
     adaptive = f" and up to {config.max_checkpoints - len(fixed):,} adaptive ones"
     n_bytes = disk_use(setup)
     return "\n".join(
         [
             f"{folder}: {setup.task.formula}, {len(setup.split.train):,} of {len(setup.task.inputs):,} equations "
             f"trained on, {n_parameters:,} parameters",
-            f"{len(fixed):,} fixed checkpoints{adaptive if schedule.parse(config.checkpoints).adaptive else ''} in "
+            f"{len(fixed):,} fixed checkpoints{adaptive if checkpoint_schedule.parse(config.checkpoints).adaptive else ''} in "
             f"{config.n_steps:,} steps: about {n_bytes / 1e6:,.0f} MB on disk",
         ]
     )

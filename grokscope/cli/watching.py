@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grokscope import files
-from grokscope.cli.base import OfRun, Usage, open_page, parse, shown, warned
+from grokscope.cli.arguments import OfRun, UsageError, open_page, parse, shown, warned
+from grokscope.disk.lock import is_locked
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ def watch(arguments: list[str]) -> None:
 
     asked = parse(Watch, "watch", arguments)
     if not 0.1 <= asked.every <= 3600:
-        raise Usage(f"--every {asked.every:g}: allowed: from 0.1 to 3600 seconds.")
+        raise UsageError(f"--every {asked.every:g}: allowed: from 0.1 to 3600 seconds.")
     if asked.terminal and (asked.open or asked.port):
-        raise Usage("--terminal serves no page: it goes with neither --open nor --port.")
+        raise UsageError("--terminal serves no page: it goes with neither --open nor --port.")
 
     from grokscope.watch import Watched
 
@@ -80,7 +80,7 @@ def _in_terminal(run: "Watched", every: float, until_end: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from grokscope.progress import can_draw
+    from grokscope.cli.progress_bar import can_draw
     from grokscope.watch import Screen
 
     console, screen = Console(), Screen(run)
@@ -103,7 +103,7 @@ def _looks(run: "Watched", every: float, until_end: bool) -> Iterator[bool]:
     while not (until_end and run.is_over):
         # At most half of the time is spent on what a commit brings, so that training has the machine.
         due = time.monotonic() + max(every, worked)
-        while (left := due - time.monotonic()) > 0 and not (until_end and not files.is_locked(run.folder)):
+        while (left := due - time.monotonic()) > 0 and not (until_end and not is_locked(run.folder)):
             time.sleep(min(left, 1.0))
         started = time.monotonic()
         yield run.look()

@@ -4,22 +4,35 @@ A figure never computes a measure, and never touches pyplot or the global rcPara
 which colour-blind readers can tell apart; train and test also differ in line style.
 """
 
+from grokscope.figures._axes import shade_stages
+from grokscope.figures._export import MOVING, STILL, data, encoded, png, save
+from grokscope.figures._style import COLUMN_WIDTH, PAGE_WIDTH, new_figure
 from grokscope.figures.ablations import (
     figure_ablations,
+    figure_algorithm,
     figure_neurons,
+    figure_transplant,
     plot_ablations,
+    plot_algorithm,
     plot_clusters,
+    plot_explained_variance,
     plot_neurons,
+    plot_transplant,
     plot_without_frequencies,
 )
-from grokscope.figures.algorithm import figure_algorithm, plot_algorithm, plot_explained_variance
-from grokscope.figures.circles import (
-    animation,
-    figure_circle,
-    figure_embedding,
-    plot_frequency_plane,
-    plot_principal_plane,
-    telling_steps,
+from grokscope.figures.circuit import (
+    animation_of_spectrum,
+    figure_departures,
+    figure_gini,
+    figure_progress,
+    figure_spectra,
+    figure_spectrum,
+    plot_departures,
+    plot_excluded_losses,
+    plot_gini,
+    plot_logit_variance,
+    plot_progress_losses,
+    plot_spectrum,
 )
 from grokscope.figures.curvature import (
     figure_edge_of_stability,
@@ -52,9 +65,15 @@ from grokscope.figures.curves import (
     plot_sharpness,
     plot_weight_norm,
 )
-from grokscope.figures.departures import figure_departures, plot_departures
+from grokscope.figures.embedding import (
+    animation,
+    figure_circle,
+    figure_embedding,
+    plot_frequency_plane,
+    plot_principal_plane,
+    telling_steps,
+)
 from grokscope.figures.flatness import figure_flatness, plot_flatness
-from grokscope.figures.interventions import figure_transplant, plot_transplant
 from grokscope.figures.landscape import (
     figure_interpolation,
     figure_landscape,
@@ -68,7 +87,6 @@ from grokscope.figures.landscape import (
     plot_surface,
     slice_animation,
 )
-from grokscope.figures.moving import MOVING, spread_rows
 from grokscope.figures.norms import (
     figure_matrix_norms,
     figure_path,
@@ -85,18 +103,6 @@ from grokscope.figures.numerics import (
     plot_margins,
     plot_naive_loss,
 )
-from grokscope.figures.progress import (
-    animation_of_spectrum,
-    figure_gini,
-    figure_progress,
-    figure_spectra,
-    figure_spectrum,
-    plot_excluded_losses,
-    plot_gini,
-    plot_logit_variance,
-    plot_progress_losses,
-    plot_spectrum,
-)
 from grokscope.figures.representations import (
     figure_cosets,
     figure_representations,
@@ -104,9 +110,6 @@ from grokscope.figures.representations import (
     plot_representations,
     plot_silhouettes,
 )
-from grokscope.figures.saving import STILL, data, encoded, png, save
-from grokscope.figures.steps import shade_stages
-from grokscope.figures.style import COLUMN_WIDTH, PAGE_WIDTH, new_figure
 from grokscope.figures.sweeps import (
     figure_against,
     figure_runs,
@@ -229,6 +232,5 @@ __all__ = [
     "save",
     "shade_stages",
     "slice_animation",
-    "spread_rows",
     "telling_steps",
 ]

@@ -1,12 +1,27 @@
 """What the loss becomes without a part: sublayers, the neurons' fine structure, one frequency at a time."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from grokscope.figures.steps import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
-from grokscope.figures.style import BLUE, FONT_SIZE, GREEN, ORANGE, PAGE_WIDTH, PALETTE, VERMILLION
-from grokscope.series import Series
+from grokscope.figures._axes import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
+from grokscope.figures._style import (
+    BLUE,
+    COLUMN_WIDTH,
+    FONT_SIZE,
+    GREEN,
+    ORANGE,
+    PAGE_WIDTH,
+    PALETTE,
+    VERMILLION,
+    finish,
+    new_figure,
+)
+from grokscope.figures.curves import plot_accuracies
+from grokscope.series import LabelledArrays, Series
 
 _PARTS = {
     "loss": ("nothing changed", "black", "-"),
@@ -102,3 +117,81 @@ def figure_neurons(log: Series, neurons: Series, *, width: float = PAGE_WIDTH) -
         ax.legend(frameon=False, fontsize=FONT_SIZE - 1, loc="upper left")
     axes[1].set_xlabel("step (optimizer updates). Cross: untrained")
     return with_stages(figure, log, axes)
+
+
+def plot_algorithm(series: Series, *, ax: Axes) -> Axes:
+    """Draw gradient symmetricity, with two standard errors, and distance irrelevance, with their controls."""
+    draw_line(series, "gradient_symmetricity", ax, BLUE, "gradient symmetricity ± 2 s.e.")
+    error = 2 * series["gradient_symmetricity_stderr"]
+    steps, low = broken_at_gaps(series, series["gradient_symmetricity"] - error)
+    high = broken_at_gaps(series, series["gradient_symmetricity"] + error)[1]
+    ax.fill_between(steps, low, high, color=BLUE, alpha=0.25, linewidth=0)
+    draw_line(series, "distance_irrelevance", ax, VERMILLION, "distance irrelevance", linestyle="--")
+    label = "distance irrelevance, shuffled"
+    draw_line(series, "distance_irrelevance_shuffled", ax, VERMILLION, label, linestyle=":", linewidth=1)
+    for name, colour in (("gradient_symmetricity", BLUE), ("distance_irrelevance", VERMILLION)):
+        ax.axhline(float(series[f"{name}_initialization"]), color=colour, linewidth=0.7, alpha=0.6)
+    ax.set_ylim(min(-0.03, float(low[np.isfinite(low)].min())), 1.03)
+    ax.set_ylabel("sign (thin line: untrained)")
+    return finish_over_steps(series, ax)
+
+
+def plot_explained_variance(series: Series, *, ax: Axes) -> Axes:
+    """Draw for each isolated circle the share that the clock's (solid) and the pizza's formula (dashed) explain."""
+    for i, frequency in enumerate(series["circle_frequencies"]):
+        for name, style in (("clock", "-"), ("pizza", "--")):
+            steps, values = broken_at_gaps(series, series[f"{name}_explained_variance"][:, i])
+            label = f"k = {frequency}" if name == "clock" else None
+            ax.plot(steps, values, color=PALETTE[i % len(PALETTE)], linestyle=style, linewidth=1.2, label=label)
+    ax.set_ylim(-0.03, 1.03)
+    ax.set_ylabel("explained (— clock, - - pizza)")
+    return finish_over_steps(series, ax)
+
+
+def figure_algorithm(log: Series, algorithm: Series, *, width: float = PAGE_WIDTH) -> Figure:
+    """Return the signs of clock and pizza, and what each explains of the circles, under the accuracies."""
+    figure, axes = stack_over_steps([1, 1.3, 1.3], width)
+    plot_accuracies(log, ax=axes[0])
+    plot_algorithm(algorithm, ax=axes[1])
+    plot_explained_variance(algorithm, ax=axes[2])
+    return with_stages(figure, log, axes)
+
+
+def plot_transplant(scan: LabelledArrays, component: str, *, ax: Axes, name: str = "test_loss") -> Axes:
+    """Draw one component's map: a row for each source step, a column for each host step, the colour the loss.
+
+    The colour's scale is the same for all components; a bar for it is the figure's to draw, of `ax.images[0]`.
+    """
+    values = scan[name][list(scan["component"]).index(component)]
+    # One scale for all components, and none where a loss is zero.
+    positive = scan[name][scan[name] > 0]
+    limits = (positive.min(), positive.max()) if len(positive) else (1e-9, 1.0)
+    ax.imshow(np.maximum(values, limits[0]), norm=LogNorm(*limits), origin="lower", aspect="auto", cmap="cividis")
+    for axis, steps in ((ax.xaxis, scan["host"]), (ax.yaxis, scan["source"])):
+        axis.set_ticks(range(len(steps)), [f"{step:,}" for step in steps])
+    ax.tick_params(axis="x", rotation=90)
+    ax.set_title(component, fontsize=FONT_SIZE)
+    ax.set_xlabel("host step")
+    ax.set_ylabel("source step")
+    return finish(ax)
+
+
+def figure_transplant(scan: LabelledArrays, name: str = "test_loss", *, width: float = PAGE_WIDTH) -> Figure:
+    """Return a map for each component, all of one colour scale."""
+    components = list(scan["component"])
+    n_columns = min(3 if width > COLUMN_WIDTH else 2, len(components))
+    n_rows = -(-len(components) // n_columns)
+    figure = new_figure(width, 2.3 * n_rows)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False).flatten()
+    for component, ax in zip(components, axes, strict=False):
+        plot_transplant(scan, str(component), ax=ax, name=name)
+    for ax in axes[len(components) :]:
+        ax.remove()
+    for ax in axes[: len(components)]:
+        ax.label_outer()
+    # A column has no room beside its panels.
+    place: dict[str, Any] = {"shrink": 0.8} if width > COLUMN_WIDTH else {"location": "bottom", "aspect": 30}
+    bar = figure.colorbar(axes[0].images[0], ax=list(axes[: len(components)]), **place)
+    bar.set_label(f"{name.replace('_', ' ')}{' (nats)' if name.endswith('loss') else ''}", fontsize=FONT_SIZE)
+    bar.ax.tick_params(labelsize=FONT_SIZE)
+    return figure

@@ -7,9 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from grokscope.figures.curves import plot_losses
-from grokscope.figures.steps import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
-from grokscope.figures.style import (
+from grokscope.figures._axes import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
+from grokscope.figures._style import (
     BLUE,
     COLUMN_WIDTH,
     FONT_SIZE,
@@ -20,6 +19,7 @@ from grokscope.figures.style import (
     finish,
     new_figure,
 )
+from grokscope.figures.curves import plot_losses
 from grokscope.series import Series
 
 _BELOW = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")

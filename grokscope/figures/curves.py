@@ -4,15 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from grokscope.figures.steps import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
-from grokscope.figures.style import (
-    BLUE,
-    FONT_SIZE,
-    GREY,
-    PAGE_WIDTH,
-    PALETTE,
-    VERMILLION,
-)
+from grokscope.figures._axes import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
+from grokscope.figures._style import BLUE, FONT_SIZE, GREY, PAGE_WIDTH, PALETTE, VERMILLION
 from grokscope.series import Series
 
 

@@ -8,10 +8,9 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from grokscope import phases
-from grokscope.figures.moving import animate, caption
-from grokscope.figures.style import BLUE, COLUMN_WIDTH, FONT_SIZE, ORANGE, PAGE_WIDTH, VERMILLION, finish, new_figure
-from grokscope.scan import Scan
-from grokscope.series import Series
+from grokscope.figures._export import animate, caption
+from grokscope.figures._style import BLUE, COLUMN_WIDTH, FONT_SIZE, ORANGE, PAGE_WIDTH, VERMILLION, finish, new_figure
+from grokscope.series import LabelledArrays, Series
 
 _LEAST = 1e-9
 """What a loss is drawn as that is smaller, for a logarithm has no zero."""
@@ -20,7 +19,7 @@ _N_COLUMNS, _N_NARROW = 4, 2
 _PARTS = (("train", BLUE, "-"), ("test", VERMILLION, "--"))
 
 
-def plot_slice(scan: Scan, *, ax: Axes, step: int) -> Axes:
+def plot_slice(scan: LabelledArrays, *, ax: Axes, step: int) -> Axes:
     """Draw losses around the checkpoint nearest to `step`: a thin line each direction, a thick one their median."""
     row = int(np.abs(scan["step"] - step).argmin())
     for part, colour, style in _PARTS:
@@ -35,7 +34,7 @@ def plot_slice(scan: Scan, *, ax: Axes, step: int) -> Axes:
     return finish(ax)
 
 
-def figure_slices(scan: Scan, *, width: float = PAGE_WIDTH) -> Figure:
+def figure_slices(scan: LabelledArrays, *, width: float = PAGE_WIDTH) -> Figure:
     """Return the slices of each step beside each other, on one scale."""
     n_columns = _N_COLUMNS if width > COLUMN_WIDTH else _N_NARROW
     figure = new_figure(width, 2.1 * -(-len(scan["step"]) // n_columns))
@@ -43,7 +42,7 @@ def figure_slices(scan: Scan, *, width: float = PAGE_WIDTH) -> Figure:
     return figure
 
 
-def plot_surface(scan: Scan, *, ax: Axes, name: str = "train_loss") -> Axes:
+def plot_surface(scan: LabelledArrays, *, ax: Axes, name: str = "train_loss") -> Axes:
     """Draw contours of a loss over a plane's two axes, the first across, in equal steps of its logarithm.
 
     A bar for its scale, the base-10 logarithm, is the figure's to draw, of `ax.collections[0]`.
@@ -62,7 +61,13 @@ def plot_surface(scan: Scan, *, ax: Axes, name: str = "train_loss") -> Axes:
 
 
 def plot_path_plane(
-    grid: Scan, path: Scan, components: Scan, *, ax: Axes, log: Series | None = None, name: str = "train_loss"
+    grid: LabelledArrays,
+    path: LabelledArrays,
+    components: LabelledArrays,
+    *,
+    ax: Axes,
+    log: Series | None = None,
+    name: str = "train_loss",
 ) -> Axes:
     """Draw the contours of the plane of a path with the path on it, and, with a log, its telling points."""
     plot_surface(grid, ax=ax, name=name)
@@ -81,7 +86,10 @@ def plot_path_plane(
 
 
 def figure_path_plane(
-    plane: tuple[Scan, Scan, Scan], log: Series | None = None, *, width: float = PAGE_WIDTH
+    plane: tuple[LabelledArrays, LabelledArrays, LabelledArrays],
+    log: Series | None = None,
+    *,
+    width: float = PAGE_WIDTH,
 ) -> Figure:
     """Return train and test loss in the plane of a path (its grid, path and components), each with its own bar."""
     is_wide = width > COLUMN_WIDTH
@@ -91,7 +99,12 @@ def figure_path_plane(
 
 
 def plot_shells(
-    rays: Scan, shells: Scan | None = None, *, ax: Axes, part: str, run: tuple[Series, Series] | None = None
+    rays: LabelledArrays,
+    shells: LabelledArrays | None = None,
+    *,
+    ax: Axes,
+    part: str,
+    run: tuple[Series, Series] | None = None,
 ) -> Axes:
     """Draw a loss against the norm of the weights: on each ray, at the lowest of each sphere, and on the run's path.
 
@@ -122,8 +135,8 @@ def plot_shells(
 
 
 def figure_shells(
-    rays: Scan,
-    shells: Scan | None = None,
+    rays: LabelledArrays,
+    shells: LabelledArrays | None = None,
     norms: Series | None = None,
     losses: Series | None = None,
     *,
@@ -141,10 +154,10 @@ def figure_shells(
 
 
 def figure_landscape(
-    slices: Scan,
-    plane: tuple[Scan, Scan, Scan],
-    rays: Scan,
-    shells: Scan | None = None,
+    slices: LabelledArrays,
+    plane: tuple[LabelledArrays, LabelledArrays, LabelledArrays],
+    rays: LabelledArrays,
+    shells: LabelledArrays | None = None,
     run: tuple[Series, Series] | None = None,
     log: Series | None = None,
 ) -> Figure:
@@ -158,7 +171,7 @@ def figure_landscape(
     return figure
 
 
-def plot_interpolation(scan: Scan, *, ax: Axes) -> Axes:
+def plot_interpolation(scan: LabelledArrays, *, ax: Axes) -> Axes:
     """Draw train and test loss along the line from A (t = 0) to B (t = 1)."""
     for part, colour, style in _PARTS:
         ax.plot(scan["t"], scan[f"{part}_loss"], color=colour, linestyle=style, label=part)
@@ -168,7 +181,9 @@ def plot_interpolation(scan: Scan, *, ax: Axes) -> Axes:
     return finish(ax)
 
 
-def figure_interpolation(scan: Scan, ends: tuple[str, str] = ("A", "B"), *, width: float = COLUMN_WIDTH) -> Figure:
+def figure_interpolation(
+    scan: LabelledArrays, ends: tuple[str, str] = ("A", "B"), *, width: float = COLUMN_WIDTH
+) -> Figure:
     """Return the losses along the line between two checkpoints, which `ends` names."""
     figure = new_figure(width, 2.4)
     ax = plot_interpolation(scan, ax=figure.subplots())
@@ -176,7 +191,7 @@ def figure_interpolation(scan: Scan, ends: tuple[str, str] = ("A", "B"), *, widt
     return figure
 
 
-def slice_animation(scan: Scan, log: Series | None = None, width: float = 3.6, kind: str = "webp") -> bytes:
+def slice_animation(scan: LabelledArrays, log: Series | None = None, width: float = 3.6, kind: str = "webp") -> bytes:
     """Return slices as an animated WebP or GIF, a frame a step on one scale; a log adds the test accuracy."""
     figure = new_figure(width, 0.8 * width)
     ax = figure.subplots()
@@ -194,7 +209,7 @@ def slice_animation(scan: Scan, log: Series | None = None, width: float = 3.6, k
     return animate(figure, frame, range(len(scan["step"])), kind)
 
 
-def _draw_slices(figure: FigureBase, scan: Scan, n_columns: int) -> None:
+def _draw_slices(figure: FigureBase, scan: LabelledArrays, n_columns: int) -> None:
     n_columns = min(n_columns, len(scan["step"]))
     axes = figure.subplots(-(-len(scan["step"]) // n_columns), n_columns, squeeze=False, sharex=True, sharey=True)
     axes = axes.flatten()
@@ -212,7 +227,13 @@ def _draw_slices(figure: FigureBase, scan: Scan, n_columns: int) -> None:
 
 
 def _draw_path_plane(
-    figure: FigureBase, grid: Scan, path: Scan, components: Scan, log: Series | None, *, is_wide: bool = True
+    figure: FigureBase,
+    grid: LabelledArrays,
+    path: LabelledArrays,
+    components: LabelledArrays,
+    log: Series | None,
+    *,
+    is_wide: bool = True,
 ) -> None:
     axes = figure.subplots(*((1, 2) if is_wide else (2, 1)))
     for ax, (part, _, _) in zip(axes, _PARTS, strict=True):
@@ -223,7 +244,12 @@ def _draw_path_plane(
 
 
 def _draw_shells(
-    figure: FigureBase, rays: Scan, shells: Scan | None, run: tuple[Series, Series] | None, *, is_wide: bool = True
+    figure: FigureBase,
+    rays: LabelledArrays,
+    shells: LabelledArrays | None,
+    run: tuple[Series, Series] | None,
+    *,
+    is_wide: bool = True,
 ) -> None:
     axes = figure.subplots(*((1, 2) if is_wide else (2, 1)), sharey=True)
     for ax, (part, _, _) in zip(axes, _PARTS, strict=True):
@@ -237,7 +263,7 @@ def _legend_below(figure: FigureBase, ax: Axes, n_columns: int) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=n_columns, frameon=False, fontsize=FONT_SIZE)
 
 
-def _points(path: Scan, log: Series | None) -> list[tuple[str, int, str]]:
+def _points(path: LabelledArrays, log: Series | None) -> list[tuple[str, int, str]]:
     """Return name, step and marker of the points of a path that are worth a mark."""
     found = [("start", int(path["step"][0]), "s")]
     if log is not None:

@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from grokscope import phases
-from grokscope.figures.curves import plot_losses
-from grokscope.figures.steps import (
+from grokscope.figures._axes import (
     draw_line,
     finish_over_steps,
     fit_legend,
@@ -16,7 +15,8 @@ from grokscope.figures.steps import (
     stack_over_steps,
     with_stages,
 )
-from grokscope.figures.style import BLUE, COLUMN_WIDTH, FONT_SIZE, PAGE_WIDTH, PALETTE, VERMILLION, new_figure
+from grokscope.figures._style import BLUE, COLUMN_WIDTH, FONT_SIZE, PAGE_WIDTH, PALETTE, VERMILLION, new_figure
+from grokscope.figures.curves import plot_losses
 from grokscope.series import Series
 
 _STYLES = ("-", "--", "-.", ":")

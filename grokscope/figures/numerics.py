@@ -4,10 +4,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from grokscope.figures._axes import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
+from grokscope.figures._style import BLUE, FONT_SIZE, PAGE_WIDTH, VERMILLION
 from grokscope.figures.curves import plot_losses
 from grokscope.figures.norms import columns, plot_columns
-from grokscope.figures.steps import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
-from grokscope.figures.style import BLUE, FONT_SIZE, PAGE_WIDTH, VERMILLION
 from grokscope.series import Series
 
 

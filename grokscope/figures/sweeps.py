@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from grokscope.figures.steps import set_step_axis
-from grokscope.figures.style import (
+from grokscope.figures._axes import set_step_axis
+from grokscope.figures._style import (
     BLUE,
     FONT_SIZE,
     GREEN,

@@ -9,14 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from grokscope.figures.style import (
-    COLUMN_WIDTH,
-    FONT_SIZE,
-    GREY,
-    PAGE_WIDTH,
-    PALETTE,
-    new_figure,
-)
+from grokscope.figures._style import COLUMN_WIDTH, FONT_SIZE, GREY, PAGE_WIDTH, PALETTE, new_figure
 from grokscope.series import Series
 
 # As many shapes as are no multiple of the colours' number, so that 56 classes all look different.

@@ -5,7 +5,7 @@ own task and split; `dtype` says in which precision parameters and logits are.
 """
 
 from grokscope.landscape.directions import FILTERS, direction, filter_norms, random_direction
-from grokscope.landscape.path import PathPlane, path_plane
+from grokscope.landscape.path_plane import PathPlane, path_plane
 from grokscope.landscape.shells import Lowest, lowest_on_sphere, rays, shells
 from grokscope.landscape.slices import interpolate, slices, surface
 

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope import curvature, streams
+from grokscope import curvature, rng
 from grokscope.errors import GrokscopeError
-from grokscope.objective import Objective
+from grokscope.landscape.objective import Objective
 
 Direction = str | Tensor
 """One of KINDS, or a flat vector over the trained parameters, as `Objective.flat` makes it."""
@@ -47,7 +47,7 @@ def random_direction(objective: Objective, seed: int = 0, index: int = 0) -> Flo
     for name, weight in objective.unflat(objective.point).items():
         parts[name] = torch.zeros_like(weight)
         if name.split(".")[-1] in FILTERS:
-            generator = streams.generator("direction", seed, f"{index}/{name}")
+            generator = rng.generator("direction", seed, f"{index}/{name}")
             drawn = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight)
             parts[name] = drawn * (filter_norms(name, weight) / filter_norms(name, drawn))
     return objective.flat(parts)

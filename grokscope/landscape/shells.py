@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokscope.errors import GrokscopeError
-from grokscope.objective import loss_scan, objectives
-from grokscope.scan import Scan
+from grokscope.landscape.objective import loss_scan, objectives
+from grokscope.series import LabelledArrays
 from grokscope.trajectory import Trajectory
 
 Function = Callable[[Float[Tensor, " n"]], tuple[float, Float[Tensor, " n"]]]
@@ -34,7 +34,7 @@ def rays(
     weight_norms: Sequence[float] | None = None,
     n_points: int = 25,
     dtype: str = "float32",
-) -> Scan:
+) -> LabelledArrays:
     """Return losses at R w/‖w‖ for each checkpoint w and each norm R, over the axes `step` and `weight_norm`.
 
     (Liu et al. 2022, "Omnigrok".) w are the trained weights; by default R goes from half the smallest to twice the
@@ -62,7 +62,7 @@ def shells(
     n_steps: int = 1000,
     lr: float = 0.03,
     dtype: str = "float32",
-) -> Scan:
+) -> LabelledArrays:
     """Return the lowest train loss that is found on each sphere ‖w‖ = R, and the test loss there.
 
     ("Omnigrok", Liu et al. 2022, section 2: the reduced landscape l(R) = min over ‖w‖ = R of the train loss, an L;
@@ -96,7 +96,7 @@ def shells(
     scan = loss_scan(chosen, {"start": chosen.steps, "weight_norm": norms}, models())
     shape = scan["train_loss"].shape
     more = {"residual": np.array(residuals).reshape(shape), "start_train_loss": np.array(before).reshape(shape)}
-    return Scan(scan.axes, {**scan.arrays, **more})
+    return LabelledArrays(scan.axes, {**scan.arrays, **more})
 
 
 def lowest_on_sphere(

@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokscope.errors import GrokscopeError
-from grokscope.forward import Parameters
 from grokscope.landscape.directions import Direction, direction
-from grokscope.objective import Objective, loss_scan, objectives
-from grokscope.scan import Scan
+from grokscope.landscape.objective import Objective, loss_scan, objectives
+from grokscope.model.forward import Parameters
+from grokscope.series import LabelledArrays
 from grokscope.trajectory import Trajectory
 
 
@@ -24,7 +24,7 @@ def slices(
     n_points: int = 31,
     seed: int = 0,
     dtype: str = "float32",
-) -> Scan:
+) -> LabelledArrays:
     """Return losses at w + α d for α = −reach … reach around each checkpoint w, over `step`, `direction`, `alpha`.
 
     By default along five filter-normalised random directions (Li et al. 2018), whose spread over `direction` says
@@ -61,7 +61,7 @@ def surface(
     n_points: int = 25,
     seed: int = 0,
     dtype: str = "float32",
-) -> Scan:
+) -> LabelledArrays:
     """Return losses at w + α d + β e around one checkpoint, over the axes `alpha` and `beta`, each −reach … reach.
 
     d and e are two directions as in `slices`, by default two filter-normalised random ones, which in so many
@@ -81,7 +81,7 @@ def surface(
 
 def interpolate(
     trajectory: Trajectory, first: int, second: int, *, other: Trajectory | None = None, n_points: int = 25
-) -> Scan:
+) -> LabelledArrays:
     """Return losses at w(t) = (1 − t) w_A + t w_B for t = 0 … 1, over the axis `t` (Goodfellow et al. 2015).
 
     A is the checkpoint at step `first`, B that at step `second`, of `other` if it is given, which must have the same

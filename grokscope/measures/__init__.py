@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from grokscope import environment, files, plugins
-from grokscope.errors import Damaged, GrokscopeError
-from grokscope.options import complete
+from grokscope import environment, plugins
+from grokscope.disk import atomic
+from grokscope.errors import DamagedError, GrokscopeError
+from grokscope.measures._options import complete
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -73,7 +74,7 @@ def evaluate(name: str, trajectory: Trajectory, /, **options: Any) -> Series:
     measure = plugins.load("measures", name)
     try:
         series = measure(trajectory, **given)
-    except Damaged as error:
+    except DamagedError as error:
         leave_out(trajectory, error)
         series = measure(trajectory, **given)
     return dataclasses.replace(
@@ -85,7 +86,7 @@ def evaluate(name: str, trajectory: Trajectory, /, **options: Any) -> Series:
     )
 
 
-def leave_out(trajectory: Trajectory, error: Damaged) -> list[int]:
+def leave_out(trajectory: Trajectory, error: DamagedError) -> list[int]:
     """Leave out of a trajectory what is damaged, warn, and return the steps; raise `error` if nothing is left."""
     trajectory.check()
     if not len(trajectory):
@@ -171,8 +172,8 @@ def keep(series: Series, trajectory: Trajectory) -> Series:
     usual, own = _places(series.measure, trajectory, series.options, series.digest)
     there = _valid(usual, series.measure, trajectory, series.options)
     is_taken = there is not None and (len(there) > len(series) or _is_whole(there, series))
-    files.make_folder(usual.parent)
-    files.remove_temporary(usual.parent, older_than=_ABANDONED)
+    atomic.make_folder(usual.parent)
+    atomic.remove_temporary(usual.parent, older_than=_ABANDONED)
     series.save(own if is_taken else usual)
     return series
 

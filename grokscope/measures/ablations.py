@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from grokscope import fourier, waves
-from grokscope.forward import Parameters
-from grokscope.grid import Grid, pair_losses
-from grokscope.key_frequencies import CLUSTERED, losses_without, restricted_logits
-from grokscope.losses import cross_entropy
+from grokscope.circuits.key_frequencies import CLUSTERED, losses_without, restricted_logits
+from grokscope.circuits.pairs import Grid, pair_losses
+from grokscope.fourier import cyclic, cyclic_2d
+from grokscope.model.forward import Parameters
+from grokscope.model.losses import cross_entropy
 from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Trajectory
 
@@ -37,22 +37,22 @@ def ablations(trajectory: Trajectory) -> Series:
     """
     grid = Grid.of(trajectory.model, trajectory.task, trajectory.split)
     rows = [_row(grid, snapshot.parameters) for snapshot in trajectory]
-    constants = {"frequencies": fourier.frequencies(len(grid.circle))}
+    constants = {"frequencies": cyclic.frequencies(len(grid.circle))}
     return Series.of_rows("ablations", trajectory.steps, rows, constants)
 
 
 def _row(grid: Grid, parameters: Parameters) -> dict[str, Tensor]:
     logits, tokens = grid.logits(parameters), grid.circle.tokens
-    means = waves.answer_means(logits, grid.circle.answers)
-    only = [cross_entropy(restricted_logits(means, k[None]), tokens).mean() for k in fourier.frequencies(len(tokens))]
+    means = cyclic_2d.answer_means(logits, grid.circle.answers)
+    only = [cross_entropy(restricted_logits(means, k[None]), tokens).mean() for k in cyclic.frequencies(len(tokens))]
 
     def loss(changed: Tensor) -> Tensor:
         return pair_losses(changed, grid.right).mean()
 
     post = grid.activations(parameters)[0][-1]
-    blocks = waves.pair_blocks(post)
-    share, frequency = waves.largest_share(waves.block_shares(blocks, post))
-    polynomials = waves.block_functions(blocks, frequency, len(tokens))
+    blocks = cyclic_2d.pair_blocks(post)
+    share, frequency = cyclic_2d.largest_share(cyclic_2d.block_shares(blocks, post))
+    polynomials = cyclic_2d.block_functions(blocks, frequency, len(tokens))
     return {
         "loss": loss(logits),
         "loss_without_frequency": losses_without(grid, logits),

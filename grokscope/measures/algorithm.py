@@ -7,16 +7,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope import controls, forward, fourier
-from grokscope.clock_and_pizza import (
+from grokscope.circuits import controls
+from grokscope.circuits.clock_and_pizza import (
     clock_logits,
     distance_irrelevance,
     explained_variance,
     gradient_symmetricity,
     pizza_logits,
 )
-from grokscope.equations import Equations
 from grokscope.errors import GrokscopeError
+from grokscope.fourier import cyclic
+from grokscope.model import forward
+from grokscope.model.equation_batch import Equations
 from grokscope.series import Series
 from grokscope.tasks.circle import Circle, on_circle
 from grokscope.trajectory import Trajectory
@@ -52,8 +54,8 @@ def algorithm(
         )
     circle = on_circle(trajectory.task)
     n = len(circle)
-    norms = fourier.fourier_norms(trajectory[-1].parameters["embed.W_E"][circle.tokens].double())
-    n_circles = min(_MOST_CIRCLES, int(fourier.key_frequencies(norms).sum()))
+    norms = cyclic.fourier_norms(trajectory[-1].parameters["embed.W_E"][circle.tokens].double())
+    n_circles = min(_MOST_CIRCLES, int(cyclic.key_frequencies(norms).sum()))
     frequencies = norms.argsort(descending=True)[:n_circles] + 1
     probes = _Probes.draw(trajectory, circle, n_triples, n_pairs, n_shuffles, seed)
     # The circles as their formulas would have them, once for all steps.
@@ -129,7 +131,7 @@ def _row(
     for frequency, formulas in planned.items():
         isolated = W_E.clone()
         kept = torch.tensor([frequency])
-        isolated[circle.tokens] = fourier.keep_frequencies(W_E[circle.tokens].double(), kept).to(W_E)
+        isolated[circle.tokens] = cyclic.keep_frequencies(W_E[circle.tokens].double(), kept).to(W_E)
         with torch.no_grad():
             on_the_circle = model.logits({**parameters, "embed.W_E": isolated}, probes.pairs)[:, circle.tokens]
         for name, formula in formulas.items():

@@ -6,8 +6,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokscope.errors import GrokscopeError
-from grokscope.forward import Parameters
-from grokscope.model import Model
+from grokscope.model.forward import Parameters
+from grokscope.model.transformer import Model
 from grokscope.series import Series, by_checkpoint
 from grokscope.tasks import Task
 from grokscope.trajectory import Trajectory

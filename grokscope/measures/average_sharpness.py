@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope import streams
+from grokscope import rng
 from grokscope.curvature import Estimate
 from grokscope.errors import GrokscopeError
-from grokscope.objective import Objective, objectives
+from grokscope.landscape.objective import Objective, objectives
 from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Trajectory
 
@@ -122,7 +122,7 @@ def average_sharpness(
     for _, train_loss in objectives(trajectory, dtype=dtype):
         w = train_loss.point
         if noise is None:
-            generator = streams.generator("average sharpness", seed, 0)
+            generator = rng.generator("average sharpness", seed, 0)
             noise = torch.randn(n_pairs, len(w), generator=generator, dtype=torch.float64).to(w)
         here = _noisy(train_loss, torch.zeros_like(noise[:1]), 0.0)
         loss, accuracy = (float(one[0]) for one in here)

@@ -7,9 +7,10 @@ from einops import einsum, reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope import controls, fourier
+from grokscope.circuits import controls
+from grokscope.circuits.geometry import align, effective_dimension, participation_ratio, principal_components
 from grokscope.errors import GrokscopeError
-from grokscope.pca import align, effective_dimension, participation_ratio, principal_components
+from grokscope.fourier import cyclic
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -63,8 +64,8 @@ def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int
     shuffles: list[_Shuffle] = []
     if task.circle is not None:
         (last,) = _values(trajectory[-1:], tokens)
-        norms = fourier.fourier_norms(last)
-        key = fourier.frequencies(len(tokens))[fourier.key_frequencies(norms)]
+        norms = cyclic.fourier_norms(last)
+        key = cyclic.frequencies(len(tokens))[cyclic.key_frequencies(norms)]
         strongest = norms.argsort(descending=True)[: min(_MOST_PLANES, len(key))] + 1
         shuffles = _shuffles(last, len(key), n_shuffles, seed)
         origin = trajectory.untrained
@@ -75,7 +76,7 @@ def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int
             if name in _CONTROLLED
         }
         constants |= {
-            "frequencies": fourier.frequencies(len(tokens)),
+            "frequencies": cyclic.frequencies(len(tokens)),
             "key_frequencies": key,
             "plane_frequencies": strongest,
         }
@@ -92,7 +93,7 @@ def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int
         piece |= {"principal_components": components, "explained_variance_ratio": ratios}
         if task.circle is not None:
             piece |= _circular(values, components, key)
-            planes = [fourier.frequency_plane(values, int(frequency)) for frequency in strongest]
+            planes = [cyclic.frequency_plane(values, int(frequency)) for frequency in strongest]
             piece["frequency_planes"] = (
                 torch.stack(planes, 1) if planes else values.new_zeros(len(values), 0, len(tokens), 2)
             )
@@ -116,15 +117,15 @@ def _values(trajectory: Trajectory, tokens: Int[Tensor, " n"]) -> Float[Tensor, 
 def _circular(
     values: Float[Tensor, "steps n d"], components: Float[Tensor, "steps n k"], key: Int[Tensor, " n_key"]
 ) -> dict[str, Tensor]:
-    by_component, frequency = fourier.circularity(components)
-    shares = fourier.frequency_shares(values)
+    by_component, frequency = cyclic.circularity(components)
+    shares = cyclic.frequency_shares(values)
     return {
         "circularity": by_component[:, :4].mean(-1),
         "component_circularity": by_component,
         "component_frequency": frequency,
         "frequency_shares": shares,
         "key_frequency_share": shares[:, key - 1].sum(-1),
-        "inverse_participation_ratio": fourier.inverse_participation_ratio(shares),
+        "inverse_participation_ratio": cyclic.inverse_participation_ratio(shares),
     }
 
 
@@ -134,11 +135,11 @@ def _shuffles(last: Float[Tensor, "n d"], n_key: int, n_shuffles: int, seed: int
     A basis' columns are in the tokens' own order, so that it is small and nothing large is reordered.
     """
     generator, n = torch.Generator().manual_seed(seed), len(last)
-    basis = fourier.fourier_basis(n)
+    basis = cyclic.fourier_basis(n)
     drawn = []
     for _ in range(n_shuffles):
         order = torch.randperm(n, generator=generator)
-        key = fourier.fourier_norms(last[order]).argsort(descending=True)[:n_key] + 1
+        key = cyclic.fourier_norms(last[order]).argsort(descending=True)[:n_key] + 1
         rows = torch.cat([2 * key - 1, 2 * key[2 * key < n]])
         drawn.append(_Shuffle(order, basis[rows][:, order.argsort()]))
     return drawn
@@ -152,7 +153,7 @@ def _shuffled(
     # The variance, which the shares are of, is the same in every order.
     variance = reduce((values - values.mean(-2, keepdim=True)).square(), "step n d -> step", "sum")
     for shuffle in shuffles:
-        by_component, _ = fourier.circularity(components[:, shuffle.order])
+        by_component, _ = cyclic.circularity(components[:, shuffle.order])
         power = einsum(shuffle.key_basis, values, "wave n, step n d -> step wave d").square()
         found = {
             "circularity": by_component[:, :4].mean(-1),

@@ -5,9 +5,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope import losses
 from grokscope.errors import GrokscopeError
-from grokscope.objective import Objective, objectives
+from grokscope.landscape.objective import Objective, objectives
+from grokscope.model import losses
 from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Trajectory
 

@@ -5,12 +5,12 @@ from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope import controls
-from grokscope import fourier as waves_of
+from grokscope.circuits import controls
+from grokscope.circuits.key_frequencies import key_frequencies, neuron_logits
+from grokscope.circuits.pairs import Grid
 from grokscope.errors import GrokscopeError
-from grokscope.grid import Grid
-from grokscope.key_frequencies import key_frequencies, neuron_logits
-from grokscope.model import Model
+from grokscope.fourier import cyclic
+from grokscope.model.transformer import Model
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -87,13 +87,13 @@ def _spectra(
 ) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, values in maps.items():
-        norms = waves_of.fourier_norms(values)
+        norms = cyclic.fourier_norms(values)
         found[f"{name}_norms"] = norms
-        found[f"{name}_gini"] = waves_of.gini(waves_of.component_norms(values))
-        found[f"{name}_n_key_frequencies"] = waves_of.key_frequencies(norms).sum(-1)
+        found[f"{name}_gini"] = cyclic.gini(cyclic.component_norms(values))
+        found[f"{name}_n_key_frequencies"] = cyclic.key_frequencies(norms).sum(-1)
         if orders:
             gram = einsum(values, values, "step i d, step j d -> step i j")
-            drawn = torch.stack([waves_of.gini(_component_norms(gram, order)) for order in orders])
+            drawn = torch.stack([cyclic.gini(_component_norms(gram, order)) for order in orders])
             found |= controls.shuffled(f"{name}_gini", drawn)
     centred = maps["W_L"] - maps["W_L"].mean(-2, keepdim=True)
     gram = einsum(centred, centred, "step i d, step j d -> step i j")
@@ -108,5 +108,5 @@ def _spectra(
 
 def _component_norms(gram: Float[Tensor, "steps n n"], order: Int[Tensor, " n"]) -> Float[Tensor, "steps n_waves"]:
     """Return `fourier.component_norms` of reordered tokens, from their inner products: √(b'Gb) for each wave b."""
-    basis = waves_of.fourier_basis(len(order))[1:, order.argsort()]
+    basis = cyclic.fourier_basis(len(order))[1:, order.argsort()]
     return ((basis @ gram) * basis).sum(-1).clamp_min(0).sqrt()

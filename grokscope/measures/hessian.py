@@ -5,10 +5,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokscope import curvature
-from grokscope.components import COMPONENTS, by_component
 from grokscope.curvature import Eigenpairs, Estimate
 from grokscope.errors import GrokscopeError
-from grokscope.objective import Objective, objectives
+from grokscope.landscape.objective import Objective, objectives
+from grokscope.model.components import COMPONENTS, by_component
 from grokscope.series import Series, spelled
 from grokscope.trajectory import Trajectory
 

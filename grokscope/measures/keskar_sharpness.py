@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from scipy.optimize import minimize
 
-from grokscope import streams
+from grokscope import rng
 from grokscope.errors import GrokscopeError
-from grokscope.objective import Objective, objectives
+from grokscope.landscape.objective import Objective, objectives
 from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Trajectory
 
@@ -95,7 +95,7 @@ def largest_in_box(
 
 def subspace(n: int, n_dimensions: int, seed: int) -> Float[np.ndarray, "n n_dimensions"]:
     """Return orthonormal columns that span a uniformly random subspace: Q of A = QR, A Gaussian."""
-    generator = streams.generator("keskar subspace", seed, n_dimensions)
+    generator = rng.generator("keskar subspace", seed, n_dimensions)
     drawn = torch.randn(n, n_dimensions, generator=generator, dtype=torch.float64)
     return torch.linalg.qr(drawn).Q.numpy()
 
@@ -179,7 +179,7 @@ def keskar_sharpness(
 
 def _starts(n: int, n_starts: int, seed: int) -> list[Vector | None]:
     """Return the centre, then points drawn uniformly from the box."""
-    drawn = (streams.integers("keskar", seed, i, n) / 2.0**63 - 1 for i in range(1, n_starts))
+    drawn = (rng.integers("keskar", seed, i, n) / 2.0**63 - 1 for i in range(1, n_starts))
     return [None, *drawn]
 
 

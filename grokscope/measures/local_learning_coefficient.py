@@ -2,9 +2,9 @@
 
 import math
 
-from grokscope import langevin
 from grokscope.errors import GrokscopeError
-from grokscope.objective import objectives
+from grokscope.landscape import sgld
+from grokscope.landscape.objective import objectives
 from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Trajectory
 
@@ -53,7 +53,7 @@ def local_learning_coefficient(
     n_beta = n / math.log(n)
     rows = []
     for _, train_loss in objectives(trajectory, dtype=dtype):
-        chains = langevin.sgld(
+        chains = sgld.sgld(
             train_loss.value_and_gradient,
             train_loss.point,
             n_beta=n_beta,
@@ -64,7 +64,7 @@ def local_learning_coefficient(
             n_chains=n_chains,
             seed=seed,
         )
-        found = langevin.coefficient(chains, n_beta)
+        found = sgld.coefficient(chains, n_beta)
         row = {
             "local_learning_coefficient": found.value,
             "local_learning_coefficient_stderr": found.stderr,

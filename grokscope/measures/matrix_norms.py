@@ -5,8 +5,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.forward import Parameters
-from grokscope.model import Model
+from grokscope.model.forward import Parameters
+from grokscope.model.transformer import Model
 from grokscope.series import Series, by_checkpoint, spelled
 from grokscope.trajectory import Trajectory
 

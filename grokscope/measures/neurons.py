@@ -4,11 +4,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope import controls, waves
+from grokscope.circuits import controls
+from grokscope.circuits.key_frequencies import CLUSTERED
+from grokscope.circuits.pairs import Grid
 from grokscope.errors import GrokscopeError
-from grokscope.forward import Parameters
-from grokscope.grid import Grid
-from grokscope.key_frequencies import CLUSTERED
+from grokscope.fourier import cyclic_2d
+from grokscope.model.forward import Parameters
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -86,5 +87,5 @@ def _row(
 
 def _largest(values: Float[Tensor, "n n d"]) -> tuple[Float[Tensor, " d"], Int[Tensor, " d"]]:
     """Return the largest share of each function's energy in one frequency's block, and that frequency."""
-    share, frequency = waves.largest_share(waves.block_shares(waves.pair_blocks(values), values))
+    share, frequency = cyclic_2d.largest_share(cyclic_2d.block_shares(cyclic_2d.pair_blocks(values), values))
     return share.double(), frequency

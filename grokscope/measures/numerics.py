@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope.components import by_component, cosine, vectors
-from grokscope.losses import cross_entropy, has_collapsed
-from grokscope.objective import Objective, objectives
+from grokscope.landscape.objective import Objective, objectives
+from grokscope.model.components import by_component, cosine, vectors
+from grokscope.model.losses import cross_entropy, has_collapsed
 from grokscope.series import Series, by_checkpoint, spelled
 from grokscope.trajectory import Trajectory
 

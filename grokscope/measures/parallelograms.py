@@ -7,7 +7,7 @@ from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope import controls
+from grokscope.circuits import controls
 from grokscope.errors import GrokscopeError
 from grokscope.series import Series
 from grokscope.tasks.circle import on_circle

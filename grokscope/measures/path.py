@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from grokscope.components import by_component, cosine, vectors
+from grokscope.model.components import by_component, cosine, vectors
 from grokscope.series import Series, spelled
 from grokscope.trajectory import Trajectory
 

@@ -6,12 +6,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope import controls, waves
+from grokscope.circuits import controls
+from grokscope.circuits.key_frequencies import key_frequencies, restricted_logits
+from grokscope.circuits.pairs import Grid, pair_losses
 from grokscope.errors import GrokscopeError
-from grokscope.forward import Parameters
-from grokscope.grid import Grid, pair_losses
-from grokscope.key_frequencies import key_frequencies, restricted_logits
-from grokscope.losses import cross_entropy
+from grokscope.fourier import cyclic_2d
+from grokscope.model.forward import Parameters
+from grokscope.model.losses import cross_entropy
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -75,19 +76,19 @@ def _row(
 ) -> dict[str, Tensor]:
     logits, answers, tokens = grid.logits(parameters), grid.circle.answers, grid.circle.tokens
     losses = pair_losses(logits, grid.labels)
-    means = waves.answer_means(logits, answers)
+    means = cyclic_2d.answer_means(logits, answers)
     restricted = cross_entropy(restricted_logits(means, key), tokens).mean()
     test_loss = losses[~grid.is_train].mean()
 
     train_logits, train_answers = logits[grid.is_train], answers[grid.is_train]
-    each = waves.answer_waves(means, key)
+    each = cyclic_2d.answer_waves(means, key)
     excluded = [
         cross_entropy(train_logits - wave[train_answers], grid.labels[grid.is_train]).mean()
         for wave in (each.sum(0), *each)
     ]
     # The order of the classes does not matter to it, and picking them out is a copy of everything.
-    variance = waves.logit_variance(logits if len(tokens) == logits.shape[-1] else logits[..., tokens])
-    coefficients = waves.cosine_coefficients(means[:, tokens])
+    variance = cyclic_2d.logit_variance(logits if len(tokens) == logits.shape[-1] else logits[..., tokens])
+    coefficients = cyclic_2d.cosine_coefficients(means[:, tokens])
     shares = _shares(coefficients, variance, len(tokens))
     row = {
         "train_loss": losses[grid.is_train].mean(),
@@ -116,8 +117,8 @@ def _shuffles(
         position = order.argsort()
         answers = (position[:, None] + grid.circle.sign * position) % n
         tokens = grid.circle.tokens[order]
-        coefficients = waves.cosine_coefficients(waves.answer_means(last, answers)[:, tokens])
-        strongest = waves.cosine_variances(coefficients, n).argsort(descending=True)[: max(n_key, 1)] + 1
+        coefficients = cyclic_2d.cosine_coefficients(cyclic_2d.answer_means(last, answers)[:, tokens])
+        strongest = cyclic_2d.cosine_variances(coefficients, n).argsort(descending=True)[: max(n_key, 1)] + 1
         drawn.append(_Shuffle(tokens, answers, grid.right, strongest))
     return drawn
 
@@ -125,9 +126,9 @@ def _shuffles(
 def _shuffled(
     logits: Float[Tensor, "n n classes"], variance: Float[Tensor, ""], shuffle: _Shuffle
 ) -> dict[str, Tensor]:
-    means = waves.answer_means(logits, shuffle.answers)
+    means = cyclic_2d.answer_means(logits, shuffle.answers)
     log_probabilities = restricted_logits(means, shuffle.key).log_softmax(-1)
-    shares = _shares(waves.cosine_coefficients(means[:, shuffle.tokens]), variance, len(shuffle.tokens))
+    shares = _shares(cyclic_2d.cosine_coefficients(means[:, shuffle.tokens]), variance, len(shuffle.tokens))
     return {
         "restricted_loss": -log_probabilities[shuffle.answers, shuffle.right].mean(),
         "logit_variance_share": shares[shuffle.key - 1].sum(),
@@ -137,4 +138,4 @@ def _shuffled(
 def _shares(
     coefficients: Float[Tensor, " n_frequencies"], variance: Float[Tensor, ""], n: int
 ) -> Float[Tensor, " n_frequencies"]:
-    return waves.cosine_variances(coefficients, n) / variance.clamp_min(torch.finfo(variance.dtype).tiny)
+    return cyclic_2d.cosine_variances(coefficients, n) / variance.clamp_min(torch.finfo(variance.dtype).tiny)

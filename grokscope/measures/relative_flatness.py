@@ -6,9 +6,10 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope import curvature, losses, plugins
-from grokscope.errors import GrokscopeError
-from grokscope.objective import Objective, objectives
+from grokscope import curvature
+from grokscope.errors import GrokscopeError, unknown_name
+from grokscope.landscape.objective import Objective, objectives
+from grokscope.model import losses
 from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Trajectory
 
@@ -69,7 +70,7 @@ def relative_flatness(
     model, config = trajectory.model, trajectory.config
     allowed = [one for one in model.shapes if one == UNEMBEDDING or ".mlp.W_" in one]
     if layer not in allowed:
-        raise GrokscopeError(plugins.unknown("layer", layer, allowed))
+        raise GrokscopeError(unknown_name("layer", layer, allowed))
     if n_probes < 2:
         raise GrokscopeError(f"n_probes: {n_probes}, allowed: from 2.")
     rows = []

@@ -8,16 +8,16 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope import controls, subgroups
-from grokscope.algebra import Group
-from grokscope.characters import Characters
-from grokscope.clusters import silhouettes
+from grokscope.algebra import subgroups
+from grokscope.algebra.groups import Group
+from grokscope.algebra.irreps import irreducible
+from grokscope.circuits import controls
+from grokscope.circuits.geometry import silhouettes
+from grokscope.circuits.pairs import PairLogits, Reading
 from grokscope.errors import GrokscopeError
-from grokscope.forward import Parameters
-from grokscope.isotypic import Isotypic
-from grokscope.losses import cross_entropy
-from grokscope.pair_logits import PairLogits, Reading
-from grokscope.representations import irreducible
+from grokscope.fourier.group import Characters, Isotypic
+from grokscope.model.forward import Parameters
+from grokscope.model.losses import cross_entropy
 from grokscope.series import Series, spelled
 from grokscope.tasks.composition import Composition, as_composition
 from grokscope.trajectory import Trajectory

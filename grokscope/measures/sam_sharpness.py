@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope import streams
+from grokscope import rng
 from grokscope.errors import GrokscopeError
-from grokscope.objective import objectives
+from grokscope.landscape.objective import objectives
 from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Trajectory
 
@@ -158,7 +158,7 @@ def sam_sharpness(
 def _starts(like: Vector, n_starts: int, seed: int) -> list[Vector | None]:
     """Return the centre, then points drawn uniformly from the unit sphere."""
     drawn = (
-        torch.randn(len(like), generator=streams.generator("sam", seed, i), dtype=torch.float64).to(like)
+        torch.randn(len(like), generator=rng.generator("sam", seed, i), dtype=torch.float64).to(like)
         for i in range(1, n_starts)
     )
     return [None, *(one / one.norm() for one in drawn)]

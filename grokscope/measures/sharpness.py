@@ -2,7 +2,7 @@
 
 from grokscope import curvature
 from grokscope.errors import GrokscopeError
-from grokscope.objective import objectives
+from grokscope.landscape.objective import objectives
 from grokscope.series import Series, by_checkpoint
 from grokscope.trajectory import Trajectory
 

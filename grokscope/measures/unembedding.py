@@ -7,11 +7,17 @@ from jaxtyping import Float, Int
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from grokscope import controls, fourier
-from grokscope.algebra import Group
-from grokscope.clusters import silhouettes
+from grokscope.algebra.groups import Group
+from grokscope.circuits import controls
+from grokscope.circuits.geometry import (
+    align,
+    effective_dimension,
+    participation_ratio,
+    principal_components,
+    silhouettes,
+)
 from grokscope.errors import GrokscopeError
-from grokscope.pca import align, effective_dimension, participation_ratio, principal_components
+from grokscope.fourier import cyclic
 from grokscope.series import Series
 from grokscope.tasks import Task
 from grokscope.trajectory import Trajectory
@@ -88,8 +94,8 @@ def unembedding(
     constants = {"tokens": tokens, "perplexity": torch.tensor(perplexity, dtype=torch.float64)}
     if task.circle is not None:
         arrays |= _circular(components)
-        arrays["frequency_shares"] = fourier.frequency_shares(values)
-        arrays["inverse_participation_ratio"] = fourier.inverse_participation_ratio(arrays["frequency_shares"])
+        arrays["frequency_shares"] = cyclic.frequency_shares(values)
+        arrays["inverse_participation_ratio"] = cyclic.inverse_participation_ratio(arrays["frequency_shares"])
         arrays["nearest_shift"] = shift_distances(values).argmin(-1) + 1
         drawn = [_circular(components[:, order]) for order in orders]
         for name in ("circularity", "component_circularity"):
@@ -143,7 +149,7 @@ def shift_distances(values: Float[Tensor, "*steps n d"]) -> Float[Tensor, "*step
 
 
 def _circular(components: Float[Tensor, "steps n k"]) -> dict[str, Tensor]:
-    by_component, frequency = fourier.circularity(components)
+    by_component, frequency = cyclic.circularity(components)
     return {
         "circularity": by_component[:, :4].mean(-1),
         "component_circularity": by_component,

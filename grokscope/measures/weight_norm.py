@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.components import by_component
+from grokscope.model.components import by_component
 from grokscope.series import Series, by_checkpoint, spelled
 from grokscope.trajectory import Trajectory
 

@@ -3,14 +3,15 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from grokscope import files, measures
+from grokscope import measures
+from grokscope.disk import atomic
 from grokscope.errors import GrokscopeError
 from grokscope.report import comparison, page
 from grokscope.report.commands import Again, again
 from grokscope.report.quantities import name_of
-from grokscope.report.words import Finding, details, findings, summary
+from grokscope.report.sentences import Finding, details, findings, summary
 from grokscope.series import Series
-from grokscope.store import Record
+from grokscope.store.run_store import Record
 from grokscope.trajectory import Trajectory
 
 __all__ = [
@@ -52,7 +53,7 @@ def write(trajectory: Trajectory) -> Path:
         raise GrokscopeError(
             f"{measures.folder(folder)} holds what no measure gives ({error}); move it away, and it is measured anew."
         ) from error
-    files.write_atomic(path, written)
+    atomic.write_atomic(path, written)
     return path
 
 
@@ -68,7 +69,7 @@ def write_comparison(folders: Sequence[Path], path: Path | None = None) -> Path:
     entries, about = comparison.of_sweep(folders[0]) if is_sweep else comparison.of_folders(folders)
     usual_path = folders[0] / "report.html" if is_sweep else folders[0].parent / "comparison.html"
     cells_of = folders[0] if is_sweep else None
-    files.write_atomic(path or usual_path, comparison.write(entries, about, path or usual_path, cells_of))
+    atomic.write_atomic(path or usual_path, comparison.write(entries, about, path or usual_path, cells_of))
     return path or usual_path
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from grokscope import forks, presets
-from grokscope.config import RunConfig, from_dict
+from grokscope.config import RunConfig, from_dict, presets
 from grokscope.errors import GrokscopeError
-from grokscope.record import FORKED, Record
-from grokscope.store import IS_NAME
+from grokscope.store.record import FORKED, Record
+from grokscope.store.run_store import IS_NAME
+from grokscope.training.fork import changes
 
 _LONG = 400
 """A setting that takes more characters is no flag any more, but goes into a file."""
@@ -107,7 +107,7 @@ def _nearest(config: RunConfig) -> str:
 
 
 def _changed(preset: str, config: RunConfig) -> dict[str, Any]:
-    return {name: now for name, (_, now) in forks.changes(presets.get(preset), config).items()}
+    return {name: now for name, (_, now) in changes(presets.get(preset), config).items()}
 
 
 def _flags(changed: Mapping[str, Any]) -> Sequence[str]:

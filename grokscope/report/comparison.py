@@ -12,25 +12,21 @@ from urllib.parse import quote
 
 import numpy as np
 
-from grokscope import forks, measures, phases, plugins, sweep
+from grokscope import measures, phases, plugins
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
 from grokscope.report import page
-from grokscope.report.arrays import packed
 from grokscope.report.data import kept_rows
+from grokscope.report.encoding import packed
 from grokscope.report.quantities import name_of, title
 from grokscope.series import Series
+from grokscope.sweep import sweep_folder
+from grokscope.training import fork
 from grokscope.trajectory import Trajectory
 
 _SEEDS = ("split_seed", "init_seed", "training_seed")
 _NO_AXES = ("checkpoints", "max_checkpoints", "evaluate_every", "device", "n_steps")
 """Settings that do not change what a run learns up to a step."""
-_DOMAINS = {
-    "grokscope.tasks.modular": "task.p",
-    "grokscope.tasks.groups": "task.group",
-    "grokscope.tasks.table": "task.table",
-}
-"""Which of these settings the tasks of a module use; they use none of the others."""
 _ROWS = 60_000
 """How many rows of all logs together a page keeps."""
 _CURVES = {
@@ -69,10 +65,10 @@ def of_folders(folders: Sequence[Path]) -> tuple[list[Entry], str]:
 
 def of_sweep(folder: Path) -> tuple[list[Entry], str]:
     """Return the cells of a sweep, and what it says of itself; raise GrokscopeError if the folder holds none."""
-    plan = sweep.load(folder)
+    plan = sweep_folder.load(folder)
     entries = []
     for cell in plan.cells:
-        trajectory, reason = None, sweep.state(cell, folder).reason
+        trajectory, reason = None, sweep_folder.state(cell, folder).reason
         if (folder / cell.name).is_dir():
             try:
                 trajectory = Trajectory.open(folder / cell.name)
@@ -170,7 +166,7 @@ def _settings(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
 
     What a run's task does not use is not among what is said of it.
     """
-    every = [forks.flat(config.to_dict()) for config in configs]
+    every = [fork.flat(config.to_dict()) for config in configs]
     flat = [{name: one[name] for name in one if name not in _unused(one["task.name"])} for one in every]
     names = [name for name in every[0] if name not in _NO_AXES]
     names = [name for name in names if any(one.get(name) != flat[0].get(name) for one in flat)]
@@ -183,8 +179,9 @@ def _settings(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
 
 def _unused(task: str) -> set[str]:
     """Return the settings that a task, being of another kind, does not use; of a third party's none are known."""
-    module = plugins.BUILT_IN["tasks"].get(task, "").partition(":")[0]
-    return set(_DOMAINS.values()) - {_DOMAINS[module]} if module in _DOMAINS else set()
+    setting = plugins.domain_setting(task)
+    settings = {f"task.{family.setting}" for family in plugins.TASK_FAMILIES}
+    return settings - {f"task.{setting}"} if setting else set()
 
 
 def _shown(value: Any) -> Any:

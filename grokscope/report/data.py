@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Int
 
 from grokscope import phases
-from grokscope.report.arrays import frames, packed, quantised
+from grokscope.report.encoding import packed, quantised
 from grokscope.report.quantities import quantities
 from grokscope.series import Series
+from grokscope.thinning import spread_evenly
 from grokscope.trajectory import Trajectory
 
 _MOST_ROWS = 4_000
@@ -84,7 +85,7 @@ def _clouds(trajectory: Trajectory, embedding: Series) -> dict[str, Any]:
             plane |= {"share": float(shares[frequency - 1]), "points": embedding["frequency_planes"][:, i]}
             planes.append(plane)
         planes[0]["frequency"] = int(embedding["component_frequency"][-1, 0])
-    kept = frames(len(embedding), 2 * len(tokens) * len(planes), _CLOUD)
+    kept = spread_evenly(len(embedding), 2 * len(tokens) * len(planes), _CLOUD)
     for plane in planes:
         points = plane["points"][kept]
         # A single component, of two tokens, is drawn on a line.
@@ -116,7 +117,7 @@ def _spectra(series: Mapping[str, Series]) -> list[dict[str, Any]]:
         one = series.get(measure)
         if one is None or name not in one:
             continue
-        kept = frames(len(one), one[name].shape[1], _SPECTRUM)
+        kept = spread_evenly(len(one), one[name].shape[1], _SPECTRUM)
         found.append(
             {
                 "title": title,
@@ -133,7 +134,7 @@ def _spectra(series: Mapping[str, Series]) -> list[dict[str, Any]]:
 def _attention(series: Series | None, n_ctx: int, form: str) -> dict[str, Any] | None:
     if series is None:
         return None
-    kept = frames(len(series), series["attention_by_first"][0].size, _ATTENTION)
+    kept = spread_evenly(len(series), series["attention_by_first"][0].size, _ATTENTION)
     signs = form.split()
     return {
         "steps": packed(series.steps[kept]),
@@ -154,7 +155,7 @@ def _grid(trajectory: Trajectory, series: Series | None) -> dict[str, Any] | Non
     n_examples = len(task.inputs)
     if series is None or 2 * n_examples > _GRID:
         return None
-    kept = frames(len(series), n_examples, _GRID, most=60)
+    kept = spread_evenly(len(series), n_examples, _GRID, most=60)
     logs = np.log10(np.clip(series["example_loss"][kept], 1e-9, None))
     # Between two levels lies a factor of about 1.1.
     return {

@@ -17,12 +17,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from grokscope import __version__
-from grokscope.record import Record
+from grokscope._version import __version__
 from grokscope.report.commands import again, toml
 from grokscope.report.data import payload
-from grokscope.report.words import details, findings, summary
+from grokscope.report.sentences import details, findings, summary
 from grokscope.series import Series
+from grokscope.store.record import Record
 from grokscope.trajectory import Trajectory
 
 _COMMON = ("numbers", "elements", "shown", "stages", "chart", "tables", "canvas", "saving", "sheet")
@@ -130,4 +130,4 @@ def _hash(text: str) -> str:
 
 
 def _text(name: str) -> str:
-    return (resources("grokscope.report") / name).read_text(encoding="utf-8")
+    return (resources("grokscope.report") / "assets" / name).read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ import numpy as np
 
 from grokscope import plugins
 from grokscope.errors import GrokscopeError
-from grokscope.options import complete
-from grokscope.report.arrays import packed
+from grokscope.measures._options import complete
+from grokscope.report.encoding import packed
 from grokscope.series import Series
 
 _MOST_LINES = 12

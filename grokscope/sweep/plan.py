@@ -11,16 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from grokscope import fields, plugins, presets, store
-from grokscope.config import RunConfig
-from grokscope.errors import GrokscopeError
+from grokscope.config import RunConfig, presets, toml, validation
+from grokscope.errors import GrokscopeError, quoted_value, unknown_name
+from grokscope.store.run_store import IS_NAME
 
 LARGEST = 100_000
 SEEDS = ("split_seed", "init_seed", "training_seed")
-
 _KEYS = ("about", "seeds", "grid", "cells")
 _DEEPEST = 8
-_KINDS = {name: allowed.kind for name, allowed in fields.leaves(RunConfig())}
+_KINDS = {name: allowed.kind for name, allowed in validation.leaves(RunConfig())}
 _LEAVES = Counter(name.rpartition(".")[2] for name in _KINDS)
 
 
@@ -55,7 +54,7 @@ class Sweep:
         return dataclasses.replace(self, cells=self.cells[i - 1 :: n])
 
 
-def read(path: Path) -> Sweep:
+def read_sweep(path: Path) -> Sweep:
     """Read a sweep from TOML: a run's settings, as in `presets.read`, and a table ``sweep`` of what varies.
 
     ``[sweep.grid]`` has a list of values for a setting, and every combination is a cell; ``[[sweep.cells]]`` lists
@@ -63,10 +62,10 @@ def read(path: Path) -> Sweep:
     split, initialization and training alike); ``sweep.about`` is a sentence. Raise one GrokscopeError that names
     the file and every fault in it.
     """
-    values = presets.read_toml(path)
+    values = toml.read_toml(path)
     unreadable = []
     try:
-        values = presets.with_table(values, path.parent)
+        values = toml.with_table(values, path.parent)
     except GrokscopeError as error:
         unreadable.append(str(error).rstrip("."))
         values["task"].pop("table")
@@ -87,12 +86,12 @@ def _from_values(values: Mapping[str, Any], unreadable: list[str]) -> Sweep:
             base = presets.get(values.pop("preset"))
         except GrokscopeError as error:
             found.append(str(error).rstrip("."))
-    base, unknown = fields.from_plain(base, values)
+    base, unknown = validation.from_plain(base, values)
     found += unknown
-    found += [plugins.unknown("key of sweep", key, list(_KEYS)).rstrip(".") for key in plan if key not in _KEYS]
+    found += [unknown_name("key of sweep", key, list(_KEYS)).rstrip(".") for key in plan if key not in _KEYS]
     about = plan.get("about", "")
     if not isinstance(about, str):
-        found.append(f"sweep.about: {fields.shown(about)}; allowed: a sentence")
+        found.append(f"sweep.about: {quoted_value(about)}; allowed: a sentence")
     axes, listed = _axes(plan, found), _listed(plan, found)
     found += _overruled(axes, listed)
     if not (axes or plan.get("cells")) and not found:
@@ -113,13 +112,13 @@ def _axes(plan: Mapping[str, Any], found: list[str]) -> list[tuple[str, list[Any
     axes = []
     grid = plan.get("grid", {})
     if not isinstance(grid, dict):
-        found.append(f"sweep.grid: {fields.shown(grid)}; allowed: a table of settings, each with a list of values")
+        found.append(f"sweep.grid: {quoted_value(grid)}; allowed: a table of settings, each with a list of values")
         grid = {}
     for name, choices in _leaves(grid):
         if name not in _KINDS:
-            found.append(plugins.unknown("setting", name, list(_KINDS)).rstrip(".") + " (in sweep.grid)")
+            found.append(unknown_name("setting", name, list(_KINDS)).rstrip(".") + " (in sweep.grid)")
         elif not isinstance(choices, list) or not choices:
-            found.append(f"sweep.grid: {name} = {fields.shown(choices)}; allowed: a list of one value or more")
+            found.append(f"sweep.grid: {name} = {quoted_value(choices)}; allowed: a list of one value or more")
         else:
             axes.append((name, choices))
     seeds = plan.get("seeds")
@@ -127,7 +126,7 @@ def _axes(plan: Mapping[str, Any], found: list[str]) -> list[tuple[str, list[Any
         if isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed <= 2**62 for seed in seeds):
             axes.append(("seed", seeds))
         else:
-            found.append(f"sweep.seeds: {fields.shown(seeds)}; allowed: a list of whole numbers from 0")
+            found.append(f"sweep.seeds: {quoted_value(seeds)}; allowed: a list of whole numbers from 0")
     return axes
 
 
@@ -135,11 +134,11 @@ def _listed(plan: Mapping[str, Any], found: list[str]) -> list[dict[str, Any]]:
     """Return the settings of each of ``sweep.cells``, or of one that changes nothing if there are none."""
     cells = plan.get("cells", [{}])
     if not isinstance(cells, list) or not cells or not all(isinstance(cell, dict) for cell in cells):
-        found.append(f"sweep.cells: {fields.shown(cells)}; allowed: one table [[sweep.cells]] or more")
+        found.append(f"sweep.cells: {quoted_value(cells)}; allowed: one table [[sweep.cells]] or more")
         return [{}]
     listed = [dict(_leaves(cell)) for cell in cells]
     unknown = dict.fromkeys(name for settings in listed for name in settings if name not in _KINDS)
-    found += [plugins.unknown("setting", name, list(_KINDS)).rstrip(".") + " (in sweep.cells)" for name in unknown]
+    found += [unknown_name("setting", name, list(_KINDS)).rstrip(".") + " (in sweep.cells)" for name in unknown]
     return [{name: value for name, value in settings.items() if name in _KINDS} for settings in listed]
 
 
@@ -172,7 +171,7 @@ def _cell(base: RunConfig, settings: dict[str, Any]) -> Cell:
         # 1 and 1.0 are the same setting, and have one name.
         if type(value) is int and _KINDS.get(name) is float:
             settings = {**settings, name: float(value) if abs(value) < 2**53 else value}
-    config, _ = fields.from_plain(base, nested)
+    config, _ = validation.from_plain(base, nested)
     return Cell(_name(settings), settings, config)
 
 
@@ -183,7 +182,7 @@ def _name(settings: Mapping[str, Any]) -> str:
         leaf = name.rpartition(".")[2]
         parts.append(f"{leaf if _LEAVES[leaf] < 2 else name}={_written(value)}")
     name = "+".join(parts)
-    if store.IS_NAME.fullmatch(name):
+    if IS_NAME.fullmatch(name):
         return name
     return f"cell-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
@@ -195,7 +194,7 @@ def _written(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else str(value)
-    return value if isinstance(value, str) else fields.shown(value)
+    return value if isinstance(value, str) else quoted_value(value)
 
 
 def _cell_faults(cells: list[Cell]) -> list[str]:

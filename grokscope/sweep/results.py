@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from grokscope import files, phases, sweep
+from grokscope import phases
+from grokscope.disk import atomic
 from grokscope.errors import GrokscopeError
-from grokscope.sweep import Sweep
+from grokscope.sweep import sweep_folder
+from grokscope.sweep.plan import Sweep
 from grokscope.trajectory import Trajectory
 
 EVENTS = ("memorized", "generalised")
@@ -28,7 +30,7 @@ def table(plan: Sweep, folder: Path) -> list[Row]:
     """
     rows = []
     for cell in plan.cells:
-        state = sweep.state(cell, folder)
+        state = sweep_folder.state(cell, folder)
         row = {"cell": cell.name, **cell.settings, "state": state.status, "reason": state.reason}
         if state.step or state.status == "finished":
             try:
@@ -92,7 +94,7 @@ def write(rows: list[Row], axes: list[str], folder: Path) -> list[Path]:
         text = io.StringIO()
         pandas.DataFrame(found).to_csv(text, index=False)
         written.append(folder / f"{name}.csv")
-        files.write_atomic(written[-1], text.getvalue().encode())
+        atomic.write_atomic(written[-1], text.getvalue().encode())
     return written
 
 

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import joblib
 
-from grokscope import ensemble as ensembles
-from grokscope import store, sweep, together
 from grokscope.errors import GrokscopeError
-from grokscope.interrupts import Interrupted, deferred_signals
-from grokscope.sweep import BUSY, IO_ERROR, Cell, Sweep
+from grokscope.store.run_store import Record
+from grokscope.sweep import sweep_folder
+from grokscope.sweep.plan import Cell, Sweep
+from grokscope.sweep.sweep_folder import BUSY, IO_ERROR
+from grokscope.training import ensemble as training_ensemble
+from grokscope.training import train_ensemble
+from grokscope.training.signals import InterruptedRunError, deferred_signals
 
 BACKENDS = ("local", "ray")
 MOST_ATTEMPTS = 3
@@ -36,7 +39,7 @@ def run(
     Finished cells and those that some other process trains are left alone, cells that failed too unless `retry`, and
     those that are lost; the others are trained or gone on with, `jobs` at a time (by default one for each core; on
     Ray, one for each of the cluster's). With an `ensemble` above 1, up to that many cells that are alike train in one
-    program (see `groups`). A signal is passed on to the cells, which commit, and then raises Interrupted. When this
+    program (see `groups`). A signal is passed on to the cells, which commit, and then raises InterruptedRunError. When this
     process dies, its cells commit and stop by themselves. Raise GrokscopeError for a backend that is not there.
     """
     grouped = groups(plan, ensemble, folder)
@@ -56,7 +59,7 @@ def run(
             joblib.delayed(run_cells)(cells, folder, allow_drift, interrupted) for cells in left
         )
         if interrupted():
-            raise Interrupted(folder, interrupted())
+            raise InterruptedRunError(folder, interrupted())
     return _failures(reasons)
 
 
@@ -96,7 +99,9 @@ def groups(plan: Sweep, n: int, folder: Path) -> list[list[Cell]]:
             new.pop(cell.name, None)
     alike: dict[str, list[Cell]] = {}
     for cell in new.values():
-        key = cell.name if n == 1 or ensembles.faults(cell.config) else ensembles.likeness(cell.config)
+        key = (
+            cell.name if n == 1 or training_ensemble.faults(cell.config) else training_ensemble.likeness(cell.config)
+        )
         alike.setdefault(key, []).append(cell)
     found += [cells[i : i + n] for cells in alike.values() for i in range(0, len(cells), n)]
     return sorted(found, key=lambda cells: order[cells[0].name])
@@ -107,10 +112,10 @@ def _place(cell: Cell, folder: Path) -> tuple[int, str] | None:
     if not (folder / cell.name).is_dir():
         return None
     try:
-        recorded = store.Record.read(folder / cell.name).environment.get("ensemble", "")
+        recorded = Record.read(folder / cell.name).environment.get("ensemble", "")
     except GrokscopeError:  # `sweep.state` says what is wrong.
         recorded = ""
-    place = together.PLACE.fullmatch(recorded)
+    place = train_ensemble.PLACE.fullmatch(recorded)
     return (int(place["i"]), place["ensemble"]) if place else (1, cell.name)
 
 
@@ -125,7 +130,7 @@ def _whole(ensemble: str, begun: Mapping[int, Cell], new: list[Cell], order: Map
         return [begun[i] for i in sorted(begun)]
     for i in range(len(new) - n_missing + 1):
         cells = sorted([*begun.values(), *new[i : i + n_missing]], key=lambda cell: order[cell.name])
-        if together.places([cell.config for cell in cells])[0].endswith(f" of {ensemble}"):
+        if train_ensemble.places([cell.config for cell in cells])[0].endswith(f" of {ensemble}"):
             return cells
     return []
 
@@ -147,7 +152,7 @@ def run_cells(
             failed = json.loads(printed or "{}")
             for cell in cells:
                 if cell.name not in failed:
-                    sweep.forget_failure(cell, folder)
+                    sweep_folder.forget_failure(cell, folder)
             return {cell.name: _marked(cell, folder, failed[cell.name]) for cell in cells if cell.name in failed}
         if status == BUSY or (interrupted and interrupted()):
             return {}
@@ -163,7 +168,7 @@ def run_cells(
 def _marked(cell: Cell, folder: Path, reason: str) -> str:
     reason = "".join(one if one.isprintable() or one == "\n" else "?" for one in reason)
     try:
-        sweep.mark_failed(cell, folder, reason)
+        sweep_folder.mark_failed(cell, folder, reason)
     except GrokscopeError as error:  # It must not stop the other cells.
         reason += f" ({error})"
     return reason
@@ -179,11 +184,11 @@ def _process(
     """Run a process for one cell or an ensemble to its end; return its exit status, output and standard error."""
     configs = {cell.name: cell.config.to_dict() for cell in cells}
     if len(cells) == 1:
-        kind, place, given = "cell", folder / cells[0].name, json.dumps(configs[cells[0].name])
+        module, place, given = "train_cell", folder / cells[0].name, json.dumps(configs[cells[0].name])
     else:
-        kind, place, given = "group", folder, json.dumps(configs)
+        module, place, given = "train_group", folder, json.dumps(configs)
     # -P: what lies in the current folder is no module of ours.
-    command = [sys.executable, "-P", "-m", f"grokscope.sweep.{kind}", str(place), str(os.getpid())]
+    command = [sys.executable, "-P", "-m", f"grokscope.sweep.{module}", str(place), str(os.getpid())]
     process = subprocess.Popen(
         command + ["--allow-drift"] * allow_drift,
         stdin=subprocess.PIPE,
@@ -211,5 +216,5 @@ def _process(
 
 
 def _is_left(cell: Cell, folder: Path, retry: bool) -> bool:
-    state = sweep.state(cell, folder)
+    state = sweep_folder.state(cell, folder)
     return state.status in ("new", "unfinished") or (state.status == "failed" and retry and not state.is_lost)

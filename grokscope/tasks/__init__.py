@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from grokscope import plugins, splits, streams
-from grokscope.algebra import Group
-from grokscope.config import TaskConfig
+from grokscope import plugins, rng
+from grokscope.algebra.groups import Group
+from grokscope.config import TaskConfig, task_size
 from grokscope.errors import GrokscopeError
 
 
@@ -149,10 +149,10 @@ def draw_split(task: Task, train_fraction: float, seed: int) -> Split:
     ever. Raise GrokscopeError if train or test would be empty.
     """
     n_examples = len(task.inputs)
-    if fault := splits.split_fault(task.name, train_fraction, n_examples):
+    if fault := task_size.split_fault(task.name, train_fraction, n_examples):
         raise GrokscopeError(f"{fault}.")
-    n_train = splits.n_train(train_fraction, n_examples)
-    order = torch.from_numpy(streams.permutation("split", seed, 0, n_examples))
+    n_train = task_size.n_train(train_fraction, n_examples)
+    order = torch.from_numpy(rng.permutation("split", seed, 0, n_examples))
     return Split(order[:n_train].sort().values, order[n_train:].sort().values)
 
 
@@ -164,10 +164,10 @@ def with_outliers(task: Task, split: Split, n_outliers: int, seed: int) -> Task:
     a smaller number are among those of a larger. Test answers stay right.
     """
     n_train = len(split.train)
-    if fault := splits.outliers_fault(n_outliers, n_train):
+    if fault := task_size.outliers_fault(n_outliers, n_train):
         raise GrokscopeError(f"{fault}.")
-    order = split.train[torch.from_numpy(streams.permutation("outliers", seed, 0, n_train))]
-    drawn = streams.integers("outliers", seed, 1, n_train) % (n_train - 1) + 1
+    order = split.train[torch.from_numpy(rng.permutation("outliers", seed, 0, n_train))]
+    drawn = rng.integers("outliers", seed, 1, n_train) % (n_train - 1) + 1
     source = (torch.arange(n_train) + torch.from_numpy(drawn.astype("int64"))) % n_train
     labels = task.labels.clone()
     labels[order[:n_outliers]] = task.labels[order[source[:n_outliers]]]
@@ -176,7 +176,7 @@ def with_outliers(task: Task, split: Split, n_outliers: int, seed: int) -> Task:
 
 def with_random_labels(task: Task, seed: int) -> Task:
     """Return the task with every answer drawn uniformly at random, which leaves nothing to generalise to."""
-    drawn = streams.integers("random labels", seed, 0, len(task.labels)) % task.d_vocab_out
+    drawn = rng.integers("random labels", seed, 0, len(task.labels)) % task.d_vocab_out
     return dataclasses.replace(task, labels=torch.from_numpy(drawn.astype("int64")))
 
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from grokscope import algebra
-from grokscope.algebra import Group
+from grokscope.algebra import groups
+from grokscope.algebra.groups import Group
 from grokscope.errors import GrokscopeError
 from grokscope.tasks import Task
 from grokscope.tasks.circle import on_circle
@@ -35,7 +35,7 @@ def as_composition(task: Task) -> Composition:
     """Return a task as the composition of a group; raise GrokscopeError, saying why, for one that composes none."""
     if task.circle is not None:
         circle = on_circle(task)
-        group = algebra.group(f"C{len(circle)}")
+        group = groups.group(f"C{len(circle)}")
         second = torch.arange(len(circle)) if circle.sign == 1 else torch.from_numpy(group.inverse)
         return Composition(group, circle.tokens, circle.examples[:, second])
     if task.group is None or not task.is_composition:

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from grokscope import algebra, tasks
+from grokscope import tasks
+from grokscope.algebra import groups
 from grokscope.config import TaskConfig
 from grokscope.tasks import Task
 
@@ -108,7 +109,7 @@ def _on_residues(
     answers: Int[Tensor, " n_examples"],
     circle_sign: int = 1,
 ) -> Task:
-    group = algebra.group(f"C{config.p}")
+    group = groups.group(f"C{config.p}")
     return tasks.equations(
         config,
         f"{operation} mod {config.p}",

@@ -2,7 +2,8 @@
 
 import torch
 
-from grokscope import algebra, tasks
+from grokscope import tasks
+from grokscope.algebra import tables
 from grokscope.config import TaskConfig
 from grokscope.tasks import Task
 
@@ -14,6 +15,6 @@ def table(config: TaskConfig) -> Task:
     function; on the command line and in TOML ``@FILE`` stands for a file's text. The table is part of the config,
     and so of the run.
     """
-    answers = torch.from_numpy(algebra.read_table(config.table))
+    answers = torch.from_numpy(tables.read_table(config.table))
     a, b = (answers >= 0).nonzero().unbind(1)
     return tasks.equations(config, f"a ∘ b by a table of {len(answers)}", a, b, answers[a, b], len(answers))

@@ -4,10 +4,10 @@ Nothing here writes: a run is opened as any reader opens it, and what is measure
 come, go or fail without the training's noticing.
 """
 
-from grokscope.watch.beside import Beside
-from grokscope.watch.run import Watched
+from grokscope.watch.background import Beside
 from grokscope.watch.server import Server
 from grokscope.watch.terminal import Screen
 from grokscope.watch.view import View
+from grokscope.watch.watched_run import Watched
 
 __all__ = ["Beside", "Screen", "Server", "View", "Watched"]

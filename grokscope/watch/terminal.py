@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from grokscope import phases
-from grokscope.display import LEVELS, number
-from grokscope.fields import plainly
-from grokscope.watch.run import Watched
+from grokscope.errors import quoted_name
+from grokscope.notebook import LEVELS, number
+from grokscope.watch.watched_run import Watched
 
 _BLOCKS, _PLAIN = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 _BESIDE = 32
@@ -44,8 +44,8 @@ class Screen:
             table.add_row(name.replace("_", " "), f"{log[name][-1]:.2%}", Text(curve, style))
         table.add_row("", "step", Text(_axis(log.steps, width), "dim"))
         yield Group(
-            Text(f"{plainly(run.folder.name)}: {run.trajectory.task.formula}", "bold"),
-            Text(plainly(run.sentence)),
+            Text(f"{quoted_name(run.folder.name)}: {run.trajectory.task.formula}", "bold"),
+            Text(quoted_name(run.sentence)),
             Text(self._beside()),
             table,
         )

@@ -7,8 +7,9 @@ import numpy as np
 from grokscope import measures, plugins, report
 from grokscope.report import page
 from grokscope.series import Series
+from grokscope.thinning import spread_by_stride
 from grokscope.trajectory import Trajectory
-from grokscope.watch.run import Watched
+from grokscope.watch.watched_run import Watched
 
 _USUAL = {"embedding": 48, "weight_norm": 128, "attention": 32, "example_loss": 32}
 _OF_CIRCLES = {"fourier": 12}
@@ -43,7 +44,7 @@ class View:
         self.version += 1
 
     def _renewed(self, name: str, trajectory: Trajectory, most: int) -> Series:
-        chosen = trajectory.select(trajectory.steps[spread(len(trajectory), most)])
+        chosen = trajectory.select(trajectory.steps[spread_by_stride(len(trajectory), most)])
         old = self._measured.get(name)
         if old is not None and not measures.is_of(old, trajectory):
             old = None  # The run is another than it was.
@@ -56,14 +57,3 @@ class View:
         rows = np.argsort(joined.steps)[order]
         arrays = {key: array[rows] for key, array in joined.arrays.items()}
         return dataclasses.replace(joined, steps=chosen.steps, arrays=arrays, digest=chosen.digest)
-
-
-def spread(n: int, most: int) -> list[int]:
-    """Return at most `most` + 1 of the first `n` indices: 0, k, 2k, … for the smallest power of two k, and the last.
-
-    When n grows, all but the last of them stay among them or drop out; so what was measured there stays useful.
-    """
-    stride = 1
-    while -(-n // stride) > most:
-        stride *= 2
-    return sorted({*range(0, n, stride), n - 1})

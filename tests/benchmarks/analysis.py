@@ -21,9 +21,10 @@ import torch
 import torch.nn.functional as F
 from sklearn.decomposition import PCA
 
-from grokscope import Trajectory, environment, measures, presets, store, tasks
-from grokscope import model as models
-from grokscope.config import RunConfig
+from grokscope import Trajectory, environment, measures, tasks
+from grokscope.config import RunConfig, presets
+from grokscope.model import transformer
+from grokscope.store.run_store import Record, create
 from grokscope.trajectory import data_digest
 
 PROMISED, TURNS, CHECKPOINTS, SAMPLE, IN_A_SEGMENT = 10, 3, 1000, 10, 50
@@ -34,7 +35,7 @@ N_COMPONENTS, N_SHUFFLES = 10, 16
 def make_run(config: RunConfig, folder: Path, n: int) -> Trajectory:
     """Write a run whose `n` checkpoints go from the initialization to an embedding of three circles; open it."""
     task, split = tasks.load(config.task, config.split_seed)
-    model = models.build(config.model, task)
+    model = transformer.build(config.model, task)
     first = model.initialize(config.init_seed)
     angle = 2 * torch.pi * torch.outer(torch.tensor([14.0, 35, 41]), torch.arange(task.n_elements)) / task.n_elements
     plane = torch.linalg.qr(first["embed.W_E"][:, :6].T @ first["embed.W_E"]).R
@@ -42,8 +43,8 @@ def make_run(config: RunConfig, folder: Path, n: int) -> Trajectory:
     last = {name: one + 0.02 * torch.sin(torch.arange(one.numel()) + 1.0).view_as(one) for name, one in first.items()}
     last["embed.W_E"] = last["embed.W_E"].clone()
     last["embed.W_E"][: task.n_elements] += circles
-    record = store.Record(config, environment.present("cpu"), data_digest(task, split))
-    run = store.create(folder, record)
+    record = Record(config, environment.present("cpu"), data_digest(task, split))
+    run = create(folder, record)
     for start in range(0, n, IN_A_SEGMENT):
         steps = list(range(start, min(start + IN_A_SEGMENT, n)))
         checkpoints: list[Mapping[str, np.ndarray]] = [

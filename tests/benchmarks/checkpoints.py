@@ -25,9 +25,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from grokscope import environment, presets, store
-from grokscope.optimize import Setup, optimize
-from grokscope.recorder import SEGMENT_CHECKPOINTS, Recorder, as_arrays
+from grokscope import environment
+from grokscope.config import presets
+from grokscope.store.run_store import Record, RunStore, create, segments_folder
+from grokscope.training.checkpointer import SEGMENT_CHECKPOINTS, Recorder, as_arrays
+from grokscope.training.loop import Setup, optimize
 from grokscope.trajectory import data_digest
 
 TURNS, BLOCK = 12, 40
@@ -35,10 +37,10 @@ N_WRITES = 9
 SCHEDULES = {"none": None, "every 10 steps": "every 10", "every step": "every 1"}
 
 
-def new_run(setup: Setup, folder: Path) -> store.Store:
+def new_run(setup: Setup, folder: Path) -> RunStore:
     """Return the store of a new run without any segment."""
     here = environment.present(setup.config.device)
-    return store.create(folder, store.Record(setup.config, here, data_digest(setup.task, setup.split)))
+    return create(folder, Record(setup.config, here, data_digest(setup.task, setup.split)))
 
 
 def blocks(schedule: str | None, folder: Path) -> Iterator[tuple[float, float]]:
@@ -102,7 +104,7 @@ def write_rates(folder: Path) -> dict[str, list[float]]:
             started = time.perf_counter()
             way(turn)
             taken = time.perf_counter() - started
-            data = data or next(store.segments_folder(folder).iterdir()).read_bytes()
+            data = data or next(segments_folder(folder).iterdir()).read_bytes()
             if turn:
                 rates[name].append(len(data) / 1e6 / taken)
     return rates

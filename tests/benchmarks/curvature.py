@@ -14,9 +14,11 @@ from contextlib import suppress
 
 import torch
 
-from grokscope import curvature, losses, presets
+from grokscope import curvature
+from grokscope.config import presets
 from grokscope.errors import GrokscopeError
-from grokscope.optimize import Setup, loss_and_gradients
+from grokscope.model import losses
+from grokscope.training.loop import Setup, loss_and_gradients
 
 PROMISED, TURNS, GRADIENTS, PRODUCTS = 2.5, 5, 10, 20
 

@@ -21,11 +21,12 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from grokscope import environment, presets, sweep
-from grokscope.config import ModelConfig, RunConfig
-from grokscope.ensemble import Ensemble
-from grokscope.optimize import Setup, optimize
-from grokscope.together import train_together
+from grokscope import environment
+from grokscope.config import ModelConfig, RunConfig, presets
+from grokscope.sweep.plan import read_sweep
+from grokscope.training.ensemble import Ensemble
+from grokscope.training.loop import Setup, optimize
+from grokscope.training.train_ensemble import train_together
 
 AT_ONCE = (1, 16, 64, 256)
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -134,7 +135,7 @@ def rows(device: str, seconds: float, small: bool) -> Iterator[str]:
         tiny = ModelConfig(d_model=16, n_heads=2, d_mlp=24)
         run = dataclasses.replace(run, n_steps=200, model=tiny, task=dataclasses.replace(run.task, p=7))
     yield f"nanda2023, {run.n_steps:,} steps, {run.n_steps // 100 + 1} checkpoints: {whole_run(run):.1f} s"
-    plan = sweep.read(FIGURE)
+    plan = read_sweep(FIGURE)
     n_steps = sum(cell.config.n_steps for cell in plan.cells)
     total = operations(dataclasses.replace(plan.cells[0].config, device="cpu")) * n_steps
     hours = ", ".join(f"{n_steps / best['power2022', p] / 3600:.2f} h in {p}" for p in PRECISIONS)

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from grokscope import Trajectory, environment, measures, presets, store
-from grokscope.config import ModelConfig, RunConfig, TaskConfig
-from grokscope.ensemble import Ensemble
-from grokscope.optimize import Setup, optimize
+from grokscope import Trajectory, environment, measures
+from grokscope.config import ModelConfig, RunConfig, TaskConfig, presets
+from grokscope.store.run_store import Record, create
+from grokscope.training.ensemble import Ensemble
+from grokscope.training.loop import Setup, optimize
 from grokscope.trajectory import data_digest
 
 POINTS = {
@@ -69,8 +70,8 @@ def with_checkpoints(n: int) -> float:
     setup = Setup(config)
     generator = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        record = store.Record(config, environment.present("cpu"), data_digest(setup.task, setup.split))
-        run = store.create(Path(folder), record)
+        record = Record(config, environment.present("cpu"), data_digest(setup.task, setup.split))
+        run = create(Path(folder), record)
         for first in range(0, n, 64):
             steps = list(range(first, min(first + 64, n)))
             drawn: list[Mapping[str, np.ndarray]] = [

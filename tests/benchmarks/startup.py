@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from grokscope import Trajectory, environment, measures, presets, store, tasks, train
-from grokscope.config import ModelConfig, RunConfig, TaskConfig
+from grokscope import Trajectory, environment, measures, tasks, train
+from grokscope.config import ModelConfig, RunConfig, TaskConfig, presets
+from grokscope.store.run_store import Record, RunStore, create
 from grokscope.trajectory import data_digest
 
 TIMES, CHECKPOINTS, IN_A_SEGMENT, REPORTED_STEPS = 5, 30_000, 64, 200
@@ -38,11 +39,12 @@ def first_step(folder: Path) -> float:
     """Return how long `grokscope train nanda2023` takes to its first step, which it is told to make its last one."""
     watched = (
         "import sys, time\n"
-        "from grokscope import cli, progress\n"
-        "class Watch(progress.Progress):\n"
+        "from grokscope import cli\n"
+        "from grokscope.cli import progress_bar\n"
+        "class Watch(progress_bar.Progress):\n"
         "    def __call__(self, step, row):\n"
         "        print(time.time(), flush=True)\n"
-        "progress.Progress = Watch\n"
+        "progress_bar.Progress = Watch\n"
         "cli.main(sys.argv[1:])\n"
     )
     name = f"first-{time.time_ns()}"
@@ -59,8 +61,8 @@ def make_long_run(folder: Path) -> Path:
     trained = train(dataclasses.replace(config, n_steps=1, checkpoints="every 1"), "tiny", folder)
     checkpoint = {name: one.numpy() for name, one in trained.first.parameters.items()}
     task, split = tasks.load(config.task, config.split_seed)
-    record = store.Record(config, environment.present("cpu"), data_digest(task, split))
-    run = store.create(folder / "long", record)
+    record = Record(config, environment.present("cpu"), data_digest(task, split))
+    run = create(folder / "long", record)
     # What this run holds does not matter, and the disk need not be waited for at each of its files.
     for start in range(0, CHECKPOINTS, IN_A_SEGMENT):
         steps = list(range(start, min(start + IN_A_SEGMENT, CHECKPOINTS)))
@@ -71,7 +73,7 @@ def make_long_run(folder: Path) -> Path:
 def opened(folder: Path) -> float:
     """Return how long a run takes to open and list its steps, in this process."""
     started = time.perf_counter()
-    steps = store.Store(folder).steps
+    steps = RunStore(folder).steps
     taken = time.perf_counter() - started
     assert np.array_equal(steps, np.arange(CHECKPOINTS))
     return taken

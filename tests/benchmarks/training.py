@@ -23,9 +23,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from grokscope import presets
-from grokscope.losses import cross_entropy
-from grokscope.optimize import Setup, optimize
+from grokscope.config import presets
+from grokscope.model.losses import cross_entropy
+from grokscope.training.loop import Setup, optimize
 
 TURNS, STEPS = 5, 100
 Loop = Callable[[Setup], Iterator[object]]

@@ -6,12 +6,13 @@ It is then never made again: that a later version reads what this one wrote is w
 import sys
 from pathlib import Path
 
-from grokscope import Trajectory, measures, recorder, training
+from grokscope import Trajectory, measures, training
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
-from grokscope.record import FORMAT
+from grokscope.store.record import FORMAT
+from grokscope.training import checkpointer
 
 if __name__ == "__main__":
-    recorder.SEGMENT_CHECKPOINTS = 2
+    checkpointer.SEGMENT_CHECKPOINTS = 2
     config = RunConfig(
         task=TaskConfig(name="subtraction", p=7, train_fraction=0.6, form="a ∘ b ="),
         model=ModelConfig(d_model=12, n_heads=3, d_mlp=16, normalization_type="LN", biases="all"),

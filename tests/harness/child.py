@@ -17,9 +17,12 @@ import numpy as np
 import torch
 import torch._dynamo  # noqa: F401  The first optimizer would import it, which takes seconds, in each child anew.
 
-from grokscope import files, forks, recorder, training
+from grokscope import training
 from grokscope.config import from_dict
-from grokscope.interrupts import Interrupted
+from grokscope.disk import atomic
+from grokscope.training import checkpointer
+from grokscope.training.fork import fork
+from grokscope.training.signals import InterruptedRunError
 from harness.disks import Disk
 
 
@@ -52,7 +55,7 @@ class Deadly(Disk):
 def _naive(path: Path, *parts: bytes | memoryview) -> None:
     """Write straight to the final path, as a plain `torch.save` does."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    files._write_all(file, parts)
+    atomic._write_all(file, parts)
     os.close(file)
 
 
@@ -62,14 +65,14 @@ def _generators() -> tuple[Any, ...]:
 
 def live(job: dict[str, Any]) -> int:
     """Train, go on with, densify or fork a run as the job says; return the exit status."""
-    recorder.SEGMENT_SECONDS = job["seconds"]
-    training.SEGMENT_CHECKPOINTS = 3  # Of densify, which does not ask the clock.
+    checkpointer.SEGMENT_SECONDS = job["seconds"]
+    SEGMENT_CHECKPOINTS = 3  # Of densify, which does not ask the clock.
     # Whoever is killed leaves all that it wrote to the kernel: only a power cut needs fsync, and it is slow.
     os.fsync = lambda descriptor: None
     if job["operations"]:
-        files.disk = Deadly(job["operations"])
+        disk = Deadly(job["operations"])
     if job["naive"]:
-        files.write_atomic = _naive
+        atomic.write_atomic = _naive
     signals = [tuple(one) for one in job["signals"]]
 
     def observe(step: int, row: dict[str, float]) -> None:
@@ -84,10 +87,10 @@ def live(job: dict[str, Any]) -> int:
         elif (root / "run").exists():
             training.resume(root / "run", observer=observe)
         elif job["fork"]:
-            forks.fork(root / "origin", job["fork"], run="run", root=root, observer=observe)
+            fork(root / "origin", job["fork"], run="run", root=root, observer=observe)
         else:
             training.train(from_dict(job["config"]), "run", root, observer=observe)
-    except Interrupted as interruption:
+    except InterruptedRunError as interruption:
         return 128 + interruption.signal_number
     except KeyboardInterrupt:
         return 128 + signal.SIGINT  # It came before the run began or after it ended.

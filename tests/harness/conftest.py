@@ -5,16 +5,16 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from grokscope import recorder, training
+from grokscope.training import checkpointer, densification
 from harness.forebear import Forebear
 
 
 @pytest.fixture
 def segments_by_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """End segments where no clock has a say: at every checkpoint, and every second one of densify's."""
-    monkeypatch.setattr(recorder, "SEGMENT_SECONDS", 1e9)
-    monkeypatch.setattr(recorder, "SEGMENT_CHECKPOINTS", 1)
-    monkeypatch.setattr(training, "SEGMENT_CHECKPOINTS", 2)
+    monkeypatch.setattr(checkpointer, "SEGMENT_SECONDS", 1e9)
+    monkeypatch.setattr(checkpointer, "SEGMENT_CHECKPOINTS", 1)
+    monkeypatch.setattr(densification, "SEGMENT_CHECKPOINTS", 2)
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from grokscope import disk, files
+from grokscope.disk import syscalls
 
-OPERATIONS = [name for name in vars(disk.Disk) if not name.startswith("_")]
+OPERATIONS = [name for name in vars(syscalls.Disk) if not name.startswith("_")]
 NAMES = {
     "create": "create",
     "write": "write",
@@ -31,7 +31,7 @@ class Died(BaseException):
     """The process ended here: nothing that it does from now on reaches the disk."""
 
 
-class Disk(disk.Disk):
+class Disk(syscalls.Disk):
     """A disk that counts its operations; `happen` is what each does."""
 
     def __init__(self):
@@ -40,7 +40,7 @@ class Disk(disk.Disk):
 
     def happen(self, number: int, name: str, arguments: Sequence[Any]) -> Any:
         """Do operation `number`, from 1."""
-        return getattr(disk.Disk, name)(self, *arguments)
+        return getattr(syscalls.Disk, name)(self, *arguments)
 
 
 def _numbered(name: str) -> Any:
@@ -72,7 +72,7 @@ class Faulty(Disk):
         if is_now and self.fault in DEATHS:
             self.is_dead = True
             if self.fault == "dies within" and half:
-                disk.Disk.write(self, arguments[0], half)
+                syscalls.Disk.write(self, arguments[0], half)
             elif self.fault == "dies after":
                 done = super().happen(number, name, arguments)
                 if name in ("create", "open_lock"):
@@ -80,7 +80,7 @@ class Faulty(Disk):
             raise Died
         if is_now and self.fault in ERRORS or number >= self.at and self.fault == "stays full" and name in _GROWING:
             if half:
-                disk.Disk.write(self, arguments[0], half)
+                syscalls.Disk.write(self, arguments[0], half)
             self.failed = self.failed or name
             code = getattr(errno, self.fault, errno.ENOSPC)
             raise OSError(code, os.strerror(code))
@@ -89,7 +89,7 @@ class Faulty(Disk):
                 self.failed = name
                 return 0
             if self.fault in SHORTS:
-                return disk.Disk.write(self, arguments[0], half)
+                return syscalls.Disk.write(self, arguments[0], half)
         return super().happen(number, name, arguments)
 
     @staticmethod
@@ -100,10 +100,10 @@ class Faulty(Disk):
 
 
 @contextmanager
-def put(instead: disk.Disk) -> Iterator[None]:
+def put(instead: syscalls.Disk) -> Iterator[None]:
     """Let all writing go to it within the block."""
-    before, files.disk = files.disk, instead
+    before, syscalls.disk = syscalls.disk, instead
     try:
         yield
     finally:
-        files.disk = before
+        syscalls.disk = before

@@ -10,13 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from shared import Saved, make_tiny_config, read_everything, writing
+from support.shared import Saved, make_tiny_config, read_everything, writing
 from torch import Tensor
 
-from grokscope import Trajectory, files, forks, optimize, recorder, training
+from grokscope import Trajectory, training
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
-from grokscope.interrupts import Interrupted
-from grokscope.store import Store
+from grokscope.disk import atomic
+from grokscope.disk.lock import is_locked
+from grokscope.store.run_store import RunStore
+from grokscope.training import checkpointer, fork, loop
+from grokscope.training import run as training_run
+from grokscope.training.fork import fork
+from grokscope.training.signals import InterruptedRunError
 
 LIVES = ["train", "resume", "densify", "fork"]
 
@@ -39,17 +44,17 @@ def compute_little(patch: pytest.MonkeyPatch) -> None:
     For harnesses that look at the writing: whatever a resume did otherwise would still be another number.
     """
 
-    def loss_and_gradients(setup: optimize.Setup, state: optimize.State) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_and_gradients(setup: loop.Setup, state: loop.State) -> tuple[Tensor, dict[str, Tensor]]:
         push = 1e-3 * float(setup.chosen(state.step).sum()) + state.step
         gradients = {name: (state.parameters[name] * push).cos().detach() for name in setup.model.trained}
         return torch.tensor(push), gradients
 
-    def evaluate(setup: optimize.Setup, state: optimize.State) -> optimize.Row:
+    def evaluate(setup: loop.Setup, state: loop.State) -> loop.Row:
         loss = float(sum(one.detach().double().square().sum() for one in state.parameters.values()))
         return {"train_loss": loss, "test_loss": loss + 1, "train_accuracy": 0.5, "test_accuracy": 0.25}
 
-    patch.setattr(optimize, "loss_and_gradients", loss_and_gradients)
-    patch.setattr(optimize.Setup, "evaluate", evaluate)
+    patch.setattr(loop, "loss_and_gradients", loss_and_gradients)
+    patch.setattr(loop.Setup, "evaluate", evaluate)
 
 
 def run_in(root: Path) -> Path:
@@ -80,7 +85,7 @@ class Life:
         assert whole
         before = None
         if name == "resume":
-            with pytest.raises(Interrupted):
+            with pytest.raises(InterruptedRunError):
                 training.train(config, "before", folder, observer=_stop_at_2)
             before = folder / "before"
         elif name == "densify":
@@ -105,7 +110,7 @@ class Life:
         elif run.exists():
             training.resume(run)
         elif self.name == "fork":
-            forks.fork(self.whole, 2, run=run.name, root=run.parent)
+            fork(self.whole, 2, run=run.name, root=run.parent)
         else:
             training.train(self.config, run.name, run.parent)
 
@@ -115,8 +120,8 @@ class Life:
         run = run_in(root)
         if not run.exists():
             return {}
-        assert not files.is_locked(run)
-        opened = Store(run)
+        assert not is_locked(run)
+        opened = RunStore(run)
         assert opened.damaged == [] and list(opened.damage()) == []
         assert Trajectory.open(run).first.step == opened.record.first_step
         return {key: value for key, value in read_everything(run).items() if key[0] in ("checkpoint", "log")}
@@ -129,7 +134,7 @@ class Life:
         assert found.items() <= self.expected.items(), "something else was committed"
         self.go_on(root)
         assert read_everything(run_in(root)) == self.expected
-        assert not list(run_in(root).rglob(f"*{files.TEMPORARY}"))
+        assert not list(run_in(root).rglob(f"*{atomic.TEMPORARY}"))
 
 
 class Acknowledged:
@@ -138,26 +143,26 @@ class Acknowledged:
     def __init__(self, patch: pytest.MonkeyPatch, told: Callable[[frozenset[int]], None] = lambda steps: None):
         self.steps: set[int] = set()
         self.told = told
-        commit, reveal, begun = Store.commit, Store.reveal, training.begun
+        commit, reveal, begun = RunStore.commit, RunStore.reveal, training_run.begun
 
-        def committed(store: Store, steps: list[int], *given, **named) -> None:
+        def committed(store: RunStore, steps: list[int], *given, **named) -> None:
             commit(store, steps, *given, **named)
             # While the folder is built its name is hidden, and nobody has been told of it.
             if not store.folder.name.startswith(".") and not named.get("hidden"):
                 self.note(steps)
 
-        def revealed(store: Store, steps: list[int]) -> None:
+        def revealed(store: RunStore, steps: list[int]) -> None:
             reveal(store, steps)
             self.note(steps)
 
-        def has_begun(*given, **named) -> recorder.Recorder:
+        def has_begun(*given, **named) -> checkpointer.Recorder:
             begins = begun(*given, **named)
-            self.note([Store(begins.folder).record.first_step])
+            self.note([RunStore(begins.folder).record.first_step])
             return begins
 
-        patch.setattr(Store, "commit", committed)
-        patch.setattr(Store, "reveal", revealed)
-        for module in (training, forks):
+        patch.setattr(RunStore, "commit", committed)
+        patch.setattr(RunStore, "reveal", revealed)
+        for module in (training_run, fork):
             patch.setattr(module, "begun", has_begun)
 
     def note(self, steps: list[int]) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from grokscope import files
+from grokscope.disk import atomic, syscalls
 from grokscope.errors import GrokscopeError
-from grokscope.store import Store
+from grokscope.store.run_store import RunStore
 from harness.disks import DEATHS, ERRORS, FAULTS, NAMES, SHORTS, Died, Disk, Faulty, put
 from harness.lives import LIVES, Acknowledged, Life, compute_little, run_in, said
 
@@ -95,15 +95,15 @@ def test_a_writer_that_writes_over_what_is_there_is_caught(tmp_path: Path, monke
     """The control: the bytes go straight to the final path, as with a plain `torch.save`."""
 
     def naive(path: Path, *parts: bytes | memoryview) -> None:
-        file = files.disk.create(path)
+        file = syscalls.disk.create(path)
         try:
-            files._write_all(file, parts)
+            atomic._write_all(file, parts)
         finally:
             os.close(file)
 
     compute_little(monkeypatch)
     life = Life.make("train", tmp_path)
-    monkeypatch.setattr(files, "write_atomic", naive)
+    monkeypatch.setattr(atomic, "write_atomic", naive)
     caught = 0
     for at in range(1, len(operations(life, tmp_path / "plain")) + 1):
         life.begin(tmp_path / str(at))
@@ -123,6 +123,6 @@ def test_a_run_that_forgets_what_it_committed_is_caught(tmp_path: Path, monkeypa
     life = Life.make("train", tmp_path)
     shutil.copytree(life.whole, run_in(tmp_path / "root"))
     life.check(tmp_path / "root", {0, 3, 6})
-    next(one.path for one in Store(run_in(tmp_path / "root")).segments if 3 in one.steps).unlink()
+    next(one.path for one in RunStore(run_in(tmp_path / "root")).segments if 3 in one.steps).unlink()
     with pytest.raises(AssertionError):
         life.check(tmp_path / "root", set())

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shared import read_everything, writing
+from support.shared import read_everything, writing
 
-from grokscope import files, training
+from grokscope import training
+from grokscope.disk import atomic
+from grokscope.disk.lock import is_locked
 from grokscope.errors import GrokscopeError
-from grokscope.store import Store
+from grokscope.store.run_store import RunStore
 from harness.lives import compute_little, said, small_config
 
 pytestmark = pytest.mark.usefixtures("segments_by_count")
@@ -47,9 +49,9 @@ def test_a_full_disk_is_one_error_and_with_room_again_the_run_ends_the_same(
             outcomes["refused"] += 1
             assert re.match(rf"Could not [a-z ]+ {root}.* \([\d,]+ bytes needed, [\d,]+ free\)", str(error))
         run = root / "run"
-        assert writing() == [] and not files.is_locked(run)
-        assert not run.exists() or list(Store(run).damage()) == []
-        assert not list(small_disk.rglob(f"*{files.TEMPORARY}*"))
+        assert writing() == [] and not is_locked(run)
+        assert not run.exists() or list(RunStore(run).damage()) == []
+        assert not list(small_disk.rglob(f"*{atomic.TEMPORARY}*"))
         ballast.unlink()
         if run.exists():
             training.resume(run)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shared import KINDS, of_kind
+from support.shared import KINDS, of_kind
 
 from grokscope import Trajectory, training
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
-from grokscope.store import Store
+from grokscope.store.run_store import RunStore
 from harness.forebear import Forebear
 from harness.lives import said
 
@@ -28,7 +28,7 @@ def committed(run: Path, saved: Read) -> dict:
     """Return the checkpoints and log rows of a run that must open and be sound; nothing if there is none yet."""
     if not run.exists():
         return {}
-    opened = Store(run)
+    opened = RunStore(run)
     assert opened.damaged == [] and list(opened.damage()) == []
     assert Trajectory.open(run).first.step == 0
     return {key: value for key, value in saved(run).items() if key[0] in ("checkpoint", "log")}
@@ -138,9 +138,9 @@ def test_a_signal_commits_the_present_step(
 ):
     training.train(tiny_config, "whole", tmp_path)
     assert live(tmp_path, tiny_config, signals=((17, number),), seconds=1e9) == 128 + number
-    assert Store(tmp_path / "run").last_step == 17
+    assert RunStore(tmp_path / "run").last_step == 17
     assert live(tmp_path, tiny_config, signals=((41, number),), seconds=1e9) == 128 + number
-    assert Store(tmp_path / "run").last_step == 41
+    assert RunStore(tmp_path / "run").last_step == 41
     assert live(tmp_path, tiny_config) == 0
     assert saved(tmp_path / "run") == saved(tmp_path / "whole")
 
@@ -152,7 +152,7 @@ def test_a_second_signal_exits_at_once_and_the_run_still_opens(
     signals = ((17, signal.SIGINT), (17, second))
     assert live(tmp_path, tiny_config, signals=signals, seconds=1e9) == 128 + second
     committed(tmp_path / "run", saved)
-    assert Store(tmp_path / "run").last_step == 0, "at once is without a commit"
+    assert RunStore(tmp_path / "run").last_step == 0, "at once is without a commit"
     assert live(tmp_path, tiny_config) == 0
     training.train(tiny_config, "whole", tmp_path)
     assert saved(tmp_path / "run") == saved(tmp_path / "whole")

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from grokscope import Trajectory, files, measures, training
+from grokscope import Trajectory, measures, training
 from grokscope.config import ModelConfig, RunConfig
+from grokscope.disk import atomic
+from grokscope.disk.lock import Lock, _held
 from harness.lives import compute_little, said, small_config
 
 N_SNAPSHOTS = 1_000
@@ -58,10 +60,10 @@ def test_a_thousand_locks_register_nothing_and_leave_no_open_file(tmp_path: Path
     monkeypatch.setattr(os, "register_at_fork", lambda **hooks: registered.append(hooks))
     before = open_files()
     for _ in range(1_000):
-        with files.Lock(tmp_path):
-            assert len(files._held) == 1
-        files.write_atomic(tmp_path / "file", b"x")
-    assert (registered, files._held, open_files()) == ([], set(), before)
+        with Lock(tmp_path):
+            assert len(_held) == 1
+        atomic.write_atomic(tmp_path / "file", b"x")
+    assert (registered, _held, open_files()) == ([], set(), before)
 
 
 def dense(n_checkpoints: int) -> RunConfig:

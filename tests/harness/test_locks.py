@@ -11,21 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grokscope import files, store
-from grokscope.errors import Busy
-from grokscope.record import Record
+from grokscope.disk.lock import Lock
+from grokscope.disk.syscalls import disk
+from grokscope.errors import BusyError
+from grokscope.store.record import Record
+from grokscope.store.run_store import create
 from harness.lives import said, small_config
 
 CONTENDER = """
 import os, sys
 from pathlib import Path
-from grokscope import files
+from grokscope.disk.lock import Lock
 from grokscope.errors import GrokscopeError
 assert not {"torch", "numpy", "safetensors"} & set(sys.modules), "a lock needs none of these"
 print("ready", flush=True)
 os.read(0, 1)  # All begin at once, when the other end is closed.
 try:
-    with files.Lock(Path(sys.argv[1])):
+    with Lock(Path(sys.argv[1])):
         print(f"won {os.getpid()}", flush=True)
         os.read(int(sys.argv[2]), 1)
 except GrokscopeError as error:
@@ -35,12 +37,12 @@ except GrokscopeError as error:
 READER = """
 import sys
 from pathlib import Path
-from grokscope import store
+from grokscope.store.run_store import RunStore
 from grokscope.errors import GrokscopeError
 folder, n, opened, seen = Path(sys.argv[1]), int(sys.argv[2]), 0, 0
 print("ready", flush=True)
 while seen < n:
-    run = store.Store(folder)
+    run = RunStore(folder)
     steps = run.steps.tolist()
     assert run.damaged == [] and run.gaps == [] and steps == list(range(len(steps))), steps
     assert len(steps) >= seen, "a checkpoint that was there is gone"
@@ -83,7 +85,7 @@ def test_of_many_processes_that_take_a_lock_at_once_exactly_one_wins(n_processes
             one.communicate()
         os.close(begin[0])
         os.close(hold[0])
-    with files.Lock(tmp_path):
+    with Lock(tmp_path):
         pass
 
 
@@ -94,11 +96,11 @@ def test_a_stopped_owner_keeps_its_lock_and_a_killed_one_does_not(tmp_path: Path
     try:
         assert [heard(owner), heard(owner)] == ["ready", f"won {owner.pid}"]
         owner.send_signal(signal.SIGSTOP)
-        with pytest.raises(Busy, match=f"process {owner.pid} "), files.Lock(tmp_path):
+        with pytest.raises(BusyError, match=f"process {owner.pid} "), Lock(tmp_path):
             pass
         owner.kill()
         owner.wait()
-        with files.Lock(tmp_path):
+        with Lock(tmp_path):
             pass
     finally:
         owner.kill()
@@ -110,19 +112,19 @@ def test_a_stopped_owner_keeps_its_lock_and_a_killed_one_does_not(tmp_path: Path
 @pytest.mark.parametrize("text", ["", "{", json.dumps({"pid": 1, "host": "another", "since": "2001"}), "[1]"])
 def test_whatever_a_dead_owner_left_in_it_a_lock_is_free(text: str, tmp_path: Path):
     (tmp_path / "lock").write_text(text)
-    with files.Lock(tmp_path), pytest.raises(Busy, match=f"process {os.getpid()} "), files.Lock(tmp_path):
+    with Lock(tmp_path), pytest.raises(BusyError, match=f"process {os.getpid()} "), Lock(tmp_path):
         pass
 
 
 def test_an_owner_that_cannot_say_who_it_is_has_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(files.disk, "note", lambda file, text: (_ for _ in ()).throw(OSError(28, "full")))
-    with files.Lock(tmp_path), pytest.raises(Busy, match="by another process;"), files.Lock(tmp_path):
+    monkeypatch.setattr(disk, "note", lambda file, text: (_ for _ in ()).throw(OSError(28, "full")))
+    with Lock(tmp_path), pytest.raises(BusyError, match="by another process;"), Lock(tmp_path):
         pass
 
 
 @pytest.mark.parametrize("n_commits", [100, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_readers_beside_a_writer_see_what_is_committed_and_nothing_else(n_commits: int, tmp_path: Path):
-    run = store.create(tmp_path / "run", Record(small_config(), {}, ""))
+    run = create(tmp_path / "run", Record(small_config(), {}, ""))
 
     def commit(step: int) -> None:
         run.commit([step], [{"w": np.full(2_000, step, np.float32)}], coverage=(step - 1, step))

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from grokscope import Trajectory, files, optimize, training
+from grokscope import Trajectory, training
 from grokscope.config import RunConfig
-from grokscope.optimize import NotFinite
-from grokscope.optimizers import Optimizer
-from grokscope.store import Store
+from grokscope.disk.lock import is_locked
+from grokscope.store.run_store import RunStore
+from grokscope.training import loop
+from grokscope.training.loop import NotFiniteError
+from grokscope.training.optimizers import Optimizer
 from harness.lives import compute_little, said, small_config
 
 pytestmark = pytest.mark.usefixtures("segments_by_count")
@@ -63,7 +65,7 @@ PLACES: list[tuple[str, str, int, float, dict[str, Any], str, int, int]] = [
 
 def poison(patch: pytest.MonkeyPatch, what: str, name: str, at: int, value: float) -> None:
     """Make one number what it should not be."""
-    update, compute, evaluate = Optimizer.update, optimize.loss_and_gradients, optimize.Setup.evaluate
+    update, compute, evaluate = Optimizer.update, loop.loss_and_gradients, loop.Setup.evaluate
 
     def updated(self: Optimizer, gradients: Any, u: int) -> None:
         update(self, gradients, u)
@@ -72,7 +74,7 @@ def poison(patch: pytest.MonkeyPatch, what: str, name: str, at: int, value: floa
         elif u == at and "loss" not in what and what != "gradient":
             self._torch.state[self._parameters[name]][what].view(-1)[0] = value
 
-    def computed(setup: optimize.Setup, state: optimize.State) -> tuple[Tensor, dict[str, Tensor]]:
+    def computed(setup: loop.Setup, state: loop.State) -> tuple[Tensor, dict[str, Tensor]]:
         loss, gradients = compute(setup, state)
         if state.step == at and what == "loss":
             loss = torch.full_like(loss, value)
@@ -80,20 +82,20 @@ def poison(patch: pytest.MonkeyPatch, what: str, name: str, at: int, value: floa
             gradients[name].view(-1)[1] = value
         return loss, gradients
 
-    def evaluated(self: optimize.Setup, state: optimize.State) -> optimize.Row:
+    def evaluated(self: loop.Setup, state: loop.State) -> loop.Row:
         row = evaluate(self, state)
-        return optimize.require_finite_losses(row | ({what: value} if state.step == at else {}), state.step)
+        return loop.require_finite_losses(row | ({what: value} if state.step == at else {}), state.step)
 
     patch.setattr(Optimizer, "update", updated)
-    patch.setattr(optimize, "loss_and_gradients", computed)
+    patch.setattr(loop, "loss_and_gradients", computed)
     if what.endswith("_loss"):
-        patch.setattr(optimize.Setup, "evaluate", evaluated)
+        patch.setattr(loop.Setup, "evaluate", evaluated)
 
 
 def check_saved(run: Path, last: int) -> None:
     """Check that a run has its checkpoints up to the last finite step, that all is finite, and that it is sound."""
-    trajectory, opened = Trajectory.open(run), Store(run)
-    assert list(opened.damage()) == [] and not files.is_locked(run)
+    trajectory, opened = Trajectory.open(run), RunStore(run)
+    assert list(opened.damage()) == [] and not is_locked(run)
     assert set(range(0, last + 1, 3)) | {0} <= set(trajectory.steps.tolist())
     for segment in opened.segments:
         arrays = segment.file.read_all(segment.file.shapes)
@@ -116,7 +118,7 @@ def test_the_run_stops_names_the_tensor_and_keeps_what_it_had(
         with monkeypatch.context() as patch:
             poison(patch, what, name, at, value)
             sentence = rf"^{re.escape(named)} is not finite at step {step}; the last finite step is {last}\. What was"
-            with pytest.raises(NotFinite, match=sentence):
+            with pytest.raises(NotFiniteError, match=sentence):
                 training.train(config_of(optimizer), str(i), tmp_path)
         check_saved(tmp_path / str(i), last)
         # What was so once does not come again: from what is kept, the run goes on as it should have gone.
@@ -133,7 +135,7 @@ def test_the_run_stops_names_the_tensor_and_keeps_what_it_had(
 def test_without_the_check_it_would_be_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The control: what the test above looks at in the files does notice."""
     compute_little(monkeypatch)
-    monkeypatch.setattr(optimize, "_require_finite", lambda *given, **named: None)
+    monkeypatch.setattr(loop, "_require_finite", lambda *given, **named: None)
     poison(monkeypatch, "parameter", "embed.W_E", 4, NAN)
     training.train(config_of({**SGD, "momentum": 0.0}), "run", tmp_path)
     with pytest.raises(AssertionError, match="was committed"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grokscope import files
+from grokscope.disk import atomic, syscalls
 from grokscope.errors import GrokscopeError
 from harness import power
 from harness.disks import put
@@ -93,31 +93,31 @@ def test_a_machine_that_loses_power_loses_nothing_that_was_committed(
 
 def over_it(path: Path, *parts: bytes | memoryview) -> None:
     """Write to the final path, with every fsync, as a careful `torch.save` would."""
-    file = files.disk.create(path)
-    files._write_all(file, parts)
-    files.disk.sync(file)
+    file = syscalls.disk.create(path)
+    atomic._write_all(file, parts)
+    syscalls.disk.sync(file)
     os.close(file)
-    files.disk.sync_folder(path.parent)
+    syscalls.disk.sync_folder(path.parent)
 
 
 def no_sync(path: Path, *parts: bytes | memoryview) -> None:
     """Write to a temporary file that is renamed without an fsync."""
-    temporary = path.with_name(f".{path.name}{files.TEMPORARY}")
-    file = files.disk.create(temporary)
-    files._write_all(file, parts)
+    temporary = path.with_name(f".{path.name}{atomic.TEMPORARY}")
+    file = syscalls.disk.create(temporary)
+    atomic._write_all(file, parts)
     os.close(file)
-    files.disk.replace(temporary, path)
-    files.disk.sync_folder(path.parent)
+    syscalls.disk.replace(temporary, path)
+    syscalls.disk.sync_folder(path.parent)
 
 
 def no_sync_of_the_folder(path: Path, *parts: bytes | memoryview) -> None:
     """Write as `write_atomic` does, but for the fsync of the folder."""
-    temporary = path.with_name(f".{path.name}{files.TEMPORARY}")
-    file = files.disk.create(temporary)
-    files._write_all(file, parts)
-    files.disk.sync(file)
+    temporary = path.with_name(f".{path.name}{atomic.TEMPORARY}")
+    file = syscalls.disk.create(temporary)
+    atomic._write_all(file, parts)
+    syscalls.disk.sync(file)
     os.close(file)
-    files.disk.replace(temporary, path)
+    syscalls.disk.replace(temporary, path)
 
 
 @pytest.mark.parametrize("writer", [over_it, no_sync, no_sync_of_the_folder])
@@ -127,7 +127,7 @@ def test_a_writer_that_leaves_something_out_is_caught(
     """The control: each of these survives every SIGKILL, or most, and none a loss of power."""
     compute_little(monkeypatch)
     life = Life.make("train", tmp_path)
-    monkeypatch.setattr(files, "write_atomic", writer)
+    monkeypatch.setattr(atomic, "write_atomic", writer)
     with pytest.raises((AssertionError, GrokscopeError)):
         lose_power_everywhere(life, tmp_path, all_at_once, counts := Counter())
     said(f"a writer with {writer.__name__}", {"caught after operations": counts["losses"]})

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shared import Saved, read_everything
+from support.shared import Saved, read_everything
 
-from grokscope import optimizers, store, tensors, training
+from grokscope import training
 from grokscope.config import RunConfig
+from grokscope.disk import tensor_file
 from grokscope.errors import GrokscopeError
+from grokscope.store.run_store import segments_folder
+from grokscope.training import optimizers
 from harness.lives import compute_little, said, small_config
 
 pytestmark = pytest.mark.usefixtures("segments_by_count")
@@ -108,13 +111,13 @@ def test_a_resume_without_the_optimizer_s_state_is_caught(name: str, tmp_path: P
     ],
 )
 def test_a_resume_state_that_does_not_fit_its_run_is_one_error(change: dict[str, Any], sentence: str, run_copy: Path):
-    for path in store.segments_folder(run_copy).glob("*.safetensors"):
-        file = tensors.TensorFile(path)
+    for path in segments_folder(run_copy).glob("*.safetensors"):
+        file = tensor_file.TensorFile(path)
         changed = {f"resume/{name}": array for name, array in change.items()}
         content = {name: file.read(name) for name in file.shapes} | changed
         if file.metadata["end"]:
             kept = {name: array for name, array in content.items() if array is not None}
-            tensors.write(path, kept, file.metadata, by_row=("checkpoints/",))
+            tensor_file.write(path, kept, file.metadata, by_row=("checkpoints/",))
         else:
             path.unlink()  # Step 0, from which all could be trained once more.
     with pytest.raises(GrokscopeError, match=re.escape(sentence)):

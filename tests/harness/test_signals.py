@@ -11,10 +11,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from shared import read_everything
+from support.shared import read_everything
 
 from grokscope.config import RunConfig
-from grokscope.store import Store
+from grokscope.store.run_store import RunStore
 from harness.forebear import Forebear
 from harness.lives import said
 
@@ -40,7 +40,7 @@ def test_a_signal_at_any_instant_once_or_twice_leaves_a_run_that_ends_the_same(
         assert status in {0, *(128 + number for _, number in after), *(-number for _, number in after)}
         counts["ended before it" if status == 0 else f"{len(after)} signals"] += 1
         if (root / "run").exists():
-            opened = Store(root / "run")
+            opened = RunStore(root / "run")
             assert opened.damaged == [] and list(opened.damage()) == []
         assert live(root, tiny_config, seconds=1e9) == 0
         assert read_everything(root / "run") == expected

@@ -7,12 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from grokscope import Trajectory, measures, training
+from grokscope import Trajectory, measures
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
-from grokscope.optimize import Setup
 from grokscope.series import Series
-from grokscope.store import Record, Store
+from grokscope.store.run_store import Record, RunStore
+from grokscope.training.loop import Setup
+from grokscope.training.run import resumed_at
 
 SLOWEST = 1.0
 """Seconds of the processor that a file may take."""
@@ -49,7 +50,7 @@ def everything(run: Path, refused: Callable[[str], None]) -> dict[Any, Any]:
             refused(str(error))
 
     record = attempt("record", lambda: _record(Record.read(run)))
-    store = attempt("store", lambda: Store(run))
+    store = attempt("store", lambda: RunStore(run))
     found.pop("store", None)
     attempt(("series", "loss"), lambda: _series(Series.load(run / "measures" / "loss.safetensors")))
     if record is None or store is None:
@@ -78,7 +79,7 @@ def everything(run: Path, refused: Callable[[str], None]) -> dict[Any, Any]:
     for segment in store.resume_points():
         # The state as training would take it: a wrong shape must end here, not in a kernel.
         step = segment.resume_step
-        attempt(("resume", step), lambda segment=segment: _bytes(training.resumed_at(setup, segment)[1]))
+        attempt(("resume", step), lambda segment=segment: _bytes(resumed_at(setup, segment)[1]))
     saved = attempt(("cached", "loss"), lambda: measures.found("loss", trajectory))
     found.pop(("cached", "loss"), None)
     if saved is not None:

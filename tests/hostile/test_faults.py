@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shared import Command, command_line
-from test_config import FIELDS, construct, nested
+from support.configs import FIELDS, construct, nested
+from support.shared import Command, command_line
 
-from grokscope import presets, tasks
+from grokscope import tasks
 from grokscope.config import RunConfig, TaskConfig
+from grokscope.config import toml as config_toml
 from grokscope.errors import GrokscopeError
 from grokscope.plugins import BUILT_IN
 
@@ -104,7 +105,7 @@ def test_a_setting_that_is_none_suggests_the_right_one_by_file_and_by_flag(
     path = tmp_path / "mistyped.toml"
     path.write_text(toml({"n_stpes": 5, "optimizer": {"weigth_decay": 1.0}, "task": {"name": "additon"}}))
     with pytest.raises(GrokscopeError) as refusal:
-        presets.read(path)
+        config_toml.read(path)
     found = faults_in(str(refusal.value))
     for right, line in zip(("'n_steps'?", "'optimizer.weight_decay'?", "'addition'?"), found, strict=True):
         assert line.endswith(f"Did you mean {right}")

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grokscope import Trajectory, __version__, forks, measures, training
+from grokscope import Trajectory, __version__, measures, training
 from grokscope.errors import GrokscopeError
-from grokscope.record import FORMAT
 from grokscope.series import Series
-from grokscope.store import Store
+from grokscope.store.record import FORMAT
+from grokscope.store.run_store import RunStore
+from grokscope.training.fork import fork
 from hostile.reader import read_file, read_run
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -41,7 +42,7 @@ def test_there_is_a_golden_run_of_every_format_and_it_is_small():
 @pytest.mark.parametrize("version", PINNED)
 def test_a_golden_run_opens_with_the_numbers_it_was_written_with(version: int):
     run = GOLDEN / f"format{version}"
-    assert list(Store(run).damage()) == []
+    assert list(RunStore(run).damage()) == []
     trajectory = Trajectory.open(run)
     digest, row, weight, norm = PINNED[version]
     assert trajectory.steps.tolist() == [0, 10, 12, 13, 20, 30, 40] and trajectory.digest == digest
@@ -78,7 +79,7 @@ def compare(run: Path) -> int:
     assert list(theirs["log"]) == log.steps.tolist()
     assert list(theirs["log"].values()) == np.stack(list(log.arrays.values()), 1).tolist()
     assert theirs["gaps"] == trajectory.gaps
-    ours = Store(run).resume_points()[-1].resume_state()
+    ours = RunStore(run).resume_points()[-1].resume_state()
     assert {name: one.tobytes() for name, one in ours.items()} == {
         name: one.tobytes() for name, one in theirs["resume"].items()
     }
@@ -112,7 +113,7 @@ def test_a_reader_written_from_the_page_reads_a_run_with_a_gap_and_a_fork(tiny_r
     (run / "segments" / "000002.safetensors").unlink()
     assert read_run(run)["gaps"] == Trajectory.open(run).gaps != []
     longer = dataclasses.replace(Trajectory.open(tiny_run).config, n_steps=80)
-    forked = forks.fork(tiny_run, 60, longer, "fork", tmp_path)
+    forked = fork(tiny_run, 60, longer, "fork", tmp_path)
     assert forked.path is not None and compare(forked.path)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from grokscope import Trajectory, tensors
+from grokscope import Trajectory
+from grokscope.disk import tensor_file
 from grokscope.errors import GrokscopeError
 from hostile import judging, mutations
 
@@ -77,15 +78,15 @@ def test_a_mutated_file_gives_the_same_data_or_one_error_that_names_it(numbers: 
 def test_the_control_a_reader_that_trusts_checksums_to_be_right_is_caught(
     hurt: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(tensors, "_structure", lambda about, layout, checksums: 0)
-    monkeypatch.setattr(tensors.TensorFile, "_mismatches", lambda *arguments: iter(()))
-    original = tensors.TensorFile.__init__
+    monkeypatch.setattr(tensor_file, "_structure", lambda about, layout, checksums: 0)
+    monkeypatch.setattr(tensor_file.TensorFile, "_mismatches", lambda *arguments: iter(()))
+    original = tensor_file.TensorFile.__init__
 
     def trusting(self: Any, path: Path) -> None:
-        monkeypatch.setattr(tensors, "_structure", lambda *_: Anything())
+        monkeypatch.setattr(tensor_file, "_structure", lambda *_: Anything())
         original(self, path)
 
-    monkeypatch.setattr(tensors.TensorFile, "__init__", trusting)
+    monkeypatch.setattr(tensor_file.TensorFile, "__init__", trusting)
     _, wrong, _ = run_mutations(hurt, range(0, 60))
     assert any("other data" in one for one in wrong)
 

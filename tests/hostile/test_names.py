@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shared import Command, command_line, make_tiny_config
+from support.shared import Command, command_line, make_tiny_config
 
-from grokscope import Trajectory, cli, forks, importing, measures, presets, store, training
-from grokscope import sweep as sweeps
-from grokscope.config import from_dict
+from grokscope import Trajectory, cli, measures, training
+from grokscope.config import from_dict, presets
 from grokscope.errors import GrokscopeError
+from grokscope.interop import import_run
+from grokscope.store.run_store import IS_NAME, checked_name
+from grokscope.sweep import sweep_folder
+from grokscope.sweep.plan import read_sweep
+from grokscope.training.fork import fork
 
 NAMES = {
     "nothing": "",
@@ -68,8 +72,8 @@ def test_no_run_is_made_under_a_hostile_name(kind: str, tiny_run: Path, tmp_path
     before = sorted(tmp_path.rglob("*"))
     makers: list[Callable[[], Any]] = [
         lambda: training.train(config, name, root),
-        lambda: forks.fork(tiny_run, 60, config, name, root),
-        lambda: importing.import_checkpoints([file], config, name, root),
+        lambda: fork(tiny_run, 60, config, name, root),
+        lambda: import_run.import_checkpoints([file], config, name, root),
     ]
     for make in makers[:1] + makers[2:]:
         with pytest.raises(GrokscopeError, match="is no name for a run; allowed: ") as refusal:
@@ -82,7 +86,7 @@ def test_no_run_is_made_under_a_hostile_name(kind: str, tiny_run: Path, tmp_path
 
 @pytest.mark.parametrize("kind", HARMLESS)
 def test_an_odd_name_that_is_allowed_is_a_folder_in_the_root_and_nothing_else(kind: str):
-    assert store.checked_name(HARMLESS[kind]) == HARMLESS[kind] and store.IS_NAME.fullmatch(HARMLESS[kind])
+    assert checked_name(HARMLESS[kind]) == HARMLESS[kind] and IS_NAME.fullmatch(HARMLESS[kind])
     assert Path("root", HARMLESS[kind]).parent == Path("root")
 
 
@@ -125,9 +129,9 @@ def test_cells_of_a_sweep_have_names_whatever_their_settings_are(tmp_path: Path)
     tables = json.dumps([rows, rows.replace("\n", "; "), rows.replace(" ", ",")])
     path = tmp_path / "s.toml"
     path.write_text(f'[task]\nname = "table"\ntrain_fraction = 0.5\n[sweep.grid]\ntask.table = {tables}\n')
-    plan = sweeps.read(path)
+    plan = read_sweep(path)
     assert len({cell.name for cell in plan.cells}) == 3
-    assert all(store.IS_NAME.fullmatch(cell.name) for cell in plan.cells)
+    assert all(IS_NAME.fullmatch(cell.name) for cell in plan.cells)
 
 
 @pytest.mark.parametrize("kind", NAMES)
@@ -139,7 +143,7 @@ def test_a_sweep_s_record_with_a_hostile_cell_is_refused(kind: str, tmp_path: Pa
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     (tmp_path / "sweep.json").write_text(json.dumps({**values, "digest": digest}))
     with pytest.raises(GrokscopeError, match=str(tmp_path / "sweep.json")):
-        sweeps.load(tmp_path)
+        sweep_folder.load(tmp_path)
 
 
 def test_folders_with_hostile_names_are_listed_and_no_terminal_is_told_anything(

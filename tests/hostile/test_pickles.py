@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from shared import make_tiny_config
+from support.shared import make_tiny_config
 
-from grokscope import archives, foreign, importing
 from grokscope.errors import GrokscopeError
+from grokscope.interop import import_run, safe_load, torch_zip
 from hostile import pickles
 
 
@@ -24,7 +24,7 @@ def test_a_malicious_file_is_refused_and_nothing_of_it_is_run(name: str, tmp_pat
     before, memory = sorted(tmp_path.rglob("*")), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.process_time()
     with pytest.raises(GrokscopeError) as refusal:
-        importing.import_checkpoints([path], make_tiny_config(), "run", tmp_path / "runs")
+        import_run.import_checkpoints([path], make_tiny_config(), "run", tmp_path / "runs")
     seconds = time.process_time() - started
     said = str(refusal.value)
     assert str(path) in said or "step 100: " in said
@@ -50,7 +50,7 @@ def test_what_is_looked_through_is_what_is_loaded(name: str, tmp_path: Path):
         assert file.read("x/data.pkl") == pickles.SEEN
     assert list(torch.load(path, weights_only=True)) == ["loaded in its place"], "so readers differ"
     with pytest.raises(GrokscopeError, match=r"is no archive as torch\.save writes it, .*; refused unread"):
-        foreign.read(path)
+        safe_load.read(path)
 
 
 @pytest.mark.parametrize("by_torch", [True, False])
@@ -68,14 +68,14 @@ def test_whatever_byte_around_the_parts_is_changed_the_file_is_refused_or_read_a
                 file.writestr(name, data)
     whole = path.read_bytes()
     with open(path, "rb") as file:
-        inside = {i for one in archives.parts(file, path).values() for i in range(one.start, one.start + one.size)}
+        inside = {i for one in torch_zip.parts(file, path).values() for i in range(one.start, one.start + one.size)}
     n_refused = 0
     # What torch fills gaps with is nothing that anybody reads.
     for i in (i for i in set(range(len(whole))) - inside if whole[i : i + 2] != b"ZZ"):
         for byte in {255, whole[i] ^ 1} - {whole[i]}:
             path.write_bytes(whole[:i] + bytes([byte]) + whole[i + 1 :])
             try:
-                found = foreign.read(path)
+                found = safe_load.read(path)
             except GrokscopeError:
                 n_refused += 1
             else:
@@ -86,7 +86,7 @@ def test_whatever_byte_around_the_parts_is_changed_the_file_is_refused_or_read_a
 def test_a_tensor_is_not_made_larger_than_it_was_saved(tmp_path: Path):
     pickles.SHAPES["a tensor that is built anew"](tmp_path / "1.pt", tmp_path)
     with pytest.raises(GrokscopeError, match="gives a state to what has none; nothing of it was run"):
-        foreign.read(tmp_path / "1.pt")
+        safe_load.read(tmp_path / "1.pt")
 
 
 def test_there_are_thirty_shapes_and_more():
@@ -94,7 +94,7 @@ def test_there_are_thirty_shapes_and_more():
     assert len(pickles.SHAPES) >= 30
 
 
-@pytest.mark.parametrize("suffix", foreign.SUFFIXES)
+@pytest.mark.parametrize("suffix", safe_load.SUFFIXES)
 def test_what_is_no_file_is_refused(suffix: str, tmp_path: Path):
     os.mkfifo(tmp_path / f"pipe{suffix}")
     (tmp_path / f"folder{suffix}").mkdir()
@@ -103,7 +103,7 @@ def test_what_is_no_file_is_refused(suffix: str, tmp_path: Path):
     (tmp_path / f"zeros{suffix}").symlink_to("/dev/zero")
     for name in ("pipe", "folder", "link", "loop", "zeros", "none", "a\0b", "x" * 5000):
         with pytest.raises(GrokscopeError):
-            foreign.read(tmp_path / f"{name}{suffix}")
+            safe_load.read(tmp_path / f"{name}{suffix}")
 
 
 def test_a_safetensors_file_that_claims_more_than_it_has_is_refused(tmp_path: Path):
@@ -116,10 +116,10 @@ def test_a_safetensors_file_that_claims_more_than_it_has_is_refused(tmp_path: Pa
     ):
         path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
         with pytest.raises(GrokscopeError, match=str(path)):
-            foreign.read(path)
+            safe_load.read(path)
     path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
     with pytest.raises(GrokscopeError, match=str(path)):
-        foreign.read(path)
+        safe_load.read(path)
 
 
 def test_files_that_are_too_large_or_hold_too_much_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -127,27 +127,27 @@ def test_files_that_are_too_large_or_hold_too_much_are_refused(tmp_path: Path, m
     torch.save(two, tmp_path / "1.pt")
     safetensors.torch.save_file(two, tmp_path / "1.safetensors")
     for name in ("1.pt", "1.safetensors"):
-        assert len(foreign.read(tmp_path / name)) == 2
+        assert len(safe_load.read(tmp_path / name)) == 2
         with monkeypatch.context() as patch, pytest.raises(GrokscopeError, match="2 tensors; allowed: up to 1"):
-            patch.setattr(foreign, "MOST_TENSORS", 1)
-            foreign.read(tmp_path / name)
+            patch.setattr(safe_load, "MOST_TENSORS", 1)
+            safe_load.read(tmp_path / name)
         with monkeypatch.context() as patch, pytest.raises(GrokscopeError, match="bytes; allowed: up to 20"):
-            patch.setattr(foreign, "LARGEST_FILE", 20)
-            foreign.read(tmp_path / name)
+            patch.setattr(safe_load, "LARGEST_FILE", 20)
+            safe_load.read(tmp_path / name)
     with pytest.raises(GrokscopeError, match=r"is no file of tensors; allowed: .*safetensors"):
-        foreign.read(tmp_path / "1.txt")
+        safe_load.read(tmp_path / "1.txt")
 
 
 @pytest.mark.parametrize(("limit", "most"), [("MOST_TENSORS", 100), ("LARGEST_FILE", 4000)])
 def test_what_a_small_file_holds_again_and_again_counts_each_time(
     limit: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(foreign, limit, most)
+    monkeypatch.setattr(safe_load, limit, most)
     for n in (60, 120):
         path = tmp_path / f"{n}.pt"
         torch.save({"checkpoints": [torch.zeros(10)] * n}, path)
         if n == 60:
-            assert len(foreign.read(path)["checkpoints"]) == 60
+            assert len(safe_load.read(path)["checkpoints"]) == 60
         else:
             with pytest.raises(GrokscopeError, match=r"120\.pt holds the same things again and again; allowed: "):
-                foreign.read(path)
+                safe_load.read(path)

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from circuits import cosines, lookup, reader, sizes
+from support.circuits import cosines, lookup, reader, sizes
 
 from grokscope import measures, tasks
+from grokscope.circuits.pairs import Grid
 from grokscope.config import TaskConfig
-from grokscope.grid import Grid
 
 P = 11
 

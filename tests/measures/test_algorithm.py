@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from grokscope import Trajectory, figures, measures, tasks
-from grokscope import model as models
-from grokscope.clock_and_pizza import (
+from grokscope.circuits.clock_and_pizza import (
     clock_logits,
     distance_irrelevance,
     explained_variance,
@@ -23,6 +22,7 @@ from grokscope.clock_and_pizza import (
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.measures.algorithm import operand_gradients
+from grokscope.model import transformer
 from grokscope.series import Series
 
 
@@ -134,7 +134,7 @@ def test_the_operands_gradients_are_those_at_hookedtransformers_embedding(name):
     """Its own forward, one equation at a time, with a hook that keeps what the embedding gives."""
     form, model = ARCHITECTURES[name]
     config = RunConfig(task=TaskConfig(p=7, form=form), model=model)
-    parameters = models.build(model, tasks.build(config.task)).initialize(0)
+    parameters = transformer.build(model, tasks.build(config.task)).initialize(0)
     trajectory = Trajectory.from_state_dicts(config, {0: parameters})
     hooked = trajectory.model.hooked({name: one.double() for name, one in parameters.items()})
     equations, classes = trajectory.task.inputs[[0, 8, 11, 48]], torch.tensor([1, 0, 5, 6])

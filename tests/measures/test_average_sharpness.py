@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from memorizing import memorized, rescaled
+from support.memorizing import memorized, rescaled
 
 from grokscope import measures
 from grokscope.curvature import Estimate

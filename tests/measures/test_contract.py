@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from shared import SMALL
+from support.shared import SMALL
 
 import grokscope
-from grokscope import Trajectory, measures, plugins, tensors
+from grokscope import Trajectory, measures, plugins
+from grokscope.disk import tensor_file
 from grokscope.errors import GrokscopeError
 from grokscope.series import Series
 
@@ -625,13 +626,13 @@ def test_another_version_of_the_formula_is_measured_anew(run_copy, evaluations, 
 
 
 def test_a_file_of_before_formulas_had_versions_counts_as_version_1(run_copy, evaluations, monkeypatch):
-    write = tensors.write
+    write = tensor_file.write
 
     def older(path, arrays, about):
         write(path, arrays, {key: value for key, value in about.items() if key != "version"})
 
     with monkeypatch.context() as patch:
-        patch.setattr(tensors, "write", older)
+        patch.setattr(tensor_file, "write", older)
         measures.saved("loss", Trajectory.open(run_copy))
     assert measures.saved("loss", Trajectory.open(run_copy)).version == 1
     assert len(evaluations) == 1

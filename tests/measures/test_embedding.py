@@ -12,9 +12,10 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from grokscope import Trajectory, fourier, measures, plugins, tasks
+from grokscope import Trajectory, measures, plugins, tasks
+from grokscope.circuits.geometry import align, principal_components
 from grokscope.errors import GrokscopeError
-from grokscope.pca import align, principal_components
+from grokscope.fourier import cyclic
 from grokscope.tasks.modular import addition, powers
 
 WIDTH = 16
@@ -78,7 +79,7 @@ def test_two_circles_come_out_in_the_order_of_their_radii(plant):
 
 
 def test_a_circle_in_noise_has_the_share_that_was_mixed(plant):
-    rows = fourier.fourier_basis(59)[[0, 23, 24]]
+    rows = cyclic.fourier_basis(59)[[0, 23, 24]]
     other = noise(59, WIDTH)
     other = other - rows.T @ (rows @ other)
     circle = circles(59, {12: 1.0})
@@ -126,7 +127,7 @@ def test_all_but_the_aligned_components_is_plain_pca(plant):
             series["explained_variance_ratio"][step], oracle.explained_variance_ratio_, rtol=1e-9
         )
         plain = torch.from_numpy(coordinates)
-        circular, frequency = fourier.circularity(plain)
+        circular, frequency = cyclic.circularity(plain)
         np.testing.assert_allclose(series["component_circularity"][step], circular, rtol=1e-8)
         assert series["component_frequency"][step].tolist() == frequency.tolist()
         assert series["circularity"][step] == pytest.approx(circular[:4].mean().item(), rel=1e-8)

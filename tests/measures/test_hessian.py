@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dense import TINY, dense_gauss_newton, dense_hessian, memorized
+from support.dense import TINY, dense_gauss_newton, dense_hessian, memorized
 
 from grokscope import Trajectory, measures
-from grokscope.components import by_component
 from grokscope.errors import GrokscopeError
-from grokscope.objective import objectives
+from grokscope.landscape.objective import objectives
+from grokscope.model.components import by_component
 from grokscope.series import Series
 
 EXACTLY = {"n_top": 5, "n_probes": 24, "tolerance": 1e-8, "bottom_tolerance": 1e-8}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from memorizing import memorized
+from support.memorizing import memorized
 
 from grokscope import Trajectory, measures
 from grokscope.errors import GrokscopeError

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from grokscope import Trajectory, langevin, measures
+from grokscope import Trajectory, measures
 from grokscope.errors import GrokscopeError
-from grokscope.objective import objectives
+from grokscope.landscape import sgld
+from grokscope.landscape.objective import objectives
 
 OPTIONS = {"n_draws": 20, "n_burn_in": 5, "n_chains": 2, "dtype": "float64"}
 
@@ -19,7 +20,7 @@ def test_it_is_the_chains_rise_of_the_train_loss_times_n_over_log_n(tiny_run):
     ((_, objective),) = objectives(trajectory)
     n_beta = 29 / math.log(29)
     assert len(trajectory.split.train) == 29
-    drawn = langevin.sgld(
+    drawn = sgld.sgld(
         objective.value_and_gradient, objective.point, n_beta=n_beta, lr=1e-4, localization=300.0, n_draws=20,
         n_burn_in=5, n_chains=2,
     )  # fmt: skip

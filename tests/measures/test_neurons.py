@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from circuits import reader, sizes
+from support.circuits import reader, sizes
 
 from grokscope import Trajectory, measures, tasks
-from grokscope import model as models
+from grokscope.circuits.pairs import Grid
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
-from grokscope.grid import Grid
+from grokscope.model import transformer
 
 P = 11
 
@@ -112,7 +112,7 @@ def test_activations_are_those_of_hooked_transformers_cache(model, form):
         task=TaskConfig(name="subtraction", p=7, form=form),
         model=dataclasses.replace(ModelConfig(d_model=16, n_heads=2, d_mlp=24), **model),
     )
-    made = models.build(config.model, tasks.build(config.task))
+    made = transformer.build(config.model, tasks.build(config.task))
     parameters = {
         name: one.double() + 0.3 * noise(*one.shape, seed=i)
         for i, (name, one) in enumerate(made.initialize(0).items())

@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from grokscope import Trajectory, losses, measures
+from grokscope import Trajectory, measures
 from grokscope.errors import GrokscopeError
 from grokscope.measures import numerics as module
+from grokscope.model import losses
 
 BITS = {"bfloat16": 8, "float32": 24, "float64": 53}
 W_U = "unembed.W_U"
@@ -137,7 +138,7 @@ def test_stablemax_does_not_collapse(plant):
 
 
 def test_the_gradient_of_a_trained_model_is_the_objectives_own(tiny_run):
-    from grokscope.objective import objectives
+    from grokscope.landscape.objective import objectives
 
     trajectory = Trajectory.open(tiny_run).thin(2)
     series = measures.evaluate("numerics", trajectory, dtype="float64")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from grokscope import Trajectory, measures
-from grokscope.components import COMPONENTS
+from grokscope.model.components import COMPONENTS
 
 W_E, W_U = "embed.W_E", "unembed.W_U"
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from memorizing import memorized, rescaled
+from support.memorizing import memorized, rescaled
 
 from grokscope import Trajectory, measures
 from grokscope.errors import GrokscopeError

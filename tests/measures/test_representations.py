@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import silhouette_score
 
-from grokscope import Trajectory, algebra, measures, tasks
-from grokscope import model as models
-from grokscope.algebra import Group
+from grokscope import Trajectory, measures, tasks
+from grokscope.algebra import groups
+from grokscope.algebra.groups import Group
+from grokscope.algebra.irreps import Representation, irreducible
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
-from grokscope.equations import Equations
 from grokscope.errors import GrokscopeError
-from grokscope.fourier import frequency_shares
-from grokscope.model import Model
-from grokscope.representations import Representation, irreducible
+from grokscope.fourier.cyclic import frequency_shares
+from grokscope.model import transformer
+from grokscope.model.equation_batch import Equations
+from grokscope.model.transformer import Model
 from grokscope.series import Series
 
 WIDTH = 16
@@ -45,7 +46,7 @@ def of_task(task: TaskConfig, steps: dict[int, dict[str, torch.Tensor]] | None =
     """Return a trajectory of a tiny model with some parameters given at each step."""
     shape = dataclasses.replace(ModelConfig(d_model=WIDTH, n_heads=2, d_mlp=24), **model)
     config = RunConfig(task=task, model=shape)
-    start = models.build(shape, tasks.build(task)).initialize(0)
+    start = transformer.build(shape, tasks.build(task)).initialize(0)
     return Trajectory.from_state_dicts(config, {step: {**start, **one} for step, one in (steps or {0: {}}).items()})
 
 
@@ -74,7 +75,7 @@ def cube(one: Representation, group: Group) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["S3", "A4", "D4", "C3xC2xC2"])
 def test_everything_read_off_the_logits_is_what_brute_force_gives(name, planted):
-    group = algebra.group(name)
+    group = groups.group(name)
     n, cubes = len(group), [cube(one, group) for one in irreducible(group)[1:]]
     table = noise(n, n, n) + sum(2 * one / one.std() / (i + 1) for i, one in enumerate(cubes))
     trajectory = of_group(name)
@@ -104,7 +105,7 @@ def test_everything_read_off_the_logits_is_what_brute_force_gives(name, planted)
 
 def test_logits_of_characters_alone_are_explained_by_them(planted):
     """Restricted to them nothing is lost, without them all answers are alike."""
-    group = algebra.group("S4")
+    group = groups.group("S4")
     found = irreducible(group)[1:]
     table = 3 * cube(found[0], group) + 2 * cube(found[2], group)
     series = planted(of_group("S4"), table)
@@ -138,7 +139,7 @@ def test_a_cosine_of_one_frequency_is_that_representation(name, planted):
 
 
 def test_shuffled_similarities_are_those_in_a_relabelled_group(planted):
-    group = algebra.group("A4")
+    group = groups.group("A4")
     found, table = irreducible(group)[1:], noise(12, 12, 12)
     series = planted(of_group("A4"), table, n_shuffles=3, seed=5)
     generator = torch.Generator().manual_seed(5)
@@ -153,7 +154,7 @@ def test_shuffled_similarities_are_those_in_a_relabelled_group(planted):
 
 
 def test_shuffled_elements_hide_what_is_planted(planted):
-    group = algebra.group("S4")
+    group = groups.group("S4")
     one = irreducible(group)[1]
     weights = {"embed.W_E": F.pad(one.matrices.flatten(1), (0, 7, 0, 1)).float()}
     series = planted(of_group("S4", {0: weights}), cube(one, group), n_shuffles=32)
@@ -166,7 +167,7 @@ def test_shuffled_elements_hide_what_is_planted(planted):
 def test_in_parts_of_the_pairs_and_neurons_everything_is_the_same(monkeypatch):
     trajectory = of_group("S4")
     whole = measures.evaluate("representations", trajectory)
-    monkeypatch.setattr("grokscope.pair_logits._NUMBERS_AT_ONCE", 2400)
+    monkeypatch.setattr("grokscope.circuits.pairs._NUMBERS_AT_ONCE", 2400)
     monkeypatch.setattr("grokscope.measures.representations._NUMBERS_AT_ONCE", 576 * 5)
     monkeypatch.setattr("grokscope.measures.representations._PAIRS_AT_ONCE", 100)
     parts = measures.evaluate("representations", trajectory)
@@ -178,7 +179,7 @@ def test_in_parts_of_the_pairs_and_neurons_everything_is_the_same(monkeypatch):
 def test_neurons_lie_in_representations_as_projectors_say(layers):
     trajectory = of_task(TaskConfig(name="composition", group="S3", train_fraction=0.5), n_layers=layers)
     series = measures.evaluate("representations", trajectory)
-    group = algebra.group("S3")
+    group = groups.group("S3")
     _, cache = trajectory.first.model.run_with_cache(trajectory.task.inputs)
     values = cache[f"blocks.{layers - 1}.mlp.hook_post"][:, -1].double()
     values = values - values.mean(0)
@@ -227,7 +228,7 @@ def test_an_untrained_model_is_near_chance():
 
 @pytest.mark.parametrize(("side", "written"), [("left", "⟨(1 2 3)⟩"), ("right", "⟨(2 3)⟩")])
 def test_planted_cosets_are_found_on_their_side(side, written):
-    group = algebra.group("S4")
+    group = groups.group("S4")
     names = measures.evaluate("representations", of_group("S4")).words("subgroups")
     chosen = names.index(written)
     subgroup = group.subgroup([group.index(one) for one in written.strip("⟨⟩").split(", ")])
@@ -257,7 +258,7 @@ def test_where_there_are_no_cosets_to_try_the_arrays_are_missing(name):
 
 
 def test_an_outliers_answer_counts_where_it_is_trained_on(planted):
-    group = algebra.group("S3")
+    group = groups.group("S3")
     table = noise(6, 6, 6)
     trajectory = of_group("S3", outliers=5)
     series = planted(trajectory, table)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from memorizing import memorized, rescaled
 from scipy.optimize import brentq
+from support.memorizing import memorized, rescaled
 
 from grokscope import Trajectory, measures
 from grokscope.errors import GrokscopeError

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from dense import TINY, dense_hessian, memorized
 from scipy.sparse.linalg import aslinearoperator, eigsh
+from support.dense import TINY, dense_hessian, memorized
 
-from grokscope import Snapshot, curvature, losses, measures
+from grokscope import Snapshot, curvature, measures
 from grokscope.errors import GrokscopeError
+from grokscope.model import losses
 
 
 @pytest.fixture(scope="module", params=["plain", "normalized"])

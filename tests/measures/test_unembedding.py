@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
-from grokscope import Trajectory, algebra, figures, measures
-from grokscope import model as models
-from grokscope.clusters import silhouettes
+from grokscope import Trajectory, figures, measures
+from grokscope.algebra import groups
+from grokscope.circuits.geometry import silhouettes
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.measures.unembedding import shift_distances, tsne
+from grokscope.model import transformer
 from grokscope.series import Series
 from grokscope.tasks.modular import powers
 
@@ -49,8 +50,8 @@ def of_group(name: str, values: torch.Tensor, steps: tuple[int, ...] = (0,)) -> 
         task=TaskConfig(name="composition", group=name, train_fraction=0.5),
         model=ModelConfig(d_model=WIDTH, n_heads=2, d_mlp=24),
     )
-    n = len(algebra.group(name))
-    start = models.Model(config.model, n + 1, n, 3).initialize(0)
+    n = len(groups.group(name))
+    start = transformer.Model(config.model, n + 1, n, 3).initialize(0)
     return Trajectory.from_state_dicts(config, {step: {**start, **table(values)} for step in steps})
 
 
@@ -127,7 +128,7 @@ def test_points_that_coincide_have_silhouette_0():
 @pytest.fixture(scope="module")
 def clustered() -> Series:
     """S5 with the left cosets of one conjugate of the paper's subgroup planted as clusters."""
-    group = algebra.group("S5")
+    group = groups.group("S5")
     subgroup = group.subgroup([group.index(name) for name in ("(0 3)(1 4)", "(1 2)(3 4)")])
     planted = group.conjugate_subgroups(subgroup)[3]
     trajectory = of_group("S5", clusters(group.left_cosets(planted)), steps=(0, 10))
@@ -143,7 +144,7 @@ def test_the_papers_subgroup_has_ten_elements_and_six_conjugates(clustered):
 def test_planted_left_cosets_are_found_with_their_conjugate_and_no_right_ones(clustered):
     assert clustered["left_conjugate"].tolist() == [3, 3]
     assert (clustered["left_silhouette"] > 0.7).all()
-    group = algebra.group("S5")
+    group = groups.group("S5")
     planted = group.left_cosets(clustered["conjugates"][3])
     assert clustered["left_cosets"][3].tolist() == planted.tolist()
     assert (clustered["right_silhouette"] < 0.1).all()
@@ -161,7 +162,7 @@ def test_noise_is_as_clustered_as_its_shuffled_control():
 
 
 def test_right_cosets_of_a_subgroup_of_ones_own_are_found():
-    group = algebra.group("S4")
+    group = groups.group("S4")
     subgroup = group.subgroup([group.index("(0 1)")])
     series = measures.evaluate(
         "unembedding", of_group("S4", clusters(group.right_cosets(subgroup))), subgroup=("(0 1)",)
@@ -178,7 +179,7 @@ def test_a_cyclic_group_has_its_circle_and_cosets_in_the_order_of_the_circle():
 
 @pytest.mark.parametrize("name", ["S3", "D5", "C4"])
 def test_a_group_without_the_papers_elements_has_no_cosets_unless_asked(name):
-    series = measures.evaluate("unembedding", of_group(name, noise(len(algebra.group(name)), WIDTH)))
+    series = measures.evaluate("unembedding", of_group(name, noise(len(groups.group(name)), WIDTH)))
     assert not any("coset" in key or "silhouette" in key for key in series.keys())  # noqa: SIM118
     assert ("circularity" in series) == (name == "C4")
 

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from shared import Command, command_line
+from support.shared import Command, command_line
 
-from grokscope import files, sweep, training
+from grokscope import training
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
-from grokscope.interrupts import Interrupted
+from grokscope.disk.lock import is_locked
+from grokscope.sweep import sweep_folder
+from grokscope.sweep.plan import Sweep, read_sweep
+from grokscope.training.signals import InterruptedRunError
 
 SMALL = """
 n_steps = 40
@@ -40,7 +43,7 @@ HAND = '''
 import importlib.abc, importlib.util, os, signal, sys, time
 from pathlib import Path
 
-if "grokscope.sweep.cell" in sys.orig_argv:
+if "grokscope.sweep.train_cell" in sys.orig_argv:
     import fcntl
 
     place = Path(__file__).parent
@@ -81,7 +84,7 @@ if "grokscope.sweep.cell" in sys.orig_argv:
         """Gives `train` and `resume` the observer."""
 
         def find_spec(self, name, path, target=None):
-            if name != "grokscope.training":
+            if name != "grokscope.training.run":
                 return None
             sys.meta_path.remove(self)
             spec = importlib.util.find_spec(name)
@@ -119,16 +122,16 @@ class Hand:
 
     def is_alive(self, cell: str) -> bool:
         """Return whether a process of the cell is alive; a zombie is not."""
-        return files.is_locked(self.folder / cell)
+        return is_locked(self.folder / cell)
 
     def is_idle(self) -> bool:
         """Return whether no cell's process is alive."""
-        return not any(files.is_locked(path.parent) for path in self.folder.glob("*/lock"))
+        return not any(is_locked(path.parent) for path in self.folder.glob("*/lock"))
 
     def kill(self) -> None:
         """Kill the cells' processes that are still alive."""
         for path in self.folder.glob("*/lock"):
-            if files.is_locked(path.parent):
+            if is_locked(path.parent):
                 os.kill(int(path.read_text()), signal.SIGKILL)
 
 
@@ -239,10 +242,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def trained(written: Callable[..., Path], tmp_path: Path) -> Iterator[tuple[sweep.Sweep, Path]]:
+def trained(written: Callable[..., Path], tmp_path: Path) -> Iterator[tuple[Sweep, Path]]:
     """A sweep of three seeds trained here: the first is finished, the second stopped at step 15, the third new."""
-    plan, folder = sweep.read(written("[sweep]\nseeds = [0, 1, 2]")), tmp_path / "runs" / "small"
-    sweep.save(plan, folder)
+    plan, folder = read_sweep(written("[sweep]\nseeds = [0, 1, 2]")), tmp_path / "runs" / "small"
+    sweep_folder.save(plan, folder)
 
     def stop(step: int, row: dict[str, float]) -> None:
         if step == 15:
@@ -250,6 +253,6 @@ def trained(written: Callable[..., Path], tmp_path: Path) -> Iterator[tuple[swee
 
     with one_thread():
         training.train(plan.cells[0].config, plan.cells[0].name, folder)
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptedRunError):
             training.train(plan.cells[1].config, plan.cells[1].name, folder, observer=stop)
         yield plan, folder

@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shared import truncate
+from support.shared import truncate
 
-from grokscope import fields, files, presets, store, sweep
-from grokscope.config import RunConfig
+from grokscope.config import RunConfig, presets, validation
+from grokscope.disk.lock import Lock
 from grokscope.errors import GrokscopeError
+from grokscope.store.run_store import checked_name
+from grokscope.sweep import sweep_folder
+from grokscope.sweep.plan import Sweep, read_sweep
 
 Written = Callable[..., Path]
 
 RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}")
 
 
-def read(path: Path, text: str) -> sweep.Sweep:
+def read(path: Path, text: str) -> Sweep:
     path.write_text(text, encoding="utf-8")
-    return sweep.read(path)
+    return read_sweep(path)
 
 
 def with_changes(config: RunConfig, **changes: Any) -> RunConfig:
@@ -187,13 +190,13 @@ def test_what_makes_no_name_for_a_run_becomes_a_digest(grid: str, tmp_path: Path
     names = [cell.name for cell in plan.cells]
     assert len(set(names)) == 4
     assert sum(re.fullmatch(r"cell-[0-9a-f]{16}", name) is not None for name in names) >= 2
-    assert all(store.checked_name(name) == name for name in names)
-    assert [cell.name for cell in sweep.read(tmp_path / "s.toml").cells] == names
+    assert all(checked_name(name) == name for name in names)
+    assert [cell.name for cell in read_sweep(tmp_path / "s.toml").cells] == names
 
 
 def test_every_setting_can_vary_and_gives_names_that_a_run_may_have(tmp_path: Path):
     config = presets.get("power2022")
-    for name, _ in fields.leaves(config):
+    for name, _ in validation.leaves(config):
         value = config.to_dict()
         for part in name.split("."):
             value = value[part]
@@ -339,7 +342,7 @@ def test_faults_of_values_are_in_one_message_with_what_only_the_task_can_refuse(
 @pytest.mark.parametrize("name", ["missing.toml", "."])
 def test_what_is_no_file_is_refused_by_name(name: str, tmp_path: Path):
     with pytest.raises(GrokscopeError, match=f"^{re.escape(str(tmp_path / name))} cannot be read"):
-        sweep.read(tmp_path / name)
+        read_sweep(tmp_path / name)
 
 
 # Shards.
@@ -380,8 +383,8 @@ def test_a_saved_sweep_is_loaded_as_it_was(tmp_path: Path):
         batch_size = ["none", 64]
         """,
     )
-    sweep.save(plan, tmp_path / "runs" / "mine")
-    loaded = sweep.load(tmp_path / "runs" / "mine")
+    sweep_folder.save(plan, tmp_path / "runs" / "mine")
+    loaded = sweep_folder.load(tmp_path / "runs" / "mine")
     assert loaded == plan and len(loaded.cells) == 16
     assert loaded.axes == plan.axes == ["optimizer.betas", "optimizer.weight_decay", "batch_size", "seed"]
     assert [path.name for path in (tmp_path / "runs" / "mine").iterdir()] == ["sweep.json"]
@@ -389,15 +392,15 @@ def test_a_saved_sweep_is_loaded_as_it_was(tmp_path: Path):
 
 def test_what_is_no_sweep_is_refused(tmp_path: Path):
     with pytest.raises(GrokscopeError, match="is no sweep"):
-        sweep.load(tmp_path)
+        sweep_folder.load(tmp_path)
 
 
 def test_a_damaged_record_of_a_sweep_is_refused_by_name(tmp_path: Path):
     plan = read(tmp_path / "s.toml", "[sweep]\nseeds = [0]")
-    sweep.save(plan, tmp_path)
+    sweep_folder.save(plan, tmp_path)
     path = tmp_path / "sweep.json"
     whole = json.loads(path.read_bytes())
-    assert sweep.load(tmp_path) == plan
+    assert sweep_folder.load(tmp_path) == plan
     broken = [
         [],
         5,
@@ -409,96 +412,96 @@ def test_a_damaged_record_of_a_sweep_is_refused_by_name(tmp_path: Path):
     for values in broken:
         path.write_text(json.dumps(values))
         with pytest.raises(GrokscopeError, match=r"sweep\.json is damaged"):
-            sweep.load(tmp_path)
+            sweep_folder.load(tmp_path)
     path.write_text(json.dumps(whole))
     truncate(path)
     with pytest.raises(GrokscopeError, match=r"sweep\.json is damaged"):
-        sweep.load(tmp_path)
+        sweep_folder.load(tmp_path)
     path.write_text(json.dumps({**whole, "format": 99}))
     with pytest.raises(GrokscopeError, match=r"sweep\.json has format 99"):
-        sweep.load(tmp_path)
+        sweep_folder.load(tmp_path)
 
 
 # States, of runs that are trained here.
 
 
-def states(plan: sweep.Sweep, folder: Path) -> list[tuple[str, int]]:
-    return [(state.status, state.step) for state in (sweep.state(cell, folder) for cell in plan.cells)]
+def states(plan: Sweep, folder: Path) -> list[tuple[str, int]]:
+    return [(state.status, state.step) for state in (sweep_folder.state(cell, folder) for cell in plan.cells)]
 
 
-def test_a_cell_s_state_stands_in_its_own_files(trained: tuple[sweep.Sweep, Path]):
+def test_a_cell_s_state_stands_in_its_own_files(trained: tuple[Sweep, Path]):
     plan, folder = trained
     assert states(plan, folder) == [("finished", 40), ("unfinished", 15), ("new", 0)]
 
 
-def test_a_cell_that_some_process_writes_is_running_a_finished_one_is_finished(trained: tuple[sweep.Sweep, Path]):
+def test_a_cell_that_some_process_writes_is_running_a_finished_one_is_finished(trained: tuple[Sweep, Path]):
     plan, folder = trained
-    with files.Lock(folder / plan.cells[0].name), files.Lock(folder / plan.cells[1].name):
+    with Lock(folder / plan.cells[0].name), Lock(folder / plan.cells[1].name):
         assert states(plan, folder) == [("finished", 40), ("running", 15), ("new", 0)]
     assert states(plan, folder) == [("finished", 40), ("unfinished", 15), ("new", 0)]
 
 
-def test_a_mark_makes_a_cell_failed_with_its_reason_until_it_is_taken_back(trained: tuple[sweep.Sweep, Path]):
+def test_a_mark_makes_a_cell_failed_with_its_reason_until_it_is_taken_back(trained: tuple[Sweep, Path]):
     plan, folder = trained
     for cell in plan.cells:
-        sweep.mark_failed(cell, folder, f"The reason ∘ of {cell.name}.")
+        sweep_folder.mark_failed(cell, folder, f"The reason ∘ of {cell.name}.")
     assert states(plan, folder) == [("finished", 40), ("failed", 15), ("failed", 0)]
-    assert sweep.state(plan.cells[1], folder).reason == "The reason ∘ of seed=1."
-    with files.Lock(folder / plan.cells[1].name):
-        assert sweep.state(plan.cells[1], folder).status == "running"
+    assert sweep_folder.state(plan.cells[1], folder).reason == "The reason ∘ of seed=1."
+    with Lock(folder / plan.cells[1].name):
+        assert sweep_folder.state(plan.cells[1], folder).status == "running"
     for cell in plan.cells:
-        sweep.forget_failure(cell, folder)
-        sweep.forget_failure(cell, folder)
+        sweep_folder.forget_failure(cell, folder)
+        sweep_folder.forget_failure(cell, folder)
     assert states(plan, folder) == [("finished", 40), ("unfinished", 15), ("new", 0)]
 
 
-def test_a_damaged_cell_has_failed_and_says_why_and_the_others_are_as_they_were(trained: tuple[sweep.Sweep, Path]):
+def test_a_damaged_cell_has_failed_and_says_why_and_the_others_are_as_they_were(trained: tuple[Sweep, Path]):
     plan, folder = trained
     truncate(folder / "seed=1" / "config.json")
-    state = sweep.state(plan.cells[1], folder)
+    state = sweep_folder.state(plan.cells[1], folder)
     assert state.status == "failed" and "config.json is damaged" in state.reason
     (folder / "failures").mkdir()
     (folder / "failures" / "seed=2.json").write_text("{")
-    assert sweep.state(plan.cells[2], folder).status == "failed"
+    assert sweep_folder.state(plan.cells[2], folder).status == "failed"
     assert states(plan, folder)[0] == ("finished", 40)
 
 
 def test_a_longer_file_makes_finished_cells_unfinished_and_keeps_their_names(
-    trained: tuple[sweep.Sweep, Path], written: Written
+    trained: tuple[Sweep, Path], written: Written
 ):
     plan, folder = trained
     path = written("[sweep]\nseeds = [0, 1, 2]")
     path.write_text(path.read_text().replace("n_steps = 40", "n_steps = 60"))
-    longer = sweep.read(path)
+    longer = read_sweep(path)
     assert [cell.name for cell in longer.cells] == [cell.name for cell in plan.cells]
-    sweep.save(longer, folder)
+    sweep_folder.save(longer, folder)
     assert states(longer, folder) == [("unfinished", 40), ("unfinished", 15), ("new", 0)]
-    assert sweep.load(folder) == longer
+    assert sweep_folder.load(folder) == longer
 
 
 @pytest.mark.parametrize(("setting", "other"), [("lr = 1e-2", "lr = 2e-2"), ("n_steps = 40", "n_steps = 39")])
 def test_another_base_setting_or_fewer_steps_are_refused_by_name_and_leave_the_record(
-    setting: str, other: str, trained: tuple[sweep.Sweep, Path], written: Written
+    setting: str, other: str, trained: tuple[Sweep, Path], written: Written
 ):
     plan, folder = trained
     path = written("[sweep]\nseeds = [0, 1, 2]")
     path.write_text(path.read_text().replace(setting, other))
     with pytest.raises(GrokscopeError, match=r"2 cells .*other settings or more steps, such as seed=0; choose"):
-        sweep.save(sweep.read(path), folder)
-    assert sweep.load(folder) == plan
+        sweep_folder.save(read_sweep(path), folder)
+    assert sweep_folder.load(folder) == plan
 
 
-def test_a_sweep_grows_in_its_folder(trained: tuple[sweep.Sweep, Path], written: Written):
+def test_a_sweep_grows_in_its_folder(trained: tuple[Sweep, Path], written: Written):
     _, folder = trained
-    grown = sweep.read(written("[sweep]\nseeds = [3, 0, 1, 2]"))
-    sweep.save(grown, folder)
+    grown = read_sweep(written("[sweep]\nseeds = [3, 0, 1, 2]"))
+    sweep_folder.save(grown, folder)
     assert states(grown, folder) == [("new", 0), ("finished", 40), ("unfinished", 15), ("new", 0)]
 
 
-def test_a_run_s_folder_is_no_place_for_a_sweep(trained: tuple[sweep.Sweep, Path], written: Written):
+def test_a_run_s_folder_is_no_place_for_a_sweep(trained: tuple[Sweep, Path], written: Written):
     plan, folder = trained
     run = folder / "seed=0"
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(GrokscopeError, match="seed=0"):
-        sweep.save(plan, run)
+        sweep_folder.save(plan, run)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

@@ -11,9 +11,11 @@ import numpy as np
 import pandas
 import pytest
 
-from grokscope import Trajectory, files, phases, sweep, training
+from grokscope import Trajectory, phases, training
 from grokscope.config import RunConfig
-from grokscope.sweep import Cell, Sweep, results
+from grokscope.disk.lock import Lock
+from grokscope.sweep import results, sweep_folder
+from grokscope.sweep.plan import Cell, Sweep
 
 INF = math.inf
 
@@ -141,7 +143,7 @@ def grokked(tmp_path: Path, tiny_run: Path, tiny_config: RunConfig) -> tuple[Swe
     settings = {"optimizer.betas": [0.9, 0.98], "seed": 0}
     plan = Sweep((Cell("tiny", settings, tiny_config), Cell("other", {**settings, "seed": 1}, tiny_config)), "Why.")
     shutil.copytree(tiny_run, tmp_path / "sweep" / "tiny")
-    sweep.save(plan, tmp_path / "sweep")
+    sweep_folder.save(plan, tmp_path / "sweep")
     return plan, tmp_path / "sweep"
 
 
@@ -189,7 +191,7 @@ def test_the_tables_are_read_again_by_pandas_as_they_were_written(grokked: tuple
 def test_a_reason_with_commas_quotes_and_lines_is_read_again(grokked: tuple[Sweep, Path]):
     plan, folder = grokked
     reason = 'It said "no", then\nnothing; "∘".'
-    sweep.mark_failed(plan.cells[1], folder, reason)
+    sweep_folder.mark_failed(plan.cells[1], folder, reason)
     results.write(results.table(plan, folder), plan.axes, folder)
     read = pandas.read_csv(folder / "results.csv")
     assert read["state"].tolist() == ["finished", "failed"] and read["reason"].tolist()[1] == reason
@@ -205,10 +207,10 @@ def test_a_sweep_with_nothing_finished_has_tables_all_the_same(grokked: tuple[Sw
 
 def test_every_state_has_its_row(trained: tuple[Sweep, Path]):
     plan, folder = trained
-    with files.Lock(folder / "seed=1"):
+    with Lock(folder / "seed=1"):
         rows = results.table(plan, folder)
     assert [(one["state"], one.get("steps")) for one in rows] == [("finished", 40), ("running", 10), ("new", None)]
-    sweep.mark_failed(plan.cells[1], folder, "So.")
+    sweep_folder.mark_failed(plan.cells[1], folder, "So.")
     rows = results.table(plan, folder)
     assert [(one["state"], one["reason"]) for one in rows] == [("finished", ""), ("failed", "So."), ("new", "")]
     assert rows[1]["train_loss"] == Trajectory.open(folder / "seed=1").log["train_loss"][-1]

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shared import Command, refuse
+from support.shared import Command, refuse
 
-from grokscope import files, store, sweep
+from grokscope.disk.lock import Lock, is_locked
 from grokscope.errors import GrokscopeError
-from grokscope.sweep import BUSY, IO_ERROR, workers
-from grokscope.sweep import cell as cells
+from grokscope.store.run_store import Record, RunStore
+from grokscope.sweep import sweep_folder, train_cell, workers
+from grokscope.sweep.plan import Sweep, read_sweep
+from grokscope.sweep.sweep_folder import BUSY, IO_ERROR
 
 Hand = Any
 Read = Callable[[Path], dict[tuple[Any, ...], tuple[Any, ...]]]
@@ -61,8 +63,8 @@ def observe(step, row):
 """
 
 
-def statuses(plan: sweep.Sweep, folder: Path) -> dict[str, str]:
-    return {cell.name: sweep.state(cell, folder).status for cell in plan.cells}
+def statuses(plan: Sweep, folder: Path) -> dict[str, str]:
+    return {cell.name: sweep_folder.state(cell, folder).status for cell in plan.cells}
 
 
 def marks(folder: Path) -> list[str]:
@@ -77,8 +79,8 @@ def eventful(
     """A sweep in which one cell is killed once, one dies always and one diverges, at its end; read it only."""
     root = tmp_path_factory.mktemp("eventful")
     (root / "eventful.toml").write_text(small + EVENTFUL)
-    plan, hand = sweep.read(root / "eventful.toml"), make_hand(EVENTS)
-    sweep.save(plan, root / "eventful")
+    plan, hand = read_sweep(root / "eventful.toml"), make_hand(EVENTS)
+    sweep_folder.save(plan, root / "eventful")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in hand.environment.items():
             patch.setenv(name, value)
@@ -87,13 +89,13 @@ def eventful(
 
 
 @pytest.fixture
-def again(eventful: tuple[Path, Hand], tmp_path: Path) -> tuple[sweep.Sweep, Path]:
+def again(eventful: tuple[Path, Hand], tmp_path: Path) -> tuple[Sweep, Path]:
     """The plan of the eventful sweep and a copy of its folder that a test may change."""
     folder = shutil.copytree(eventful[0] / "eventful", tmp_path / "eventful")
-    return sweep.read(eventful[0] / "eventful.toml"), folder
+    return read_sweep(eventful[0] / "eventful.toml"), folder
 
 
-def test_whatever_befalls_a_cell_the_others_finish(again: tuple[sweep.Sweep, Path]):
+def test_whatever_befalls_a_cell_the_others_finish(again: tuple[Sweep, Path]):
     plan, folder = again
     assert statuses(plan, folder) == {
         KILLED: "finished",
@@ -101,7 +103,7 @@ def test_whatever_befalls_a_cell_the_others_finish(again: tuple[sweep.Sweep, Pat
         DIVERGED: "failed",
     }
     assert marks(folder) == [DEAD, DIVERGED]
-    assert not any(files.is_locked(folder / cell.name) for cell in plan.cells)
+    assert not any(is_locked(folder / cell.name) for cell in plan.cells)
 
 
 def test_a_cell_whose_process_is_killed_goes_on_and_ends_the_same(
@@ -116,28 +118,28 @@ def test_a_cell_whose_process_is_killed_goes_on_and_ends_the_same(
 
 
 def test_a_cell_whose_process_always_dies_is_tried_three_times_and_marked_with_how(
-    eventful: tuple[Path, Hand], again: tuple[sweep.Sweep, Path]
+    eventful: tuple[Path, Hand], again: tuple[Sweep, Path]
 ):
     plan, folder = again
     assert eventful[1].noted().count(DEAD) == 3
-    state = sweep.state(plan.cells[1], folder)
+    state = sweep_folder.state(plan.cells[1], folder)
     assert (state.status, state.step) == ("failed", 0)
     assert re.match(r"Its process died 3 times, by signal 9\.", state.reason)
 
 
 def test_a_cell_that_diverges_is_tried_once_and_marked_with_its_own_sentence(
-    eventful: tuple[Path, Hand], again: tuple[sweep.Sweep, Path]
+    eventful: tuple[Path, Hand], again: tuple[Sweep, Path]
 ):
     plan, folder = again
     assert eventful[1].noted().count(DIVERGED) == 1
-    state = sweep.state(plan.cells[2], folder)
+    state = sweep_folder.state(plan.cells[2], folder)
     assert state.status == "failed"
     assert re.match(r"The .* is not finite at step \d+; the last finite step is \d+\.", state.reason)
     assert "Traceback" not in state.reason and "\n" not in state.reason
 
 
 def test_a_second_run_leaves_what_has_ended_and_a_retry_tries_what_has_failed(
-    again: tuple[sweep.Sweep, Path],
+    again: tuple[Sweep, Path],
     make_hand: Callable[[str], Hand],
     hold: Callable[[Hand], None],
     whole: Path,
@@ -195,7 +197,7 @@ def test_a_signal_to_the_sweep_commits_every_cell_and_the_command_it_prints_does
     # The others of the two that are begun still import.
     path = written(f"[sweep]\nseeds = {seeds}")
     hand = make_hand(f'if int(cell[-1]) >= {n_training}:\n    wait_for("never")\n{SLOW}')
-    plan, folder = sweep.read(path), path.parent / "runs" / "mine"
+    plan, folder = read_sweep(path), path.parent / "runs" / "mine"
     with a_sweep(path, hand, "--run", "mine") as process:
         wait_until(lambda: len(hand.noted("reached")) == n_training, "the cells train")
         wait_until(lambda: len(hand.noted()) == 2, "two cells have begun")
@@ -205,7 +207,7 @@ def test_a_signal_to_the_sweep_commits_every_cell_and_the_command_it_prints_does
     assert "Traceback" not in errors
     assert f"{folder} was stopped by {number.name} and is saved" in errors
     assert not any(hand.is_alive(cell.name) for cell in plan.cells), "a cell outlives its sweep"
-    found = [sweep.state(cell, folder) for cell in plan.cells]
+    found = [sweep_folder.state(cell, folder) for cell in plan.cells]
     assert [state.status for state in found] == ["unfinished"] * n_training + ["new"] * (len(seeds) - n_training)
     assert all(10 <= state.step < 40 for state in found[:n_training]) and marks(folder) == []
 
@@ -228,7 +230,7 @@ def test_a_signal_while_the_cells_still_import_marks_none_of_them(
         _, errors = process.communicate(timeout=120)
     folder = path.parent / "runs" / "small"
     assert (process.returncode, "Traceback" in errors) == (128 + number, False)
-    assert set(statuses(sweep.load(folder), folder).values()) == {"new"}
+    assert set(statuses(sweep_folder.load(folder), folder).values()) == {"new"}
     assert len(hand.noted()) == 2, "the third cell is not begun any more"
 
 
@@ -236,7 +238,7 @@ def test_the_cells_of_a_sweep_that_is_killed_commit_and_stop_even_while_they_imp
     written: Written, make_hand: Callable[[str], Hand], wait_until: Callable[..., None]
 ):
     path, hand = written("[sweep]\nseeds = [0, 1]"), make_hand(f'if cell == "seed=1": wait_for("orphaned")\n{SLOW}')
-    plan, folder = sweep.read(path), path.parent / "runs" / "small"
+    plan, folder = read_sweep(path), path.parent / "runs" / "small"
     with a_sweep(path, hand) as process:
         wait_until(lambda: hand.noted("reached") == ["seed=0"], "the first cell trains")
         wait_until(lambda: len(hand.noted()) == 2, "the other has begun")
@@ -246,11 +248,11 @@ def test_the_cells_of_a_sweep_that_is_killed_commit_and_stop_even_while_they_imp
         wait_until(lambda: not hand.is_alive("seed=0"), "the cell that trains stops")
         (hand.folder / "orphaned").touch()
         wait_until(lambda: not hand.is_alive("seed=1"), "the cell that imported stops")
-    assert not any(files.is_locked(folder / cell.name) for cell in plan.cells if (folder / cell.name).is_dir())
-    first, other = (sweep.state(cell, folder) for cell in plan.cells)
+    assert not any(is_locked(folder / cell.name) for cell in plan.cells if (folder / cell.name).is_dir())
+    first, other = (sweep_folder.state(cell, folder) for cell in plan.cells)
     assert first.status == "unfinished" and 10 <= first.step < 40
     assert other.status in ("new", "unfinished") and other.step < 10, "it went on as an orphan"
-    assert marks(folder) == [] and list(store.Store(folder / "seed=0").damage()) == []
+    assert marks(folder) == [] and list(RunStore(folder / "seed=0").damage()) == []
 
 
 @pytest.mark.slow
@@ -264,11 +266,11 @@ def test_signals_at_any_instant_to_a_sweep_or_to_a_cell_once_or_twice_leave_cell
     choose, counts, n_rounds = random.Random(0), Counter[str](), 20
     for i in range(n_rounds):
         path = written("[sweep]\nseeds = [0, 1, 2]", f"round{i}.toml")
-        plan, folder = sweep.read(path), path.parent / "runs" / f"round{i}"
+        plan, folder = read_sweep(path), path.parent / "runs" / f"round{i}"
         hand = make_hand("def observe(step, row):\n    time.sleep(0.05)")
         with a_sweep(path, hand) as process:
             time.sleep(choose.uniform(0.2, 11))
-            pids = [int(lock.read_text() or 0) for lock in hand.folder.glob("*/lock") if files.is_locked(lock.parent)]
+            pids = [int(lock.read_text() or 0) for lock in hand.folder.glob("*/lock") if is_locked(lock.parent)]
             hits_cell = i % 2 and any(pids)
             for _ in range(choose.choice([1, 2])):
                 with suppress(ProcessLookupError):
@@ -288,7 +290,7 @@ def test_signals_at_any_instant_to_a_sweep_or_to_a_cell_once_or_twice_leave_cell
         counts["to a cell" if hits_cell else "to the sweep"] += 1
         for cell in plan.cells:
             if (folder / cell.name).is_dir():
-                assert list(store.Store(folder / cell.name).damage()) == []
+                assert list(RunStore(folder / cell.name).damage()) == []
         with a_sweep(path, make_hand("")) as process:
             _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors
@@ -301,11 +303,11 @@ def test_signals_at_any_instant_to_a_sweep_or_to_a_cell_once_or_twice_leave_cell
 
 
 def test_a_cell_that_another_process_trains_is_left_alone(
-    trained: tuple[sweep.Sweep, Path], make_hand: Callable[[str], Hand], hold: Callable[[Hand], None]
+    trained: tuple[Sweep, Path], make_hand: Callable[[str], Hand], hold: Callable[[Hand], None]
 ):
     plan, folder = trained
     hold(hand := make_hand(""))
-    with files.Lock(folder / plan.cells[1].name):
+    with Lock(folder / plan.cells[1].name):
         workers.run(plan.shard(2, 3), folder, jobs=1)
         assert statuses(plan, folder) == {"seed=0": "finished", "seed=1": "running", "seed=2": "new"}
     assert hand.noted() == [] and marks(folder) == []
@@ -325,7 +327,7 @@ def test_only_what_would_be_the_same_again_is_marked(
     said: str,
     reason: str,
     marked: list[str],
-    trained: tuple[sweep.Sweep, Path],
+    trained: tuple[Sweep, Path],
     monkeypatch: pytest.MonkeyPatch,
 ):
     plan, folder = trained
@@ -337,23 +339,23 @@ def test_only_what_would_be_the_same_again_is_marked(
 
 @pytest.mark.parametrize("is_taken", [True, False])
 def test_a_cell_s_process_says_by_its_status_that_another_trains_it(
-    is_taken: bool, trained: tuple[sweep.Sweep, Path], monkeypatch: pytest.MonkeyPatch
+    is_taken: bool, trained: tuple[Sweep, Path], monkeypatch: pytest.MonkeyPatch
 ):
     plan, folder = trained
-    monkeypatch.setattr(cells, "_stop_with", lambda parent: None)
+    monkeypatch.setattr(train_cell, "_stop_with", lambda parent: None)
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(plan.cells[1].config.to_dict())))
-    with files.Lock(folder / "seed=1") if is_taken else nullcontext():
-        assert cells.main([str(folder / "seed=1"), "1"]) == (BUSY if is_taken else 0)
+    with Lock(folder / "seed=1") if is_taken else nullcontext():
+        assert train_cell.main([str(folder / "seed=1"), "1"]) == (BUSY if is_taken else 0)
 
 
 def test_to_look_whether_a_cell_is_running_never_keeps_its_process_from_its_lock(tmp_path: Path):
-    with files.Lock(tmp_path):
+    with Lock(tmp_path):
         pass
     ended = threading.Event()
 
     def look() -> None:
         while not ended.is_set():
-            files.is_locked(tmp_path)
+            is_locked(tmp_path)
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -361,7 +363,7 @@ def test_to_look_whether_a_cell_is_running_never_keeps_its_process_from_its_lock
     try:
         for _ in range(3000):
             try:
-                with files.Lock(tmp_path):
+                with Lock(tmp_path):
                     pass
             except GrokscopeError:
                 refused += 1
@@ -376,7 +378,7 @@ def test_two_sweeps_of_the_same_file_at_once_finish_every_cell_and_damage_nothin
     written: Written, make_hand: Callable[[str], Hand], whole: Path, saved: Read
 ):
     path, hand = written("[sweep]\nseeds = [0, 1, 2]"), make_hand("")
-    plan, folder = sweep.read(path), path.parent / "runs" / "small"
+    plan, folder = read_sweep(path), path.parent / "runs" / "small"
     with a_sweep(path, hand) as one, a_sweep(path, hand) as other:
         for process in (one, other):
             _, errors = process.communicate(timeout=300)
@@ -384,9 +386,9 @@ def test_two_sweeps_of_the_same_file_at_once_finish_every_cell_and_damage_nothin
     assert len(hand.noted()) > 3, "they are meant to meet at some cell"
     assert set(statuses(plan, folder).values()) == {"finished"} and marks(folder) == []
     for cell in plan.cells:
-        assert list(store.Store(folder / cell.name).damage()) == []
+        assert list(RunStore(folder / cell.name).damage()) == []
         assert saved(folder / cell.name) == saved(whole / cell.name)
-    assert sweep.load(folder) == plan
+    assert sweep_folder.load(folder) == plan
 
 
 # Elsewhere.
@@ -394,20 +396,20 @@ def test_two_sweeps_of_the_same_file_at_once_finish_every_cell_and_damage_nothin
 
 @pytest.mark.slow
 def test_a_cell_begun_in_another_environment_says_so_and_goes_on_only_if_drift_is_allowed(
-    trained: tuple[sweep.Sweep, Path], tmp_path: Path
+    trained: tuple[Sweep, Path], tmp_path: Path
 ):
     plan, folder = trained
     path = folder / "seed=1" / "config.json"
-    record = store.Record.read(path.parent)
+    record = Record.read(path.parent)
     there = {**record.environment, "torch": "1.0"}
-    store.Record(record.config, there, record.data_digest, record.history).write(path.parent)
+    Record(record.config, there, record.data_digest, record.history).write(path.parent)
     shard = plan.shard(2, 3)
     workers.run(shard, folder, jobs=1)
-    state = sweep.state(shard.cells[0], folder)
+    state = sweep_folder.state(shard.cells[0], folder)
     assert state.status == "failed" and "--allow-drift" in state.reason and "torch" in state.reason
     workers.run(shard, folder, jobs=1, retry=True, allow_drift=True)
     assert statuses(shard, folder) == {"seed=1": "finished"}
-    assert store.Record.read(path.parent).history[0]["event"] == "drift allowed"
+    assert Record.read(path.parent).history[0]["event"] == "drift allowed"
 
 
 # Backends.
@@ -443,15 +445,15 @@ def test_ray_finishes_the_same_file_with_the_same_bits(
         env=make_hand("").environment,
     )
     assert ended.returncode == 1 and "grokscope: 2 cells failed" in ended.stderr, ended.stderr
-    plan, folder = sweep.read(path), root / "small"
+    plan, folder = read_sweep(path), root / "small"
     assert list(statuses(plan, folder).values()) == ["finished", "finished", "failed", "failed"]
-    assert "is not finite" in sweep.state(plan.cells[3], folder).reason
+    assert "is not finite" in sweep_folder.state(plan.cells[3], folder).reason
     for seed, cell in enumerate(plan.cells[:2]):
         assert saved(folder / cell.name) == saved(whole / f"seed={seed}")
 
 
 def test_on_ray_there_is_by_default_a_job_for_each_core_of_the_cluster_not_of_this_machine(
-    trained: tuple[sweep.Sweep, Path], monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Sweep, Path], monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[Any] = []
     reasons = [None, {"seed=2": "So."}, None]
@@ -473,7 +475,7 @@ def test_on_ray_there_is_by_default_a_job_for_each_core_of_the_cluster_not_of_th
     assert asked == ["ray", "ray", -1, "ray", "ray", 2]
 
 
-def test_there_are_no_more_jobs_than_cells(trained: tuple[sweep.Sweep, Path], monkeypatch: pytest.MonkeyPatch):
+def test_there_are_no_more_jobs_than_cells(trained: tuple[Sweep, Path], monkeypatch: pytest.MonkeyPatch):
     asked: list[Any] = []
 
     def parallel(n_jobs: int, backend: str) -> Callable[..., list[Any]]:
@@ -488,27 +490,27 @@ def test_there_are_no_more_jobs_than_cells(trained: tuple[sweep.Sweep, Path], mo
 
 
 def test_a_cell_whose_record_is_damaged_is_not_tried_again(
-    trained: tuple[sweep.Sweep, Path], make_hand: Callable[[str], Hand], hold: Callable[[Hand], None]
+    trained: tuple[Sweep, Path], make_hand: Callable[[str], Hand], hold: Callable[[Hand], None]
 ):
     plan, folder = trained
     (folder / "seed=1" / "config.json").write_text("{")
     hold(hand := make_hand(""))
-    assert sweep.state(plan.cells[1], folder).is_lost
+    assert sweep_folder.state(plan.cells[1], folder).is_lost
     assert workers.run(plan.shard(2, 3), folder, jobs=1, retry=True) == {} and hand.noted() == []
 
 
 def test_a_cell_s_process_says_by_its_status_that_its_folder_may_not_be_read(
-    trained: tuple[sweep.Sweep, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: tuple[Sweep, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     plan, folder = trained
-    monkeypatch.setattr(cells, "_stop_with", lambda parent: None)
+    monkeypatch.setattr(train_cell, "_stop_with", lambda parent: None)
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(plan.cells[1].config.to_dict())))
     refuse(monkeypatch, folder / "seed=1")
-    assert cells.main([str(folder / "seed=1"), "1"]) == IO_ERROR
+    assert train_cell.main([str(folder / "seed=1"), "1"]) == IO_ERROR
     assert "Permission denied" in capsys.readouterr().err
 
 
-def test_without_ray_there_is_one_clear_error(trained: tuple[sweep.Sweep, Path], monkeypatch: pytest.MonkeyPatch):
+def test_without_ray_there_is_one_clear_error(trained: tuple[Sweep, Path], monkeypatch: pytest.MonkeyPatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "ray"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -517,6 +519,6 @@ def test_without_ray_there_is_one_clear_error(trained: tuple[sweep.Sweep, Path],
     assert statuses(*trained) == {"seed=0": "finished", "seed=1": "unfinished", "seed=2": "new"}
 
 
-def test_a_backend_that_nobody_knows_is_refused(trained: tuple[sweep.Sweep, Path]):
+def test_a_backend_that_nobody_knows_is_refused(trained: tuple[Sweep, Path]):
     with pytest.raises(GrokscopeError, match="backend: 'slurm'; allowed: 'local' or 'ray'"):
         workers.run(*trained, backend="slurm")

@@ -1,0 +1,1 @@
+"""Harmonic analysis on cyclic and finite groups; independent of training."""

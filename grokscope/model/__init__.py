@@ -1,0 +1,1 @@
+"""The network: one pure function of its parameters."""

@@ -1,0 +1,1 @@
+"""A run as stored on disk."""

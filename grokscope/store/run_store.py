@@ -1,0 +1,328 @@
+"""A run on disk: a folder with ``config.json`` and segments; `checkpoints/README.md` has the format. No torch here.
+
+A segment is the unit of commit: one file, written once, atomically, and never touched again. Readers merge
+segments by step, never by file name, and see what was committed and nothing else.
+"""
+
+import copy
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from grokscope.disk import atomic, tensor_file
+from grokscope.errors import DamagedError, GrokscopeError, UnreadableError
+from grokscope.store.record import FORMAT as FORMAT
+from grokscope.store.record import Record as Record
+from grokscope.store.segment import CHECKPOINTS, INITIALIZATION, RESUME
+from grokscope.store.segment import LOG_COLUMNS as LOG_COLUMNS
+from grokscope.store.segment import Segment as Segment
+from grokscope.store.source import Log
+
+IS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}")
+"""What a run may be called: a name that is no path and hides no folder."""
+_SEGMENTS = "segments"
+
+
+def checked_name(name: str) -> str:
+    """Return a run's name; raise GrokscopeError if it is none: a name is no path and hides no folder."""
+    if not IS_NAME.fullmatch(name):
+        raise GrokscopeError(
+            f"{name[:120]!r} is no name for a run; allowed: up to 100 letters, digits and _ . + = -, the first a "
+            f"letter, digit or _."
+        )
+    return name
+
+
+def free_name(base: str, root: Path) -> str:
+    """Return `base`, or the first of base-2, base-3, … that is nothing in `root`, if that can be known."""
+    name, number = base, 1
+    while atomic.is_there(root / name):
+        number += 1
+        name = f"{base}-{number}"
+    return name
+
+
+class RunStore:
+    """A run's folder as it was when it was opened, the `Source` of a run's trajectory.
+
+    Reading needs no lock and never changes the store. `commit` and `reveal` are for the holder of the run's lock.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.record = Record.read(folder)
+        self.segments: list[Segment] = []
+        """The readable segments."""
+        self.faults: list[GrokscopeError] = []
+        """An error for each segment that cannot be read; UnreadableError where the system refuses to read it."""
+        paths: dict[int, Path] = {}
+        for path in self._paths():
+            try:
+                segment = Segment(tensor_file.TensorFile(path))
+                if not segment.belongs_to(self.record):
+                    raise GrokscopeError(f"{path} is not a segment of this run.")
+                twin = paths.setdefault(segment.file.structure, path)
+                if twin != path:
+                    raise GrokscopeError(f"{path} is a copy of {twin.name}; its own content is lost.")
+                self.segments.append(segment)
+            except GrokscopeError as error:
+                self.faults.append(error)
+
+    def _paths(self) -> list[Path]:
+        """Return the files of the segments; raise UnreadableError if their folder cannot be listed."""
+        folder = segments_folder(self.folder)
+        try:
+            paths = sorted(path for path in folder.iterdir() if re.fullmatch(r"[^.].*\.safetensors", path.name))
+        except (FileNotFoundError, NotADirectoryError):
+            self.faults.append(
+                GrokscopeError(f"{folder} is missing; every run has the segment of its first step there.")
+            )
+            return []
+        except OSError as error:
+            raise UnreadableError(f"{folder} cannot be listed: {error.strerror}.") from error
+        if not paths:
+            self.faults.append(
+                GrokscopeError(f"{folder} is empty; every run has the segment of its first step there.")
+            )
+        return paths
+
+    def limited_to(self, shapes: Mapping[str, tuple[int, ...]]) -> "RunStore":
+        """Return this store without the segments whose parameters do not have a model's names and shapes.
+
+        Those segments count as damaged.
+        """
+        strange = [segment for segment in self.segments if not segment.holds(shapes)]
+        if not strange:
+            return self
+        limited = copy.copy(self)
+        for name in ("places", "steps", "gaps", "log"):
+            limited.__dict__.pop(name, None)
+        limited.segments = [segment for segment in self.segments if segment not in strange]
+        limited.faults = self.faults + [
+            GrokscopeError(f"{segment.path} is damaged: its checkpoints do not belong to this run's model.")
+            for segment in strange
+        ]
+        return limited
+
+    @cached_property
+    def places(self) -> dict[int, tuple[Segment, int]]:
+        """The segment and the row of each checkpoint, by its step."""
+        # Training is deterministic, so a step in two segments has the same bits in both.
+        return {step: (segment, row) for segment in self.segments for row, step in enumerate(segment.steps)}
+
+    @cached_property
+    def steps(self) -> Int[np.ndarray, " steps"]:
+        """The steps of its checkpoints, increasing, whether or not they turn out to be damaged."""
+        return np.array(sorted(self.places), np.int64)
+
+    @property
+    def origin(self) -> Mapping[str, Any] | None:
+        """The run and the step that a fork continues from; None for any other run."""
+        return self.record.origin
+
+    @property
+    def damaged(self) -> list[str]:
+        """A sentence for each segment that cannot be read, and for each damaged log."""
+        return [*map(str, self.faults), *self.log.damaged]
+
+    @property
+    def last_step(self) -> int:
+        """The last step that training can resume from; it need not be a checkpoint."""
+        return max((segment.resume_step or 0 for segment in self.segments), default=0)
+
+    @cached_property
+    def gaps(self) -> list[tuple[int, int]]:
+        """The stretches (first, last) of training that no readable segment covers."""
+        gaps, reached = [], self.record.first_step - 1
+        for begin, end in sorted(segment.coverage for segment in self.segments if segment.coverage):
+            if begin > reached:
+                gaps.append((reached + 1, begin))
+            reached = max(reached, end)
+        # Every run has its first step, and training has passed every step that `densify` added.
+        last = max([self.record.first_step, *self.places])
+        return [*gaps, (reached + 1, last)] if last > reached else gaps
+
+    @cached_property
+    def log(self) -> Log:
+        """All readable log rows, the gaps that damaged logs leave, and a sentence for each damaged log."""
+        parts, gaps, damaged = [], [], []
+        for segment in self.segments:
+            try:
+                parts.append(segment.log())
+            except GrokscopeError as error:
+                damaged.append(str(error))
+                begin, end = segment.coverage or (0, -1)
+                # A fork has no rows before its first step.
+                gaps.append((max(begin + 1, self.record.first_step), end))
+        rows = np.concatenate([np.empty((0, len(LOG_COLUMNS))), *parts])
+        return Log(rows[np.unique(rows[:, 0], return_index=True)[1]], gaps, damaged)
+
+    def read(self, names: Iterable[str], steps: Iterable[int]) -> dict[str, np.ndarray]:
+        """Return each named parameter over the given steps, stacked along a leading step axis.
+
+        Each segment is opened once. A checkpoint that is damaged in one segment is read from another that has it.
+
+        Raises:
+            DamagedError: A checkpoint is damaged in every segment that has it.
+        """
+        names, steps = list(names), list(steps)
+        if missing := [step for step in steps if step not in self.places]:
+            raise GrokscopeError(f"{self.folder} has no checkpoint at step {missing[0]}.")
+        try:
+            return self._read(names, steps, self.places)
+        except DamagedError:
+            sound, damage = self._sound_places(steps, names)
+            if damage:
+                raise min(damage.items())[1] from None
+            return self._read(names, steps, sound)
+
+    def damage(self, steps: Iterable[int]) -> dict[int, DamagedError]:
+        """Read the checkpoints of these steps, and return the error of each damaged one by its step."""
+        return self._sound_places(steps, None)[1]
+
+    def _sound_places(
+        self, steps: Iterable[int], names: list[str] | None
+    ) -> tuple[dict[int, tuple[Segment, int]], dict[int, DamagedError]]:
+        """Return the place of an undamaged copy of each checkpoint, and the errors of those without one.
+
+        Only the named parameters are read; None stands for all of them.
+        """
+        rows: dict[Path, tuple[Segment, list[int]]] = {}
+        for step in sorted(set(steps)):
+            segment, row = self.places[step]
+            rows.setdefault(segment.path, (segment, []))[1].append(row)
+        places, damage = dict(self.places), {}
+        for segment, segment_rows in rows.values():
+            for row, name in segment.damaged_rows(segment_rows, names).items():
+                step = segment.steps[row]
+                if twin := self._twin(step, segment):
+                    places[step] = twin
+                else:
+                    damage[step] = DamagedError(
+                        f"{segment.path} is damaged: {CHECKPOINTS}{name} (step {step}) does not match its checksum.",
+                        segment.path,
+                        step,
+                        name,
+                    )
+        return places, damage
+
+    def _twin(self, step: int, damaged: Segment) -> tuple[Segment, int] | None:
+        """Return an undamaged copy of a checkpoint in another segment."""
+        for segment in self.segments:
+            if segment is not damaged and step in segment.steps:
+                row = segment.steps.index(step)
+                with suppress(GrokscopeError):
+                    if not segment.damaged_rows([row]):
+                        return segment, row
+        return None
+
+    def _read(
+        self, names: list[str], steps: list[int], places: Mapping[int, tuple[Segment, int]]
+    ) -> dict[str, np.ndarray]:
+        requests: dict[Path, tuple[Segment, list[int], list[int]]] = {}
+        for position, step in enumerate(steps):
+            segment, row = places[step]
+            _, rows, positions = requests.setdefault(segment.path, (segment, [], []))
+            rows.append(row)
+            positions.append(position)
+        stacked: dict[str, np.ndarray] = {}
+        for segment, rows, positions in requests.values():
+            parts = segment.file.read_all([CHECKPOINTS + name for name in names], rows)
+            for name in names:
+                part = parts[CHECKPOINTS + name]
+                if name not in stacked:
+                    stacked[name] = np.empty((len(steps), *part.shape[1:]), part.dtype)
+                stacked[name][positions] = part
+        return stacked
+
+    def initialization(self) -> dict[str, np.ndarray]:
+        """Return the parameters of step 0 that a fork keeps of its origin; empty for any other run."""
+        for segment in self.segments:
+            names = [name for name in segment.file.shapes if name.startswith(INITIALIZATION)]
+            if names:
+                arrays = segment.file.read_all(names)
+                return {name.removeprefix(INITIALIZATION): array for name, array in arrays.items()}
+        return {}
+
+    def checksums(self, step: int) -> dict[str, int]:
+        """Return the stored checksum of each parameter of a checkpoint."""
+        segment, row = self.places[step]
+        return {
+            name.removeprefix(CHECKPOINTS): segment.file.checksums(name)[row]
+            for name in segment.file.shapes
+            if name.startswith(CHECKPOINTS)
+        }
+
+    def resume_points(self) -> list[Segment]:
+        """Return the segments that have a resume state, the latest last."""
+        return sorted(
+            (segment for segment in self.segments if segment.resume_step is not None),
+            key=lambda segment: segment.resume_step or 0,
+        )
+
+    def commit(
+        self,
+        steps: list[int],
+        checkpoints: list[Mapping[str, np.ndarray]],
+        *,
+        coverage: tuple[int, int] | None,
+        log: Sequence[tuple[float, ...]] = (),
+        resume: Mapping[str, np.ndarray] | None = None,
+        initialization: Mapping[str, np.ndarray] | None = None,
+        hidden: bool = False,
+    ) -> None:
+        """Write one segment, durably; a `hidden` one is none before it is revealed. It is for the lock's holder."""
+        stacked = {
+            CHECKPOINTS + name: np.stack([one[name] for one in checkpoints])
+            for name in (checkpoints[0] if checkpoints else ())
+        }
+        state = {RESUME + name: array for name, array in (resume or {}).items()}
+        state |= {INITIALIZATION + name: array for name, array in (initialization or {}).items()}
+        rows = np.array(log, np.float64).reshape(-1, len(LOG_COLUMNS))
+        begin, end = coverage or (None, None)
+        about = {
+            "kind": "segment",
+            "format": FORMAT,
+            "config_digest": self.record.config.digest,
+            "steps": steps,
+            "begin": begin,
+            "end": end,
+        }
+        if coverage is None and (damaged := [one.path.name for one in self.segments if {*one.steps} & {*steps}]):
+            # So that no second mending of the same checkpoint is taken for a copy of the first.
+            about["instead_of"] = damaged
+        path = self._hidden_path(steps) if hidden else self._next_path()
+        tensor_file.write(path, {**stacked, **state, "log": rows}, about, by_row=(CHECKPOINTS,))
+
+    def reveal(self, steps: list[int]) -> None:
+        """Make a segment of the one that was written, hidden, for these steps."""
+        atomic.reveal(self._hidden_path(steps), self._next_path())
+
+    def _hidden_path(self, steps: list[int]) -> Path:
+        # As a file that a writer who died left half written is called: the next one removes it.
+        return self.folder / _SEGMENTS / f".{steps[0]}-{steps[-1]}{atomic.TEMPORARY}"
+
+    def _next_path(self) -> Path:
+        folder = self.folder / _SEGMENTS
+        numbers = [int(path.stem) for path in folder.glob("*.safetensors") if path.stem.isdecimal()]
+        return folder / f"{max(numbers, default=0) + 1:06d}.safetensors"
+
+
+def create(folder: Path, record: Record) -> RunStore:
+    """Write a new run's record into an empty folder and return its store, which has no segment yet."""
+    atomic.make_folder(folder / _SEGMENTS)
+    record.write(folder)
+    started = RunStore(folder)
+    started.faults.clear()  # A new run has no segment yet.
+    return started
+
+
+def segments_folder(folder: Path) -> Path:
+    """Return where a run's segments lie."""
+    return folder / _SEGMENTS

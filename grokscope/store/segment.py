@@ -1,0 +1,99 @@
+"""A segment: one committed file of a run. No torch here."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from grokscope.disk import tensor_file
+from grokscope.errors import GrokscopeError
+from grokscope.store.record import Record
+
+LOG_COLUMNS = ("step", "train_loss", "test_loss", "train_accuracy", "test_accuracy")
+CHECKPOINTS, RESUME, INITIALIZATION = "checkpoints/", "resume/", "initialization/"
+"""How the names of a segment's tensors begin."""
+_LATEST = 2**53
+"""Beyond this float64, in which the log has them, cannot tell one step from the next."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One committed file: checkpoints, log rows and perhaps a resume state, after training (`begin`, `end`]."""
+
+    file: tensor_file.TensorFile
+
+    def belongs_to(self, record: Record) -> bool:
+        """Whether it is a segment, and of this run; one with the right checksums may still be a stranger's."""
+        about, shapes, dtypes = self.file.metadata, self.file.shapes, self.file.dtypes
+        steps, ends = about.get("steps"), (about.get("begin"), about.get("end"))
+        between = [-1, *(end for end in ends if type(end) is int), _LATEST - 1]
+        checkpoints = [name for name in shapes if name.startswith(CHECKPOINTS)]
+        return (
+            about.get("kind") == "segment"
+            and about.get("config_digest") == record.config.digest
+            and isinstance(steps, list)
+            and all(type(step) is int and 0 <= step < _LATEST for step in steps)
+            and all(one < other for one, other in pairwise(steps))
+            and (ends == (None, None) or (len(between) == 4 and between == sorted(between)))
+            and (dtypes.get("log"), shapes.get("log", ())[1:]) == ("F64", (len(LOG_COLUMNS),))
+            and (f"{RESUME}step" not in shapes or (ends[1] is not None and shapes[f"{RESUME}step"] == ()))
+            and bool(checkpoints) == bool(steps)
+            and all(shapes[name][:1] == (len(steps),) for name in checkpoints)
+            and all(dtypes[name] in ("F32", "F64") and self.file.is_by_row(name) for name in checkpoints)
+        )
+
+    def holds(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether its checkpoints, if it has any, are of these parameters."""
+        names = [name for name in self.file.shapes if name.startswith(CHECKPOINTS)]
+        found = {name.removeprefix(CHECKPOINTS): self.file.shapes[name][1:] for name in names}
+        return not found or found == dict(shapes)
+
+    @property
+    def path(self) -> Path:
+        """The segment's file."""
+        return self.file.path
+
+    @cached_property
+    def steps(self) -> list[int]:
+        """The steps of its checkpoints, increasing."""
+        return self.file.metadata["steps"]
+
+    @property
+    def coverage(self) -> tuple[int, int] | None:
+        """The steps (begin, end] whose training it records, or None for one that was added by densify."""
+        begin, end = self.file.metadata["begin"], self.file.metadata["end"]
+        return None if end is None else (begin, end)
+
+    @property
+    def resume_step(self) -> int | None:
+        """The step of its resume state, or None if it has none."""
+        return self.file.metadata["end"] if f"{RESUME}step" in self.file.shapes else None
+
+    def log(self) -> Float[np.ndarray, "rows columns"]:
+        """Return its log rows, in the columns of LOG_COLUMNS."""
+        rows = self.file.read("log")
+        if not ((rows[:, 0] >= 0) & (rows[:, 0] < _LATEST) & (rows[:, 0] % 1 == 0)).all():
+            raise GrokscopeError(f"{self.path} is damaged: its log contains invalid step numbers.")
+        return rows
+
+    def resume_state(self) -> dict[str, np.ndarray]:
+        """Return its resume state: step, parameters, optimizer state, the adaptive schedule's reference."""
+        names = [name for name in self.file.shapes if name.startswith(RESUME)]
+        state = {name.removeprefix(RESUME): array for name, array in self.file.read_all(names).items()}
+        step = state.get("step")
+        if step is None or step.tolist() != self.resume_step:
+            raise GrokscopeError(f"{self.path} has a resume state of another step than that at which it ends.")
+        return state
+
+    def damaged_rows(self, rows: list[int], names: Iterable[str] | None = None) -> dict[int, str]:
+        """Read some of its checkpoints, or these of their parameters; return the row of each that is damaged.
+
+        With it comes the name of a parameter that does not match its checksum.
+        """
+        every = [name.removeprefix(CHECKPOINTS) for name in self.file.shapes if name.startswith(CHECKPOINTS)]
+        found = self.file.mismatches([CHECKPOINTS + name for name in (every if names is None else names)], rows)
+        return {row: name.removeprefix(CHECKPOINTS) for name, row in found if row is not None}

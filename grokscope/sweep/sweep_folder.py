@@ -1,0 +1,152 @@
+"""A sweep's folder: its record, and the state of each cell."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grokscope.config import RunConfig, from_dict
+from grokscope.disk import atomic
+from grokscope.disk.lock import is_locked
+from grokscope.errors import GrokscopeError
+from grokscope.store.run_store import IS_NAME, Record, RunStore
+from grokscope.sweep.plan import Cell, Sweep
+
+FORMAT = 1
+BUSY, IO_ERROR = 75, 74
+"""Exit statuses of a cell's process, those that sysexits.h calls EX_TEMPFAIL and EX_IOERR."""
+_RECORD, _FAILURES = "sweep.json", "failures"
+
+
+@dataclass(frozen=True)
+class State:
+    """What has become of a cell."""
+
+    status: str
+    """"new", "unfinished", "finished", "failed", or "running" in some process."""
+    step: int
+    """How far it can be gone on from."""
+    reason: str = ""
+    """Why it failed."""
+    is_lost: bool = False
+    """Whether it fails again however often it is tried, as long as its folder is there."""
+
+
+def load(folder: Path, varies: Iterable[str] = ()) -> Sweep:
+    """Return the sweep that a folder holds; raise GrokscopeError if it holds none, or does not vary `varies`."""
+    path = folder / _RECORD
+    if not path.is_file():
+        raise GrokscopeError(f"{folder} is no sweep: it has no {_RECORD}; `grokscope sweep` makes one.")
+    try:
+        values = json.loads(path.read_bytes())
+        if values["format"] > FORMAT:
+            raise GrokscopeError(f"{path} has format {values['format']}; this grokscope reads up to {FORMAT}.")
+        if values.pop("digest") != _digest(values):
+            raise GrokscopeError(f"{path} is damaged or was edited: it does not match its digest.")
+        cells = [Cell(one["name"], one["settings"], _config(path, one["config"])) for one in values["cells"]]
+        if not all(IS_NAME.fullmatch(cell.name) and isinstance(cell.settings, dict) for cell in cells):
+            raise ValueError("a cell's name is none")
+        plan = Sweep(tuple(cells), str(values["about"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise GrokscopeError(f"{path} is damaged: it is no record of a sweep ({error}).") from error
+    missing = [name for name in varies if name not in plan.axes]
+    if missing:
+        raise GrokscopeError(f"{folder} does not vary {', '.join(missing)}; it varies {', '.join(plan.axes)}.")
+    return plan
+
+
+def _config(path: Path, values: Mapping[str, Any]) -> RunConfig:
+    try:
+        return from_dict(values)
+    except GrokscopeError as error:
+        raise GrokscopeError(f"{path}: {error}") from error
+
+
+def save(sweep: Sweep, folder: Path) -> None:
+    """Write a sweep's record into its folder; raise GrokscopeError as `check` does.
+
+    Cells that were in it and are no longer stay in the folder, as runs.
+    """
+    check(sweep, folder)
+    cells = [
+        {"name": cell.name, "settings": dict(cell.settings), "config": cell.config.to_dict()} for cell in sweep.cells
+    ]
+    record = {"format": FORMAT, "about": sweep.about, "cells": cells}
+    atomic.make_folder(folder)
+    text = json.dumps({**record, "digest": _digest(record)}, ensure_ascii=False)
+    atomic.write_atomic(folder / _RECORD, text.encode())
+
+
+def check(sweep: Sweep, folder: Path) -> None:
+    """Raise GrokscopeError if the folder is a run's, or has cells of these names with other settings."""
+    if (folder / "config.json").exists():
+        raise GrokscopeError(f"{folder} is a run, not a sweep; choose another --run name.")
+    other = [cell.name for cell in sweep.cells if _conflicts(cell, folder)]
+    if other:
+        raise GrokscopeError(
+            f"{folder} has {len(other)} cells of these names with other settings or more steps, such as {other[0]}; "
+            f"choose another --run name."
+        )
+
+
+def state(cell: Cell, folder: Path) -> State:
+    """Return what has become of a cell in the sweep's folder, from its files alone."""
+    step = 0
+    try:
+        if (folder / cell.name).is_dir():
+            try:
+                run = RunStore(folder / cell.name)
+            except GrokscopeError as error:
+                return State("failed", 0, str(error), is_lost=not isinstance(error.__cause__, OSError))
+            if run.record.config.digest != cell.config.digest:
+                return State("failed", 0, f"{run.folder} has other settings than the sweep's record.", is_lost=True)
+            step = run.last_step
+            if step >= cell.config.n_steps:
+                return State("finished", step)
+            if is_locked(run.folder):
+                return State("running", step)
+        mark = _mark(folder, cell)
+        if mark.is_file():
+            return State("failed", step, str(json.loads(mark.read_bytes())["reason"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return State("failed", step, str(error))
+    return State("unfinished" if (folder / cell.name).is_dir() else "new", step)
+
+
+def finished(plan: Sweep, folder: Path) -> list[Cell]:
+    """Return the cells that are finished; raise GrokscopeError if none is."""
+    cells = [cell for cell in plan.cells if state(cell, folder).status == "finished"]
+    if not cells:
+        raise GrokscopeError(f"{folder} has no finished cell yet; `grokscope sweep` goes on with it.")
+    return cells
+
+
+def mark_failed(cell: Cell, folder: Path, reason: str) -> None:
+    """Note that a cell failed, and why; `forget_failure` takes it back."""
+    atomic.make_folder(folder / _FAILURES)
+    atomic.write_atomic(_mark(folder, cell), json.dumps({"reason": reason}, ensure_ascii=False).encode())
+
+
+def forget_failure(cell: Cell, folder: Path) -> None:
+    """Take back what `mark_failed` noted."""
+    atomic.remove(_mark(folder, cell))
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _mark(folder: Path, cell: Cell) -> Path:
+    return folder / _FAILURES / f"{cell.name}.json"
+
+
+def _conflicts(cell: Cell, folder: Path) -> bool:
+    if not (folder / cell.name).is_dir():
+        return False
+    try:
+        there = Record.read(folder / cell.name).config
+        return there.digest != cell.config.digest or there.n_steps > cell.config.n_steps
+    except GrokscopeError:
+        return False  # A damaged cell is no conflict: `state` says what is wrong with it.

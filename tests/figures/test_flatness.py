@@ -1,0 +1,66 @@
+"""Figures of flatness from hand-made Series: what is drawn are the numbers that were given, with their errors."""
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from support.logs import STEPS, log
+
+from grokscope import figures
+from grokscope.series import Series
+
+
+def made(measure: str, *names: str) -> Series:
+    arrays = {name: np.geomspace(1, 1e-6, 5) * (1 + i) for i, name in enumerate(names)}
+    errors = {f"{name}_stderr": 0.4 * one for name, one in arrays.items() if measure == "average_sharpness"}
+    return Series(measure, STEPS, {**arrays, **errors})
+
+
+def families() -> list[Series]:
+    noise = ("average_sharpness", "perturbation_radius")
+    worst = ("sam_sharpness", "sam_sharpness_step")
+    return [
+        made("sam_sharpness", *worst, *(f"adaptive_{one}" for one in worst)),
+        made("average_sharpness", *noise, *(f"adaptive_{one}" for one in noise)),
+        made("fisher_rao_norm", "fisher_rao_norm", "empirical_fisher_rao_norm"),
+        made("relative_flatness", "relative_flatness"),
+    ]
+
+
+@pytest.fixture
+def ax() -> Axes:
+    return Figure().subplots()
+
+
+def test_each_measure_is_a_line_and_has_a_band_of_two_standard_errors_if_any(ax):
+    sam, average, *_ = families()
+    lines = [(sam, "sam_sharpness", "worst"), (average, "average_sharpness", "mean")]
+    figures.plot_flatness(lines, ax=ax, unit="nats")
+    drawn = {str(line.get_label()): np.asarray(line.get_ydata()) for line in ax.lines}
+    assert set(drawn) == {"worst", "mean"} and ax.get_yscale() == "log" and ax.get_ylabel() == "nats"
+    np.testing.assert_array_equal(drawn["mean"], average["average_sharpness"])
+    (band,) = ax.collections
+    heights = np.asarray(band.get_paths()[0].vertices)[:, 1]
+    assert heights.max() == pytest.approx(1.8) and heights.min() == pytest.approx(1e-6 * 0.2)
+
+
+def test_what_is_negative_breaks_no_axis(ax):
+    series = Series("average_sharpness", STEPS, {"x": np.array([1e-3, -1e-5, 1e-4, 1e-5, 1e-6])})
+    figures.plot_flatness([(series, "x", "x")], ax=ax)
+    figures.png(ax.figure)
+    assert ax.get_ylim()[0] > 0
+
+
+def test_a_radius_that_was_cut_off_is_no_point(ax):
+    interval = np.array([[1e3, 1e3], [0.9, 1.1], [0.1, 0.2], [0.1, 0.2], [1e-6, 1e-6]])
+    radius = np.array([1e3, 1, 0.15, 0.15, 1e-6])
+    series = Series("average_sharpness", STEPS, {"radius": radius, "radius_interval": interval})
+    figures.plot_flatness([(series, "radius", "radius")], ax=ax)
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [np.nan, 1, 0.15, 0.15, np.nan])
+
+
+def test_six_panels_share_the_steps():
+    figure = figures.figure_flatness(log(), *families())
+    assert len(figure.axes) == 6
+    assert len({one.get_xlim() for one in figure.axes}) == 1
+    figures.png(figure)

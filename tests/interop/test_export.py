@@ -1,0 +1,98 @@
+"""Export: what is written is the checkpoint, and HookedTransformer alone computes the run's logits from it."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.shared import command_line, make_tiny_config
+
+from grokscope import tasks
+from grokscope.config import ModelConfig, TaskConfig
+from grokscope.errors import GrokscopeError
+from grokscope.interop import export
+from grokscope.model import transformer
+from grokscope.trajectory import Trajectory
+
+LOADED = f"""
+import json, sys, warnings, torch
+warnings.simplefilter("ignore")
+from safetensors.torch import load_file
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+{export.LOADING}
+assert not any(name.startswith("grokscope") for name in sys.modules)
+tokens = torch.tensor(json.load(open("inputs.json")))
+json.dump(model(tokens)[:, -1].tolist(), open("logits.json", "w"))
+"""
+
+
+@pytest.mark.slow
+def test_the_two_lines_that_are_documented_give_the_runs_logits(tiny_run, tmp_path):
+    trajectory = Trajectory.open(tiny_run)
+    for folder, step in zip(export.export(trajectory, [0, 60], tmp_path), (0, 60), strict=True):
+        (folder / "inputs.json").write_text(json.dumps(trajectory.task.inputs.tolist()))
+        subprocess.run([sys.executable, "-c", LOADED], cwd=folder, check=True)
+        found = torch.tensor(json.loads((folder / "logits.json").read_text()))
+        expected = trajectory.model.logits(trajectory.at(step).parameters, trajectory.task.inputs)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalization_type", [None, "LN"])
+def test_the_files_are_the_checkpoint_and_load_strictly(normalization_type, tmp_path):
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    config = dataclasses.replace(
+        make_tiny_config(),
+        task=TaskConfig(name="composition", group="S3", form="a ∘ b ="),
+        model=ModelConfig(d_model=8, n_heads=2, d_mlp=8, n_layers=2, normalization_type=normalization_type),
+    )
+    built = transformer.build(config.model, tasks.build(config.task))
+    trajectory = Trajectory.from_state_dicts(config, {0: built.initialize(1), 7: built.initialize(2)})
+    (folder,) = export.export(trajectory, [np.int64(7)], tmp_path / "new" / "place")
+    assert folder.name == "step-7" and len(list(folder.parent.iterdir())) == 1
+    state = load_file(folder / "model.safetensors")
+    for name, tensor in trajectory.at(7).parameters.items():
+        assert torch.equal(state[name], tensor)
+    with pytest.warns(DeprecationWarning, match="HookedTransformer"):
+        hooked = HookedTransformer(HookedTransformerConfig(**json.loads((folder / "config.json").read_text())))
+    hooked.load_state_dict(state)
+    inputs = trajectory.task.inputs
+    expected = built.logits(trajectory.at(7).parameters, inputs)
+    torch.testing.assert_close(hooked(inputs)[:, -1], expected, atol=1e-5, rtol=1e-5)
+    said = json.loads((folder / "tokens.json").read_text())
+    elements = list(trajectory.task.group.elements)  # pyright: ignore[reportOptionalMemberAccess]
+    assert said["tokens"] == [*elements, "=", "∘"] and said["answers"] == elements
+    assert said["positions"] == ["a", "∘", "b", "="] and said["answer_position"] == 3
+    assert [said["tokens"][i] for i in inputs[8].tolist()][1::2] == ["∘", "="]
+    assert (said["step"], said["config_digest"]) == (7, config.digest)
+
+
+def test_a_step_that_is_not_there_or_a_folder_that_is_writes_nothing(tiny_run, tmp_path):
+    trajectory = Trajectory.open(tiny_run)
+    with pytest.raises(GrokscopeError, match="no checkpoint at: 7"):
+        export.export(trajectory, [0, 7], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "step-0").mkdir()
+    (tmp_path / "step-0" / "mine").touch()
+    with pytest.raises(GrokscopeError, match="exists already"):
+        export.export(trajectory, [0], tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["step-0", "mine"]
+
+
+def test_the_command_exports_the_last_step_and_says_how_to_load_it(run_copy, capsys, monkeypatch, tmp_path):
+    run = command_line(capsys, monkeypatch, tmp_path / "here")
+    status, output, _ = run("export", run_copy)
+    assert status == 0 and "HookedTransformer(HookedTransformerConfig" in output
+    assert {path.name for path in (run_copy / "export" / "step-60").iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "tokens.json",
+    }
+    status, output, _ = run("export", run_copy, "--step", 0, "--step", 10, "-o", "there")
+    assert status == 0 and sorted(path.name for path in Path("there").iterdir()) == ["step-0", "step-10"]
+    assert run("export", run_copy, "--step", 5)[0] == 1

@@ -1,0 +1,358 @@
+"""Import: checkpoints that others saved become a run that everything which reads runs can read."""
+
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from einops import rearrange
+from support.shared import Command, command_line, flip, place
+from torch import Tensor
+
+from grokscope import Trajectory, measures, phases, training
+from grokscope.config import RunConfig
+from grokscope.errors import GrokscopeError
+from grokscope.interop.import_run import import_checkpoints
+from grokscope.store.run_store import Record, RunStore
+from grokscope.training.fork import fork
+
+
+@pytest.fixture
+def original(tiny_run: Path) -> Trajectory:
+    return Trajectory.open(tiny_run)
+
+
+def parameters_of(trajectory: Trajectory) -> dict[int, dict[str, Tensor]]:
+    return {snapshot.step: snapshot.parameters for snapshot in trajectory}
+
+
+def same(one: Trajectory, other: Trajectory) -> bool:
+    """Whether two trajectories have the same checkpoints at the same steps, bit for bit."""
+    return one.steps.tolist() == other.steps.tolist() and all(
+        a.parameters[name].numpy().tobytes() == b.parameters[name].numpy().tobytes()
+        for a, b in zip(one, other, strict=True)
+        for name in a.parameters
+    )
+
+
+def as_demo(trajectory: Trajectory, path: Path) -> Path:
+    """Save a trajectory as TransformerLens' Grokking_Demo does, its config object and buffers and all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        hooked = trajectory.last.model
+        content = {
+            "model": hooked.state_dict(),
+            "config": hooked.cfg,
+            "checkpoints": [snapshot.model.state_dict() for snapshot in trajectory],
+            "checkpoint_epochs": [int(step) - 1 for step in trajectory.steps],
+            "test_losses": [1.0, 2.0],
+            "train_losses": [np.float64(1.0)],
+            "train_indices": trajectory.split.train[torch.randperm(len(trajectory.split.train))],
+            "test_indices": trajectory.split.test,
+        }
+    torch.save(content, path)
+    return path
+
+
+def as_nanda(parameters: dict[str, Tensor], n_columns: int) -> dict[str, Tensor]:
+    """Return parameters in the names and shapes of the code of Nanda et al. 2023, with a column for each token."""
+    theirs = {"blocks.0.attn.mask": torch.ones(3, 3).tril()}
+    for name, one in parameters.items():
+        leaf = name.split(".")[-1]
+        if leaf in ("W_E", "W_in", "W_out"):
+            theirs[name] = one.T.contiguous()
+        elif leaf in ("W_Q", "W_K", "W_V"):
+            theirs[name] = rearrange(one, "head d_model d_head -> head d_head d_model").contiguous()
+        elif leaf == "W_O":
+            theirs[name] = rearrange(one, "head d_head d_model -> d_model (head d_head)").contiguous()
+        elif name == "unembed.W_U":
+            theirs[name] = torch.cat([one, torch.full((len(one), n_columns - one.shape[1]), 7.0)], 1)
+        elif leaf in ("W_pos", "b_in", "b_out"):
+            theirs[name] = one
+    return theirs
+
+
+def test_the_file_of_the_public_demo_becomes_a_run_with_its_split_and_a_log(original: Trajectory, tmp_path: Path):
+    path = as_demo(original[1:], tmp_path / "grokking_demo.pth")
+    other_split = RunConfig(**{**vars(original.config), "split_seed": 5})
+    imported = import_checkpoints([path], other_split, "demo", tmp_path)
+    assert same(imported, original[1:]) and torch.equal(imported.split.train, original.split.train)
+    assert torch.equal(imported.split.test, original.split.test)
+    assert imported.config.n_steps == 60 and (imported.gaps, imported.damaged) == ([], [])
+    assert list(RunStore(tmp_path / "demo").damage()) == []
+    for name, array in imported.log.arrays.items():
+        np.testing.assert_allclose(array, original.log[name][1:], rtol=1e-5)
+    assert phases.memorization_step(imported.log) == phases.memorization_step(original.log)
+    assert measures.saved("weight_norm", imported)["weight_norm"].shape == (6,)
+    event = Record.read(tmp_path / "demo").imported
+    assert event is not None and event["files"][0]["name"] == "grokking_demo.pth"
+
+
+def test_checkpoints_of_nanda_et_al_are_rearranged_and_lose_the_signs_only_if_asked(
+    original: Trajectory, tmp_path: Path
+):
+    theirs = [as_nanda(parameters, 8) for parameters in parameters_of(original[1:]).values()]
+    path = tmp_path / "full_run.pth"
+    torch.save({"state_dicts": theirs, "epochs": list(range(9, 60, 10)), "train_losses": [0.5]}, path)
+    with pytest.raises(GrokscopeError, match="8 columns, one for each token.* 7 answers; --answers-only"):
+        import_checkpoints([path], original.config, "nanda", tmp_path)
+    assert not (tmp_path / "nanda").exists()
+    imported = import_checkpoints([path], original.config, "nanda", tmp_path, answers_only=True)
+    frozen = [name for name in original.model.shapes if name not in original.model.trained]
+    assert all(not original.last.parameters[name].any() for name in frozen), "so zeros are what they had"
+    assert same(imported, original[1:])
+    np.testing.assert_allclose(imported.log["test_loss"], original.log["test_loss"][1:], rtol=1e-5)
+
+
+def one_by_one(trajectory: Trajectory, folder: Path, save: Callable[[Any, Path], None], name: str) -> list[Path]:
+    paths = []
+    for step, parameters in parameters_of(trajectory).items():
+        paths.append(folder / name.format(step))
+        save(parameters, paths[-1])
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("p113-step{}.safetensors", lambda one, path: safetensors.torch.save_file(one, path)),
+        ("{:06d}.pt", torch.save),
+        ("model_{}.pth", lambda one, path: torch.save({"model": one, "loss": 0.5}, path)),
+        ("a{}.pt", lambda one, path: torch.save({"state_dict": one, "step": int(path.stem[1:])}, path)),
+        ("{}.pt", lambda one, path: torch.save({n: torch.nn.Parameter(t) for n, t in one.items()}, path)),
+    ],
+)
+def test_a_file_a_step_has_its_step_in_its_name_or_inside(
+    name: str, save: Callable[[Any, Path], None], original: Trajectory, tmp_path: Path
+):
+    paths = one_by_one(original, tmp_path, save, name)
+    imported = import_checkpoints(paths[::-1], original.config, "run", tmp_path)
+    assert same(imported, original) and imported.initialization is not None
+    assert torch.equal(imported.split.train, original.split.train)
+    assert imported.digest == original.digest
+
+
+def test_steps_that_are_given_come_first(original: Trajectory, tmp_path: Path):
+    paths = one_by_one(original, tmp_path, torch.save, "x{}.pt")
+    imported = import_checkpoints(paths, original.config, "run", tmp_path, steps=[100 * i for i in range(7)])
+    assert imported.steps.tolist() == [0, 100, 200, 300, 400, 500, 600] and imported.config.n_steps == 600
+    for wrong in ([1, 2], [-1] * 7, [1] * 7, [2**70] * 7):
+        with pytest.raises(GrokscopeError, match="[Ss]tep"):
+            import_checkpoints(paths, original.config, "other", tmp_path, steps=wrong)
+
+
+@pytest.mark.parametrize("steps", [torch.tensor([3, 7]), (3, 7), [3, 7]])
+def test_the_steps_of_a_list_may_be_any_whole_numbers(steps: Any, original: Trajectory, tmp_path: Path):
+    path = tmp_path / "all.pt"
+    torch.save({"state_dicts": [original.at(step).parameters for step in (0, 10)], "steps": steps}, path)
+    found = import_checkpoints([path], original.config, "run", tmp_path)
+    assert found.steps.tolist() == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("said", "step"),
+    [
+        ({"step": torch.tensor(7)}, 7),
+        ({"step": torch.tensor(7, dtype=torch.int32)}, 7),
+        ({"epoch": 99}, 100),
+        ({"epoch": torch.tensor(0)}, 1),
+        ({"epoch": 3, "step": 0}, 0),
+    ],
+    ids=str,
+)
+def test_the_step_of_one_state_dict_is_what_the_file_says(
+    said: dict[str, Any], step: int, original: Trajectory, tmp_path: Path
+):
+    path = tmp_path / "x_5.pt"
+    torch.save({"model": original.last.parameters, **said}, path)
+    assert import_checkpoints([path], original.config, "run", tmp_path).steps.tolist() == [step]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        7.0,
+        "7",
+        -1,
+        True,
+        None,
+        [7],
+        torch.tensor([7]),
+        torch.tensor(7.0),
+        torch.tensor(-7),
+        torch.tensor(True),
+        2**62,
+    ],
+    ids=str,
+)
+def test_a_step_that_is_no_whole_number_is_an_error_unless_steps_are_given(
+    said: Any, original: Trajectory, tmp_path: Path
+):
+    path = tmp_path / "x_5.pt"
+    for key in ("step", "epoch"):
+        torch.save({"model": original.last.parameters, key: said}, path)
+        with pytest.raises(GrokscopeError, match=rf"x_5\.pt .*as '{key}' not as many whole numbers .*--steps"):
+            import_checkpoints([path], original.config, "run", tmp_path)
+        imported = import_checkpoints([path], original.config, key, tmp_path, steps=[9])
+        assert imported.steps.tolist() == [9]
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("float64-60", 60),
+        ("epoch=3-step=400", 400),
+        ("run.100", 100),
+        ("step 40", 40),
+        ("١٢", 12),
+        *(
+            (name, None)
+            for name in ("ckpt_1234567890123456789012", "step_1.5e6", "step_12,000", "step_12_000", "12 000")
+        ),
+        *(
+            (name, None)
+            for name in ("step_40k", "step100.v2", "step_100 (1)", "100_last", "lr1e-3", "1e+6", "3fa9b2c7")
+        ),
+        *((name, None) for name in ("-5", "x_-5", "loss_.5", "loss_0.25", "step²", "½", "last", "5\n")),
+    ],
+)
+def test_a_step_is_taken_only_from_a_name_that_plainly_ends_in_it(
+    name: str, step: int | None, original: Trajectory, tmp_path: Path
+):
+    path = tmp_path / f"{name}.pt"
+    torch.save(original.last.parameters, path)
+    if step is None:
+        with pytest.raises(GrokscopeError, match="at which step it was saved; give --steps"):
+            import_checkpoints([path], original.config, "run", tmp_path)
+    else:
+        assert import_checkpoints([path], original.config, "run", tmp_path).steps.tolist() == [step]
+
+
+def changed(name: str, value: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda one: {**one, name: value}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda one: {n: t for n, t in one.items() if "mlp" not in n}, r"W_in is missing(.*\n.*)+b_out is missing"),
+        (changed("x.W", torch.zeros(2)), r"step 60: x\.W is unknown"),
+        (changed("a\x1b[31m\n\u202e", torch.zeros(2)), r"'a\\x1b\[31m\\n\\u202e' is unknown"),
+        (changed("embed.W_E", torch.zeros(3, 3)), r"W_E has shape \(3, 3\); allowed: \(8, 16\)"),
+        (
+            changed("embed.W_E", torch.zeros(8, 16, dtype=torch.complex64)),
+            r"holds 'torch\.ComplexFloatStorage', which is no tensor",
+        ),
+        (changed("embed.W_E", torch.zeros(8, 16, dtype=torch.int64)), r"W_E is of type int64"),
+        (changed("embed.W_E", torch.full((8, 16), torch.nan)), r"W_E is not finite at step 60"),
+        (lambda one: {}, r"no state dict that is found"),
+        (lambda one: {"state_dicts": []}, r"no list of state dicts"),
+        (
+            lambda one: {"state_dicts": [one], "steps": [1, 2]},
+            r"1 state dicts, and as 'steps' not as many",
+        ),
+        (lambda one: {"state_dicts": [one], "steps": ["1"]}, r"whole numbers"),
+        (lambda one: {"model": one, "train_indices": torch.tensor([0, 0])}, r"train_indices"),
+        (lambda one: {"model": one, "train_indices": torch.tensor([99])}, r"train_indices"),
+        (lambda one: {"model": one, "train_indices": [1, 2]}, r"train_indices"),
+        (lambda one: [one], r"holds a list"),
+        (lambda one: {"model": {1: torch.zeros(1)}}, r"step 60: 1 is unknown"),
+    ],
+)
+def test_what_is_no_checkpoint_of_the_config_is_said_at_once_and_leaves_nothing(
+    change: Callable[[Any], Any], said: str, original: Trajectory, tmp_path: Path
+):
+    path = tmp_path / "step60.pt"
+    torch.save(change(dict(original.last.parameters)), path)
+    with pytest.raises(GrokscopeError, match=said):
+        import_checkpoints([path], original.config, "run", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_other_precisions_are_taken_and_float64_is_kept(original: Trajectory, tmp_path: Path):
+    for dtype, kept in (
+        (torch.float64, torch.float64),
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+    ):
+        path = tmp_path / f"{str(dtype).split('.')[1]}-60.pt"
+        torch.save({name: one.to(dtype) for name, one in original.last.parameters.items()}, path)
+        imported = import_checkpoints([path], original.config, path.stem, tmp_path)
+        assert imported.last.parameters["embed.W_E"].dtype == kept
+        expected = original.last.parameters["embed.W_E"].to(dtype).to(kept)
+        assert torch.equal(imported.last.parameters["embed.W_E"], expected)
+        assert list(RunStore(tmp_path / path.stem).damage()) == []
+
+
+def test_a_step_that_is_unknown_or_twice_and_a_name_that_is_taken_are_refused(original: Trajectory, tmp_path: Path):
+    for name in ("last.pt", "a10.pt", "b10.pt"):
+        torch.save(original.last.parameters, tmp_path / name)
+    for names, said in ((["last.pt"], "at which step"), (["a10.pt", "b10.pt"], "twice"), ([], "no file to import")):
+        with pytest.raises(GrokscopeError, match=said):
+            import_checkpoints([tmp_path / name for name in names], original.config, "run", tmp_path)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(GrokscopeError, match="exists already"):
+        import_checkpoints([tmp_path / "a10.pt"], original.config, "run", tmp_path)
+
+
+def test_a_lost_segment_of_an_imported_run_is_a_gap(
+    original: Trajectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("grokscope.interop.import_run.SEGMENT_CHECKPOINTS", 2)
+    paths = one_by_one(original, tmp_path, torch.save, "{}.pt")
+    import_checkpoints(paths, original.config, "run", tmp_path)
+    (tmp_path / "run" / "segments" / "000002.safetensors").unlink()
+    assert Trajectory.open(tmp_path / "run").gaps == [(11, 30)]
+
+
+def test_an_imported_run_is_not_trained_on(original: Trajectory, tmp_path: Path):
+    torch.save(original.last.parameters, tmp_path / "60.pt")
+    run = import_checkpoints([tmp_path / "60.pt"], original.config, "run", tmp_path).path
+    assert run is not None
+    for go_on in (
+        lambda: training.resume(run, 100),
+        lambda: training.densify(run, 0, 10),
+        lambda: fork(run, 60),
+    ):
+        with pytest.raises(GrokscopeError, match=f"^{run} was imported: it has checkpoints and no optimizer state"):
+            go_on()
+
+
+def test_the_command_imports_lists_and_measures(
+    original: Trajectory,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    toml: Any,
+):
+    grokscope: Command = command_line(capsys, monkeypatch, tmp_path / "here")
+    paths = one_by_one(original, tmp_path, torch.save, "{}.pt")
+    (tmp_path / "tiny.toml").write_text(toml(original.config.to_dict()), encoding="utf-8")
+    status, output, errors = grokscope("import", *paths, "--preset", "../tiny.toml", "--run", "theirs")
+    assert status == 0, errors
+    assert output.startswith("imported 7 checkpoints, steps 0 to 60\nmemorized at step ")
+    listed = grokscope("list", "runs")[1]
+    assert listed.startswith("theirs ") and "imported, 7 checkpoints to step 60" in listed
+    assert grokscope("verify", "theirs")[0] == 0 and grokscope("log", "theirs")[0] == 0
+    assert grokscope("measure", "theirs", "loss")[0] == 0
+    shutil.copytree("checkpoints/theirs", "checkpoints/harmed")
+    path = Path("checkpoints/harmed/segments/000001.safetensors")
+    flip(path, 8 * place(path, "checkpoints/embed.W_E")[0])
+    status, output, errors = grokscope("verify", "harmed")
+    assert status == 1 and "step 0, embed.W_E" in output
+    assert "can be imported anew" in errors and "densify" not in errors
+    for arguments in (["resume", "theirs"], ["fork", "theirs", "--step", "60"]):
+        status, output, errors = grokscope(*arguments)
+        assert (status, output) == (1, "") and "was imported" in errors
+    flags = ["--task.p", "7", "--model.d-model", "16", "--model.n-heads", "2", "--model.d-mlp", "24"]
+    assert grokscope("import", paths[0], *flags, "--steps", "7", "--run", "flags")[0] == 0
+    status, _, errors = grokscope("import", paths[0], "--run", "wrong")
+    assert status == 1 and "step 0: embed.W_E has shape (8, 16); allowed: (114, 128)" in errors
+    status, _, errors = grokscope("import", paths[0], "--preset", "quik")
+    assert status == 1 and "Did you mean 'quick'" in errors
+    assert "no file to import" in grokscope("import")[2]

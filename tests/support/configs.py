@@ -1,0 +1,78 @@
+"""Configs built from nested plain values."""
+
+from typing import Any
+
+from grokscope.config import (
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TaskConfig,
+)
+
+# For each field: a wrong value, what the message must say is allowed, and another good value.
+FIELDS: dict[str, tuple[Any, str, Any]] = {
+    "task.name": ("additon", "addition", "division"),
+    "task.p": (12, "prime from 3 to 2003", 11),
+    "task.group": ("S7", "S2 to S6, A3 to A6", "D7"),
+    "task.table": (3, "rows of numbers", "0 1; 1 ."),
+    "task.train_fraction": (1.0, "between 0 and 1", 0.5),
+    "task.form": ("a+b", "'a b =' or 'a ∘ b ='", "a ∘ b ="),
+    "task.outliers": (-1, "from 0", 5),
+    "task.random_labels": ("yes", "true or false", True),
+    "model.n_layers": (0, "from 1 to 12", 2),
+    "model.d_model": (-4, "from 2 to 4096", 64),
+    "model.n_heads": (65, "from 1 to 64", 8),
+    "model.d_mlp": (0.5, "from 1 to 16384", 16),
+    "model.act_fn": ("tanh", "'relu' or 'gelu'", "gelu"),
+    "model.normalization_type": ("RMS", "none or 'LN'", "LN"),
+    "model.positions": ("rotary", "'learned' or 'sinusoidal'", "sinusoidal"),
+    "model.biases": ("some", "'all' or 'mlp' or 'none'", "all"),
+    "model.init": ("zero", "'normal' or 'torch'", "torch"),
+    "model.init_scale": (0.0, "above 0", 2.0),
+    "optimizer.name": ("adamm", "adamw, sgd", "sgd"),
+    "optimizer.lr": (-1e-3, "above 0", 1e-2),
+    "optimizer.weight_decay": (-1.0, "from 0 to 1000", 0.5),
+    "optimizer.decay_centre": ("mean", "'zero' or 'initialization'", "initialization"),
+    "optimizer.betas": ([0.9, 1.0], "from 0 to below 1", [0.8, 0.9]),
+    "optimizer.momentum": (1.0, "from 0 to below 1", 0.9),
+    "optimizer.warmup_steps": (-1, "from 0", 3),
+    "optimizer.gradient_filter": ("ema", "none or 'grokfast_ema' or 'grokfast_ma' or 'orthogonal'", "grokfast_ma"),
+    "optimizer.filter_alpha": (1.0, "from 0 to below 1", 0.9),
+    "optimizer.filter_lambda": (-0.5, "from 0 to 1000", 5.0),
+    "optimizer.filter_window": (1001, "from 1 to 1000", 50),
+    "optimizer.update_noise": (-1.0, "from 0 to 1000", 1.0),
+    "optimizer.weight_noise": (1001.0, "from 0 to 1000", 0.01),
+    "optimizer.sam_radius": (-0.1, "from 0 to 1000", 0.05),
+    "checkpoints": ("evry 100", "every K", "every 7"),
+    "max_checkpoints": (1, "from 2", 500),
+    "n_steps": (0, "from 1", 1000),
+    "batch_size": (0, "from 1, or none", 64),
+    "batch_share": (0.0, "above 0 and up to 1", 0.5),
+    "evaluate_every": (0, "from 1", 3),
+    "loss": ("mse", "'softmax' or 'stablemax'", "stablemax"),
+    "loss_dtype": ("float16", "'float32' or 'float64'", "float32"),
+    "matrix_products": ("float16", "'float32' or 'tf32' or 'bfloat16'", "tf32"),
+    "residual_dropout": (1.0, "from 0 to below 1", 0.1),
+    "device": ("tpu", "'cpu', 'cuda'", "cuda:1"),
+    "split_seed": (-1, "from 0", 1),
+    "init_seed": (1.5, "from 0", 1),
+    "training_seed": ("one", "from 0", 1),
+}
+
+
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Return {"task.p": 7} as {"task": {"p": 7}}."""
+    tables: dict[str, Any] = {}
+    for name, value in values.items():
+        *table, key = name.split(".")
+        (tables.setdefault(table[0], {}) if table else tables)[key] = value
+    return tables
+
+
+def construct(values: dict[str, Any]) -> RunConfig:
+    """Construct a config in Python, without any check, from values by full name."""
+    tables = nested(values)
+    for name, kind in (("task", TaskConfig), ("model", ModelConfig), ("optimizer", OptimizerConfig)):
+        if isinstance(tables.get(name), dict) and name not in values:
+            tables[name] = kind(**tables[name])
+    return RunConfig(**tables)

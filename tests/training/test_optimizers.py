@@ -1,0 +1,319 @@
+"""Optimizers, decay centre, filters and noise, against steps written out in NumPy with float64."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from grokscope.config import OptimizerConfig
+from grokscope.training.optimizers import Optimizer
+
+N_UPDATES = 7
+EPS = 1e-8
+
+
+def gradient(name: str, u: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the gradient of update u: any numbers will do, of very different sizes."""
+    generator = np.random.default_rng([u, len(name)])
+    return generator.standard_normal(shape) * 10.0 ** generator.uniform(-4, 1)
+
+
+def start() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=generator) for name, shape in {"a": (3, 4), "bb": (5,)}.items()}
+
+
+def update(optimizer: Optimizer, parameters: dict[str, torch.Tensor], updates: range) -> None:
+    for u in updates:
+        drawn = {name: gradient(name, u, tuple(parameter.shape)) for name, parameter in parameters.items()}
+        optimizer.update({name: torch.from_numpy(one).float() for name, one in drawn.items()}, u)
+
+
+def by_hand(config: OptimizerConfig, w: np.ndarray, name: str, centre: np.ndarray | None = None) -> list[np.ndarray]:
+    """Return the weights after each update, with linear warm-up, as the papers and their code have them.
+
+    Adam with bias correction (Kingma & Ba 2015, algorithm 1); AdamW's decay before the update, towards zero
+    (Loshchilov & Hutter 2019, algorithm 2) or a centre (Power et al. 2022, their code); gradient descent with
+    momentum as torch documents it. The filters are those of Lee et al. 2024 and Prieto et al. 2025.
+    """
+    (beta1, beta2), m, v, found = config.betas, np.zeros_like(w), np.zeros_like(w), []
+    past: list[np.ndarray] = []
+    for u in range(N_UPDATES):
+        g = gradient(name, u, w.shape).astype(np.float32).astype(np.float64)
+        past.append(g)
+        if config.gradient_filter == "grokfast_ema":
+            mu = past[0]
+            for one in past[1:]:
+                mu = config.filter_alpha * mu + (1 - config.filter_alpha) * one
+            g = g + config.filter_lambda * mu
+        elif config.gradient_filter == "grokfast_ma" and len(past) >= config.filter_window:
+            g = g + config.filter_lambda * np.mean(past[-config.filter_window :], axis=0)
+        elif config.gradient_filter == "orthogonal":
+            across = g - (w * g).sum() / (w * w).sum() * w
+            g = across * np.linalg.norm(g) / np.linalg.norm(across)
+        lr = config.lr if config.warmup_steps == 0 else config.lr * min(u / config.warmup_steps, 1)
+        if config.name == "sgd":
+            g = g + config.weight_decay * w
+            v = config.momentum * v + g
+            w = w - lr * v
+        else:
+            decay = config.weight_decay if config.name == "adamw" else 0.0
+            w = w - lr * decay * (w - (0.0 if centre is None else centre))
+            m = beta1 * m + (1 - beta1) * g
+            v = beta2 * v + (1 - beta2) * g**2
+            m_hat, v_hat = m / (1 - beta1 ** (u + 1)), v / (1 - beta2 ** (u + 1))
+            w = w - lr * m_hat / (np.sqrt(v_hat) + EPS)
+        found.append(w)
+    return found
+
+
+def sgd(**settings: Any) -> OptimizerConfig:
+    return OptimizerConfig(**{"name": "sgd", "lr": 0.05, "weight_decay": 0.0, "warmup_steps": 0} | settings)
+
+
+CONFIGS = {
+    "nanda": OptimizerConfig(),
+    "no warm-up": OptimizerConfig(lr=0.03, weight_decay=0.0, betas=(0.5, 0.75), warmup_steps=0),
+    "no memory": OptimizerConfig(lr=0.1, weight_decay=2.0, betas=(0.0, 0.0), warmup_steps=3),
+    "to the initialization": OptimizerConfig(
+        lr=0.1, weight_decay=3.0, betas=(0.5, 0.75), warmup_steps=2, decay_centre="initialization"
+    ),
+    "adam": OptimizerConfig(name="adam", lr=0.03, weight_decay=0.0, warmup_steps=3),
+    "adam, other betas": OptimizerConfig(name="adam", lr=0.1, weight_decay=0.0, betas=(0.3, 0.6), warmup_steps=0),
+    "sgd": sgd(),
+    "sgd with warm-up": sgd(warmup_steps=3),
+    "sgd with decay": sgd(weight_decay=0.7),
+    "sgd with momentum": sgd(momentum=0.9),
+    "sgd with all": sgd(momentum=0.8, weight_decay=0.7, warmup_steps=2),
+    "sgd, grokfast_ema": sgd(momentum=0.5, weight_decay=0.3, gradient_filter="grokfast_ema", filter_alpha=0.8),
+    "sgd, grokfast_ma": sgd(weight_decay=0.3, gradient_filter="grokfast_ma", filter_window=3, filter_lambda=0.5),
+    "sgd, orthogonal": sgd(lr=0.01, momentum=0.5, weight_decay=0.3, gradient_filter="orthogonal"),
+    "adam, grokfast_ma": OptimizerConfig(
+        name="adam", lr=0.01, weight_decay=0.0, gradient_filter="grokfast_ma", filter_window=2
+    ),
+    "adamw, grokfast_ema": OptimizerConfig(lr=0.01, gradient_filter="grokfast_ema", filter_alpha=0.7),
+    "adamw, orthogonal": OptimizerConfig(lr=0.01, betas=(0.5, 0.75), gradient_filter="orthogonal"),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_updates_are_those_by_hand(config: OptimizerConfig):
+    parameters, centre = start(), start() if config.decay_centre == "initialization" else {}
+    expected = {
+        name: by_hand(
+            config, tensor.double().numpy(), name, centre[name].double().numpy() if name in centre else None
+        )
+        for name, tensor in parameters.items()
+    }
+    optimizer = Optimizer(config, parameters, centre)
+    for u in range(N_UPDATES):
+        update(optimizer, parameters, range(u, u + 1))
+        for name, tensor in parameters.items():
+            np.testing.assert_allclose(tensor.numpy(), expected[name][u], rtol=4e-6, atol=4e-7)
+
+
+def test_the_order_of_decay_and_update_can_be_seen():
+    """A control of the test above: decay after the update would be another number, far beyond the tolerance."""
+    config, w = CONFIGS["to the initialization"], start()["bb"].double().numpy()
+    g, lr = gradient("bb", 0, (5,)), config.lr
+    step = lr * g / (np.abs(g) + EPS)
+    decay = config.weight_decay * lr
+    before, after = w - decay * (w - 1) - step, (w - step) - decay * (w - step - 1)
+    assert (abs(before - after) > 1e-2).all()
+
+
+def test_the_centre_may_be_anywhere_and_counts_only_where_it_is_asked_for():
+    ones, found = {name: torch.ones_like(tensor) for name, tensor in start().items()}, {}
+    for decay_centre in ("zero", "initialization"):
+        config = dataclasses.replace(CONFIGS["to the initialization"], decay_centre=decay_centre)
+        parameters = start()
+        expected = by_hand(
+            config, parameters["a"].double().numpy(), "a", np.ones((3, 4)) if decay_centre != "zero" else None
+        )
+        update(Optimizer(config, parameters, ones), parameters, range(N_UPDATES))
+        np.testing.assert_allclose(parameters["a"].numpy(), expected[-1], rtol=4e-6, atol=4e-7)
+        found[decay_centre] = parameters["a"]
+    assert (abs(found["zero"] - found["initialization"]) > 0.1).all()
+    assert all((one == 1).all() for one in ones.values())
+
+
+def test_without_a_gradient_only_the_decay_moves_and_what_lies_at_its_centre_stays():
+    config = OptimizerConfig(lr=0.1, weight_decay=2.0, warmup_steps=0, decay_centre="initialization")
+    weight, centre = torch.tensor([1.0, 3.0, -2.0]), torch.tensor([1.0, 1.0, 0.0])
+    Optimizer(config, {"a": weight}, {"a": centre}).update({"a": torch.zeros(3)}, 0)
+    torch.testing.assert_close(weight, torch.tensor([1.0, 3.0 - 0.2 * 2, -2.0 + 0.2 * 2]))
+
+
+def test_a_gradient_s_memory_order_does_not_matter():
+    """A gradient comes out of autograd in any memory order; a fused kernel that ignores strides scrambles it."""
+    config, found = OptimizerConfig(warmup_steps=0), []
+    drawn = torch.from_numpy(gradient("a", 0, (2, 3, 4))).float()
+    for one in (drawn, drawn.permute(2, 0, 1).contiguous().permute(1, 2, 0)):
+        assert torch.equal(one, drawn)
+        parameter = torch.ones(2, 3, 4)
+        Optimizer(config, {"a": parameter}).update({"a": one}, 0)
+        found.append(parameter)
+    assert torch.equal(*found)
+
+
+def test_the_first_update_of_a_warm_up_moves_nothing_and_counts():
+    config, parameters = OptimizerConfig(lr=1.0, warmup_steps=2), start()
+    optimizer = Optimizer(config, parameters)
+    update(optimizer, parameters, range(1))
+    assert all(torch.equal(parameters[name], tensor) for name, tensor in start().items())
+    assert all(optimizer.state()[f"{name}/step"] == 1 for name in parameters)
+    update(optimizer, parameters, range(1, 2))
+    assert all(not torch.equal(parameters[name], tensor) for name, tensor in start().items())
+
+
+@pytest.mark.parametrize("n", [0, 1, 4])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_an_optimizer_goes_on_from_its_state_to_the_bit_and_from_another_does_not(config: OptimizerConfig, n: int):
+    whole = start()
+    update(Optimizer(config, whole, start()), whole, range(N_UPDATES))
+
+    has_state = n > 0 and (
+        config.name != "sgd" or config.momentum > 0 or "grokfast" in (config.gradient_filter or "")
+    )
+    for is_right in (True, False):
+        halves = start()
+        first = Optimizer(config, halves, start())
+        update(first, halves, range(n))
+        halves = {name: tensor.clone() for name, tensor in halves.items()}
+        state = first.state()
+        assert bool(state) == has_state
+        if not is_right:
+            state = {name: tensor * (0.5 if tensor.ndim else 1) for name, tensor in state.items()}
+        second = Optimizer(config, halves, start())
+        second.load(state)
+        update(second, halves, range(n, N_UPDATES))
+        same = all(halves[name].numpy().tobytes() == tensor.numpy().tobytes() for name, tensor in whole.items())
+        # Without memory, betas of zero, what is in the state does not matter.
+        assert same == (is_right or not has_state or config.betas == (0.0, 0.0))
+
+
+def test_each_part_names_its_own_state():
+    expected = {
+        "sgd": set(),
+        "sgd with momentum": {"momentum_buffer"},
+        "adam": {"step", "exp_avg", "exp_avg_sq"},
+        "nanda": {"step", "exp_avg", "exp_avg_sq"},
+    }
+    for kind, quantities in expected.items():
+        parameters = start()
+        optimizer = Optimizer(CONFIGS[kind], parameters)
+        update(optimizer, parameters, range(2))
+        assert set(optimizer.state()) == {f"{name}/{one}" for name in parameters for one in quantities}
+    parameters = start()
+    optimizer = Optimizer(CONFIGS["sgd, grokfast_ma"], parameters)
+    update(optimizer, parameters, range(2))
+    assert {name: tuple(one.shape) for name, one in optimizer.state().items()} == {
+        "filter/a": (3, 3, 4),
+        "filter/bb": (3, 5),
+    }
+
+
+def test_a_state_is_a_copy_and_is_copied():
+    config, parameters = CONFIGS["adamw, grokfast_ema"], start()
+    optimizer = Optimizer(config, parameters)
+    update(optimizer, parameters, range(2))
+    state = optimizer.state()
+    kept = {name: tensor.clone() for name, tensor in state.items()}
+    update(optimizer, parameters, range(2, 4))
+    assert all(torch.equal(state[name], tensor) for name, tensor in kept.items())
+    optimizer.load(state)
+    update(optimizer, parameters, range(4, 6))
+    assert all(torch.equal(state[name], tensor) for name, tensor in kept.items())
+
+
+def test_hyperparameters_are_the_config_s_and_not_the_state_s():
+    parameters = start()
+    first = Optimizer(CONFIGS["nanda"], parameters)
+    update(first, parameters, range(2))
+    other = OptimizerConfig(lr=0.5, weight_decay=0.25, betas=(0.1, 0.2), warmup_steps=0)
+    second = Optimizer(other, parameters)
+    second.load(first.state())
+    before = parameters["bb"].double().numpy()
+    m, v = (first.state()[f"bb/{name}"].double().numpy() for name in ("exp_avg", "exp_avg_sq"))
+    g = gradient("bb", 2, (5,)).astype(np.float32).astype(np.float64)
+    update(second, parameters, range(2, 3))
+    m, v = 0.1 * m + 0.9 * g, 0.2 * v + 0.8 * g**2
+    step = (m / (1 - 0.1**3)) / (np.sqrt(v / (1 - 0.2**3)) + EPS)
+    np.testing.assert_allclose(parameters["bb"].numpy(), before * (1 - 0.5 * 0.25) - 0.5 * step, rtol=1e-5)
+
+
+LARGE = {"a": (100, 150), "bb": (9_000,), "c": (80, 10)}
+
+
+def noise_of(config: OptimizerConfig, u: int, seed: int = 0, first: int | None = None) -> dict[str, np.ndarray]:
+    """Return what update noise adds in update `u`, over lr·σ: the difference from the same update without it.
+
+    Updates begin at `first`, else at `u` itself. The weights begin at zero, where a small difference is exact.
+    """
+    moved = {}
+    for sigma in (config.update_noise, 0.0):
+        parameters = {name: torch.zeros(shape) for name, shape in LARGE.items()}
+        optimizer = Optimizer(dataclasses.replace(config, update_noise=sigma), parameters, None, seed)
+        for v in range(u if first is None else first, u + 1):
+            for tensor in parameters.values():
+                tensor.zero_()
+            update(optimizer, parameters, range(v, v + 1))
+        moved[sigma] = {name: tensor.double().numpy() for name, tensor in parameters.items()}
+    lr = config.lr if not config.warmup_steps else config.lr * min(u / config.warmup_steps, 1)
+    return {
+        name: (moved[config.update_noise][name] - moved[0.0][name]) / (lr * config.update_noise) for name in LARGE
+    }
+
+
+NOISY = {
+    "adamw": OptimizerConfig(lr=0.01, warmup_steps=0, update_noise=5.0),
+    "adam in warm-up": OptimizerConfig(name="adam", weight_decay=0.0, lr=0.5, warmup_steps=8, update_noise=2.0),
+    "to the initialization": OptimizerConfig(
+        lr=0.01, warmup_steps=0, update_noise=5.0, decay_centre="initialization"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam in warm-up"])
+def test_update_noise_is_standard_normal_times_learning_rate_and_sigma(kind: str):
+    for u in (1, 6):
+        drawn = noise_of(NOISY[kind], u)
+        for noise in drawn.values():
+            n = noise.size
+            assert abs(noise.mean()) < 4 / n**0.5
+            assert abs(noise.var() - 1) < 4 * (2 / n) ** 0.5
+            assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
+            assert stats.kstest(noise.ravel() * 1.1, "norm").pvalue < 1e-3 or n < 5000, "the test is meant to see"
+
+
+def test_update_noise_is_a_function_of_seed_and_update_and_differs_between_all_of_them():
+    config = NOISY["adamw"]
+    drawn = {(u, seed): noise_of(config, u, seed) for u in (0, 1, 5) for seed in (0, 1)}
+    for (u, seed), noise in drawn.items():
+        if u:
+            again = noise_of(config, u, seed, first=0)
+            for name in LARGE:
+                np.testing.assert_allclose(again[name], noise[name], atol=1e-5)
+    flat = [one.ravel()[:800] for noise in drawn.values() for one in noise.values()]
+    correlations = np.corrcoef(flat) - np.eye(len(flat))
+    assert abs(correlations).max() < 5 / 800**0.5
+
+
+def test_in_the_first_update_of_a_warm_up_there_is_no_noise_either():
+    parameters = start()
+    update(Optimizer(NOISY["adam in warm-up"], parameters), parameters, range(1))
+    assert all(torch.equal(parameters[name], tensor) for name, tensor in start().items())
+
+
+def test_what_is_left_of_the_decay_and_the_noise_are_added_both():
+    """The weights begin at zero: decay towards ones adds lr·λ to what noise alone gives."""
+    config = NOISY["to the initialization"]
+    found = []
+    for centre in (0.0, 1.0):
+        parameters = {"a": torch.zeros(4, 5)}
+        Optimizer(config, parameters, {"a": torch.full((4, 5), centre)}).update({"a": torch.ones(4, 5)}, 0)
+        found.append(parameters["a"])
+    torch.testing.assert_close(found[1] - found[0], torch.full((4, 5), config.lr * config.weight_decay))

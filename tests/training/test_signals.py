@@ -1,0 +1,122 @@
+"""Signals that wait for the end of a step, here and in a `grokscope train` of its own; more are in test_killed."""
+
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grokscope import Trajectory
+from grokscope.config import RunConfig
+from grokscope.store.run_store import RunStore
+from grokscope.training import signals
+from grokscope.training.signals import InterruptedRunError, deferred_signals
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+class Exited(BaseException):
+    """The process would have ended here."""
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Turn an immediate exit into an exception, and note its status."""
+    statuses: list[int] = []
+
+    def exit_at_once(status: int) -> None:
+        statuses.append(status)
+        raise Exited
+
+    monkeypatch.setattr(signals.os, "_exit", exit_at_once)
+    yield statuses
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_noted_and_the_block_goes_on(number: signal.Signals):
+    with deferred_signals() as interrupted:
+        assert interrupted() == 0
+        signal.raise_signal(number)
+        assert interrupted() == number
+
+
+@pytest.mark.parametrize("second", SIGNALS)
+@pytest.mark.parametrize("first", SIGNALS)
+def test_a_second_signal_of_either_kind_exits_at_once(
+    first: signal.Signals, second: signal.Signals, exits: list[int]
+):
+    with pytest.raises(Exited), deferred_signals():
+        signal.raise_signal(first)
+        assert exits == []
+        signal.raise_signal(second)
+    assert exits == [128 + second]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_after_the_block_signals_do_what_they_did_before(number: signal.Signals, exits: list[int]):
+    before = signal.getsignal(number)
+    with pytest.raises(ZeroDivisionError), deferred_signals():
+        assert signal.getsignal(number) is not before
+        raise ZeroDivisionError
+    assert signal.getsignal(number) is before
+    with deferred_signals() as interrupted:
+        signal.raise_signal(number)
+    with deferred_signals() as again:
+        assert (interrupted(), again()) == (number, 0)
+    assert exits == []
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def work() -> None:
+        with deferred_signals() as interrupted:
+            seen.append((interrupted(), signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(0, before)]
+
+
+def test_an_interruption_names_the_run_and_the_signal_and_is_caught_as_any_other():
+    error = InterruptedRunError(Path("runs/mine"), signal.SIGTERM)
+    assert isinstance(error, KeyboardInterrupt)
+    assert (error.folder, error.signal_number) == (Path("runs/mine"), 15)
+    assert "runs/mine" in str(error) and "SIGTERM" in str(error)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_training_that_gets_a_signal_commits_says_how_to_go_on_and_exits(
+    number: signal.Signals, tiny_config: RunConfig, tmp_path: Path, toml: Callable[[dict[str, Any]], str]
+):
+    endless = dataclasses.replace(tiny_config, n_steps=10**6, checkpoints="every 1000")
+    (tmp_path / "endless.toml").write_text(toml(endless.to_dict()))
+    command = [sys.executable, "-c", "import sys; from grokscope.cli import main; main(sys.argv[1:])"]
+    process = subprocess.Popen(
+        [*command, "train", tmp_path / "endless.toml", "--root", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    run, deadline = tmp_path / "endless", time.monotonic() + 60
+    while not run.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert re.search(rf"{run} was stopped by {number.name} and is saved", errors)
+    assert re.search(rf"^ *grokscope resume {run}$", errors, re.MULTILINE)
+    assert RunStore(run).last_step > 0 and list(RunStore(run).damage()) == []
+    assert Trajectory.open(run).first.step == 0
