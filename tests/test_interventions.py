@@ -106,7 +106,7 @@ def test_frequencies_that_are_none_and_tasks_without_any_are_refused(trajectory:
     for frequency in (0, 4):
         with pytest.raises(GrokscopeError, match=rf"frequencies: \[{frequency}\]; allowed: 1 to 3"):
             interventions.without_frequencies(trajectory, frequencies=[frequency])
-    with pytest.raises(GrokscopeError, match="turns no circle"):
+    with pytest.raises(GrokscopeError, match="is not circular"):
         interventions.only_frequencies(plant({0: {}}, name="a2_b2"))
 
 

@@ -1,4 +1,7 @@
-"""Tasks: what is learned, as data. One small file a family; a task is a function `TaskConfig -> Task`."""
+"""Tasks as data: equations in tokens, their answers, and the structure that measures need.
+
+A task is a function `TaskConfig -> Task`; each family of tasks has a small file of its own.
+"""
 
 import dataclasses
 from dataclasses import dataclass
@@ -16,52 +19,51 @@ from grokscope.errors import GrokscopeError
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A table of equations in tokens, and the structure that measures and colourings ask for.
+    """All equations of a binary operation in tokens, and the structure that measures and colourings need.
 
-    Tokens are the elements 0 … n − 1, then "=", then "∘" where the form has it. The answer is read at the last
-    position, which holds the "=".
+    The elements are tokens 0 … n − 1. The next token is "="; the form "a ∘ b =" adds one more for "∘". A model's
+    answer is read at the last position, which always contains "=". `equations` builds a task.
     """
 
     name: str
-    """What the operation is called."""
+    """The name of the operation, such as "addition"."""
     formula: str
     """The operation in the field's notation, such as "a + b mod 59"."""
     inputs: Int[Tensor, "n_examples n_ctx"]
-    """Every equation's tokens without the answer."""
+    """The tokens of each equation without its answer."""
     labels: Int[Tensor, " n_examples"]
-    """Every equation's answer, an element: what is trained on, outliers and random labels included."""
+    """The training target of each equation, an element. Includes outliers and random labels."""
     n_elements: int
-    """The number of elements, n; their tokens are 0 … n − 1."""
+    """The number of elements, n."""
     d_vocab: int
-    """The number of tokens, elements and signs together."""
+    """The number of tokens: elements and signs."""
     d_vocab_out: int
     """The number of possible answers."""
     circle: Int[Tensor, " n"] | None = None
-    """The elements' tokens in the order of the circle that the operation turns: token `circle[j]` lies at angle
-    2πj/n, so len(circle) is the cyclic order. Elements on no circle (zero, for multiplication) are not in it; None
-    if the operation has no circle."""
+    """The tokens in cyclic order: token `circle[j]` lies at angle 2πj/n, with n = len(circle). Elements outside the
+    cyclic structure (zero, for multiplication) are left out. None if the operation has no such structure."""
     circle_sign: int = 1
-    """On the circle the answer lies at a's position plus this sign times b's: 1 to add, −1 to subtract or divide."""
+    """The s in position(answer) = position(a) + s · position(b) mod n: 1 to add, −1 to subtract or divide."""
     is_commutative: bool = False
-    """Whether a ∘ b = b ∘ a wherever both are equations of the task, whatever answers were replaced since."""
+    """Whether a ∘ b = b ∘ a wherever both are equations of the task. Ignores outliers and random labels."""
     group: Group | None = None
-    """The group whose elements the tokens are, with its conjugacy classes and cosets; None where there is none."""
+    """The group whose elements are the tokens, for its conjugacy classes and cosets. None without a group."""
     is_composition: bool = False
-    """Whether a ∘ b is the group's own product a·b for every equation, whatever answers were replaced since."""
+    """Whether a ∘ b is the group product a·b in every equation. Ignores outliers and random labels."""
 
     @property
     def n_ctx(self) -> int:
-        """The number of tokens in an equation, the answer not counted."""
+        """The number of tokens in an equation without its answer."""
         return self.inputs.shape[1]
 
     @cached_property
     def operands(self) -> Int[Tensor, "n_examples 2"]:
-        """Every equation's a and b."""
+        """The operands a and b of each equation."""
         return self.inputs[:, [0, self.n_ctx - 2]]
 
     @cached_property
     def n_examples_off_circle(self) -> int:
-        """How many equations have an operand that is on no circle, and so no part in circular measures."""
+        """The number of equations with an operand outside the circle; circular measures leave these out."""
         if self.circle is None:
             return len(self.inputs)
         return int((~torch.isin(self.operands, self.circle).all(1)).sum())
@@ -69,38 +71,55 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which examples of a task are trained on: indices into `task.inputs`, increasing."""
+    """The train and the test set: indices into `task.inputs`, in increasing order when drawn by `draw_split`."""
 
     train: Int[Tensor, " n_train"]
     test: Int[Tensor, " n_test"]
 
 
-def checked_split(split: Split | tuple[Tensor, Tensor] | None, n_examples: int) -> Split | None:
-    """Return a given split, if there is one; raise GrokscopeError unless its indices are of different examples."""
-    if split is None or isinstance(split, Split):
-        checked = split
-    else:
-        checked = Split(*(torch.as_tensor(part).long() for part in split))
-    if checked is not None:
-        both = torch.cat([checked.train, checked.test])
-        if len(both.unique()) != len(both) or not len(checked.train) or both.min() < 0 or both.max() >= n_examples:
-            raise GrokscopeError(
-                f"The split is none: allowed are indices from 0 to {n_examples - 1}, none of them twice, "
-                f"and at least one to train on."
-            )
-    return checked
+def validated_split(split: Split | tuple[Tensor, Tensor] | None, n_examples: int) -> Split | None:
+    """Return the caller's split as a `Split`, or None if the caller gave none.
+
+    Args:
+        split: Indices of the training and of the test examples.
+        n_examples: The number of equations of the task.
+
+    Raises:
+        GrokscopeError: An index repeats or is out of range, or the train set is empty.
+    """
+    if split is None:
+        return None
+    if not isinstance(split, Split):
+        split = Split(*(torch.as_tensor(indices).long() for indices in split))
+    indices = torch.cat([split.train, split.test])
+    has_repeats = len(indices.unique()) != len(indices)
+    if has_repeats or not len(split.train) or indices.min() < 0 or indices.max() >= n_examples:
+        raise GrokscopeError(
+            f"The split is invalid. Allowed: indices from 0 to {n_examples - 1} without repeats, "
+            f"at least one of them for training."
+        )
+    return split
 
 
 def build(config: TaskConfig) -> Task:
-    """Return the task that the config names, every answer right; raise GrokscopeError if nobody has registered it."""
+    """Return the task that `config` names, with correct answers throughout.
+
+    Raises:
+        GrokscopeError: No task of this name is registered.
+    """
     return plugins.load("tasks", config.name)(config)
 
 
 def load(config: TaskConfig, seed: int, split: Split | None = None) -> tuple[Task, Split]:
-    """Return what a run learns from: the task, with random labels or outliers if the config asks, and the split.
+    """Return the task and the split that a run trains on, with the random labels or outliers that `config` sets.
 
-    The split defaults to the one that `seed` draws. Raise GrokscopeError if train or test would be empty, or if
-    there are more outliers than training examples.
+    Args:
+        config: The task's settings.
+        seed: Decides the split, the outliers and the random labels.
+        split: Replaces the split that `seed` draws.
+
+    Raises:
+        GrokscopeError: The train or the test set would be empty, or outliers outnumber the training examples.
     """
     task = build(config)
     split = split or draw_split(task, config.train_fraction, seed)
@@ -123,7 +142,19 @@ def equations(
     circle_sign: int = 1,
     group: Group | None = None,
 ) -> Task:
-    """Return the task of the equations a ∘ b = label, written in tokens as the config's form says."""
+    """Return the task of the equations a ∘ b = label, written in the tokens of `config.form`.
+
+    Args:
+        config: The task's settings; only `name` and `form` matter here.
+        formula: The operation in the field's notation, such as "a + b mod 59".
+        a: The first operand of each equation, an element from 0 to n_elements − 1.
+        b: The second operand of each equation.
+        labels: The answer to each equation, an element.
+        n_elements: The number of elements.
+        circle: The tokens in cyclic order, if the operation adds or subtracts positions on a circle.
+        circle_sign: 1 if the operation adds positions on the circle, −1 if it subtracts them.
+        group: The group whose elements are the tokens.
+    """
     equals, operation = torch.full_like(a, n_elements), torch.full_like(a, n_elements + 1)
     columns = [a, operation, b, equals] if config.form == "a ∘ b =" else [a, b, equals]
     return Task(
@@ -143,10 +174,18 @@ def equations(
 
 
 def draw_split(task: Task, train_fraction: float, seed: int) -> Split:
-    """Draw ⌊train_fraction · n_examples⌋ training examples; the rest is the test set.
+    """Draw ⌊train_fraction · n_examples⌋ training examples; the others are the test set.
 
-    The examples are sorted by random 64-bit numbers of a stream that never changes, so a split is the same for
-    ever. Raise GrokscopeError if train or test would be empty.
+    The random order sorts 64-bit numbers from a stream that never changes, so a seed gives the same split in every
+    version of grokscope.
+
+    Args:
+        task: The task to split.
+        train_fraction: The fraction of training examples, above 0 and below 1.
+        seed: Decides the split.
+
+    Raises:
+        GrokscopeError: The train or the test set would be empty.
     """
     n_examples = len(task.inputs)
     if fault := task_size.split_fault(task.name, train_fraction, n_examples):
@@ -157,33 +196,45 @@ def draw_split(task: Task, train_fraction: float, seed: int) -> Split:
 
 
 def with_outliers(task: Task, split: Split, n_outliers: int, seed: int) -> Task:
-    """Return the task with the answers of `n_outliers` training equations replaced by another one's.
+    """Return the task with the answers of `n_outliers` training equations replaced. Test answers do not change.
 
-    Equation i of a random order of the training set takes the answer of a training equation drawn at random from
-    the others (Power et al. 2022, section 3.3), which may by chance be the right one. For one seed the outliers of
-    a smaller number are among those of a larger. Test answers stay right.
+    An outlier takes the answer of another training equation, drawn at random; by chance it may be the right one.
+    With one seed, a smaller number of outliers is a subset of a larger one.
+
+    Args:
+        task: The task with correct answers.
+        split: The split whose train set receives the outliers.
+        n_outliers: The number of outliers, from 0 to the number of training equations.
+        seed: Decides the outliers and their answers.
+
+    Raises:
+        GrokscopeError: Outliers outnumber the training equations, or there is only one training equation.
+
+    References:
+        Power et al. 2022, section 3.3.
     """
     n_train = len(split.train)
     if fault := task_size.outliers_fault(n_outliers, n_train):
         raise GrokscopeError(f"{fault}.")
     order = split.train[torch.from_numpy(rng.permutation("outliers", seed, 0, n_train))]
-    drawn = rng.integers("outliers", seed, 1, n_train) % (n_train - 1) + 1
-    source = (torch.arange(n_train) + torch.from_numpy(drawn.astype("int64"))) % n_train
+    shifts = rng.integers("outliers", seed, 1, n_train) % (n_train - 1) + 1
+    sources = (torch.arange(n_train) + torch.from_numpy(shifts.astype("int64"))) % n_train
     labels = task.labels.clone()
-    labels[order[:n_outliers]] = task.labels[order[source[:n_outliers]]]
+    labels[order[:n_outliers]] = task.labels[order[sources[:n_outliers]]]
     return dataclasses.replace(task, labels=labels)
 
 
 def with_random_labels(task: Task, seed: int) -> Task:
     """Return the task with every answer drawn uniformly at random, which leaves nothing to generalise to."""
-    drawn = rng.integers("random labels", seed, 0, len(task.labels)) % task.d_vocab_out
-    return dataclasses.replace(task, labels=torch.from_numpy(drawn.astype("int64")))
+    labels = rng.integers("random labels", seed, 0, len(task.labels)) % task.d_vocab_out
+    return dataclasses.replace(task, labels=torch.from_numpy(labels.astype("int64")))
 
 
 def _is_commutative(
     a: Int[Tensor, " n_examples"], b: Int[Tensor, " n_examples"], labels: Int[Tensor, " n_examples"], n_elements: int
 ) -> bool:
+    """Return whether a ∘ b = b ∘ a for every pair of which both orders are equations."""
     answers = torch.full((n_elements, n_elements), -1)
     answers[a, b] = labels
-    both = (answers >= 0) & (answers.T >= 0)
-    return bool((answers == answers.T)[both].all())
+    has_both_orders = (answers >= 0) & (answers.T >= 0)
+    return bool((answers == answers.T)[has_both_orders].all())

@@ -1,4 +1,4 @@
-"""A task that composes the elements of a group, in the order of the group's elements."""
+"""The coordinates of a task that composes group elements: a grid of equations in the order of the elements."""
 
 from dataclasses import dataclass
 
@@ -15,24 +15,28 @@ from grokscope.tasks.circle import on_circle
 
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """The equations whose operands lie in a group, as a grid over elements (x, y), where the answer is x·y.
+    """The equations with both operands in a group, as a grid over elements (x, y) with the answer x·y.
 
-    A task on a circle of n points composes elements of C_n, its positions: so does multiplication mod p in
-    C_(p−1), zero left out; subtraction and division do with the second operand read as its inverse.
+    A task on a circle of n points composes the positions, which are elements of C_n. Multiplication mod p composes in
+    C_(p−1), without zero. Subtraction and division compose with the inverse of the second operand.
     """
 
     group: Group
     tokens: Int[Tensor, " n"]
-    """The token, and the answer's class, of each element: rows of W_E and columns of W_U."""
+    """The token of each element: a row of W_E and a column of W_U."""
     examples: Int[Tensor, "n n"]
-    """The index into `task.inputs` of the equation of which the answer is x·y."""
+    """The index into `task.inputs` of the equation with the answer x·y."""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
 
 def as_composition(task: Task) -> Composition:
-    """Return a task as the composition of a group; raise GrokscopeError, saying why, for one that composes none."""
+    """Return the equations of a task as the composition of group elements.
+
+    Raises:
+        GrokscopeError: The task is neither circular nor the composition of a group.
+    """
     if task.circle is not None:
         circle = on_circle(task)
         group = groups.group(f"C{len(circle)}")
@@ -40,8 +44,9 @@ def as_composition(task: Task) -> Composition:
         return Composition(group, circle.tokens, circle.examples[:, second])
     if task.group is None or not task.is_composition:
         raise GrokscopeError(
-            f"{task.formula} is no composition in a group: its answer is not a·b for all a and b, so it has no "
-            f"representations; tasks that have are 'composition', addition, subtraction, multiplication and division."
+            f"{task.formula} is not a composition in a group: its answer is not a·b for all a and b, so it has no "
+            f"representations. Tasks with representations: 'composition', addition, subtraction, multiplication and "
+            f"division."
         )
     n = len(task.group)
     examples = torch.empty(n, n, dtype=torch.int64)

@@ -12,19 +12,19 @@ from grokscope.tasks import Task
 
 
 def composition(config: TaskConfig) -> Task:
-    """Return a·b in the group over all pairs; for a cyclic group the circle is that of its smallest generator."""
+    """Return a·b over all pairs of elements. A cyclic group has a circle: the powers of its smallest generator."""
     group = groups.group(config.group)
     return _task(config, "a·b", group, group.table, group.cycle)
 
 
 def conjugation(config: TaskConfig) -> Task:
-    """Return a·b·a⁻¹ in the group over all pairs."""
+    """Return a·b·a⁻¹ over all pairs of elements."""
     group = groups.group(config.group)
     return _task(config, "a·b·a⁻¹", group, group.conjugates)
 
 
 def aba(config: TaskConfig) -> Task:
-    """Return a·b·a in the group over all pairs."""
+    """Return a·b·a over all pairs of elements."""
     group = groups.group(config.group)
     return _task(config, "a·b·a", group, group.table[group.table, np.arange(len(group))[:, None]])
 
@@ -36,6 +36,7 @@ def _task(
     answers: Int[np.ndarray, "n n"],
     cycle: Int[np.ndarray, " n"] | None = None,
 ) -> Task:
+    """Return the task over all pairs of elements with the given table of answers."""
     elements = torch.arange(len(group))
     a, b = torch.cartesian_prod(elements, elements).unbind(1)
     circle = None if cycle is None else torch.from_numpy(cycle)

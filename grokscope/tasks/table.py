@@ -1,4 +1,4 @@
-"""A user's own binary operation, given by the table of its answers."""
+"""A binary operation that the user defines by a table of its answers."""
 
 import torch
 
@@ -9,11 +9,11 @@ from grokscope.tasks import Task
 
 
 def table(config: TaskConfig) -> Task:
-    """Return the operation of the config's table, an equation for each entry that is a number.
+    """Return the operation of the config's table, with one equation per entry that is a number.
 
-    In Python ``TaskConfig(name="table", table=grokscope.algebra.tabulate(lambda a, b: a ^ b, 32))`` makes one of any
-    function; on the command line and in TOML ``@FILE`` stands for a file's text. The table is part of the config,
-    and so of the run.
+    In Python, ``TaskConfig(name="table", table=grokscope.algebra.tabulate(lambda a, b: a ^ b, 32))`` tabulates any
+    function. On the command line and in TOML, ``@FILE`` reads the table from a text file. The run stores the table in
+    its config.
     """
     answers = torch.from_numpy(tables.read_table(config.table))
     a, b = (answers >= 0).nonzero().unbind(1)

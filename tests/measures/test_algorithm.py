@@ -188,7 +188,7 @@ def test_an_untrained_model_is_near_one_on_both(name, plant):
 
 
 def test_a_task_without_a_circle_and_options_out_of_range_are_refused(plant):
-    with pytest.raises(GrokscopeError, match="turns no circle"):
+    with pytest.raises(GrokscopeError, match="is not circular"):
         measures.evaluate("algorithm", plant({0: {}}, name="a2_b2"))
     for option in ("n_triples", "n_pairs", "n_shuffles"):
         with pytest.raises(GrokscopeError, match=f"{option}: 1.*from 2"):

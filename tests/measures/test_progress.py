@@ -216,7 +216,7 @@ def test_the_key_frequencies_are_those_of_the_last_step(plant):
 
 @pytest.mark.parametrize("name", ["progress", "fourier", "neurons", "ablations", "parallelograms"])
 def test_a_task_without_a_circle_is_refused(plant, name):
-    with pytest.raises(GrokscopeError, match="turns no circle"):
+    with pytest.raises(GrokscopeError, match="is not circular"):
         measures.evaluate(name, plant({0: {}}, name="a2_b2"))
 
 

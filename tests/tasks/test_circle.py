@@ -1,4 +1,4 @@
-"""Circular tasks in their circle's coordinates."""
+"""Circular tasks in the coordinates of their circle."""
 
 import pytest
 import torch
@@ -20,14 +20,14 @@ TASKS = [
 
 
 @pytest.mark.parametrize("config", TASKS, ids=lambda config: f"{config.name} {config.group} {config.form}")
-def test_the_answer_lies_at_the_sum_or_difference_of_positions(config: TaskConfig):
+def test_answer_is_at_sum_or_difference_of_positions(config: TaskConfig):
     task = tasks.build(config)
     circle = on_circle(task)
     assert torch.equal(circle.tokens[circle.answers], task.labels[circle.examples])
 
 
 @pytest.mark.parametrize("config", TASKS, ids=lambda config: f"{config.name} {config.group} {config.form}")
-def test_every_equation_on_the_circle_is_in_the_grid_once(config: TaskConfig):
+def test_grid_contains_each_equation_on_the_circle_once(config: TaskConfig):
     task = tasks.build(config)
     circle = on_circle(task)
     n = len(circle)
@@ -37,7 +37,7 @@ def test_every_equation_on_the_circle_is_in_the_grid_once(config: TaskConfig):
     assert len(circle.examples.unique()) == len(task.inputs) - task.n_examples_off_circle
 
 
-def test_answers_are_those_of_the_operation_whatever_was_put_in_their_place():
+def test_circle_answers_ignore_random_labels():
     config = TaskConfig(name="subtraction", p=11, random_labels=True)
     task, _ = tasks.load(config, 0)
     circle = on_circle(task)
@@ -46,6 +46,6 @@ def test_answers_are_those_of_the_operation_whatever_was_put_in_their_place():
 
 
 @pytest.mark.parametrize("name", ["a2_b2", "division_or_subtraction", "composition"])
-def test_a_task_without_a_circle_is_refused_in_a_sentence(name: str):
-    with pytest.raises(GrokscopeError, match=r"turns no circle.*tasks with a circle are addition"):
+def test_task_without_circle_is_refused(name: str):
+    with pytest.raises(GrokscopeError, match=r"is not circular.*Circular tasks: addition"):
         on_circle(tasks.build(TaskConfig(name=name, p=11, group="S4")))
