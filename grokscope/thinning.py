@@ -1,50 +1,69 @@
-"""Which of many steps to keep: for a costly measure, a figure, a page or a live view."""
+"""Choose which rows of a long series of steps to use: for a costly measure, a figure, a page or a live view.
+
+Every function has the same form, `spread_…(steps, n_max) -> rows`. The rows are indices into `steps`: increasing,
+without repeats, the first and the last row among them.
+"""
 
 import numpy as np
 from jaxtyping import Int
 
 
-def spread_by_step(steps: Int[np.ndarray, " n_steps"], n: int) -> Int[np.ndarray, " kept"]:
-    """Return the places of at most `n` of increasing steps, the first and last among them; of `n` = 1 the last.
+def spread_by_step(steps: Int[np.ndarray, " n_steps"], n_max: int) -> Int[np.ndarray, " rows"]:
+    """Return rows spread evenly over the mean of the row number and the logarithm of the step.
 
-    They are spread evenly over the mean of the place in the list and of the logarithm of the step, since a run
-    memorizes early, where checkpoints taken every so many steps are few, and generalises late.
+    A run memorizes early, where a regular schedule has few checkpoints, and generalises late. The mean covers both.
+
+    Args:
+        steps: The increasing steps to choose from.
+        n_max: The largest number of rows, at least 1. With 1 the result is the last row alone.
     """
-    if n == 1 or len(steps) == 1:
-        return np.array([len(steps) - 1])
+    last = len(steps) - 1
+    if n_max == 1 or last == 0:
+        return np.array([last])
     logs = np.log1p(steps - steps[0])
-    places = np.linspace(0, 1, len(steps)) + logs / logs[-1]
-    middles, kept = (places[1:] + places[:-1]) / 2, np.array([0, len(steps) - 1])
-    # Several points may be nearest to one place, so more points than `n` may be wanted.
-    for n_points in range(n, 4 * n):
-        nearest = np.unique(np.searchsorted(middles, np.linspace(0, 2, n_points)))
-        if len(nearest) > n:
+    positions = np.linspace(0, 1, len(steps)) + logs / logs[-1]
+    midpoints, rows = (positions[1:] + positions[:-1]) / 2, np.array([0, last])
+    # Several grid points may be nearest to the same row, so a finer grid can still give at most `n_max` rows.
+    for n_points in range(n_max, 4 * n_max):
+        nearest = np.unique(np.searchsorted(midpoints, np.linspace(0, 2, n_points)))
+        if len(nearest) > n_max:
             break
-        kept = nearest
-    return kept
+        rows = nearest
+    return rows
 
 
-def spread_by_log_step(steps: Int[np.ndarray, " steps"], n_frames: int) -> Int[np.ndarray, " frames"]:
-    """Return at most `n_frames` rows of the steps, spread over the step's logarithm, where grokking has its pace.
+def spread_by_log_step(steps: Int[np.ndarray, " n_steps"], n_max: int) -> Int[np.ndarray, " rows"]:
+    """Return rows spread evenly over the logarithm of the step, the time scale of grokking.
 
-    The first and the last are among them.
+    Args:
+        steps: The increasing steps to choose from.
+        n_max: The largest number of rows, at least 3.
     """
-    wanted = [0, *np.geomspace(1, max(steps[-1], 2), max(n_frames - 1, 1))]
-    return np.unique([np.abs(steps - step).argmin() for step in wanted])
+    targets = [0, *np.geomspace(1, max(steps[-1], 2), max(n_max - 1, 1))]
+    return np.unique([np.abs(steps - target).argmin() for target in targets])
 
 
-def spread_evenly(n_steps: int, n_numbers: int, most_numbers: int, most: int = 600) -> Int[np.ndarray, " frames"]:
-    """Return which of `n_steps` to keep, evenly, the first and last among them, for so many numbers a step."""
-    n = int(np.clip(most_numbers // max(n_numbers, 1), 2, most))
-    return np.unique(np.linspace(0, n_steps - 1, min(n, n_steps)).round().astype(np.int64))
+def spread_evenly(steps: Int[np.ndarray, " n_steps"], n_max: int) -> Int[np.ndarray, " rows"]:
+    """Return rows spread evenly over the row number.
 
-
-def spread_by_stride(n: int, most: int) -> list[int]:
-    """Return at most `most` + 1 of the first `n` indices: 0, k, 2k, … for the smallest power of two k, and the last.
-
-    When n grows, all but the last of them stay among them or drop out; so what was measured there stays useful.
+    Args:
+        steps: The increasing steps to choose from. Only their number counts.
+        n_max: The largest number of rows, at least 2.
     """
-    stride = 1
-    while -(-n // stride) > most:
+    n_steps = len(steps)
+    return np.unique(np.linspace(0, n_steps - 1, min(n_max, n_steps)).round().astype(np.int64))
+
+
+def spread_by_stride(steps: Int[np.ndarray, " n_steps"], n_max: int) -> Int[np.ndarray, " rows"]:
+    """Return rows 0, k, 2k, … for the smallest power of two k that is large enough, and the last row.
+
+    While a run grows, a dropped row never returns, so earlier results for the remaining rows stay useful.
+
+    Args:
+        steps: The increasing steps to choose from. Only their number counts.
+        n_max: The largest number of rows, at least 2.
+    """
+    n_steps, stride = len(steps), 1
+    while -(-n_steps // stride) > n_max - 1:
         stride *= 2
-    return sorted({*range(0, n, stride), n - 1})
+    return np.unique([*range(0, n_steps, stride), n_steps - 1])

@@ -66,6 +66,11 @@ def kept_rows(log: Series, most: int = _MOST_ROWS) -> Int[np.ndarray, " rows"]:
     return np.array(sorted(kept))
 
 
+def n_frames(n_numbers: int, budget: int, n_max: int = 600) -> int:
+    """Return how many steps of `n_numbers` numbers each fit the budget: from 2 to `n_max`."""
+    return int(np.clip(budget // max(n_numbers, 1), 2, n_max))
+
+
 def _phases(series: Mapping[str, Series]) -> list[dict[str, Any]]:
     if "progress" not in series:
         return []
@@ -85,7 +90,7 @@ def _clouds(trajectory: Trajectory, embedding: Series) -> dict[str, Any]:
             plane |= {"share": float(shares[frequency - 1]), "points": embedding["frequency_planes"][:, i]}
             planes.append(plane)
         planes[0]["frequency"] = int(embedding["component_frequency"][-1, 0])
-    kept = spread_evenly(len(embedding), 2 * len(tokens) * len(planes), _CLOUD)
+    kept = spread_evenly(embedding.steps, n_frames(2 * len(tokens) * len(planes), _CLOUD))
     for plane in planes:
         points = plane["points"][kept]
         # A single component, of two tokens, is drawn on a line.
@@ -117,7 +122,7 @@ def _spectra(series: Mapping[str, Series]) -> list[dict[str, Any]]:
         one = series.get(measure)
         if one is None or name not in one:
             continue
-        kept = spread_evenly(len(one), one[name].shape[1], _SPECTRUM)
+        kept = spread_evenly(one.steps, n_frames(one[name].shape[1], _SPECTRUM))
         found.append(
             {
                 "title": title,
@@ -134,7 +139,7 @@ def _spectra(series: Mapping[str, Series]) -> list[dict[str, Any]]:
 def _attention(series: Series | None, n_ctx: int, form: str) -> dict[str, Any] | None:
     if series is None:
         return None
-    kept = spread_evenly(len(series), series["attention_by_first"][0].size, _ATTENTION)
+    kept = spread_evenly(series.steps, n_frames(series["attention_by_first"][0].size, _ATTENTION))
     signs = form.split()
     return {
         "steps": packed(series.steps[kept]),
@@ -155,7 +160,7 @@ def _grid(trajectory: Trajectory, series: Series | None) -> dict[str, Any] | Non
     n_examples = len(task.inputs)
     if series is None or 2 * n_examples > _GRID:
         return None
-    kept = spread_evenly(len(series), n_examples, _GRID, most=60)
+    kept = spread_evenly(series.steps, n_frames(n_examples, _GRID, n_max=60))
     logs = np.log10(np.clip(series["example_loss"][kept], 1e-9, None))
     # Between two levels lies a factor of about 1.1.
     return {

@@ -1,16 +1,13 @@
 """Schedules, against independent enumerations of what each term means."""
 
-from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from grokscope.config import checkpoint_schedule
 from grokscope.errors import GrokscopeError
-from grokscope.thinning import spread_by_step
 
 
 def every(k: int, n_steps: int) -> set[int]:
@@ -135,24 +132,3 @@ def test_any_text_is_a_schedule_or_has_faults_that_parse_names(text: str):
 def test_what_is_no_text_is_a_fault(value: object):
     (fault,) = checkpoint_schedule.faults(value)
     assert "allowed" in fault
-
-
-@pytest.mark.parametrize("steps", [range(0, 16_001, 100), [0, *2 ** np.arange(15)], range(5_000, 9_000, 20), [7]])
-@pytest.mark.parametrize("n", [1, 2, 12, 24, 60])
-def test_steps_are_spread_over_the_list_and_over_the_logarithm(steps: Sequence[int], n: int):
-    """No gap of both together is wider than twice its even share, unless there is no step within it."""
-    every = np.array(steps)
-    kept = spread_by_step(every, n)
-    assert min(n, len(steps)) - 2 <= len(kept) <= n and kept[-1] == len(steps) - 1 and (np.diff(kept) > 0).all()
-    if n > 1:
-        assert kept[0] == 0
-    if len(kept) > 1:
-        logs = np.log1p(every - every[0])[kept] / np.log1p(every[-1] - every[0])
-        wide = np.diff(kept) > 1
-        both = np.diff(kept)[wide] / (len(steps) - 1) + np.diff(logs)[wide]
-        assert (both <= 4 / (len(kept) - 1)).all()
-
-
-def test_a_run_that_memorizes_early_is_looked_at_where_it_memorizes():
-    """As nanda2023, at step 140: spread over the list alone the second would be step 700."""
-    assert spread_by_step(np.arange(0, 16_001, 100), 24)[:4].tolist() == [0, 1, 2, 3]

@@ -25,7 +25,6 @@ from grokscope.report import data, encoding, page, quantities, sentences
 from grokscope.series import Series
 from grokscope.store.record import Record
 from grokscope.store.run_store import RunStore
-from grokscope.thinning import spread_evenly
 from grokscope.trajectory import Trajectory
 
 
@@ -298,11 +297,9 @@ def test_arrays_are_packed_as_they_are_and_quantised_to_half_a_step():
 
 
 def test_frames_hold_the_ends_and_no_more_numbers_than_allowed():
-    assert spread_evenly(5, 10, 1000).tolist() == [0, 1, 2, 3, 4]
-    many = spread_evenly(3000, 100, 20_000)
-    assert len(many) == 200 and many[0] == 0 and many[-1] == 2999
-    assert np.ptp(np.diff(many)) <= 1
-    assert len(spread_evenly(3000, 1, 10**9)) == 600
+    assert data.n_frames(10, 1000) == 100 and data.n_frames(100, 20_000) == 200
+    assert data.n_frames(1, 10**9) == 600 and data.n_frames(1, 10**9, n_max=60) == 60
+    assert data.n_frames(10**9, 1000) == data.n_frames(0, 0) == 2
 
 
 def test_a_long_log_keeps_its_extremes():

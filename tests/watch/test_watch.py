@@ -28,7 +28,6 @@ from grokscope import GrokscopeError, Trajectory, measures, report, training
 from grokscope.cli import watching
 from grokscope.config import RunConfig
 from grokscope.report import page
-from grokscope.thinning import spread_by_stride
 from grokscope.training.checkpointer import Recorder
 from grokscope.watch import Beside, Screen, Server, View, Watched, background
 from grokscope.watch.terminal import sparkline
@@ -272,16 +271,6 @@ def test_only_a_page_that_is_watched_may_ask(tiny_run):
     assert "connect-src" not in saved and "fetch(" not in saved and 'id="live"' not in saved
     for one in (live, saved):
         assert "default-src 'none'; script-src 'sha256-" in one and "unsafe" not in one
-
-
-@pytest.mark.parametrize("most", [1, 2, 12, 48])
-def test_what_is_measured_stays_among_what_is_measured(most):
-    before: set[int] = set()
-    for n in range(1, 400):
-        chosen = spread_by_stride(n, most)
-        assert chosen[0] == 0 and chosen[-1] == n - 1 and len(set(chosen)) == len(chosen) <= most + 1
-        assert set(chosen) - before <= set(chosen[-2:]) | {n - 1}
-        before |= set(chosen)
 
 
 def test_a_run_of_step_0_alone_is_shown(tiny_config, tmp_path):
