@@ -48,10 +48,8 @@ def algorithm(
     GrokscopeError for a task without a circle and for an option out of range. Costs one forward pass over all
     equations a checkpoint, one over `n_pairs` a circle, and two over `n_triples`.
     """
-    if n_triples < 2 or n_pairs < 2 or n_shuffles < 2:
-        raise GrokscopeError(
-            f"n_triples: {n_triples}, n_pairs: {n_pairs}, n_shuffles: {n_shuffles}; allowed: from 2 each."
-        )
+    if n_triples < 2 or n_pairs < 2:
+        raise GrokscopeError(f"n_triples: {n_triples}, n_pairs: {n_pairs}. Allowed: from 2 each.")
     circle = on_circle(trajectory.task)
     n = len(circle)
     norms = cyclic.fourier_norms(trajectory[-1].parameters["embed.W_E"][circle.tokens].double())
@@ -64,10 +62,9 @@ def algorithm(
         for frequency in frequencies.tolist()
     }
     rows = [_row(trajectory, snapshot.parameters, circle, planned, probes) for snapshot in trajectory]
-    origin = trajectory.untrained
-    untrained = _row(trajectory, origin, circle, planned, probes)
+    untrained = _row(trajectory, trajectory.untrained, circle, planned, probes)
     constants = {"circle_frequencies": frequencies, "n_positions": n}
-    constants |= {f"{name}_initialization": value for name, value in untrained.items() if "_shuffled" not in name}
+    constants |= controls.untrained_control(untrained)
     return Series.of_rows("algorithm", trajectory.steps, rows, constants)
 
 
@@ -85,7 +82,7 @@ class _Probes:
     """The random ones of them that the isolated circles are looked at by."""
     totals: Int[Tensor, " n_pairs"]
     distances: Int[Tensor, " n_pairs"]
-    orders: list[Int[Tensor, " n"]]
+    orders: Int[Tensor, "n_shuffles n"]
     """Random orders of the positions."""
 
     @classmethod
@@ -99,7 +96,7 @@ class _Probes:
         classes = circle.tokens[torch.randint(n, (n_triples,), generator=generator)]
         drawn = torch.randperm(n * n, generator=generator)[:n_pairs].sort().values
         i, j = drawn // n, circle.sign * (drawn % n)
-        orders = [torch.randperm(n, generator=generator) for _ in range(n_shuffles)]
+        orders = controls.random_orders(n, n_shuffles, generator)
         everything = trajectory.model.equations(inputs[examples])
         return cls(triples, classes, everything, everything[drawn], i + j, i - j, orders)
 
@@ -119,12 +116,15 @@ def _row(
         logits = model.logits(parameters, probes.everything)
     answers = circle.tokens[circle.answers].flatten()
     correct = logits.gather(1, answers[:, None]).double().unflatten(0, (n, n))[..., 0]
-    shuffled = torch.stack([distance_irrelevance(correct[order][:, order], circle.sign) for order in probes.orders])
+    samples = [
+        {"distance_irrelevance": distance_irrelevance(correct[order][:, order], circle.sign)}
+        for order in probes.orders
+    ]
     found = {
         "gradient_symmetricity": symmetricity,
         "gradient_symmetricity_stderr": error,
         "distance_irrelevance": distance_irrelevance(correct, circle.sign),
-        **controls.shuffled("distance_irrelevance", shuffled),
+        **controls.shuffled_control(samples),
     }
     W_E = parameters["embed.W_E"]
     explained: dict[str, list[Tensor]] = {}

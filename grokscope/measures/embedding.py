@@ -11,6 +11,7 @@ from grokscope.circuits import controls
 from grokscope.circuits.geometry import align, effective_dimension, participation_ratio, principal_components
 from grokscope.errors import GrokscopeError
 from grokscope.fourier import cyclic
+from grokscope.measures._declaration import measure
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -27,6 +28,7 @@ class _Shuffle:
     key_basis: Float[Tensor, "n_waves n"]
 
 
+@measure(version=2)
 def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int = 16, seed: int = 0) -> Series:
     """Measure the principal components of W_E over the task's tokens, and how much of a circle they are.
 
@@ -53,12 +55,11 @@ def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int
     frequencies of nearly equal variance, which lowers circularity without any change in the network: look at
     `frequency_planes` beside it. Costs one eigendecomposition of an n × n matrix a checkpoint.
     """
-    if n_components < 1 or n_shuffles < 2:
-        raise GrokscopeError(
-            f"n_components: {n_components}, allowed: from 1; n_shuffles: {n_shuffles}, allowed: from 2."
-        )
+    if n_components < 1:
+        raise GrokscopeError(f"n_components: {n_components}. Allowed: from 1.")
     task = trajectory.task
     tokens = torch.arange(task.n_elements) if task.circle is None else task.circle
+    orders = controls.random_orders(len(tokens), n_shuffles, seed)
     constants = {"tokens": tokens, "n_examples_off_circle": torch.tensor(task.n_examples_off_circle)}
     key = strongest = torch.empty(0, dtype=torch.int64)
     shuffles: list[_Shuffle] = []
@@ -67,14 +68,10 @@ def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int
         norms = cyclic.fourier_norms(last)
         key = cyclic.frequencies(len(tokens))[cyclic.key_frequencies(norms)]
         strongest = norms.argsort(descending=True)[: min(_MOST_PLANES, len(key))] + 1
-        shuffles = _shuffles(last, len(key), n_shuffles, seed)
-        origin = trajectory.untrained
-        untrained = origin["embed.W_E"][None, tokens].double()
-        constants |= {
-            f"{name}_initialization": array[0]
-            for name, array in _circular(untrained, principal_components(untrained, n_components)[0], key).items()
-            if name in _CONTROLLED
-        }
+        shuffles = _shuffles(last, len(key), orders)
+        untrained = trajectory.untrained["embed.W_E"][None, tokens].double()
+        circular = _circular(untrained, principal_components(untrained, n_components)[0], key)
+        constants |= controls.untrained_control({name: circular[name][0] for name in _CONTROLLED})
         constants |= {
             "frequencies": cyclic.frequencies(len(tokens)),
             "key_frequencies": key,
@@ -129,41 +126,37 @@ def _circular(
     }
 
 
-def _shuffles(last: Float[Tensor, "n d"], n_key: int, n_shuffles: int, seed: int) -> list[_Shuffle]:
+def _shuffles(last: Float[Tensor, "n d"], n_key: int, orders: Int[Tensor, "n_shuffles n"]) -> list[_Shuffle]:
     """Return random orders of the tokens, each with the Fourier basis of its own key frequencies at the last step.
 
     A basis' columns are in the tokens' own order, so that it is small and nothing large is reordered.
     """
-    generator, n = torch.Generator().manual_seed(seed), len(last)
+    n = len(last)
     basis = cyclic.fourier_basis(n)
-    drawn = []
-    for _ in range(n_shuffles):
-        order = torch.randperm(n, generator=generator)
+    shuffles = []
+    for order in orders:
         key = cyclic.fourier_norms(last[order]).argsort(descending=True)[:n_key] + 1
         rows = torch.cat([2 * key - 1, 2 * key[2 * key < n]])
-        drawn.append(_Shuffle(order, basis[rows][:, order.argsort()]))
-    return drawn
+        shuffles.append(_Shuffle(order, basis[rows][:, order.argsort()]))
+    return shuffles
 
 
 def _shuffled(
     values: Float[Tensor, "steps n d"], components: Float[Tensor, "steps n k"], shuffles: list[_Shuffle]
 ) -> dict[str, Tensor]:
     """Return the circular quantities with the tokens in random orders: their means and standard errors."""
-    samples: dict[str, list[Tensor]] = {}
+    samples = []
     # The variance, which the shares are of, is the same in every order.
     variance = reduce((values - values.mean(-2, keepdim=True)).square(), "step n d -> step", "sum")
     for shuffle in shuffles:
         by_component, _ = cyclic.circularity(components[:, shuffle.order])
         power = einsum(shuffle.key_basis, values, "wave n, step n d -> step wave d").square()
-        found = {
-            "circularity": by_component[:, :4].mean(-1),
-            "component_circularity": by_component,
-            "key_frequency_share": reduce(power, "step wave d -> step", "sum")
-            / variance.clamp_min(torch.finfo(variance.dtype).tiny),
-        }
-        for name, array in found.items():
-            samples.setdefault(name, []).append(array)
-    shuffled: dict[str, Tensor] = {}
-    for name, drawn in samples.items():
-        shuffled |= controls.shuffled(name, torch.stack(drawn))
-    return shuffled
+        samples.append(
+            {
+                "circularity": by_component[:, :4].mean(-1),
+                "component_circularity": by_component,
+                "key_frequency_share": reduce(power, "step wave d -> step", "sum")
+                / variance.clamp_min(torch.finfo(variance.dtype).tiny),
+            }
+        )
+    return controls.shuffled_control(samples)

@@ -40,17 +40,13 @@ def fourier(trajectory: Trajectory, *, rank_tolerance: float = 0.01, n_shuffles:
     untrained model. Raise GrokscopeError for a task without a circle and an option out of range. Costs one n × n
     eigenvalue problem a checkpoint.
     """
-    if n_shuffles < 2 or not 0 <= rank_tolerance < 1:
-        raise GrokscopeError(
-            f"n_shuffles: {n_shuffles}, allowed: from 2; "
-            f"rank_tolerance: {rank_tolerance}, allowed: from 0 to below 1."
-        )
+    if not 0 <= rank_tolerance < 1:
+        raise GrokscopeError(f"rank_tolerance: {rank_tolerance}. Allowed: from 0 to below 1.")
     model = trajectory.model
     grid = Grid.of(model, trajectory.task, trajectory.split)
     tokens, names = grid.circle.tokens, [one for one in model.shapes if one.split(".")[-1] in ("W_E", "W_U", "W_out")]
     names = [*names, "ln_final.w"] if "ln_final.w" in model.shapes else names
-    generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(len(tokens), generator=generator) for _ in range(n_shuffles)]
+    orders = controls.random_orders(len(tokens), n_shuffles, seed)
     keys = key_frequencies(grid, trajectory.last.parameters)
     origin = trajectory.untrained
     pieces: dict[str, list[Tensor]] = {}
@@ -59,9 +55,12 @@ def fourier(trajectory: Trajectory, *, rank_tolerance: float = 0.01, n_shuffles:
         parameters = {name: part.parameter(name) for name in names}
         for name, array in _spectra(_maps(model, parameters, tokens), orders, rank_tolerance).items():
             pieces.setdefault(name, []).append(array)
-    untrained = _spectra(_maps(model, {name: origin[name][None] for name in names}, tokens), [], rank_tolerance)
+    untrained_maps = _maps(model, {name: origin[name][None] for name in names}, tokens)
+    untrained = _spectra(untrained_maps, orders[:0], rank_tolerance)
     constants = keys.constants() | {"loss": keys.loss, "loss_without_frequency": keys.loss_without}
-    constants |= {f"{name}_initialization": one[0] for name, one in untrained.items() if name.endswith("_gini")}
+    constants |= controls.untrained_control(
+        {name: array[0] for name, array in untrained.items() if name.endswith("_gini")}
+    )
     return Series(
         "fourier",
         trajectory.steps,
@@ -83,7 +82,7 @@ def _maps(
 
 
 def _spectra(
-    maps: dict[str, Float[Tensor, "steps n _"]], orders: list[Int[Tensor, " n"]], rank_tolerance: float
+    maps: dict[str, Float[Tensor, "steps n _"]], orders: Int[Tensor, "n_orders n"], rank_tolerance: float
 ) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, values in maps.items():
@@ -91,10 +90,10 @@ def _spectra(
         found[f"{name}_norms"] = norms
         found[f"{name}_gini"] = cyclic.gini(cyclic.component_norms(values))
         found[f"{name}_n_key_frequencies"] = cyclic.key_frequencies(norms).sum(-1)
-        if orders:
-            gram = einsum(values, values, "step i d, step j d -> step i j")
-            drawn = torch.stack([cyclic.gini(_component_norms(gram, order)) for order in orders])
-            found |= controls.shuffled(f"{name}_gini", drawn)
+        gram = einsum(values, values, "step i d, step j d -> step i j")
+        found |= controls.shuffled_control(
+            [{f"{name}_gini": cyclic.gini(_component_norms(gram, order))} for order in orders]
+        )
     centred = maps["W_L"] - maps["W_L"].mean(-2, keepdim=True)
     gram = einsum(centred, centred, "step i d, step j d -> step i j")
     n_values = min(gram.shape[-1] - 1, centred.shape[-1])

@@ -5,9 +5,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.circuits import controls
+from grokscope.measures._declaration import measure
 from grokscope.model.forward import Parameters
 from grokscope.model.transformer import Model
-from grokscope.series import Series, by_checkpoint, spelled
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 
@@ -43,7 +45,7 @@ def norms_and_ranks(sigma: Float[Tensor, "*batch rank"]) -> dict[str, Float[Tens
     }
 
 
-@by_checkpoint
+@measure(n_checkpoints=100, by_checkpoint=True)
 def matrix_norms(trajectory: Trajectory) -> Series:
     """Measure norms and ranks of every weight matrix from its singular values σ.
 
@@ -66,9 +68,9 @@ def matrix_norms(trajectory: Trajectory) -> Series:
     rows = [_row(_spectra(trajectory.model, snapshot.parameters)) for snapshot in trajectory]
     untrained = _spectra(trajectory.model, trajectory.untrained)
     constants = {
-        "matrices": spelled(list(untrained)),
+        "matrices": np.array(list(untrained), np.str_),
         "largest_rank": np.array([len(sigma) for sigma in untrained.values()]),
-        **{f"{name}_initialization": value for name, value in _row(untrained).items()},
+        **controls.untrained_control(_row(untrained)),
     }
     return Series.of_rows("matrix_norms", trajectory.steps, rows, constants)
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from grokscope.circuits import controls
 from grokscope.circuits.key_frequencies import CLUSTERED
 from grokscope.circuits.pairs import Grid
-from grokscope.errors import GrokscopeError
 from grokscope.fourier import cyclic_2d
+from grokscope.measures._declaration import measure
 from grokscope.model.forward import Parameters
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
@@ -17,6 +17,7 @@ _MOST_SHUFFLED = 64
 """Of how many neurons of a block the control is: they are alike enough, and all of them would cost as much again."""
 
 
+@measure(n_checkpoints=100)
 def neurons(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Series:
     """Measure which frequency each neuron and each attention head follows over the pairs (i, j), and how closely.
 
@@ -40,26 +41,21 @@ def neurons(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Se
     without a circle and for n_shuffles below 2. Costs a forward pass and 2n³ d_mlp operations a checkpoint, in
     the parameters' own type.
     """
-    if n_shuffles < 2:
-        raise GrokscopeError(f"n_shuffles: {n_shuffles}, allowed: from 2.")
     grid = Grid.of(trajectory.model, trajectory.task, trajectory.split)
     n, d_mlp = len(grid.circle), trajectory.config.model.d_mlp
     generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(n, generator=generator) for _ in range(n_shuffles)]
+    orders = controls.random_orders(n, n_shuffles, generator)
     drawn = torch.randperm(d_mlp, generator=generator)[:_MOST_SHUFFLED]
     rows = [_row(grid, snapshot.parameters, orders, drawn) for snapshot in trajectory]
-    origin = trajectory.untrained
-    untrained = _row(grid, origin, [], drawn)
+    untrained = _row(grid, trajectory.untrained, orders[:0], drawn)
     constants = {"frequencies": torch.arange(1, n // 2 + 1)}
-    constants |= {
-        f"{name}_initialization": untrained[name]
-        for name in ("mean_neuron_share", "mean_head_share", "clustered_share")
-    }
+    controlled = ("mean_neuron_share", "mean_head_share", "clustered_share")
+    constants |= controls.untrained_control({name: untrained[name] for name in controlled})
     return Series.of_rows("neurons", trajectory.steps, rows, constants)
 
 
 def _row(
-    grid: Grid, parameters: Parameters, orders: list[Int[Tensor, " n"]], drawn: Int[Tensor, " some"]
+    grid: Grid, parameters: Parameters, orders: Int[Tensor, "n_orders n"], drawn: Int[Tensor, " some"]
 ) -> dict[str, Tensor]:
     layers: dict[str, list[Tensor]] = {}
 
@@ -73,10 +69,9 @@ def _row(
             add(f"{name}_share", share)
             add(f"{name}_frequency", frequency)
             add(f"mean_{name}_share", share.mean())
-            samples = [_largest(some[order][:, order])[0].mean() for order in orders]
-            if samples:
-                for key, control in controls.shuffled(f"mean_{name}_share", torch.stack(samples)).items():
-                    add(key, control)
+            samples = [{f"mean_{name}_share": _largest(some[order][:, order])[0].mean()} for order in orders]
+            for key, value in controls.shuffled_control(samples).items():
+                add(key, value)
         share, frequency = layers["neuron_share"][-1], layers["neuron_frequency"][-1]
         is_clustered = share >= CLUSTERED
         add("clustered_share", is_clustered.double().mean())

@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokscope.circuits import controls
 from grokscope.landscape.objective import Objective, objectives
-from grokscope.model.components import by_component, cosine, vectors
+from grokscope.measures._declaration import measure
+from grokscope.model.components import by_component, cosine, component_vectors
 from grokscope.model.losses import cross_entropy, has_collapsed
-from grokscope.series import Series, by_checkpoint, spelled
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 DTYPES = ("bfloat16", "float32", "float64")
@@ -52,7 +55,7 @@ def imbalance(gradient: Float[Tensor, "batch d_vocab_out"]) -> Float[Tensor, ""]
     return (g.sum(-1).abs() / size.where(size > 0, 1.0)).mean()
 
 
-@by_checkpoint
+@measure(n_checkpoints=48, by_checkpoint=True)
 def numerics(trajectory: Trajectory, *, dtype: str = "float32") -> Series:
     """Measure what precision does to the train loss: softmax collapse, lost gradients, naive loss minimization.
 
@@ -99,10 +102,10 @@ def numerics(trajectory: Trajectory, *, dtype: str = "float32") -> Series:
             untrained = row(replace(there, parameters=origin))
         rows.append(row(there))
     constants = {
-        "dtypes": spelled(DTYPES),
-        "components": spelled(list(components)),
+        "dtypes": np.array(DTYPES, np.str_),
+        "components": np.array(list(components), np.str_),
         "quantiles": torch.tensor(QUANTILES, dtype=torch.float64),
-        **{f"{name}_initialization": value for name, value in (untrained or {}).items()},
+        **controls.untrained_control(untrained or {}),
     }
     return Series.of_rows("numerics", trajectory.steps, rows, constants)
 
@@ -116,7 +119,7 @@ def _of_train(there: Objective, components: dict[str, list[str]]) -> dict[str, T
     for dtype in DTYPES:
         by_logits = logit_gradient(z, labels, dtype, config.loss)
         by_parameters = torch.autograd.grad(logits, list(leaves.values()), by_logits, retain_graph=True)
-        gradients.append(vectors(dict(zip(leaves, by_parameters, strict=True)), components))
+        gradients.append(component_vectors(dict(zip(leaves, by_parameters, strict=True)), components))
         whole = torch.cat(gradients[-1])
         row = {
             "collapse_share": has_collapsed(z, labels, dtype, config.loss).double().mean(),
@@ -128,7 +131,7 @@ def _of_train(there: Objective, components: dict[str, list[str]]) -> dict[str, T
         }
         by_dtype.append(row)
     exact = torch.cat(gradients[-1])
-    own, weights = gradients[DTYPES.index(config.loss_dtype)], vectors(there.parameters, components)
+    own, weights = gradients[DTYPES.index(config.loss_dtype)], component_vectors(there.parameters, components)
     return {
         **{name: torch.stack([row[name] for row in by_dtype]) for name in by_dtype[0]},
         "gradient_cosine": torch.stack([cosine(torch.cat(one), exact) for one in gradients]),

@@ -36,23 +36,20 @@ def parallelograms(trajectory: Trajectory, *, threshold: float = 0.01, n_shuffle
     without a circle and an option out of range. Costs some n³ operations a checkpoint and order; distances come from
     inner products.
     """
-    if n_shuffles < 2 or not threshold > 0:
-        raise GrokscopeError(f"n_shuffles: {n_shuffles}, allowed: from 2; threshold: {threshold}, allowed: above 0.")
+    if not threshold > 0:
+        raise GrokscopeError(f"threshold: {threshold}. Allowed: above 0.")
     tokens = on_circle(trajectory.task).tokens
-    n, generator = len(tokens), torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(n, generator=generator) for _ in range(n_shuffles)]
+    n = len(tokens)
+    orders = controls.random_orders(n, n_shuffles, seed)
     pieces: dict[str, list[Tensor]] = {}
     for start in range(0, len(trajectory), _LOADED_AT_ONCE):
         gram = _gram(trajectory[start : start + _LOADED_AT_ONCE].parameter("embed.W_E")[:, tokens].double())
         piece = _quality(gram, threshold)
-        drawn = [_quality(gram[:, order][:, :, order], threshold) for order in orders]
-        for name in list(piece):
-            piece |= controls.shuffled(name, torch.stack([one[name] for one in drawn]))
+        piece |= controls.shuffled_control([_quality(gram[:, order][:, :, order], threshold) for order in orders])
         for name, array in piece.items():
             pieces.setdefault(name, []).append(array)
-    origin = trajectory.untrained
-    untrained = _quality(_gram(origin["embed.W_E"][None, tokens].double()), threshold)
-    constants = {f"{name}_initialization": array[0] for name, array in untrained.items()}
+    untrained = _quality(_gram(trajectory.untrained["embed.W_E"][None, tokens].double()), threshold)
+    constants = controls.untrained_control({name: array[0] for name, array in untrained.items()})
     constants["n_parallelograms"] = torch.tensor(sum(math.comb(len(_pairs(n, total)[0]), 2) for total in range(n)))
     return Series(
         "parallelograms",

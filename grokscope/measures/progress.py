@@ -9,7 +9,6 @@ from torch import Tensor
 from grokscope.circuits import controls
 from grokscope.circuits.key_frequencies import key_frequencies, restricted_logits
 from grokscope.circuits.pairs import Grid, pair_losses
-from grokscope.errors import GrokscopeError
 from grokscope.fourier import cyclic_2d
 from grokscope.model.forward import Parameters
 from grokscope.model.losses import cross_entropy
@@ -55,19 +54,15 @@ def progress(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> S
     `…_initialization` is the untrained model. Raise GrokscopeError for a task without a circle and for n_shuffles
     below 2. Costs one forward pass over the pairs and as much again a checkpoint.
     """
-    if n_shuffles < 2:
-        raise GrokscopeError(f"n_shuffles: {n_shuffles}, allowed: from 2.")
     grid = Grid.of(trajectory.model, trajectory.task, trajectory.split)
+    orders = controls.random_orders(len(grid.circle), n_shuffles, seed)
     keys = key_frequencies(grid, trajectory.last.parameters)
-    shuffles = _shuffles(grid, grid.logits(trajectory.last.parameters), len(keys.consensus), n_shuffles, seed)
+    shuffles = _shuffles(grid, grid.logits(trajectory.last.parameters), len(keys.consensus), orders)
     rows = [_row(grid, snapshot.parameters, keys.consensus, shuffles) for snapshot in trajectory]
-    origin = trajectory.untrained
-    untrained = _row(grid, origin, keys.consensus, [])
+    untrained = _row(grid, trajectory.untrained, keys.consensus, [])
     constants = keys.constants() | {"n_examples_off_circle": torch.tensor(trajectory.task.n_examples_off_circle)}
-    constants |= {
-        f"{name}_initialization": untrained[name]
-        for name in ("restricted_loss", "excluded_loss", "logit_variance_share")
-    }
+    controlled = ("restricted_loss", "excluded_loss", "logit_variance_share")
+    constants |= controls.untrained_control({name: untrained[name] for name in controlled})
     return Series.of_rows("progress", trajectory.steps, rows, constants)
 
 
@@ -101,26 +96,22 @@ def _row(
         "logit_variance_shares": shares,
         "logit_variance_share": shares[key - 1].sum(),
     }
-    drawn = [_shuffled(logits, variance, shuffle) for shuffle in shuffles]
-    for name in drawn[0] if drawn else ():
-        row |= controls.shuffled(name, torch.stack([one[name] for one in drawn]))
-    return row
+    return row | controls.shuffled_control([_shuffled(logits, variance, shuffle) for shuffle in shuffles])
 
 
 def _shuffles(
-    grid: Grid, last: Float[Tensor, "n n classes"], n_key: int, n_shuffles: int, seed: int
+    grid: Grid, last: Float[Tensor, "n n classes"], n_key: int, orders: Int[Tensor, "n_shuffles n"]
 ) -> list[_Shuffle]:
-    generator, n = torch.Generator().manual_seed(seed), len(grid.circle)
-    drawn = []
-    for _ in range(n_shuffles):
-        order = torch.randperm(n, generator=generator)
+    n = len(grid.circle)
+    shuffles = []
+    for order in orders:
         position = order.argsort()
         answers = (position[:, None] + grid.circle.sign * position) % n
         tokens = grid.circle.tokens[order]
         coefficients = cyclic_2d.cosine_coefficients(cyclic_2d.answer_means(last, answers)[:, tokens])
         strongest = cyclic_2d.cosine_variances(coefficients, n).argsort(descending=True)[: max(n_key, 1)] + 1
-        drawn.append(_Shuffle(tokens, answers, grid.right, strongest))
-    return drawn
+        shuffles.append(_Shuffle(tokens, answers, grid.right, strongest))
+    return shuffles
 
 
 def _shuffled(

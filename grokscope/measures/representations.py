@@ -16,9 +16,10 @@ from grokscope.circuits.geometry import silhouettes
 from grokscope.circuits.pairs import PairLogits, Reading
 from grokscope.errors import GrokscopeError
 from grokscope.fourier.group import Characters, Isotypic
+from grokscope.measures._declaration import measure
 from grokscope.model.forward import Parameters
 from grokscope.model.losses import cross_entropy
-from grokscope.series import Series, spelled
+from grokscope.series import Series
 from grokscope.tasks.composition import Composition, as_composition
 from grokscope.trajectory import Trajectory
 
@@ -32,6 +33,7 @@ _PAIRS_AT_ONCE = 2**13
 _LOADED_AT_ONCE = 16
 
 
+@measure(n_checkpoints=48)
 def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 0) -> Series:
     """Measure which irreducible representations ρ of its group a network composes the elements with.
 
@@ -74,11 +76,8 @@ def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 
     GrokscopeError for a task that is no composition. n³ logits and n² times all neurons' activations are gone through
     a checkpoint, in parts: one to two seconds for S5, and for S6, of 373 million logits, many minutes.
     """
-    if n_shuffles < 2:
-        raise GrokscopeError(f"n_shuffles: {n_shuffles}; allowed: from 2.")
     composition = as_composition(trajectory.task)
-    generator = torch.Generator().manual_seed(seed)
-    orders = torch.stack([torch.randperm(len(composition), generator=generator) for _ in range(n_shuffles)])
+    orders = controls.random_orders(len(composition), n_shuffles, seed)
     every = irreducible(composition.group)
     characters, isotypic = Characters(composition.group, every[1:]), Isotypic.of(every)
     pairs = PairLogits(trajectory.model, trajectory.task, trajectory.split, composition)
@@ -108,14 +107,14 @@ def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 
     n = len(composition)
     constants = {
         "tokens": composition.tokens,
-        "representations": spelled([one.name for one in every[1:]]),
+        "representations": np.array([one.name for one in every[1:]], np.str_),
         "dimensions": torch.tensor([one.dimension for one in every[1:]]),
         "commutants": torch.tensor([one.commutant for one in every[1:]]),
         "share_chance": dimensions / (n - 1.0),
         "neuron_share_chance": ((1.0 + dimensions) ** 2 - 1) / (n**2 - 1),
         "key_representations": key,
         **geometry.constants,
-        **{f"{name}_initialization": one[0] for name, one in untrained.items() if "_shuffled" not in name},
+        **controls.untrained_control({name: array[0] for name, array in untrained.items()}),
     }
     return Series(
         "representations",
@@ -134,12 +133,14 @@ def _logits(
 ) -> dict[str, Tensor]:
     """Return what the logits have of each representation."""
     by_product, shuffled, mean_square = pairs.by_product(reading, orders)
-    drawn = [characters.similarity(characters.coefficients(one), mean_square) for one in shuffled]
+    samples = [
+        {"logit_similarity": characters.similarity(characters.coefficients(means), mean_square)} for means in shuffled
+    ]
     # Of the n³ logits' square; each product has n pairs.
     square = (mean_square * len(by_product) ** 2).clamp_min(torch.finfo(torch.float64).tiny)
     return {
         "logit_similarity": characters.similarity(characters.coefficients(by_product), mean_square),
-        **controls.shuffled("logit_similarity", torch.stack(drawn)),
+        **controls.shuffled_control(samples),
         "logit_shares": isotypic.pair_powers(by_product[..., None])[1][:, 0] / square,
         "logit_product_share": (by_product - by_product.mean(0)).square().sum() / square,
         "by_product": by_product,
@@ -230,7 +231,7 @@ class _Geometry:
         if self.classes:
             first = [conjugates[0] for conjugates in self.classes]
             self.constants = {
-                "subgroups": spelled([subgroups.written(group, one) for one in first]),
+                "subgroups": np.array([subgroups.format_generators(group, one) for one in first], np.str_),
                 "subgroup_orders": np.array([len(one) for one in first]),
                 "n_conjugates": np.array([len(conjugates) for conjugates in self.classes]),
                 "subgroup_elements": np.stack([np.isin(np.arange(len(group)), one) for one in first]),
@@ -245,15 +246,20 @@ class _Geometry:
         for name, points in (("embedding", W_E), ("unembedding", W_U)):
             points = points[:, self.tokens].double()
             found[f"{name}_shares"] = self.isotypic.shares(points)
-            found |= controls.shuffled(
-                f"{name}_shares", torch.stack([self.isotypic.shares(points[:, o]) for o in self.orders])
+            found |= controls.shuffled_control(
+                [{f"{name}_shares": self.isotypic.shares(points[:, order])} for order in self.orders]
             )
             if self.classes:
                 distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
                 for side, classes in self.cosets.items():
-                    drawn = [_silhouettes(distances, [one[:, o] for one in classes]) for o in self.orders]
-                    found[f"{name}_{side}_silhouette"] = _silhouettes(distances, classes)
-                    found |= controls.shuffled(f"{name}_{side}_silhouette", torch.stack(drawn))
+                    quantity = f"{name}_{side}_silhouette"
+                    found[quantity] = _silhouettes(distances, classes)
+                    found |= controls.shuffled_control(
+                        [
+                            {quantity: _silhouettes(distances, [cosets[:, order] for cosets in classes])}
+                            for order in self.orders
+                        ]
+                    )
         return found
 
 
@@ -269,6 +275,6 @@ def _coset_classes(group: Group) -> list[list[Int[np.ndarray, " m"]]]:
     if len(group) > LARGEST_WITH_COSETS:
         return []
     try:
-        return subgroups.classes(group)[1:-1]
+        return subgroups.conjugacy_classes(group)[1:-1]
     except GrokscopeError:
         return []

@@ -18,6 +18,7 @@ from grokscope.circuits.geometry import (
 )
 from grokscope.errors import GrokscopeError
 from grokscope.fourier import cyclic
+from grokscope.measures._declaration import measure
 from grokscope.series import Series
 from grokscope.tasks import Task
 from grokscope.trajectory import Trajectory
@@ -29,6 +30,7 @@ _EXACT_UP_TO = 500
 """t-SNE of so many points is exact, and the same on any number of threads; beyond that Barnes and Hut approximate."""
 
 
+@measure(version=2, n_checkpoints=6)
 def unembedding(
     trajectory: Trajectory,
     *,
@@ -69,13 +71,12 @@ def unembedding(
     included (mean over `n_shuffles`, with `…_shuffled_stderr`). Raise GrokscopeError for an option out of range, for
     a subgroup where the task has no group, and for one whose cosets are single elements or everything.
     """
-    if n_components < 1 or n_shuffles < 2:
-        raise GrokscopeError(
-            f"n_components: {n_components}, allowed: from 1; n_shuffles: {n_shuffles}, allowed: from 2."
-        )
+    if n_components < 1:
+        raise GrokscopeError(f"n_components: {n_components}. Allowed: from 1.")
     task = trajectory.task
     tokens = torch.arange(task.d_vocab_out) if task.circle is None else task.circle
     n = len(tokens)
+    orders = controls.random_orders(n, n_shuffles, seed)
     perplexity = max(1.0, min(_MOST_PERPLEXITY, (n - 1) / 3)) if perplexity is None else perplexity
     if not 0 < perplexity < n:
         raise GrokscopeError(f"perplexity: {perplexity}; allowed: above 0 and below {n}, the number of points.")
@@ -83,7 +84,6 @@ def unembedding(
     values = values[:, tokens].double()
     components, all_ratios = principal_components(values, n)
     components, ratios = components[..., :n_components], all_ratios[:, :n_components]
-    orders = _orders(n, n_shuffles, seed)
     arrays = {
         "principal_components": align(components, ratios),
         "explained_variance_ratio": ratios,
@@ -97,9 +97,9 @@ def unembedding(
         arrays["frequency_shares"] = cyclic.frequency_shares(values)
         arrays["inverse_participation_ratio"] = cyclic.inverse_participation_ratio(arrays["frequency_shares"])
         arrays["nearest_shift"] = shift_distances(values).argmin(-1) + 1
-        drawn = [_circular(components[:, order]) for order in orders]
-        for name in ("circularity", "component_circularity"):
-            arrays |= controls.shuffled(name, torch.stack([one[name] for one in drawn]))
+        samples = [_circular(components[:, order]) for order in orders]
+        names = ("circularity", "component_circularity")
+        arrays |= controls.shuffled_control([{name: sample[name] for name in names} for sample in samples])
     chosen = _subgroup(task, subgroup)
     if chosen is not None:
         group, conjugates = chosen
@@ -109,8 +109,9 @@ def unembedding(
             cosets = torch.from_numpy(np.stack([cosets_of(one)[tokens.numpy()] for one in conjugates]))
             found = silhouettes(distances, cosets)
             arrays[f"{side}_silhouette"], arrays[f"{side}_conjugate"] = found.max(-1)
-            drawn = torch.stack([silhouettes(distances, cosets[:, order]).amax(-1) for order in orders])
-            arrays |= controls.shuffled(f"{side}_silhouette", drawn)
+            arrays |= controls.shuffled_control(
+                [{f"{side}_silhouette": silhouettes(distances, cosets[:, order]).amax(-1)} for order in orders]
+            )
             constants[f"{side}_cosets"] = cosets
     return Series(
         "unembedding",
@@ -155,11 +156,6 @@ def _circular(components: Float[Tensor, "steps n k"]) -> dict[str, Tensor]:
         "component_circularity": by_component,
         "component_frequency": frequency,
     }
-
-
-def _orders(n: int, n_shuffles: int, seed: int) -> list[Int[Tensor, " n"]]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randperm(n, generator=generator) for _ in range(n_shuffles)]
 
 
 def _subgroup(task: Task, names: tuple[str, ...] | None) -> tuple[Group, list[Int[np.ndarray, " m"]]] | None:

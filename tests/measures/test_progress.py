@@ -222,5 +222,5 @@ def test_a_task_without_a_circle_is_refused(plant, name):
 
 @pytest.mark.parametrize("name", ["progress", "fourier", "neurons", "parallelograms"])
 def test_a_single_shuffle_has_no_error_and_is_refused(plant, name):
-    with pytest.raises(GrokscopeError, match="n_shuffles: 1, allowed: from 2"):
+    with pytest.raises(GrokscopeError, match="n_shuffles: 1. Allowed: from 2"):
         measures.evaluate(name, plant({0: {}}), n_shuffles=1)

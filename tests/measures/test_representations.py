@@ -283,5 +283,5 @@ def test_an_operation_that_is_no_composition_is_refused(task, match):
 
 
 def test_a_wrong_option_is_refused():
-    with pytest.raises(GrokscopeError, match="n_shuffles: 1; allowed: from 2"):
+    with pytest.raises(GrokscopeError, match="n_shuffles: 1. Allowed: from 2"):
         measures.evaluate("representations", of_group("S3"), n_shuffles=1)
