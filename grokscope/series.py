@@ -1,12 +1,13 @@
-"""LabelledArrays: numbers over named axes, for what is no Series over the steps of one trajectory."""
+"""The two result types: Series over the steps of a trajectory, and LabelledArrays over any named axes."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 
 from grokscope import notebook
 from grokscope.disk import tensor_file
@@ -14,31 +15,51 @@ from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
     import pandas
+    import xarray
+
+ROLES = ("value", "coordinate", "stderr", "residual", "interval", "shuffled", "initialization")
+"""The roles of a variable: a measured value; the labels along a dimension; or a companion of another variable: its
+standard error, its residual, its interval, its control with the order shuffled, its value for the untrained model."""
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledArrays:
-    """Arrays that all have the same named axes, in the order of `axes`."""
+@dataclass(frozen=True)
+class Variable:
+    """The description of one array of a series."""
 
-    axes: Mapping[str, np.ndarray]
-    """Name → the coordinates along the axis, such as steps, frequencies or names of components."""
-    arrays: Mapping[str, np.ndarray]
-    """Name → array of the shape that the axes have."""
-
-    def __post_init__(self):
-        shape = tuple(len(one) for one in self.axes.values())
-        wrong = [name for name, array in self.arrays.items() if array.shape != shape]
-        if wrong or set(self.axes) & set(self.arrays):
-            raise ValueError(f"the axes have shape {shape}; another has, or a name stands twice: {wrong}")
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        both = {**self.axes, **self.arrays}
-        if name not in both:
-            raise GrokscopeError(f"The scan has no {name!r}; it has: {', '.join(both)}.")
-        return both[name]
+    label: str = ""
+    """The array in a few words, as an axis or a legend names it."""
+    unit: str = ""
+    """The unit, such as "nats"; empty for a pure number."""
+    dims: tuple[str, ...] = ()
+    """The names of the dimensions after the step, such as ("token", "component")."""
+    is_logarithmic: bool = False
+    """Whether a logarithmic axis shows it best."""
+    role: str = "value"
+    """One of ROLES."""
+    of: str = ""
+    """The array that this one is the error, the interval or the control of."""
 
 
-_Measure = TypeVar("_Measure", bound=Callable[..., "Series"])
+def with_companions(variables: Mapping[str, Variable], **roles: Sequence[str]) -> dict[str, Variable]:
+    """Return descriptions with those of the arrays that accompany them: errors, intervals and controls.
+
+    The array of a role is called NAME_ROLE, such as `sharpness_residual`. A shuffled control has its own standard
+    error, NAME_shuffled_stderr.
+
+    Args:
+        variables: The description of each value and coordinate by its name.
+        **roles: For each role ("stderr", "residual", "interval", "shuffled", "initialization"), the arrays that have
+            such a companion; an array named in an earlier role counts too, such as "x_stderr".
+    """
+    described = dict(variables)
+    for role, names in roles.items():
+        for name in names:
+            value = described[name]
+            dims = (*value.dims, "bound") if role == "interval" else value.dims
+            described[f"{name}_{role}"] = replace(value, dims=dims, role=role, of=name)
+            if role == "shuffled":
+                described[f"{name}_shuffled_stderr"] = replace(value, role="stderr", of=f"{name}_shuffled")
+    return described
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +84,8 @@ class Series:
     """The digest of the trajectory that was measured (config, steps and every parameter's checksum)."""
     version: int = 1
     """The version of the measure's formula, which a formula that changes raises."""
+    variables: Mapping[str, Variable] = field(default_factory=dict)
+    """Name → description; `variable` completes it for an array that the measure does not describe."""
 
     def __post_init__(self):
         wrong = [name for name, array in self.arrays.items() if len(array) != len(self.steps)]
@@ -93,11 +116,11 @@ class Series:
         what = "rows" if self.measure == "log" else "checkpoints"
         title = f"{self.measure}{options} · {len(self):,} {what}, {span}"
         rows = [
-            [name, notebook.number(array[0]), notebook.number(array[-1]), self._curve(name)]
+            [name, notebook.format_number(array[0]), notebook.format_number(array[-1]), self._curve(name)]
             for name, array in (self.arrays.items() if len(self) else ())
         ]
         rows += [[f"{name} (constant)", "", self._constant(name), ""] for name in self.constants]
-        return notebook.table(title, ["", "first step", "last step", "over the steps"], rows)
+        return notebook.html_table(title, ["", "first step", "last step", "over the steps"], rows)
 
     def _curve(self, name: str) -> notebook.Html:
         array = self.arrays[name]
@@ -105,16 +128,38 @@ class Series:
 
     def _constant(self, name: str) -> str:
         constant = self.constants[name]
-        if constant.dtype == np.uint8 and constant.ndim == 1:
-            text = constant.tobytes().decode(errors="replace")
-            if text.replace("\n", "").isprintable():
-                return ", ".join(self.words(name)) or notebook.shape([0])
-        return notebook.number(constant)
+        if constant.dtype.kind == "U":
+            return ", ".join(self.words(name)) or notebook.format_shape([0])
+        return notebook.format_number(constant)
 
     def words(self, name: str) -> list[str]:
-        """Return the words that a constant made by `spelled` holds."""
-        text = self[name].tobytes().decode()
-        return text.split("\n") if text else []
+        """Return the strings of a text constant, such as the names of components."""
+        return self[name].tolist()
+
+    def variable(self, name: str) -> Variable:
+        """Return the description of an array or constant; raise GrokscopeError for an unknown name."""
+        array = self[name]
+        n_dims = array.ndim - (name in self.arrays)
+        described = self.variables.get(name, Variable())
+        if len(described.dims) != n_dims:
+            described = replace(described, dims=tuple(f"{name}_axis_{i + 1}" for i in range(n_dims)))
+        return described if described.label else replace(described, label=name.replace("_", " "))
+
+    def companion(self, name: str, role: str) -> str | None:
+        """Return the name of the companion of an array that has a role, such as "stderr"; None if there is none."""
+        for key in self.keys():
+            described = self.variables.get(key)
+            if described is not None and (described.of, described.role) == (name, role):
+                return key
+        return None
+
+    def coordinate(self, dim: str) -> str | None:
+        """Return the name of the constant that labels a dimension; None if there is none."""
+        for key in self.constants:
+            described = self.variables.get(key)
+            if described is not None and described.role == "coordinate" and described.dims == (dim,):
+                return key
+        return None
 
     def to_frame(self) -> "pandas.DataFrame":
         """Return a pandas DataFrame indexed by step, one column for each number that a step has.
@@ -127,48 +172,84 @@ class Series:
         for name, array in self.arrays.items():
             for index in np.ndindex(*array.shape[1:]):
                 columns[".".join([name, *map(str, index)])] = array[(slice(None), *index)]
-        return pandas.DataFrame(columns, index=pandas.Index(self.steps, name="step"))
+        frame = pandas.DataFrame(columns, index=pandas.Index(self.steps, name="step"))
+        frame.attrs = {name: asdict(self.variable(name)) for name in self.arrays}
+        return frame
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """Return an xarray Dataset with the dimensions, coordinates, labels and units of every array and constant.
+
+        Raises:
+            GrokscopeError: xarray is not installed.
+        """
+        try:
+            import xarray
+        except ModuleNotFoundError as error:
+            raise GrokscopeError("to_xarray needs xarray: pip install xarray.") from error
+        data, coordinates = {}, {"step": self.steps}
+        for name in self.keys():
+            described = self.variable(name)
+            dims = ("step", *described.dims) if name in self.arrays else described.dims
+            attributes = {"long_name": described.label, "units": described.unit}
+            if described.role == "coordinate" and len(dims) == 1:
+                coordinates[dims[0]] = xarray.Variable(dims, self[name], attributes)
+            else:
+                data[name] = xarray.Variable(dims, self[name], attributes)
+        return xarray.Dataset(data, coordinates, {"measure": self.measure, **self.options})
 
     def save(self, path: Path | str) -> None:
         """Write the series to a safetensors file with checksums; raise GrokscopeError for an I/O error."""
         arrays = {f"arrays/{name}": array for name, array in self.arrays.items()}
-        constants = {f"constants/{name}": array for name, array in self.constants.items()}
+        texts = [name for name, array in self.constants.items() if array.dtype.kind == "U"]
+        constants = {
+            f"constants/{name}": _as_bytes(array) if name in texts else array
+            for name, array in self.constants.items()
+        }
         about = {
             "kind": "series",
             "measure": self.measure,
             "options": self.options,
             "digest": self.digest,
             "version": self.version,
+            "texts": texts,
+            "variables": {name: asdict(one) for name, one in self.variables.items() if name in self},
         }
         tensor_file.write(Path(path), {"steps": self.steps, **arrays, **constants}, about)
 
     @classmethod
     def load(cls, path: Path | str) -> "Series":
-        """Read what `save` wrote; raise GrokscopeError that names the file if it is none or is damaged."""
+        """Read a series that `save` wrote; raise GrokscopeError if the file is not a series or is damaged."""
         file = tensor_file.TensorFile(Path(path))
         if file.metadata.get("kind") != "series":
-            raise GrokscopeError(f"{path} holds no series.")
-        found = {name: file.read(name) for name in file.shapes}
+            raise GrokscopeError(f"{path} is not a series.")
+        tensors = {name: file.read(name) for name in file.shapes}
+        about = file.metadata
         try:
-            # A file keeps its tensors sorted by name; the order in which a measure gave them is not kept.
+            # A file keeps its tensors sorted by name, not in the measure's order.
             groups: dict[str, dict[str, np.ndarray]] = {"arrays": {}, "constants": {}}
-            steps, about = found.pop("steps"), file.metadata
+            steps = tensors.pop("steps")
             if steps.ndim != 1 or steps.dtype != np.int64:
-                raise ValueError("its steps are no whole numbers in a row")
-            for name, array in found.items():
+                raise ValueError("its steps are not a vector of whole numbers")
+            for name, array in tensors.items():
                 group, _, key = name.partition("/")
-                groups[group][key] = array
+                is_text = group == "constants" and (
+                    key in about["texts"] if "texts" in about else _is_legacy_text(array)
+                )
+                groups[group][key] = _as_text(array) if is_text else array
             return cls(
                 about["measure"],
                 steps,
                 **groups,
                 options=dict(about["options"]),
                 digest=about["digest"],
-                # A file of before formulas had versions.
-                version=about.get("version", 1),
+                version=about.get("version", 1),  # The first files have no version.
+                variables={
+                    name: Variable(**{**fields, "dims": tuple(fields["dims"])})
+                    for name, fields in about.get("variables", {}).items()
+                },
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise GrokscopeError(f"{path} is damaged: it is no series ({error}).") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise GrokscopeError(f"{path} is damaged: it is not a series ({error}).") from error
 
     @classmethod
     def of_rows(
@@ -192,15 +273,50 @@ class Series:
         return replace(parts[0], steps=np.concatenate([part.steps for part in parts]), arrays=arrays, digest="")
 
 
-def spelled(words: Sequence[str]) -> UInt8[np.ndarray, " bytes"]:
-    """Return words as an array, a constant that a file can hold: UTF-8, one word a line; `Series.words` reads it."""
-    return np.frombuffer("\n".join(words).encode(), np.uint8)
+@dataclass(frozen=True, eq=False)
+class LabelledArrays:
+    """Arrays that all have the same named axes, in the order of `axes`."""
+
+    axes: Mapping[str, np.ndarray]
+    """Name → the coordinates along the axis, such as steps, frequencies or names of components."""
+    arrays: Mapping[str, np.ndarray]
+    """Name → array of the shape that the axes have."""
+
+    def __post_init__(self):
+        shape = tuple(len(one) for one in self.axes.values())
+        wrong = [name for name, array in self.arrays.items() if array.shape != shape]
+        if wrong or set(self.axes) & set(self.arrays):
+            raise ValueError(f"the axes have shape {shape}; another has, or a name stands twice: {wrong}")
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        both = {**self.axes, **self.arrays}
+        if name not in both:
+            raise GrokscopeError(f"The scan has no {name!r}; it has: {', '.join(both)}.")
+        return both[name]
 
 
-def by_checkpoint(measure: _Measure) -> _Measure:
-    """Declare that a measure's value at a checkpoint needs that checkpoint alone, or step 0 besides.
+def with_variables(series: Series, variables: Mapping[str, Variable]) -> Series:
+    """Return a series with the descriptions that its measure declares; a key may end in * for several arrays."""
+    described = dict(series.variables)
+    for name in series.keys():
+        pattern = (
+            name if name in variables else next((key for key in variables if fnmatch.fnmatchcase(name, key)), "")
+        )
+        if pattern:
+            described[name] = variables[pattern]
+    return replace(series, variables=described)
 
-    It may then be measured in pieces of the trajectory, side by side, and `Series.join` puts them together.
-    """
-    measure.by_checkpoint = True  # pyright: ignore[reportFunctionMemberAccess]
-    return measure
+
+def _as_bytes(text: np.ndarray) -> np.ndarray:
+    """Return a text constant as UTF-8 bytes, one string per line."""
+    return np.frombuffer("\n".join(text.tolist()).encode(), np.uint8)
+
+
+def _as_text(data: np.ndarray) -> np.ndarray:
+    text = data.tobytes().decode()
+    return np.array(text.split("\n") if text else [], dtype=np.str_)
+
+
+def _is_legacy_text(array: np.ndarray) -> bool:
+    """Return whether a constant of an old file is text; old files store nothing else as a vector of bytes."""
+    return array.dtype == np.uint8 and array.ndim == 1

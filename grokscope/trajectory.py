@@ -16,9 +16,10 @@ from grokscope import notebook, tasks
 from grokscope.config import RunConfig
 from grokscope.errors import DamagedError, GrokscopeError, unknown_name
 from grokscope.model import transformer
-from grokscope.model.state_dicts import checked_memory
+from grokscope.model.state_dicts import memory_from_state_dicts
 from grokscope.series import Series
 from grokscope.snapshot import Snapshot
+from grokscope.store import verify
 from grokscope.store.run_store import LOG_COLUMNS, Record, RunStore
 from grokscope.store.source import Source
 from grokscope.thinning import spread_by_step
@@ -104,23 +105,27 @@ class Trajectory:
         """
         config.validate()
         task = tasks.build(config.task)
-        source = checked_memory(transformer.build(config.model, task), state_dicts)
-        return cls(config, source, source.steps, tasks.checked_split(split, len(task.inputs)))
+        source = memory_from_state_dicts(transformer.build(config.model, task), state_dicts)
+        return cls(config, source, source.steps, tasks.validated_split(split, len(task.inputs)))
 
-    def without_damaged(self) -> "Trajectory":
-        """Read all checkpoints, and return a trajectory without those that are damaged.
+    def without_damaged(self, steps: Iterable[int] | None = None) -> "Trajectory":
+        """Read the checkpoints, and return a trajectory without those that are damaged.
 
         Its `gaps` contain the steps that were left out, and its `damaged` the reasons. Step 0 is checked too, because
         `initialization` reads it. The trajectory itself is returned if nothing is damaged.
 
+        Args:
+            steps: The steps to read; by default all of them.
+
         Raises:
             DamagedError: No undamaged checkpoint is left.
         """
-        steps = set(self.steps.tolist())
-        damage = self._source.damage(steps | ({0} & set(self._source.steps.tolist())) - self.lost.keys())
+        own = set(self.steps.tolist())
+        suspects = own | ({0} & set(self._source.steps.tolist())) if steps is None else set(steps)
+        damage = self._source.damage(suspects - self.lost.keys())
         if not damage:
             return self
-        if steps <= damage.keys():
+        if own <= damage.keys():
             raise min(damage.items())[1]
         kept = self.steps[~np.isin(self.steps, list(damage))]
         return Trajectory(self.config, self._source, kept, self._given_split, {**self.lost, **damage})
@@ -151,8 +156,8 @@ class Trajectory:
 
     @property
     def damaged(self) -> list[str]:
-        """A sentence for each segment or log that cannot be read, and for each checkpoint that was left out."""
-        return [*self._source.damaged, *map(str, self.lost.values())]
+        """A sentence for each segment or log that cannot be read, and for each checkpoint left out, with what helps."""
+        return [*self._source.damaged, *map(verify.explained, self.lost.values())]
 
     @property
     def gaps(self) -> list[tuple[int, int]]:
@@ -295,10 +300,10 @@ class Trajectory:
         ]
         if self.path is not None and len(self.log):
             rows += [
-                [name, notebook.Html(f"{notebook.number(one[-1])} {notebook.sparkline(self.log.steps, one)}")]
+                [name, notebook.Html(f"{notebook.format_number(one[-1])} {notebook.sparkline(self.log.steps, one)}")]
                 for name, one in self.log.arrays.items()
             ]
-        return notebook.table(f"Trajectory {self.path or 'in memory'}", [], rows)
+        return notebook.html_table(f"Trajectory {self.path or 'in memory'}", [], rows)
 
     def __repr__(self) -> str:
         where = self.path or "in memory"

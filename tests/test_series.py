@@ -172,5 +172,5 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_a_whole_file_that_is_no_series_is_refused_by_name(arrays: dict, about: dict, tmp_path):
     usual = {"kind": "series", "measure": "loss", "options": {}, "digest": ""}
     tensor_file.write(tmp_path / "loss.safetensors", {"steps": STEPS, **arrays}, {**usual, **about})
-    with pytest.raises(GrokscopeError, match="loss.safetensors is damaged: it is no series"):
+    with pytest.raises(GrokscopeError, match="loss.safetensors is damaged: it is not a series"):
         Series.load(tmp_path / "loss.safetensors")

@@ -1,7 +1,10 @@
 """The figures of a run by name, and how each one is drawn from a run."""
 
+import warnings
+from typing import Any
+
 from grokscope.gallery.registry import (
-    Asked,
+    FigureRequest,
     Measured,
     Picture,
     check,
@@ -17,7 +20,7 @@ from grokscope.gallery.registry import (
 )
 
 __all__ = [
-    "Asked",
+    "FigureRequest",
     "Measured",
     "Picture",
     "check",
@@ -31,3 +34,10 @@ __all__ = [
     "step",
     "steps",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Asked":
+        warnings.warn("grokscope.gallery.Asked is now FigureRequest", DeprecationWarning, stacklevel=2)
+        return FigureRequest
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,71 +1,88 @@
 """The figures of a run by name: what each needs, what draws it, and how it is drawn from a run.
 
-A figure of your own is a `Picture` and an entry point in the group ``grokscope.figures``; from then on
-`grokscope figure NAME RUN` draws it in every format and width, with its data as CSV.
+A figure of your own is a `Picture` and an entry point in the group ``grokscope.figures``; `grokscope figure NAME RUN`
+then draws it in every format and width, with its data as CSV.
 """
 
 import importlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from grokscope import measures, plugins
+from grokscope import figures, measures, plugins
 from grokscope.errors import GrokscopeError
+from grokscope.measures import MeasureRequest
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_Asking = TypeVar("_Asking", bound=Callable[..., Any])
-_N_STEPS, _N_NARROW = 6, 3
-"""How many steps beside each other are legible on a page and in a column."""
+_Need = TypeVar("_Need", bound=Callable[..., Any])
+_N_STEPS, _N_STEPS_NARROW = 6, 3
+"""The number of steps that are legible side by side on a page and in a column."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a figure is asked to show: a run, the steps of it where the figure is of steps, and a width in inches."""
+class FigureRequest:
+    """What a figure shows: a run, some of its steps, and the width."""
 
     trajectory: Trajectory
+    """The run."""
     steps: tuple[int, ...] = ()
+    """The steps to show, for a figure of single steps; empty for the default choice."""
     width: float = 7.0
+    """The width of the figure in inches."""
+    series: dict[str, Series] = field(default_factory=dict, compare=False, repr=False)
+    """The series that were loaded or evaluated so far, so that none is read from disk twice."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The need of a measure with these options, as `measures.saved` gives it, at the steps asked for if it is costly.
+    """The need of a measure, as `measures.saved` returns it; a costly one is measured at the requested steps.
 
-    A trajectory in memory is measured each time.
+    A trajectory in memory is measured for each request.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def __call__(self, asked: Asked) -> Series:
-        """Return the series; what is measured is saved with the run."""
-        trajectory, thin = self._wanted(asked)
-        if trajectory.path is None:
-            return measures.evaluate(self.name, measures.wanted(self.name, trajectory, thin), **self.options)
-        return measures.saved(self.name, trajectory, thin, **self.options)
+    def __call__(self, request: FigureRequest) -> Series:
+        """Return the series, and save it with the run if it was not saved."""
+        series = self.find(request)
+        if series is None:
+            measure_request = self._measure_request(request)
+            series = measure_request.evaluate()
+            if request.trajectory.path is not None:
+                measures.keep(series, measure_request.trajectory)
+            request.series[self._key] = series
+        return series
 
-    def is_there(self, asked: Asked) -> bool:
-        """Whether the measure lies saved with the run."""
-        trajectory, thin = self._wanted(asked)
-        return trajectory.path is not None and measures.found(self.name, trajectory, thin, **self.options) is not None
+    def find(self, request: FigureRequest) -> Series | None:
+        """Return the series if it is loaded or saved with the run, else None."""
+        if self._key not in request.series and request.trajectory.path is not None:
+            series = measures.find(self._measure_request(request))
+            if series is not None:
+                request.series[self._key] = series
+        return request.series.get(self._key)
 
-    def _wanted(self, asked: Asked) -> tuple[Trajectory, int | None]:
-        trajectory = asked.trajectory
-        if not asked.steps or self.name not in measures.COSTLY:
-            return trajectory, None
-        nearest = [int(trajectory.steps[np.abs(trajectory.steps - step).argmin()]) for step in asked.steps]
-        chosen = trajectory.select([*nearest, trajectory.steps[-1]])
-        return chosen, len(chosen)
+    @property
+    def _key(self) -> str:
+        return f"{self.name} {json.dumps(dict(self.options), sort_keys=True)}"
+
+    def _measure_request(self, request: FigureRequest) -> MeasureRequest:
+        trajectory = request.trajectory
+        if not request.steps or measures.declaration_of(self.name).n_checkpoints is None:
+            return MeasureRequest.thinned(self.name, trajectory, self.options)
+        nearest = [int(trajectory.steps[np.abs(trajectory.steps - step).argmin()]) for step in request.steps]
+        return MeasureRequest.of(self.name, trajectory.select([*nearest, trajectory.steps[-1]]), self.options)
 
 
-Need = str | Callable[[Asked], Any]
-"""A measure's name, or a function of what is asked."""
+Need = str | Callable[[FigureRequest], Any]
+"""A measure's name, or a function of the request."""
 
 
 @dataclass(frozen=True)
@@ -73,26 +90,27 @@ class Picture:
     """A figure of a run."""
 
     draw: str | Callable[..., "Figure"]
-    """The function that draws it, or its place "package.module:function"; it takes what `needs` gives, in this order,
-    and `width` in inches."""
+    """The function that draws it, or its place "package.module:function"; it takes the values of `needs` in this
+    order, and `width` in inches."""
     needs: tuple[Need, ...]
     """What it is drawn from."""
     move: str | Callable[..., bytes] = ""
-    """The function, or its place, that returns it moving, from what `moves` gives, `width` and `kind`; none if ""."""
+    """The function, or its place, that returns it as an animation from the values of `moves`, `width` and `kind`; ""
+    for a figure that does not move."""
     moves: tuple[Need, ...] = ()
-    """What the moving picture is drawn from."""
+    """What the animation is drawn from."""
     of_a_circle: bool = False
-    """Whether it shows only what a task with a circle has; measures that refuse other tasks need no telling."""
+    """Whether it shows only what a task with a circle has; a measure refuses other tasks by itself."""
 
     @property
     def is_of_steps(self) -> bool:
-        """Whether it shows the run at some steps, which can be chosen."""
-        return any(getattr(one, "is_of_steps", False) for one in self.needs)
+        """Whether it shows the run at single steps, which can be chosen."""
+        return any(getattr(need, "is_of_steps", False) for need in self.needs)
 
     def measured(self, is_moving: bool = False) -> list[Measured]:
         """Return the measures that it needs."""
-        found = [_need(one) for one in (self.moves if is_moving else self.needs)]
-        return [part for one in found for part in getattr(one, "parts", (one,)) if isinstance(part, Measured)]
+        needs = [_callable_need(need) for need in (self.moves if is_moving else self.needs)]
+        return [part for need in needs for part in getattr(need, "parts", (need,)) if isinstance(part, Measured)]
 
 
 def names() -> list[str]:
@@ -101,97 +119,111 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Picture:
-    """Return the picture of that name; raise GrokscopeError for a name that nobody has registered."""
+    """Return the picture of that name; raise GrokscopeError for an unknown name."""
     return plugins.load("figures", name)
 
 
 def formats(name: str) -> tuple[str, ...]:
-    """Return the formats that a figure can be had in: those that move only where it does."""
-    from grokscope import figures
-
+    """Return the formats that a figure can be written in; animated ones only for a figure that moves."""
     return figures.STILL + (figures.MOVING if get(name).move else ())
 
 
-def figure(name: str, asked: Asked) -> "Figure":
-    """Draw a figure, measuring what is not measured yet; raise GrokscopeError where the run has nothing to show."""
-    check(name, asked)
+def figure(name: str, request: FigureRequest) -> "Figure":
+    """Draw a figure, and measure what is not saved.
+
+    Args:
+        name: The figure's name, one of `names()`.
+        request: The run, the steps and the width.
+
+    Raises:
+        GrokscopeError: The figure is unknown, or the run has nothing that it could show.
+    """
+    check(name, request)
     picture = get(name)
-    return _drawn(name, picture.draw, picture.needs, asked, width=asked.width)
+    return _drawn(name, picture.draw, picture.needs, request, width=request.width)
 
 
-def moving(name: str, asked: Asked, kind: str) -> bytes:
-    """Return a figure that moves, as the bytes of a "webp" or "gif"; raise GrokscopeError if it does not."""
+def moving(name: str, request: FigureRequest, kind: str) -> bytes:
+    """Return an animated figure as the bytes of a "webp" or "gif".
+
+    Args:
+        name: The figure's name.
+        request: The run and the width; an animation shows all steps, so `steps` is empty.
+        kind: "webp" or "gif".
+
+    Raises:
+        GrokscopeError: The figure does not move, or steps were chosen.
+    """
     picture = get(name)
     if not picture.move:
-        allowed = [one for one in names() if get(one).move]
-        raise GrokscopeError(f"The figure {name!r} does not move; those that do: {', '.join(allowed)}.")
-    if asked.steps:
-        raise GrokscopeError(f"The moving figure {name!r} shows all steps: leave the step out.")
-    return _drawn(name, picture.move, picture.moves, asked, width=asked.width, kind=kind)
+        allowed = [other for other in names() if get(other).move]
+        raise GrokscopeError(f"The figure {name!r} does not move. Figures that do: {', '.join(allowed)}.")
+    if request.steps:
+        raise GrokscopeError(f"The animation of {name!r} shows all steps; remove the step.")
+    return _drawn(name, picture.move, picture.moves, request, width=request.width, kind=kind)
 
 
-def _drawn(name: str, draw: str | Callable[..., Any], needs: tuple[Need, ...], asked: Asked, **keywords: Any) -> Any:
-    found = [_need(one)(asked) for one in needs]
+def _drawn(
+    name: str, draw: str | Callable[..., Any], needs: tuple[Need, ...], request: FigureRequest, **keywords: Any
+) -> Any:
+    values = [_callable_need(need)(request) for need in needs]
     try:
-        return _function(draw)(*found, **keywords)
-    # A Series that lacks what the figure shows says so: no circle, no subgroups.
+        return _function(draw)(*values, **keywords)
+    # A Series without what the figure shows raises: no circle, no subgroups.
     except (GrokscopeError, ValueError) as error:
-        raise GrokscopeError(f"This run has nothing for the figure {name!r} to show: {error}") from error
+        raise GrokscopeError(f"This run has nothing that the figure {name!r} could show: {error}") from error
 
 
 def _function(place: str | Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that lies at "package.module:function"."""
+    """Return the function at "package.module:function"."""
     if not isinstance(place, str):
         return place
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
-def _need(need: Need) -> Callable[[Asked], Any]:
+def _callable_need(need: Need) -> Callable[[FigureRequest], Any]:
     return Measured(need) if isinstance(need, str) else need
 
 
-def check(name: str, asked: Asked) -> None:
-    """Raise GrokscopeError for an unknown figure, and for steps that it has no use for or that the run lacks."""
+def check(name: str, request: FigureRequest) -> None:
+    """Raise GrokscopeError for an unknown figure, for steps that it does not use, and for steps that the run lacks."""
     picture = get(name)
-    if picture.of_a_circle and asked.trajectory.task.circle is None:
-        raise GrokscopeError(
-            f"{asked.trajectory.task.formula} turns no circle, so the figure {name!r} has nothing to show."
-        )
-    first, last = (int(asked.trajectory.steps[i]) for i in (0, -1))
-    if asked.steps and not picture.is_of_steps:
-        others = [one for one in names() if get(one).is_of_steps]
-        raise GrokscopeError(f"The figure {name!r} shows the whole run; a step is for: {', '.join(others)}.")
-    beyond = [step for step in asked.steps if not first <= step <= last]
+    task = request.trajectory.task
+    if picture.of_a_circle and task.circle is None:
+        raise GrokscopeError(f"{task.formula} has no circle, so the figure {name!r} has nothing to show.")
+    first, last = (int(request.trajectory.steps[i]) for i in (0, -1))
+    if request.steps and not picture.is_of_steps:
+        others = [other for other in names() if get(other).is_of_steps]
+        raise GrokscopeError(f"The figure {name!r} shows the whole run. Figures with a step: {', '.join(others)}.")
+    beyond = [step for step in request.steps if not first <= step <= last]
     if beyond:
         raise GrokscopeError(f"step: {', '.join(map(str, beyond))}; the run has checkpoints from {first} to {last}.")
 
 
-def log(asked: Asked) -> Series:
-    """Return the run's log; of a trajectory in memory, which has none, the measure `loss`."""
-    return asked.trajectory.log if asked.trajectory.path else measures.evaluate("loss", asked.trajectory)
+def log(request: FigureRequest) -> Series:
+    """Return the run's log; for a trajectory in memory, which has none, the measure `loss`."""
+    return request.trajectory.log if request.trajectory.path else measures.evaluate("loss", request.trajectory)
 
 
-def of_steps(need: _Asking) -> _Asking:
-    """Declare that a need looks at the steps that were asked for."""
+def of_steps(need: _Need) -> _Need:
+    """Declare that a need depends on the requested steps."""
     need.is_of_steps = True  # pyright: ignore[reportFunctionMemberAccess]
     return need
 
 
 @of_steps
-def steps(asked: Asked) -> list[int]:
-    """Return the steps asked for, or those at which the run is worth a look, fewer where the figure is narrow."""
-    from grokscope import figures
-
-    if asked.steps:
-        return sorted(asked.steps)
-    n = _N_STEPS if asked.width > figures.COLUMN_WIDTH else _N_NARROW
-    return figures.telling_steps(log(asked), asked.trajectory.steps, n)
+def steps(request: FigureRequest) -> list[int]:
+    """Return the requested steps, or a default choice that shows the transition, fewer for a narrow figure."""
+    if request.steps:
+        return sorted(request.steps)
+    n = _N_STEPS if request.width > figures.COLUMN_WIDTH else _N_STEPS_NARROW
+    return figures.telling_steps(log(request), request.trajectory.steps, n)
 
 
 @of_steps
-def step(asked: Asked) -> int:
-    """Return the one step asked for, or the last."""
-    if len(asked.steps) > 1:
-        raise GrokscopeError(f"{len(asked.steps)} steps are asked for; this figure is of one.")
-    return int(asked.steps[0] if asked.steps else asked.trajectory.steps[-1])
+def step(request: FigureRequest) -> int:
+    """Return the requested step, or the last one; raise GrokscopeError if several are requested."""
+    if len(request.steps) > 1:
+        raise GrokscopeError(f"{len(request.steps)} steps are requested; this figure shows one.")
+    return int(request.steps[0] if request.steps else request.trajectory.steps[-1])

@@ -1,6 +1,5 @@
 """Measures side by side: processes of one thread each, over measures and over pieces of the trajectory."""
 
-import dataclasses
 import multiprocessing
 import os
 import signal
@@ -15,78 +14,87 @@ from typing import Any
 
 import numpy as np
 
-from grokscope import measures, plugins
+from grokscope import environment
 from grokscope.errors import DamagedError, GrokscopeError
+from grokscope.measures._cache import find, keep
+from grokscope.measures._request import MeasureRequest
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
-_PIECES_A_JOB = 4
-"""So that no process waits long for the one that got the slowest checkpoints."""
+_PIECES_PER_JOB = 4
+"""More than one, so that no process waits long for the process with the slowest checkpoints."""
 _THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
 def measure(
     names: Sequence[str], trajectory: Trajectory, jobs: int, thin: int | None = None, **options: Any
 ) -> Iterator[Series]:
-    """Yield each named measure of a run in turn, as `measures.saved` does, what is missing by `jobs` processes.
+    """Yield each named measure of a run in turn, as `measures.saved` does; `jobs` processes evaluate what is missing.
 
-    A measure that is declared `by_checkpoint` is measured in pieces of consecutive checkpoints. The numbers are
-    those that one process of one thread gives, to the bit; only `sharpness` begins each piece afresh, and differs
-    within its residual. A script calls it under `if __name__ == "__main__":`, since each process imports the script.
-    Raise GrokscopeError that names the measure and the reason if one fails or a process
-    dies; what was measured till then is saved. Whatever ends this process ends the others.
+    A measure that declares `by_checkpoint` is evaluated in pieces of consecutive checkpoints. The numbers are those of
+    one process with one thread, to the bit. The exception is `sharpness`, which starts each piece afresh and differs
+    within its residual. A script calls this function under `if __name__ == "__main__":`, because each process imports
+    the script. If this process ends, its processes end too.
+
+    Args:
+        names: The measures' names.
+        trajectory: The run's trajectory, opened from its folder.
+        jobs: The number of processes of one thread each, from 1.
+        thin: As in `measures.saved`.
+        **options: Options of all named measures.
+
+    Raises:
+        GrokscopeError: A measure fails or a process dies; the error names the measure and the reason. Series that
+            were completed before are saved.
     """
     if jobs < 1:
         raise GrokscopeError(f"jobs: {jobs}; allowed: a whole number from 1.")
     path = trajectory.path
     if path is None:
         raise GrokscopeError("A trajectory in memory cannot be handed to other processes; use `measures.evaluate`.")
-    there = {name: measures.found(name, trajectory, thin, **options) for name in names}
-    missing = [name for name in names if there[name] is None]
-    with _pool(min(jobs, sum(len(measures.wanted(name, trajectory, thin)) for name in missing) or 1)) as pool:
+    requests = {name: MeasureRequest.thinned(name, trajectory, options, thin) for name in names}
+    stored = {name: find(request) for name, request in requests.items()}
+    missing = {name: request for name, request in requests.items() if stored[name] is None}
+    n_checkpoints = sum(len(request.checkpoints) for request in missing.values())
+    with _pool(min(jobs, n_checkpoints or 1)) as pool:
 
-        def begin(name: str) -> list[Future[Series]]:
+        def submit(request: MeasureRequest) -> list[Future[Series]]:
             with _inherited_by_processes():
-                pieces = _pieces(name, measures.wanted(name, trajectory, thin), jobs)
-                return [pool.submit(_evaluate, path, name, one, options) for one in pieces]
+                return [
+                    pool.submit(_evaluate, path, request.name, steps, request.options)
+                    for steps in _pieces(request, jobs)
+                ]
 
-        waiting = {name: begin(name) for name in missing}
+        futures = {name: submit(request) for name, request in missing.items()}
         for name in names:
-            series = there[name]
+            series = stored[name]
             if series is None:
+                request = requests[name]
                 try:
-                    parts = [_result(name, one) for one in waiting[name]]
+                    parts = [_result(name, future) for future in futures[name]]
                 except DamagedError as error:
-                    # Each process knows its own checkpoints alone.
-                    if not measures.leave_out(measures.wanted(name, trajectory, thin), error):
-                        raise
-                    parts = [_result(name, one) for one in begin(name)]
-                digest = measures.wanted(name, trajectory, thin).digest
-                joined = Series.join(parts)
-                constants = {**joined.constants, "gaps": measures.gaps_of(trajectory)}
-                series = dataclasses.replace(joined, digest=digest, constants=constants)
-                series = measures.keep(series, trajectory)
+                    request = request.without_damaged(error)
+                    parts = [_result(name, future) for future in submit(request)]
+                series = keep(request.labelled(Series.join(parts)), request.trajectory)
             yield series
 
 
-def _pieces(name: str, wanted: Trajectory, jobs: int) -> list[list[int]]:
-    """Return the steps of each piece: some for each process, or all at once if the measure looks at more than one."""
-    is_by_checkpoint = getattr(plugins.load("measures", name), "by_checkpoint", False)
-    n_pieces = min(jobs * _PIECES_A_JOB, len(wanted)) if is_by_checkpoint else 1
-    return [piece.tolist() for piece in np.array_split(wanted.steps, n_pieces)]
+def _pieces(request: MeasureRequest, jobs: int) -> list[list[int]]:
+    """Return the steps of each piece: several per process, or one piece if the measure compares checkpoints."""
+    steps = request.checkpoints.steps
+    n_pieces = min(jobs * _PIECES_PER_JOB, len(steps)) if request.declaration.by_checkpoint else 1
+    return [piece.tolist() for piece in np.array_split(steps, n_pieces)]
 
 
 def _evaluate(path: Path, name: str, steps: list[int], options: Mapping[str, Any]) -> Series:
-    trajectory = Trajectory.open(path).select(steps)
+    """Evaluate a measure at some steps, in a process of the pool."""
+    environment.keep_memory()
     try:
-        series = measures.evaluate(name, trajectory, **options)
-        if len(trajectory) < len(steps):
-            raise DamagedError(trajectory.damaged[-1])
-        return series
+        return MeasureRequest.of(name, Trajectory.open(path).select(steps), options).evaluate_undamaged()
     except GrokscopeError:
         raise
     except Exception as error:
-        # A traceback from another process would hide what it says.
+        # A traceback from another process would hide the message.
         raise GrokscopeError(f"{type(error).__name__}: {error}") from None
 
 
@@ -95,8 +103,10 @@ def _result(name: str, future: "Future[Series]") -> Series:
         return future.result()
     except BrokenProcessPool as error:
         raise GrokscopeError(
-            f"{name}: a process that measured it was killed, as where memory runs out; fewer --jobs need less."
+            f"{name}: a process that measured it was killed, probably because memory ran out; fewer --jobs need less."
         ) from error
+    except DamagedError:
+        raise
     except GrokscopeError as error:
         raise type(error)(f"{name}: {error}") from error
 

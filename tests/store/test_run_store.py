@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.shared import flip, place, truncate
+from support.shared import damage_of, flip, place, truncate
 
 from grokscope import Trajectory, measures, report, training
 from grokscope.config import RunConfig
 from grokscope.disk import atomic, tensor_file
 from grokscope.disk.lock import Lock
-from grokscope.errors import GrokscopeError
+from grokscope.errors import DamagedError, GrokscopeError, UnreadableError
 from grokscope.measures import _parallel
+from grokscope.store import verify
 from grokscope.store.run_store import FORMAT, Record, RunStore, create
 
 
@@ -83,7 +84,7 @@ def test_a_segment_that_cannot_be_read_leaves_the_others_readable_and_is_named(
     assert damaged.log.steps.tolist() == [t for t in whole.log.steps.tolist() if not begin < t <= end]
     assert measures.evaluate("weight_norm", damaged)["gaps"].tolist() == [[begin + 1, end]]
 
-    found = list(RunStore(run_copy).damage())
+    found = damage_of(RunStore(run_copy))
     assert any(path.name in one for one in found)
     assert any(f"steps {begin + 1} to {end}" in one for one in found)
 
@@ -95,7 +96,7 @@ def test_a_segment_that_is_deleted_is_a_gap(run_copy: Path):
     damaged = Trajectory.open(run_copy)
     assert damaged.damaged == [] and damaged.gaps == [(about["begin"] + 1, about["end"])]
     assert not set(about["steps"]) & set(damaged.steps.tolist())
-    (sentence,) = RunStore(run_copy).damage()
+    (sentence,) = damage_of(RunStore(run_copy))
     assert f"steps {about['begin'] + 1} to {about['end']}" in sentence
 
 
@@ -122,13 +123,17 @@ def test_a_flipped_bit_in_a_checkpoint_is_named_by_segment_step_and_tensor(run_c
     row_bytes = (last - first) // len(steps)
     flip(path, 8 * (first + row_bytes * steps.index(step)) + 5)
 
-    (sentence,) = RunStore(run_copy).damage()
+    (sentence,) = damage_of(RunStore(run_copy))
     assert path.name in sentence and f"step {step}, {name} " in sentence
     damaged = Trajectory.open(run_copy)
-    with pytest.raises(GrokscopeError, match=rf"{path} is damaged: checkpoints/{name}"):
+    with pytest.raises(DamagedError, match=rf"{path} is damaged: checkpoints/{name}") as raised:
         damaged.at(step)
-    with pytest.raises(GrokscopeError, match=rf"densify {run_copy} --start {step} --stop {step}`"):
-        Trajectory.open(run_copy).parameter(name)
+    assert (raised.value.path, raised.value.step, raised.value.parameter) == (path, step, name)
+    assert f"densify {run_copy} --start {step} --stop {step}`" in verify.explained(raised.value)
+    with pytest.raises(DamagedError):
+        damaged.parameter(name)
+    assert len(damaged) == 7 and damaged.gaps == [] and damaged.damaged == []
+    damaged = damaged.without_damaged()
     assert step not in damaged.steps and damaged.gaps == [(step, step)] and len(damaged.parameter(name)) == 6
     (sentence,) = damaged.damaged
     assert str(path) in sentence and f"(step {step})" in sentence
@@ -140,7 +145,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_named_by_segment_step_and_tensor(run_c
 def test_a_flipped_bit_elsewhere_in_a_segment_is_named_too(run_copy: Path, name: str):
     path = holding(run_copy, 30)
     flip(path, 8 * place(path, name)[0])
-    (sentence,) = RunStore(run_copy).damage()
+    (sentence,) = damage_of(RunStore(run_copy))
     assert path.name in sentence and name in sentence
     Trajectory.open(run_copy).at(30)
 
@@ -160,7 +165,7 @@ def outcome(run: Path, original: dict[int, bytes]) -> str:
         opened = RunStore(run)
     except GrokscopeError:
         return "refused"
-    found = list(opened.damage())
+    found = damage_of(opened)
     for step in opened.steps.tolist():
         try:
             read = opened.read([name for name in opened.checksums(step)], [step])
@@ -190,7 +195,7 @@ def test_every_flipped_bit_of_a_segment_is_found(n_flips: int, run_copy: Path):
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         opened = RunStore(run_copy)
-        assert path.name in " ".join(opened.damage()), f"bit {bit % 8} of byte {bit // 8}"
+        assert path.name in " ".join(damage_of(opened)), f"bit {bit % 8} of byte {bit // 8}"
         assert outcome(run_copy, original) == "found"
 
 
@@ -261,7 +266,7 @@ def test_the_segment_of_another_run_is_refused(tiny_config: RunConfig, run_copy:
     target = run_copy / "segments" / "999999.safetensors"
     target.write_bytes(segments(stranger)[0].read_bytes())
     opened = Trajectory.open(run_copy)
-    assert opened.damaged == [f"{target} is no segment of this run."]
+    assert opened.damaged == [f"{target} is not a segment of this run."]
     assert opened.digest == Trajectory.open(run_copy).digest
 
 
@@ -284,7 +289,7 @@ def test_a_segment_with_sound_checksums_and_senseless_content_is_refused(change:
     content = {name: file.read(name) for name in file.shapes}
     tensor_file.write(path, content, {**file.metadata, **change}, by_row=("checkpoints/",))
     opened = RunStore(run_copy)
-    assert opened.damaged == [f"{path} is no segment of this run."]
+    assert opened.damaged == [f"{path} is not a segment of this run."]
     assert 0 not in opened.steps
 
 
@@ -294,7 +299,7 @@ def test_readers_ignore_what_is_half_written_and_need_no_lock(tiny_run: Path, ru
     (run_copy / "segments" / "notes.txt").write_text("mine")
     with Lock(run_copy):
         opened = Trajectory.open(run_copy)
-    assert opened.damaged == [] and list(RunStore(run_copy).damage()) == []
+    assert opened.damaged == [] and damage_of(RunStore(run_copy)) == []
     assert opened.digest == Trajectory.open(tiny_run).digest
 
 
@@ -365,8 +370,9 @@ def test_a_measure_leaves_a_damaged_checkpoint_out_and_says_so_for_good(step: in
     # Another process knows it from what was saved, and measures nothing again.
     again = Trajectory.open(run_copy)
     there = measures.found("loss", again)
-    assert there is not None and there.digest == series.digest and again.lost.keys() == {step}
-    # What is whole once more is measured.
+    assert there is not None and there.digest == series.digest and len(again) == 7
+    assert measures.sound_trajectory(there, again).lost.keys() == {step}
+    # A recovered checkpoint is measured.
     training.densify(run_copy, step, step)
     mended = Trajectory.open(run_copy)
     assert measures.found("loss", mended) is None
@@ -382,8 +388,9 @@ def test_what_was_measured_before_a_checkpoint_was_found_damaged_stays_without_i
     with pytest.warns(UserWarning, match="densify"):
         report.write(trajectory)
     kept = {series.measure: series for series in measures.kept(trajectory)}
-    assert kept["embedding"].steps.tolist() == trajectory.steps.tolist() == kept["weight_norm"].steps.tolist()
-    assert kept["embedding"].digest == trajectory.digest
+    sound = trajectory.without_damaged()
+    assert kept["embedding"].steps.tolist() == sound.steps.tolist() == kept["weight_norm"].steps.tolist()
+    assert kept["embedding"].digest == sound.digest
 
 
 def test_of_a_few_checkpoints_of_which_one_is_damaged_others_are_measured(run_copy: Path):
@@ -398,10 +405,10 @@ def test_of_a_few_checkpoints_of_which_one_is_damaged_others_are_measured(run_co
 def test_pieces_that_other_processes_measure_leave_it_out_too(run_copy: Path):
     flip_checkpoint(run_copy, 30, "embed.W_E")
     trajectory = Trajectory.open(run_copy)
-    with pytest.warns(UserWarning, match="checkpoint at 30"):
+    with pytest.warns(UserWarning, match="checkpoint at step 30"):
         (series,) = _parallel.measure(["weight_norm"], trajectory, 2)
     assert series.steps.tolist() == [0, 10, 20, 40, 50, 60] and series["gaps"].tolist() == [[30, 30]]
-    assert series.digest == trajectory.digest
+    assert series.digest == trajectory.without_damaged().digest
 
 
 @pytest.mark.parametrize("harm", [shutil.rmtree, lambda folder: [path.unlink() for path in folder.iterdir()]])
@@ -427,7 +434,8 @@ def test_segments_that_cannot_be_listed_or_opened_are_named_and_not_called_damag
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refuse)
         opened = RunStore(run_copy)
-    assert opened.damaged == opened.refused == [f"{path} cannot be read: Permission denied."]
+    assert opened.damaged == [f"{path} cannot be read: Permission denied."]
+    assert isinstance(opened.faults[0], UnreadableError)
 
     def deny(self: Path) -> Any:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

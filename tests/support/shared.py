@@ -17,6 +17,8 @@ import safetensors.numpy
 from grokscope import Trajectory, cli, measures
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
 from grokscope.series import LabelledArrays
+from grokscope.store import verify
+from grokscope.store.run_store import RunStore
 
 Command = Callable[..., tuple[int, str, str]]
 Saved = dict[tuple[Any, ...], tuple[Any, ...]]
@@ -129,6 +131,11 @@ def flip(path: Path, bit: int) -> None:
 def truncate(path: Path) -> None:
     """Cut a file in half."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def damage_of(run: RunStore) -> list[str]:
+    """Return a sentence for each fault that `verify` reports in a run."""
+    return [fault.sentence for fault in verify.faults(run)]
 
 
 def writing() -> list[threading.Thread]:

@@ -1,0 +1,63 @@
+"""What a measure declares about itself beside its formula: cost, version and the meaning of its arrays."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from grokscope import plugins
+from grokscope.series import Series, Variable
+
+_Measure = TypeVar("_Measure", bound=Callable[..., Series])
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """The properties of a measure that its callers need."""
+
+    version: int = 1
+    """The version of the formula. Raise it when the formula gives other numbers, or more of them, than before: series
+    saved by another version are measured again."""
+    n_checkpoints: int | None = None
+    """The number of checkpoints that `grokscope measure` evaluates by default, for a measure that is costly at each
+    checkpoint; None stands for all."""
+    by_checkpoint: bool = False
+    """Whether the value at a checkpoint needs that checkpoint alone, or step 0 in addition. Such a measure may be
+    evaluated in pieces of the trajectory, side by side."""
+    only_when_named: bool = False
+    """Whether `grokscope measure RUN` without names leaves the measure out: it needs an extra, and much time."""
+    variables: Mapping[str, Variable] = field(default_factory=dict)
+    """The description of each array by its name; a name may end in * for arrays whose names depend on the model."""
+
+
+def measure(
+    *,
+    version: int = 1,
+    n_checkpoints: int | None = None,
+    by_checkpoint: bool = False,
+    only_when_named: bool = False,
+    variables: Mapping[str, Variable] | None = None,
+) -> Callable[[_Measure], _Measure]:
+    """Return the decorator that attaches a Declaration to a measure.
+
+    Args:
+        version: The version of the formula, from 1.
+        n_checkpoints: The default number of checkpoints of a costly measure; None for all.
+        by_checkpoint: Whether the value at a checkpoint needs that checkpoint alone, or step 0 in addition.
+        only_when_named: Whether the measure is evaluated only when it is named.
+        variables: The description of each array of the series; build it with `grokscope.series.described`.
+
+    Returns:
+        A decorator that returns the measure itself.
+    """
+    declaration = Declaration(version, n_checkpoints, by_checkpoint, only_when_named, variables or {})
+
+    def declare(function: _Measure) -> _Measure:
+        function.declaration = declaration  # pyright: ignore[reportFunctionMemberAccess]
+        return function
+
+    return declare
+
+
+def declaration_of(name: str) -> Declaration:
+    """Return the declaration of the measure `name`; raise GrokscopeError for an unknown name."""
+    return getattr(plugins.load("measures", name), "declaration", Declaration())
