@@ -3,17 +3,18 @@
 import numpy as np
 
 from grokscope import curvature
-from grokscope.errors import GrokscopeError
 from grokscope.landscape.objective import objectives
-from grokscope.series import Series, by_checkpoint
+from grokscope.measures._declaration import measure
+from grokscope.measures._ranges import check_ranges
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 _N_MOMENTS = 4
-_PER_WIDTH = 2
-"""How many points of the grid a broadened node's standard deviation has: the density is then smooth to the eye."""
+_GRID_POINTS_PER_WIDTH = 2
+"""The number of grid points per standard deviation of a broadened node, enough for a density that looks smooth."""
 
 
-@by_checkpoint
+@measure(n_checkpoints=12, by_checkpoint=True)
 def hessian_spectrum(
     trajectory: Trajectory,
     *,
@@ -26,49 +27,86 @@ def hessian_spectrum(
     dtype: str = "float32",
     part: str = "train",
 ) -> Series:
-    """Measure the spectral density of the Hessian of the mean loss over the trained parameters.
+    """Compute the spectral density (1/n) Σ_i δ(x − x(λ_i)) of the Hessian of the mean loss over the n trained
+    parameters.
 
-    By stochastic Lanczos quadrature (`curvature.quadrature`). Eigenvalues of both signs span many decades, and
-    memorization moves them all: so the coordinate is x = sgn(λ) log₁₀(1 + |λ| / `linear_below`), linear within
-    ±`linear_below` and decades beyond, and nodes are broadened to Gaussians of standard deviation `width` in x.
+    The coordinate is x = sgn(λ) log₁₀(1 + |λ| / `linear_below`), because the eigenvalues have both signs and span
+    many decades, and memorization moves them all. x is linear within ±`linear_below` and counts decades beyond. The
+    density comes from stochastic Lanczos quadrature (`curvature.quadrature`), whose nodes are broadened to Gaussians
+    in x.
 
-    Arrays over steps: `density` of x on a grid, with `density_stderr` over the probes; it integrates to 1 less what
-    lies beyond ±`largest`, and one of n eigenvalues by itself is a peak of area 1/n. `nodes` and `weights`, a row a
-    probe, are the quadrature itself, without any broadening; `moments` tr(H^k)/n for k = 1 … 4 with
-    `moments_stderr`. Constants: `grid`, `eigenvalue_grid` (the λ there), `n_parameters`. A peak within the bulk is
-    as sharp as the quadrature resolves it, not as the spectrum is. `resolution` is π (max θ − min θ) / 2m, how far
-    apart m nodes lie in the middle of the spectrum: nearer to zero than that, where a bulk lies between eigenvalues
-    of both signs, as in an untrained model, is not known, and a gap there means nothing. More `n_products` resolve
-    more; at an end of the spectrum finer things are resolved than that.
+    Args:
+        trajectory: The checkpoints to measure.
+        n_probes: The number of random sign vectors, from 2, because the standard error is over the probes.
+        n_products: The number of products with the Hessian per probe, which is the number of nodes; from 2. More
+            products resolve more of the bulk. The default 30 makes 120 products per checkpoint with 4 probes.
+        linear_below: The |λ| below which x is linear, above 0 and below `largest`. The default 1e-6 keeps the decades
+            of a memorized model, whose loss is about 1e-7, apart.
+        largest: The |λ| at which the grid ends. The density lacks eigenvalues beyond it.
+        width: The standard deviation of a broadened node in x, above 0. The default is a tenth of a decade.
+        seed: The seed of the probes. All steps share the probes.
+        dtype: The precision of parameters and logits, "float32" or "float64". The log-softmax has the config's
+            `loss_dtype`.
+        part: The equations of the loss, "train" or "test".
 
-    Raise GrokscopeError for an option out of range. Costs `n_probes` · `n_products` products with the Hessian.
+    Returns:
+        Series with arrays over the steps.
+
+        - `density`, `density_stderr` (steps, grid): the density of x, and its standard error over the probes. Its
+          integral is 1 minus the share of eigenvalues beyond ±`largest`. A single eigenvalue is a peak of area 1/n.
+        - `nodes`, `weights` (steps, n_probes, n_products): the quadrature itself, not broadened.
+        - `moments`, `moments_stderr` (steps, 4): tr(H^k)/n for k = 1 … 4.
+        - `resolution` (steps): π (max θ − min θ) / 2m, the distance of m nodes θ in the middle of the spectrum. A gap
+          nearer to zero than that means nothing if the bulk contains eigenvalues of both signs, as in an untrained
+          model. The ends of the spectrum are resolved better.
+
+        Constants: `grid` (x), `eigenvalue_grid` (λ at the grid), `n_parameters` (n). A peak within the bulk is as
+        sharp as the quadrature resolves it, not as the spectrum is.
+
+    Raises:
+        GrokscopeError: An option is out of range, or a product with the Hessian is not finite.
+
+    References:
+        - Ubaru, Chen & Saad 2017: stochastic Lanczos quadrature.
+        - Ghorbani et al. 2019: Hessian spectra of networks.
+
+    Invariances:
+        - A shift of all logits.
+        - The order of neurons and heads and a rotation of the residual stream, within the standard error, because the
+          probes have axes.
+        - Not rescaled ReLU neurons.
+
+    Cost:
+        - `n_probes` · `n_products` products with the Hessian per checkpoint, each about two gradients.
     """
-    if n_probes < 2 or n_products < 2 or not (0 < linear_below < largest and width > 0):
-        raise GrokscopeError(
-            f"n_probes: {n_probes} and n_products: {n_products}, allowed: from 2; linear_below: {linear_below} and "
-            f"largest: {largest}, allowed: above 0, the second the larger; width: {width}, allowed: above 0."
-        )
+    check_ranges(
+        ("n_probes", n_probes, n_probes >= 2, "from 2"),
+        ("n_products", n_products, n_products >= 2, "from 2"),
+        ("linear_below", linear_below, 0 < linear_below < largest, f"above 0 and below largest, {largest}"),
+        ("width", width, width > 0, "above 0"),
+    )
 
     def coordinate(eigenvalues: np.ndarray) -> np.ndarray:
         return np.sign(eigenvalues) * np.log10(1 + np.abs(eigenvalues) / linear_below)
 
     end = float(coordinate(np.array([largest]))[0])
-    grid = np.linspace(-end, end, 2 * int(np.ceil(end * _PER_WIDTH / width)) + 1)
+    grid = np.linspace(-end, end, 2 * int(np.ceil(end * _GRID_POINTS_PER_WIDTH / width)) + 1)
     rows, n = [], 0
     for _, objective in objectives(trajectory, part=part, dtype=dtype):
         product, n = objective.hessian()
-        found = curvature.quadrature(product, n, n_probes=n_probes, n_products=n_products, seed=seed)
-        apart = np.pi * np.ptp(found.nodes) / (2 * found.nodes.shape[1])
-        moments = found.moments(_N_MOMENTS)
-        rows.append((*found.density(grid, width, coordinate), found.nodes, found.weights, *moments, np.array(apart)))
-    keys = ("density", "density_stderr", "nodes", "weights", "moments", "moments_stderr", "resolution")
-    return Series(
-        "hessian_spectrum",
-        trajectory.steps,
-        {key: np.stack(column) for key, column in zip(keys, zip(*rows, strict=True), strict=True)},
-        {
-            "grid": grid,
-            "eigenvalue_grid": np.sign(grid) * linear_below * (10 ** np.abs(grid) - 1),
-            "n_parameters": np.array(n),
-        },
-    )
+        quadrature = curvature.quadrature(product, n, n_probes=n_probes, n_products=n_products, seed=seed)
+        density, density_stderr = quadrature.density(grid, width, coordinate)
+        moments, moments_stderr = quadrature.moments(_N_MOMENTS)
+        row = {
+            "density": density,
+            "density_stderr": density_stderr,
+            "nodes": quadrature.nodes,
+            "weights": quadrature.weights,
+            "moments": moments,
+            "moments_stderr": moments_stderr,
+            "resolution": np.pi * np.ptp(quadrature.nodes) / (2 * quadrature.nodes.shape[1]),
+        }
+        rows.append(row)
+    eigenvalue_grid = np.sign(grid) * linear_below * (10 ** np.abs(grid) - 1)
+    constants = {"grid": grid, "eigenvalue_grid": eigenvalue_grid, "n_parameters": n}
+    return Series.of_rows("hessian_spectrum", trajectory.steps, rows, constants)

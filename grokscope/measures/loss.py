@@ -1,57 +1,86 @@
-"""The loss of every single equation, and whether it is answered right."""
+"""The loss and the correctness of the answers: their means, and the values of every single equation."""
+
+from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Bool, Float
+from torch import Tensor
 
+from grokscope.measures._declaration import measure
 from grokscope.model import losses
-from grokscope.series import Series, by_checkpoint
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 
-@by_checkpoint
-def example_loss(trajectory: Trajectory) -> Series:
-    """Measure each equation's cross-entropy −log p (nats), p the probability of its answer, and if that is the guess.
-
-    Arrays over steps: `example_loss` (examples), in the order of `task.inputs`, in the config's `loss` and
-    `loss_dtype`, then kept as float32; `is_right` (examples), whether the largest logit is the answer's. Answers are
-    those that the run learned from, outliers and random labels included. A loss of ln(n) is a guess among n answers,
-    0 certainty. Their means over train and test are the log's losses. Costs one forward pass over all equations a
-    checkpoint, and five bytes an equation.
-    """
-    task, config = trajectory.task, trajectory.config
-    equations = trajectory.model.equations(task.inputs)
-    found = [
-        losses.evaluate(trajectory.model, snapshot.parameters, equations, task.labels, config.loss_dtype, config.loss)
-        for snapshot in trajectory
-    ]
-    return Series(
-        "example_loss",
-        trajectory.steps,
-        {
-            "example_loss": np.stack([loss.float().numpy() for loss, _ in found]),
-            "is_right": np.stack([right.numpy() for _, right in found]),
-        },
-    )
-
-
-@by_checkpoint
+@measure(by_checkpoint=True)
 def loss(trajectory: Trajectory) -> Series:
-    """Measure mean cross-entropy (nats) and accuracy over the train, the test and all equations.
+    """Compute the mean cross-entropy −log p(answer) and the accuracy over the train, the test and all equations.
 
-    Arrays over steps: `train_loss test_loss loss train_accuracy test_accuracy accuracy`; no prefix means all
-    equations. It is the config's `loss` in its `loss_dtype`, as in the run's own log. With softmax a loss of
-    ln(n) is a guess among n answers; an accuracy of 1 is every answer right. Costs one forward pass over all
-    equations a checkpoint.
+    The loss is the config's `loss` in its `loss_dtype`, so the values are those of the run's own log. With softmax, a
+    loss of ln(n) is a guess among n answers. The answers are those that the run learned from, outliers and random
+    labels included.
+
+    Args:
+        trajectory: The checkpoints to measure.
+
+    Returns:
+        Series with arrays over the steps. The prefix names the equations; without a prefix, all equations count.
+
+        - `train_loss`, `test_loss`, `loss` (steps), in nats: 0 is certainty; NaN if there are no such equations.
+        - `train_accuracy`, `test_accuracy`, `accuracy` (steps), from 0 to 1: the share of equations whose largest
+          logit is the answer's.
+
+    Invariances:
+        - The order of neurons and heads, a rotation of the residual stream, and rescaled ReLU neurons.
+        - A number added to all logits of an equation, for softmax.
+
+    Cost:
+        - One forward pass over all equations per checkpoint.
     """
-    task, split, config = trajectory.task, trajectory.split, trajectory.config
+    split = trajectory.split
     parts = {"train_": split.train, "test_": split.test, "": slice(None)}
-    equations = trajectory.model.equations(task.inputs)
-    rows = []
-    for snapshot in trajectory:
-        found, right = losses.evaluate(
-            trajectory.model, snapshot.parameters, equations, task.labels, config.loss_dtype, config.loss
-        )
-        rows.append(
-            {f"{prefix}loss": float(found[part].mean()) for prefix, part in parts.items()}
-            | {f"{prefix}accuracy": float(right[part].double().mean()) for prefix, part in parts.items()}
-        )
+    rows = [
+        {f"{prefix}loss": float(example_losses[part].mean()) for prefix, part in parts.items()}
+        | {f"{prefix}accuracy": float(is_right[part].double().mean()) for prefix, part in parts.items()}
+        for example_losses, is_right in _evaluated(trajectory)
+    ]
     return Series.of_rows("loss", trajectory.steps, rows)
+
+
+@measure(n_checkpoints=60, by_checkpoint=True)
+def example_loss(trajectory: Trajectory) -> Series:
+    """Compute the cross-entropy −log p(answer) of every equation, and whether its largest logit is the answer's.
+
+    The means over the train and the test equations are the arrays of the measure `loss`, which states the loss
+    function and the answers.
+
+    Args:
+        trajectory: The checkpoints to measure.
+
+    Returns:
+        Series with arrays over the steps, and over the equations in the order of `task.inputs`.
+
+        - `example_loss` (steps, examples), in nats: computed in the config's `loss_dtype`, stored as float32.
+        - `is_right` (steps, examples): whether the largest logit is the answer's.
+
+    Invariances:
+        - As for the measure `loss`.
+
+    Cost:
+        - One forward pass over all equations per checkpoint.
+        - Five bytes per equation and checkpoint.
+    """
+    evaluated = list(_evaluated(trajectory))
+    arrays = {
+        "example_loss": np.stack([example_losses.float().numpy() for example_losses, _ in evaluated]),
+        "is_right": np.stack([is_right.numpy() for _, is_right in evaluated]),
+    }
+    return Series("example_loss", trajectory.steps, arrays)
+
+
+def _evaluated(trajectory: Trajectory) -> Iterator[tuple[Float[Tensor, " examples"], Bool[Tensor, " examples"]]]:
+    """Yield, for each checkpoint, the loss of every equation and whether its answer is right."""
+    model, task, config = trajectory.model, trajectory.task, trajectory.config
+    equations = model.equations(task.inputs)
+    for snapshot in trajectory:
+        yield losses.evaluate(model, snapshot.parameters, equations, task.labels, config.loss_dtype, config.loss)

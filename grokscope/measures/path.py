@@ -1,55 +1,75 @@
-"""The path of the weights: how far they move from checkpoint to checkpoint, and whether they keep their direction."""
+"""The path of the weights: how far they move between checkpoints, and whether they keep their direction."""
 
 import numpy as np
 import torch
 
-from grokscope.model.components import by_component, cosine, vectors
-from grokscope.series import Series, spelled
+from grokscope.model.components import component_vectors, cosine, group_by_component
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 
 def path(trajectory: Trajectory) -> Series:
-    """Measure the updates Δ_i = w_i − w_{i−1} between successive checkpoints i − 1 and i of the trained parameters.
+    """Compute the sizes and directions of the updates Δ_i = w_i − w_{i−1} between successive checkpoints i − 1 and i.
 
-    Training goes through steps that no checkpoint shows, and a gap is crossed in a straight line: every length here
-    is a lower bound of the path's, nearer the denser the checkpoints are. Arrays over steps, not a number where
-    there is no checkpoint before (the first; for `update_cosine` the second too):
+    w_i are the trained parameters at checkpoint i. The path between two checkpoints is not observed, and a gap is
+    crossed in a straight line. So every length is a lower bound, and denser checkpoints make it tighter.
 
-    - `update_size` ‖Δ_i‖, and `update_size_per_step`, divided by the optimizer updates between the two checkpoints;
-      `component_update_sizes` (components): the same of each component in the constant `components`;
-    - `update_weight_cosine`: of Δ_i and w_{i−1}. 1: the weights are scaled up and turn nowhere, as naive loss
-      minimization does (Prieto et al. 2025); −1: they shrink, as weight decay does; 0: they turn, as if on a sphere.
-      `component_update_weight_cosines` (components): of each component's own. A random update is near 0, ±1/√n;
-    - `update_cosine`: of Δ_i and Δ_{i−1}. 1: straight on; below 0: back and forth;
-    - `path_length` Σ‖Δ‖ and `displacement` ‖w_i − w_0‖ from the trajectory's first checkpoint, both 0 there; their
-      ratio `straightness` is 1 on a straight line, near 0 where the weights come back.
+    Args:
+        trajectory: The checkpoints to measure.
 
-    What has no length has cosine 0. Costs one read of the checkpoints, in float64.
+    Returns:
+        Series with arrays over the steps. NaN at the first checkpoint, which has no update; `update_cosine` is NaN at
+        the second too. A vector of length 0 has cosine 0. The constant `components` names the components.
+
+        - `update_size` (steps): ‖Δ_i‖.
+        - `update_size_per_step` (steps): ‖Δ_i‖ over the number of optimizer updates between the two checkpoints.
+        - `component_update_sizes` (steps, components): ‖Δ_i‖ of each component's parameters.
+        - `update_weight_cosine` (steps): the cosine of Δ_i and w_{i−1}. At 1 the weights are scaled up without
+          turning, as in naive loss minimization. At −1 they shrink, as under weight decay. At 0 they turn at constant
+          norm.
+        - `component_update_weight_cosines` (steps, components): the same for each component's parameters.
+        - `update_cosine` (steps): the cosine of Δ_i and Δ_{i−1}. 1 is a straight line; below 0 the weights turn back.
+        - `path_length` (steps): Σ ‖Δ‖ up to this checkpoint; 0 at the first.
+        - `displacement` (steps): ‖w_i − w_0‖ from the trajectory's first checkpoint; 0 there.
+        - `straightness` (steps): displacement over path length. 1 is a straight line; 0 is a return to the start.
+
+    References:
+        - Prieto et al. 2025, section 4: naive loss minimization.
+
+    Invariances:
+        - The order of neurons and heads, and a rotation of the residual stream.
+        - Not rescaled ReLU neurons. A shift of all logits that stays the same changes only the cosines with w.
+
+    Controls:
+        - A random update of n parameters has a cosine of about ±1/√n with anything.
+
+    Cost:
+        - One read of the checkpoints, in float64.
     """
-    components = by_component(trajectory.model.trained)
-    origin = vectors(trajectory.first.parameters, components)
-    start, sizes = torch.cat(origin), [len(one) for one in origin]
-    # What is not a number makes everything so that is made of it, which is what a missing checkpoint should do.
-    before = update = torch.full_like(start, torch.nan)
-    length, rows = start.new_zeros(()), []
+    components = group_by_component(trajectory.model.trained)
+    origin = component_vectors(trajectory.first.parameters, components)
+    start, sizes = torch.cat(origin), [len(vector) for vector in origin]
+    # NaN spreads to every quantity that needs a checkpoint before the first.
+    previous_weights = update = torch.full_like(start, torch.nan)
+    path_length, rows = start.new_zeros(()), []
     n_updates = np.diff(trajectory.steps, prepend=trajectory.steps[0])
     for snapshot, n in zip(trajectory, n_updates.tolist(), strict=True):
-        here = torch.cat(vectors(snapshot.parameters, components))
-        last, update = update, here - before
-        size, displacement = update.norm(), (here - start).norm()
-        length = length + size if n else length
-        by_part = list(zip(update.split(sizes), before.split(sizes), strict=True))
+        weights = torch.cat(component_vectors(snapshot.parameters, components))
+        previous_update, update = update, weights - previous_weights
+        update_size, displacement = update.norm(), (weights - start).norm()
+        path_length = path_length + update_size if n else path_length
+        by_part = list(zip(update.split(sizes), previous_weights.split(sizes), strict=True))
         row = {
-            "update_size": size,
-            "update_size_per_step": size / n,
-            "update_weight_cosine": cosine(update, before),
-            "update_cosine": cosine(update, last),
-            "path_length": length,
+            "update_size": update_size,
+            "update_size_per_step": update_size / n,
+            "update_weight_cosine": cosine(update, previous_weights),
+            "update_cosine": cosine(update, previous_update),
+            "path_length": path_length,
             "displacement": displacement,
-            "straightness": displacement / length,
-            "component_update_sizes": torch.stack([moved.norm() for moved, _ in by_part]),
+            "straightness": displacement / path_length,
+            "component_update_sizes": torch.stack([part.norm() for part, _ in by_part]),
             "component_update_weight_cosines": torch.stack([cosine(*pair) for pair in by_part]),
         }
         rows.append(row)
-        before = here
-    return Series.of_rows("path", trajectory.steps, rows, {"components": spelled(list(components))})
+        previous_weights = weights
+    return Series.of_rows("path", trajectory.steps, rows, {"components": np.array(list(components), np.str_)})

@@ -11,33 +11,35 @@ from torch import Tensor
 from grokscope import rng
 from grokscope.errors import GrokscopeError
 from grokscope.landscape.objective import objectives
-from grokscope.series import Series, by_checkpoint
+from grokscope.measures._declaration import measure
+from grokscope.measures._ranges import check_ranges
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 Vector = Float[Tensor, " n"]
 Function = Callable[[Vector], tuple[float, Vector]]
 
-_ENOUGH = 1e-4
-"""The share of its linear promise that a step must keep (Armijo's rule)."""
-_FAR = 4.0
-"""The step, in radii, beyond which it is as good as infinite."""
-_STILL = 1e-12
-"""The share of the gradient that, left to gain, is rounding."""
+_ARMIJO_SHARE = 1e-4
+"""The least share of the rise promised by the slope that an accepted step must reach (Armijo's rule)."""
+_FULL_STEP = 4.0
+"""The step length, in radii, from which on the gradient's own direction is taken."""
+_ROUNDING = 1e-12
+"""The share of the gradient below which a remaining rise is rounding."""
 
 
 @dataclass(frozen=True)
 class Maximum:
-    """The largest value of an objective that was seen in a ball, and where."""
+    """The largest value of an objective that the search saw in a ball, and its position."""
 
     value: float
     at_centre: float
-    """f(x), which the maximum is never below."""
+    """f(x), which `value` is never below."""
     first: float
-    """f at the first point that was looked at: from the centre, that of the one gradient step."""
+    """f at the first point after the centre: without a `start`, after one gradient step."""
     point: Vector
-    """The displacement e from the centre, ‖e / scale‖ ≤ radius to rounding."""
+    """The displacement e from the centre, with ‖e / scale‖ ≤ radius up to rounding."""
     residual: float
-    """What a linear objective of the same gradient would still gain in the ball, radius·‖scale·∇f‖ − ∇f·e."""
+    """The further rise in the ball if f were linear at the point: radius·‖scale·∇f‖ − ∇f·e."""
 
 
 def largest_in_ball(
@@ -50,38 +52,51 @@ def largest_in_ball(
     start: Vector | None = None,
     centre: tuple[float, Vector] | None = None,
 ) -> Maximum:
-    """Return the largest f(x + e), ‖e / scale‖ ≤ radius, that projected gradient ascent sees at `n_iterations`
-    points.
+    """Return the largest f(x + e) that projected gradient ascent sees in the ball ‖e / scale‖ ≤ radius.
 
-    `objective` gives f and its gradient, `centre` both at x if they are known. Where `scale` (default: ones) is zero
-    there is no direction. In u = e / (radius · scale), of the unit ball, the gradient is d = radius · scale · ∇f, and
-    a step goes to Π(u + t d), Π the projection on the ball. It begins with t = ∞, at d/‖d‖ itself: so the first point
-    from the centre is e = radius · scale² ∇f / ‖scale · ∇f‖, SAM's and ASAM's own, and a convex f never falls. Where
-    f rises too little t is halved, and doubled again where it rises. `start` is another u to begin from, which counts
-    as a point. e = 0 always counts, so the result is at least f(x). Raise GrokscopeError where f is not finite.
+    In u = e / (radius · scale), a point of the unit ball, the gradient is d = radius · scale · ∇f. A step goes to Π(u
+    + t d), with Π the projection on the ball. It begins with t = ∞, at d/‖d‖. So the first point from the centre is e
+    = radius · scale² ∇f / ‖scale · ∇f‖, the step of SAM and ASAM, and a convex f never falls. t is halved after a
+    step that rises too little, and doubled after a step that is accepted. e = 0 always counts, so the result is at
+    least f(x).
+
+    Args:
+        objective: The function that returns f and its gradient.
+        x: The centre of the ball.
+        radius: The radius, above 0.
+        scale: The stretch of the ball along each axis; ones by default. A zero excludes the axis.
+        n_iterations: The number of points that are evaluated, from 1.
+        start: Another u to begin from, which counts as a point; the centre by default.
+        centre: f and its gradient at x, if they are already computed.
+
+    Returns:
+        The maximum.
+
+    Raises:
+        GrokscopeError: f or its gradient is not finite in the ball.
     """
     sides = radius * (torch.ones_like(x) if scale is None else scale)
 
-    def at(u: Vector) -> tuple[float, Vector]:
+    def evaluate(u: Vector) -> tuple[float, Vector]:
         value, gradient = objective(x + sides * u)
-        return _finite(value, sides * gradient)
+        return _checked_finite(value, sides * gradient)
 
     at_centre, gradient = objective(x) if centre is None else centre
-    seen = [(*_finite(at_centre, sides * gradient), torch.zeros_like(x))]
+    points = [(*_checked_finite(at_centre, sides * gradient), torch.zeros_like(x))]
     if start is not None:
-        seen.append((*at(start), start))
-    best, (f, d, u) = max(seen, key=lambda one: one[0]), seen[-1]
-    first, step, n_done = seen[-1][0], math.inf, len(seen) - 1
-    while n_done < n_iterations and float(d.norm() - d @ u) > _STILL * float(d.norm()):
+        points.append((*evaluate(start), start))
+    best, (f, d, u) = max(points, key=lambda point: point[0]), points[-1]
+    first, step, n_done = points[-1][0], math.inf, len(points) - 1
+    while n_done < n_iterations and float(d.norm() - d @ u) > _ROUNDING * float(d.norm()):
         length = float(d.norm())
-        moved = d / length if step * length > _FAR else u + step * d
-        moved = moved / moved.norm().clamp_min(1)
-        value, slope = at(moved)
-        first = value if n_done == 0 else first
-        if value > best[0]:
-            best = value, slope, moved
-        if value >= f + _ENOUGH * float(d @ (moved - u)):
-            f, d, u = value, slope, moved
+        next_u = d / length if step * length > _FULL_STEP else u + step * d
+        next_u = next_u / next_u.norm().clamp_min(1)
+        next_f, next_d = evaluate(next_u)
+        first = next_f if n_done == 0 else first
+        if next_f > best[0]:
+            best = next_f, next_d, next_u
+        if next_f >= f + _ARMIJO_SHARE * float(d @ (next_u - u)):
+            f, d, u = next_f, next_d, next_u
             step *= 2
         else:
             step = min(step, 2 / length) / 2
@@ -90,7 +105,7 @@ def largest_in_ball(
     return Maximum(highest, at_centre, first, sides * u, float(d.norm() - d @ u))
 
 
-@by_checkpoint
+@measure(n_checkpoints=12, by_checkpoint=True)
 def sam_sharpness(
     trajectory: Trajectory,
     *,
@@ -101,54 +116,75 @@ def sam_sharpness(
     seed: int = 0,
     dtype: str = "float32",
 ) -> Series:
-    """Measure max L(w + e) − L(w) over ‖e‖ ≤ ρ (Foret et al. 2021), and over ‖e / |w|‖ ≤ ρ (Kwon et al. 2021).
+    """Compute max L(w + e) − L(w) over the ball ‖e‖ ≤ ρ, and over the adaptive ball ‖e / |w|‖ ≤ ρ.
 
-    L is the mean train loss in nats, w the trained parameters. The second, adaptive form divides each e_i by |w_i|
-    (the paper's T_w, elementwise, without its η); its radius is `adaptive_radius`, the default of either radius the
-    paper's own. Arrays over steps, each plain and with the prefix `adaptive_`:
+    L is the mean train loss in nats and w the trained parameters. The adaptive form divides each e_i by |w_i|. It is
+    the paper's elementwise T_w without its η. 0 is flat.
 
-    - `sam_sharpness`: the largest rise over the starts, by projected gradient ascent (`largest_in_ball`). It is a
-      lower bound of the maximum, which nothing can certify;
-    - `sam_sharpness_step`: the rise after the one gradient step that the optimizer SAM takes, e = ρ g / ‖g‖ (Foret et
-      al., eq. 2) and e = ρ w² g / ‖w g‖ (Kwon et al., section 4). After memorization, where the gradient says little,
-      it may be a thousandth of the maximum;
-    - `sam_sharpness_by_start` (n_starts): the rise from e = 0, then from random points of the sphere (`seed`, the
-      same at every step). Their spread says how far to trust it;
-    - `sam_sharpness_residual`: the rise still to be had at the point found if the loss were linear there: 0 at a
-      local maximum.
+    Args:
+        trajectory: The checkpoints to measure.
+        radius: ρ of the plain form, in units of weight, above 0. The default 0.05 is Foret et al.'s.
+        adaptive_radius: ρ of the adaptive form, above 0. The default 0.5 is Kwon et al.'s.
+        n_iterations: The number of points of each ascent, from 1. One point is SAM's own step.
+        n_starts: The number of ascents, from 1: from e = 0, then from random points of the sphere. The default 2 is
+            the smallest number that shows a spread.
+        seed: The seed of the random starts. All steps share them.
+        dtype: The precision of parameters and logits, "float32" or "float64". The default float32 halves the time,
+            and moved the values by up to 1e-4 of them.
 
-    And `train_loss`, L(w). 0 is flat. Both are invariant to the order of neurons and heads. The plain one is also to
-    what turns or shifts weight space (a rotation of the residual stream or within a head, the same added to all
-    logits), but not to rescaling a layer against the next, by which it can be made any number (Dinh et al. 2017). The
-    adaptive one is invariant to rescaling neurons, or W_V against W_O and W_Q against W_K, but to no rotation or
-    shift. Parameters and logits are in `dtype`: float32 takes half the time and moved the values by up to 1e-4 of
-    them. Costs about 2 · n_starts · n_iterations gradients a checkpoint. Raise GrokscopeError for an option out of
-    range, and where the loss is not finite.
+    Returns:
+        Series with arrays over the steps, in nats. Each array but `train_loss` has an adaptive form with the prefix
+        `adaptive_`.
+
+        - `sam_sharpness` (steps): the largest rise over the starts. It is a lower bound of the maximum, which cannot
+          be certified.
+        - `sam_sharpness_step` (steps): the rise after SAM's one gradient step, e = ρ g / ‖g‖, or adaptively e = ρ w²
+          g / ‖w g‖. After memorization the gradient says little, and this may be a thousandth of the maximum.
+        - `sam_sharpness_by_start` (steps, n_starts): the rise from each start. The spread tells how far to trust the
+          maximum.
+        - `sam_sharpness_residual` (steps): the further rise if the loss were linear at the maximum; 0 at a local
+          maximum.
+        - `train_loss` (steps): L(w).
+
+    Raises:
+        GrokscopeError: An option is out of range, or the loss is not finite.
+
+    References:
+        - Foret et al. 2021, equation 2.
+        - Kwon et al. 2021, section 4.
+        - Dinh et al. 2017: rescaling layers gives the plain form any value.
+
+    Invariances:
+        - Both: the order of neurons and heads.
+        - Plain: a rotation of the residual stream or within a head, and a shift of all logits. Not rescaled layers.
+        - Adaptive: rescaled neurons, W_V against W_O, and W_Q against W_K. Not rotations or shifts.
+
+    Cost:
+        - About 2 · n_starts · n_iterations gradients per checkpoint.
     """
     radii = {"": radius, "adaptive_": adaptive_radius}
-    if not all(0 < one < math.inf for one in radii.values()) or n_iterations < 1 or n_starts < 1:
-        raise GrokscopeError(
-            f"radius: {radius}, adaptive_radius: {adaptive_radius}, allowed: above 0; n_iterations: {n_iterations}, "
-            f"allowed: from 1; n_starts: {n_starts}, allowed: from 1."
-        )
+    check_ranges(
+        ("radius", radius, 0 < radius < math.inf, "above 0"),
+        ("adaptive_radius", adaptive_radius, 0 < adaptive_radius < math.inf, "above 0"),
+        ("n_iterations", n_iterations, n_iterations >= 1, "from 1"),
+        ("n_starts", n_starts, n_starts >= 1, "from 1"),
+    )
     rows = []
     for _, train_loss in objectives(trajectory, dtype=dtype):
         w, f = train_loss.point, train_loss.value_and_gradient
         centre = f(w)
         row: dict[str, float | list[float]] = {"train_loss": centre[0]}
-        for prefix, its_radius in radii.items():
+        for prefix, rho in radii.items():
             scale = w.abs() if prefix else None
-            found = [
-                largest_in_ball(
-                    f, w, radius=its_radius, scale=scale, n_iterations=n_iterations, start=start, centre=centre
-                )
+            maxima = [
+                largest_in_ball(f, w, radius=rho, scale=scale, n_iterations=n_iterations, start=start, centre=centre)
                 for start in _starts(w, n_starts, seed)
             ]
-            highest = max(found, key=lambda one: one.value)
+            highest = max(maxima, key=lambda maximum: maximum.value)
             row |= {
                 f"{prefix}sam_sharpness": highest.value - highest.at_centre,
-                f"{prefix}sam_sharpness_step": found[0].first - highest.at_centre,
-                f"{prefix}sam_sharpness_by_start": [one.value - one.at_centre for one in found],
+                f"{prefix}sam_sharpness_step": maxima[0].first - highest.at_centre,
+                f"{prefix}sam_sharpness_by_start": [maximum.value - maximum.at_centre for maximum in maxima],
                 f"{prefix}sam_sharpness_residual": highest.residual,
             }
         rows.append(row)
@@ -156,15 +192,16 @@ def sam_sharpness(
 
 
 def _starts(like: Vector, n_starts: int, seed: int) -> list[Vector | None]:
-    """Return the centre, then points drawn uniformly from the unit sphere."""
-    drawn = (
+    """Return the centre (None), then points drawn uniformly from the unit sphere."""
+    gaussians = (
         torch.randn(len(like), generator=rng.generator("sam", seed, i), dtype=torch.float64).to(like)
         for i in range(1, n_starts)
     )
-    return [None, *(one / one.norm() for one in drawn)]
+    return [None, *(gaussian / gaussian.norm() for gaussian in gaussians)]
 
 
-def _finite(value: float, gradient: Vector) -> tuple[float, Vector]:
+def _checked_finite(value: float, gradient: Vector) -> tuple[float, Vector]:
+    """Return the value and the gradient; raise GrokscopeError if one of them is not finite."""
     if not (math.isfinite(value) and bool(torch.isfinite(gradient).all())):
-        raise GrokscopeError("The train loss or its gradient is not finite in the ball, so it has no maximum.")
+        raise GrokscopeError("The train loss or its gradient is not finite in the ball: the maximum is undefined.")
     return value, gradient

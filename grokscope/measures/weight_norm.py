@@ -1,56 +1,78 @@
-"""Weight norms: total, by parameter, by component, and the distance from initialization."""
+"""Weight norms: total, by parameter and by component, and the distance from initialization."""
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.model.components import by_component
-from grokscope.series import Series, by_checkpoint, spelled
+from grokscope.measures._chunks import evaluate_in_chunks
+from grokscope.measures._declaration import measure
+from grokscope.model.components import group_by_component
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
-_LOADED_AT_ONCE = 32
+_CHECKPOINTS_PER_CHUNK = 32
 
 
 def row_norms(parameter: Float[Tensor, "steps *shape"]) -> Float[Tensor, " steps"]:
-    """Return √(Σ w²) over everything but the leading step axis, accumulated in float64."""
+    """Return √(Σ w²) over all axes but the leading one, accumulated in float64."""
     return torch.linalg.vector_norm(parameter.flatten(1), dim=1, dtype=torch.float64)
 
 
-@by_checkpoint
+@measure(version=2, by_checkpoint=True)
 def weight_norm(trajectory: Trajectory) -> Series:
-    """Measure the L2 norm ‖w‖ = √(Σ w²) of all trained parameters, of each parameter, and ‖w − w₀‖.
+    """Compute the norm ‖w‖ = √(Σ w²) of the trained parameters, and the distance ‖w − w₀‖ from initialization.
 
-    Arrays over steps: `weight_norm`; `weight_norm.embed.W_E` and so on for each parameter in TransformerLens'
-    names; `component_norms` (components): of all parameters of each component in the constant `components`
-    (`grokscope.components`; one that training does not move is left out); `distance_from_initialization` and
-    `component_distances` (components), which are not a number where the trajectory has no step 0. Liu et al.
-    2023 (Omnigrok) and Nanda et al. 2023 (sum of squared weights, the square of this) read it as a measure of
-    progress: weight decay lowers it in the cleanup. `weight_norm.unembed.W_U` is the last layer's norm, which
-    slingshots drive up (`phases.slingshots`). Costs one read of the checkpoints.
+    Weight decay lowers the norm during cleanup. `weight_norm.unembed.W_U` is the norm of the last layer, which
+    slingshots drive up (`phases.slingshots`).
+
+    Args:
+        trajectory: The checkpoints to measure.
+
+    Returns:
+        Series with arrays over the steps. A component is a part of the transformer (`model.components.COMPONENTS`);
+        the constant `components` names those that have trained parameters.
+
+        - `weight_norm` (steps): the norm of all trained parameters.
+        - `weight_norm.NAME` (steps), as in `weight_norm.embed.W_E`: the norm of one parameter.
+        - `component_norms` (steps, components): the norm of each component's parameters.
+        - `distance_from_initialization` (steps): ‖w − w₀‖; NaN if the run has no step 0.
+        - `component_distances` (steps, components): the same for each component.
+
+    References:
+        - Liu et al. 2023, "Omnigrok": the weight norm as the cause of grokking.
+        - Nanda et al. 2023, section 5.2: the sum of squared weights, which is the square of this norm.
+
+    Invariances:
+        - The order of neurons and heads, and a rotation of the residual stream.
+        - Not rescaled ReLU neurons, and not a shift of all logits.
+
+    Cost:
+        - One read of the checkpoints.
     """
     names, origin = trajectory.model.trained, trajectory.initialization
-    norms = {name: [] for name in names}
-    distances = {name: [] for name in names}
-    for start in range(0, len(trajectory), _LOADED_AT_ONCE):
-        part = trajectory[start : start + _LOADED_AT_ONCE]
+    components = group_by_component(names)
+
+    def norms_and_distances(chunk: Trajectory) -> dict[str, Float[Tensor, " steps"]]:
+        norms = {}
         for name in names:
-            parameter = part.parameter(name)
-            norms[name].append(row_norms(parameter))
-            distances[name].append(row_norms(parameter - (origin[name] if origin else torch.nan)))
-    by_name = {name: torch.cat(parts).numpy() for name, parts in norms.items()}
-    moved = {name: torch.cat(parts).numpy() for name, parts in distances.items()}
-    components = by_component(names)
+            parameter = chunk.parameter(name)
+            norms[f"norm {name}"] = row_norms(parameter)
+            norms[f"distance {name}"] = row_norms(parameter - (origin[name] if origin else torch.nan))
+        return norms
 
-    def together(values: dict[str, np.ndarray]) -> Float[np.ndarray, "steps components"]:
-        return np.stack([np.linalg.norm([values[name] for name in some], axis=0) for some in components.values()], -1)
+    by_name = evaluate_in_chunks(trajectory, _CHECKPOINTS_PER_CHUNK, norms_and_distances)
 
-    component_norms, component_distances = together(by_name), together(moved)
+    def by_component_of(quantity: str) -> Float[np.ndarray, "steps components"]:
+        columns = [[by_name[f"{quantity} {name}"].numpy() for name in members] for members in components.values()]
+        return np.stack([np.linalg.norm(column, axis=0) for column in columns], -1)
+
+    component_norms, component_distances = by_component_of("norm"), by_component_of("distance")
     arrays = {
         "weight_norm": np.linalg.norm(component_norms, axis=-1),
         "distance_from_initialization": np.linalg.norm(component_distances, axis=-1),
         "component_norms": component_norms,
         "component_distances": component_distances,
-        **{f"weight_norm.{name}": one for name, one in by_name.items()},
+        **{f"weight_norm.{name}": by_name[f"norm {name}"].numpy() for name in names},
     }
-    return Series("weight_norm", trajectory.steps, arrays, {"components": spelled(list(components))})
+    return Series("weight_norm", trajectory.steps, arrays, {"components": np.array(list(components), np.str_)})
