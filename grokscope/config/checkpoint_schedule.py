@@ -1,16 +1,17 @@
-"""Which steps get a checkpoint, and which of the checkpoints get a costly measure.
+"""The schedule of checkpoints: which steps of a run are saved.
 
-A schedule is one string of terms joined by ``+``:
+A schedule is a string of terms joined by ``+``:
 
 ====================  ==========================================================================
 ``every K``           every K-th step
-``log N``             N steps spaced logarithmically between 1 and the last
-``pythia K``          1, 2, 4, 8, … below K, then every K-th step (Biderman et al. 2023 use K = 1000)
+``log N``             N steps from 1 to the last step, spaced logarithmically
+``pythia K``          1, 2, 4, 8, … below K, then every K-th step (K = 1000 in Biderman et al. 2023)
 ``window A B K``      A, A + K, … up to B
-``adaptive X``        an evaluated step whose test loss has moved by |ln ratio| >= X since the last checkpoint
+``adaptive X``        each evaluated step with |ln(test loss / test loss at the last checkpoint)| ≥ X
 ====================  ==========================================================================
 
-Step 0 and the last step are always checkpoints. All terms but ``adaptive`` are *fixed*: known before training.
+Step 0 and the last step are always checkpoints. Every term except ``adaptive`` is *fixed*: its steps are known before
+training.
 """
 
 import math
@@ -32,13 +33,15 @@ _FORMS = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """A parsed schedule: the fixed terms, and the amount of the adaptive one or None."""
+    """A parsed schedule. `parse` creates it."""
 
     fixed: tuple[tuple[str, tuple[int, ...]], ...]
+    """The fixed terms: the keyword and the numbers of each."""
     adaptive: float | None
+    """The X of the adaptive term, or None without such a term."""
 
     def largest_term(self, n_steps: int) -> int:
-        """Return the most steps that a fixed term gives by itself, without building any."""
+        """Return the number of steps in the longest fixed term, without building its steps."""
         sizes = [2]
         for kind, numbers in self.fixed:
             if kind == "log":
@@ -49,7 +52,7 @@ class Schedule:
         return max(sizes)
 
     def fixed_steps(self, n_steps: int) -> Int[np.ndarray, " n_checkpoints"]:
-        """Return the fixed checkpoints' steps from 0 to `n_steps`, both included, increasing, without repeats."""
+        """Return the steps of the fixed checkpoints: increasing, without repeats, from 0 to `n_steps` inclusive."""
         parts = [np.array([0, n_steps])]
         for kind, numbers in self.fixed:
             if kind == "every":
@@ -67,48 +70,51 @@ class Schedule:
 
 
 def faults(text: object, n_steps: object = None) -> list[str]:
-    """Say what is wrong with a schedule, one sentence a fault; an empty list means that `parse` accepts it.
+    """Return the faults of a schedule, one sentence each; `parse` accepts a schedule without faults.
 
-    With `n_steps`, a window that reaches beyond the last step is a fault too.
+    Args:
+        text: The schedule, of any type: the user's value is not yet checked.
+        n_steps: The last step. If it is a number, a window beyond it is a fault too.
     """
     if not isinstance(text, str):
-        return [f"{text!r} is no text; allowed: terms joined by '+', such as 'every 100 + log 200'"]
-    found = []
+        return [f"{text!r} is not text; allowed: terms joined by '+', such as 'every 100 + log 200'"]
+    messages = []
     for term in text.split("+"):
         kind, *words = term.split() or [""]
         if kind not in _FORMS:
             allowed = ", ".join(form for form, _ in _FORMS.values())
-            found.append(f"unknown term {term.strip()!r}; allowed: {allowed}, joined by '+'")
+            messages.append(f"unknown term {term.strip()!r}; allowed: {allowed}, joined by '+'")
             continue
         form, meaning = _FORMS[kind]
-        wrong = f"{term.strip()!r} is not of the form {form!r}, {meaning}"
-        if len(words) != len(form.split()) - 1:
-            found.append(wrong)
-        elif kind == "adaptive":
-            if not _is_positive_number(words[0]):
-                found.append(wrong)
-        elif not _are_counts(words) or (kind == "window" and int(words[0]) > int(words[1])):
-            found.append(wrong)
+        if not _has_form(kind, words):
+            messages.append(f"{term.strip()!r} is not of the form {form!r}, {meaning}")
         elif kind == "window" and isinstance(n_steps, int) and int(words[1]) > n_steps:
-            found.append(f"{term.strip()!r} reaches beyond the last step; allowed: up to n_steps = {n_steps}")
+            messages.append(f"{term.strip()!r} reaches beyond the last step; allowed: up to n_steps = {n_steps}")
     if sum(term.split()[:1] == ["adaptive"] for term in text.split("+")) > 1:
-        found.append("more than one 'adaptive' term; allowed: at most one")
-    return found
+        messages.append("more than one 'adaptive' term; allowed: at most one")
+    return messages
 
 
 def parse(text: str) -> Schedule:
-    """Parse a schedule; raise GrokscopeError that names every fault."""
-    if found := faults(text):
-        raise GrokscopeError(f"The checkpoint schedule {text!r} cannot be read: " + "; ".join(found) + ".")
+    """Return the parsed schedule; raise one GrokscopeError that names every fault."""
+    if messages := faults(text):
+        raise GrokscopeError(f"The checkpoint schedule {text!r} is invalid: " + "; ".join(messages) + ".")
     terms = [term.split() for term in text.split("+")]
     fixed = tuple((kind, tuple(map(int, words))) for kind, *words in terms if kind != "adaptive")
     adaptive = [float(words[0]) for kind, *words in terms if kind == "adaptive"]
     return Schedule(fixed, adaptive[0] if adaptive else None)
 
 
-def _are_counts(words: list[str]) -> bool:
-    """Whether all are whole numbers, the last, a spacing or a count, from 1."""
-    return all(word.isdecimal() and word.isascii() and len(word) < 16 for word in words) and int(words[-1]) >= 1
+def _has_form(kind: str, words: list[str]) -> bool:
+    """Return whether the words after the keyword are as many, and of the type, as its form demands."""
+    form, _ = _FORMS[kind]
+    if len(words) != len(form.split()) - 1:
+        return False
+    if kind == "adaptive":
+        return _is_positive_number(words[0])
+    are_whole = all(word.isdecimal() and word.isascii() and len(word) < 16 for word in words)
+    # The last number of a fixed term is a spacing or a count.
+    return are_whole and int(words[-1]) >= 1 and (kind != "window" or int(words[0]) <= int(words[1]))
 
 
 def _is_positive_number(word: str) -> bool:

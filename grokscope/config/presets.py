@@ -1,4 +1,4 @@
-"""Named RunConfigs, and the TOML files that start from them."""
+"""The named RunConfigs: `quick`, and the settings of two papers."""
 
 import dataclasses
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from grokscope.config.run_config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError, unknown_name
 
-# Power et al. 2022, section 2 and appendix A.1: the architecture as near as HookedTransformer comes to it (LayerNorm
-# stands before each sublayer and once more at the end, where theirs follows each addition), and the optimizer.
+# Power et al. 2022, section 2 and appendix A.1. Their LayerNorm follows each residual addition. HookedTransformer
+# applies it before each sublayer and before the unembedding, which is the closest available architecture.
 _POWER = RunConfig(
     task=TaskConfig(name="division", p=97, train_fraction=0.5, form="a ∘ b ="),
     model=ModelConfig(
@@ -31,7 +31,7 @@ _POWER = RunConfig(
 
 
 def _variant(*, batch_size: int | None = 512, residual_dropout: float = 0.0, **optimizer: Any) -> RunConfig:
-    """Return one of the nine ways to train S5's product (Power et al. 2022, figure 2 left)."""
+    """Return one of the nine ways to train the product in S5 (Power et al. 2022, figure 2 left)."""
     return dataclasses.replace(
         _POWER,
         task=TaskConfig(name="composition", group="S5", train_fraction=0.5, form="a ∘ b ="),
@@ -43,8 +43,8 @@ def _variant(*, batch_size: int | None = 512, residual_dropout: float = 0.0, **o
 
 
 PRESETS = {
-    # A grokking run that a laptop finishes in about a minute. Fraction, width of the MLP and seeds are chosen so
-    # that it does, with memorization and generalisation far apart; other seeds generalise sooner or later.
+    # A laptop trains this run in about a minute. The training fraction, the MLP width and the seeds are chosen to
+    # separate memorization from generalisation clearly. Other seeds generalise earlier or later.
     "quick": RunConfig(
         task=TaskConfig(name="addition", p=59, train_fraction=0.5),
         model=ModelConfig(d_mlp=256),
@@ -52,7 +52,7 @@ PRESETS = {
         checkpoints="every 20 + log 60",
         evaluate_every=10,
     ),
-    # Nanda et al. 2023, section 3 and appendix: one layer, no LayerNorm, biases in the MLP only, full batch.
+    # Nanda et al. 2023, section 3 and appendix: one layer, without LayerNorm, biases in the MLP only, full batch.
     "nanda2023": RunConfig(
         task=TaskConfig(name="addition", p=113, train_fraction=0.3, form="a b ="),
         model=ModelConfig(
@@ -72,7 +72,7 @@ PRESETS = {
         loss_dtype="float64",
     ),
     "power2022": _POWER,
-    # Figure 2 left, in the order of its legend as field and paper name them.
+    # Power et al. 2022, figure 2 left, in the order of its legend.
     "power2022-full-batch": _variant(batch_size=None),
     "power2022-minibatch": _variant(),
     "power2022-update-noise": _variant(batch_size=None, update_noise=1.0),
@@ -86,12 +86,16 @@ PRESETS = {
 
 
 def names() -> list[str]:
-    """Return the presets' names, sorted."""
+    """Return the names of all presets, sorted."""
     return sorted(PRESETS)
 
 
 def get(name: str) -> RunConfig:
-    """Return the preset of that name; change it with `dataclasses.replace`. Raise GrokscopeError if there is none."""
+    """Return the preset of that name. `dataclasses.replace` makes a changed copy.
+
+    Raises:
+        GrokscopeError: The name is unknown. The error lists the presets.
+    """
     if not isinstance(name, str) or name not in PRESETS:
         raise GrokscopeError(unknown_name("preset", name, names()))
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""RunConfigs from TOML files."""
+"""Read RunConfigs from TOML files."""
 
 import dataclasses
 import errno
@@ -13,69 +13,85 @@ from grokscope.config.run_config import RunConfig, from_dict
 from grokscope.errors import GrokscopeError
 
 LARGEST_TEXT = 2**25
-"""In characters, of a table or a TOML file: a table of the largest order needs 18 million."""
+"""The largest text of a table or TOML file, in characters. The largest table needs 18 million."""
 
 
 def read(path: Path, without: Collection[str] = ()) -> RunConfig:
-    """Read a RunConfig from a TOML file; its top-level key ``preset`` names what it starts from.
+    """Read a valid RunConfig from a TOML file.
 
-    ``task.table = "@FILE"`` stands for the text of a file beside it. The settings `without`, by dotted name, are left
-    as if the file did not have them. Raise one GrokscopeError that names the TOML file and every fault in it.
+    Args:
+        path: The file. Its top-level key ``preset`` names the config that provides all other settings. The value
+            ``task.table = "@FILE"`` is replaced by the text of FILE, relative to the folder of the TOML file.
+        without: The dotted names of settings that are ignored in the file.
+
+    Raises:
+        GrokscopeError: The file cannot be read, or a setting is invalid. One error names the file and every fault.
     """
-    values = _lacking(read_toml(path), without)
+    values = _without_settings(read_toml(path), without)
     if "sweep" in values:
         raise GrokscopeError(f"{path} is a sweep, not a run; `grokscope sweep {path}` trains it.")
     try:
         base = get(values.pop("preset")) if "preset" in values else RunConfig()
-        return from_dict(with_table(values, path.parent), base)
+        return from_dict(load_table_file(values, path.parent), base)
     except GrokscopeError as error:
         raise GrokscopeError(f"{path}: {error}") from error
 
 
-def _lacking(values: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Return nested values without those of some dotted names."""
-    deeper = {key: [name.removeprefix(f"{key}.") for name in names if name.startswith(f"{key}.")] for key in values}
-    return {
-        key: _lacking(value, deeper[key]) if isinstance(value, dict) else value
-        for key, value in values.items()
-        if key not in names
-    }
-
-
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return what a TOML file holds; raise GrokscopeError that names it if it cannot be read or is none."""
+    """Return the values in a TOML file; raise GrokscopeError that names a file that cannot be read."""
     try:
-        return tomllib.loads(_text(path, "utf-8"))
+        return tomllib.loads(_read_text(path, "utf-8"))
     except OSError as error:
         raise GrokscopeError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:  # Also for no UTF-8, and for a number of too many digits.
-        raise GrokscopeError(f"{path} is no TOML file: {error}.") from error
+    # Invalid UTF-8 and a number of too many digits are a ValueError too.
+    except (ValueError, RecursionError) as error:
+        raise GrokscopeError(f"{path} is not a TOML file: {error}.") from error
 
 
-def with_table(values: Any, folder: Path) -> Any:
-    """Return a RunConfig, or the nested values of one, with the file's text where ``task.table`` is "@FILE"."""
+def load_table_file(values: Any, folder: Path) -> Any:
+    """Return a config whose ``task.table = "@FILE"`` is replaced by the text of FILE.
+
+    Args:
+        values: A RunConfig, or the nested values of a RunConfig.
+        folder: The folder that FILE is relative to.
+
+    Raises:
+        GrokscopeError: FILE cannot be read. The error names the setting and the file.
+    """
     is_config = isinstance(values, RunConfig)
     task = values.task if is_config else values.get("task")
-    name = task.table if is_config else task.get("table") if isinstance(task, dict) else None
-    if not isinstance(name, str) or not name.startswith("@"):
+    table = task.table if is_config else task.get("table") if isinstance(task, dict) else None
+    if not isinstance(table, str) or not table.startswith("@"):
         return values
-    path = folder / name.removeprefix("@")
+    path = folder / table.removeprefix("@")
     try:
-        text = _text(path, "utf-8-sig").strip()
+        text = _read_text(path, "utf-8-sig").strip()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise GrokscopeError(f"task.table: {path} cannot be read: {reason}.") from error
     if is_config:
         return dataclasses.replace(values, task=dataclasses.replace(values.task, table=text))
     return {**values, "task": {**values["task"], "table": text}}
 
 
-def _text(path: Path, encoding: str) -> str:
-    """Return a file's text; raise OSError if it is no regular file, which may have no end, or larger than allowed."""
+def _without_settings(values: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return nested values without the settings of these dotted names."""
+    remaining = {}
+    for key, value in values.items():
+        if key in names:
+            continue
+        deeper = [name.removeprefix(f"{key}.") for name in names if name.startswith(f"{key}.")]
+        remaining[key] = _without_settings(value, deeper) if isinstance(value, dict) else value
+    return remaining
+
+
+def _read_text(path: Path, encoding: str) -> str:
+    """Return the text of a regular file; raise OSError for another kind of file or for too large a file."""
+    # A device or a pipe may never end.
     if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is a directory or a device, and no file")
+        raise OSError(errno.EINVAL, "it is a directory or a device, not a file")
     with open(path, encoding=encoding) as file:
         text = file.read(LARGEST_TEXT + 1)
     if len(text) > LARGEST_TEXT:
-        raise OSError(errno.EFBIG, f"it has more than {LARGEST_TEXT:,} characters, which is the most that is read")
+        raise OSError(errno.EFBIG, f"it has more than {LARGEST_TEXT:,} characters, the largest size allowed")
     return text

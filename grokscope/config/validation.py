@@ -1,7 +1,7 @@
-"""Fields of plain dataclasses that know what they may hold, and the walks over a tree of them.
+"""Dataclass fields that define their allowed values, and functions on a tree of such dataclasses.
 
-A config is made of these. Construction never raises: `faults` collects what is wrong over the whole tree, one
-sentence each with what is allowed. `to_plain` and `from_plain` are the way to JSON and TOML and back.
+A RunConfig is such a tree. Construction never raises; `faults` checks the whole tree. `to_plain` and `from_plain`
+convert it to the plain values of JSON and TOML, and back.
 """
 
 import dataclasses
@@ -16,45 +16,48 @@ from grokscope.errors import quoted_value, unknown_name
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a field may hold: in words, as a test, and the type that its value has in ``config.json``."""
+    """The allowed values of a field. The functions below create it, and `faults` uses it."""
 
     words: str
+    """The allowed values in words, for messages."""
     test: Callable[[Any], bool] | None
-    """None for a value that other code judges: a registered name, a schedule."""
+    """The test of a value, or None if other code checks it: a registered name or a schedule."""
     kind: Callable[[Any], Any]
+    """The conversion to the type that ``config.json`` stores."""
     registry: str = ""
-    """Where a registered name is looked up: "tasks" or "optimizers"."""
+    """The registry of a registered name: "tasks" or "optimizers"."""
 
 
 def checked(default: Any, words: str, test: Callable[[Any], bool] | None, kind: Callable[[Any], Any]) -> Any:
-    """Return a field whose values pass `test`, which `words` describe."""
+    """Return a field whose values pass `test`; `words` describes them and `kind` converts them for JSON."""
     return field(default=default, metadata={"allowed": Allowed(words, test, kind)})
 
 
 def is_number(value: object) -> bool:
-    """Return whether `value` is a finite number, and no truth value."""
-    # The comparison refuses what is not a number, infinite, or an integer too large to be a float.
+    """Return whether `value` is a finite number that is not a boolean."""
+    # The comparison is false for NaN, for infinity and for integers that are too large for a float.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def integer(default: int | None, low: int, high: int = 2**62, *, none: str = "") -> Any:
-    """Return a field for a whole number from `low` to `high`, or none if it is said what none stands for."""
+    """Return a field for a whole number from `low` to `high`; if `none` gives None a meaning, None is allowed."""
     words = f"a whole number from {low}" + (f" to {high}" if high < 2**62 else "")
 
     def test(value: object) -> bool:
-        whole = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-        return whole or (bool(none) and value is None)
+        if value is None:
+            return bool(none)
+        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
     return checked(default, words + (f", or none for {none}" if none else ""), test, lambda value: value)
 
 
 def number(default: float, words: str, test: Callable[[float], bool]) -> Any:
-    """Return a field for a finite number."""
+    """Return a field for a finite number that passes `test`; `words` describes these numbers."""
     return checked(default, words, lambda value: is_number(value) and test(value), float)
 
 
 def share(default: float, *, upper: str = "") -> Any:
-    """Return a field for a number from 0 to below 1, or, with an `upper` in words, from above 0 to 1."""
+    """Return a field for a number in [0, 1), or in (0, 1] if `upper` names the quantity that it is a share of."""
     if upper:
         return number(default, f"a number above 0 and up to 1, {upper}", lambda value: 0 < value <= 1)
     return number(default, "a number from 0 to below 1", lambda value: 0 <= value < 1)
@@ -66,19 +69,19 @@ def flag(default: bool) -> Any:
 
 
 def choice(default: str | None, *allowed: str | None) -> Any:
-    """Return a field for one of a few texts, none perhaps among them."""
+    """Return a field for one of the `allowed` values."""
     words = " or ".join("none" if name is None else repr(name) for name in allowed)
     return checked(default, words, lambda value: _is_among(value, allowed), lambda value: value)
 
 
 def registered(default: str, registry: str) -> Any:
-    """Return a field for a name that is registered in `registry`."""
+    """Return a field for a name in `registry`, "tasks" or "optimizers"."""
     allowed = Allowed(f"a name that `grokscope list {registry}` prints", None, str, registry)
     return field(default=default, metadata={"allowed": allowed})
 
 
 def faults(config: Any, prefix: str = "") -> Iterator[str]:
-    """Yield every field of the tree whose value is not allowed, with what is."""
+    """Yield a message for every invalid field of the tree, with its dotted name, value and allowed values."""
     for item in dataclasses.fields(config):
         value, name = getattr(config, item.name), prefix + item.name
         allowed: Allowed | None = item.metadata.get("allowed")
@@ -87,17 +90,17 @@ def faults(config: Any, prefix: str = "") -> Iterator[str]:
             if isinstance(value, part):  # pyright: ignore[reportArgumentType]
                 yield from faults(value, f"{name}.")
             else:
-                yield f"{name}: {quoted_value(value)} is no {part.__name__}"  # pyright: ignore[reportAttributeAccessIssue]
+                yield f"{name}: {quoted_value(value)} is not a {part.__name__}"  # pyright: ignore[reportAttributeAccessIssue]
         elif allowed.registry:
             if not _is_among(value, plugins.names(allowed.registry)):
-                what = allowed.registry.removesuffix("s")
-                yield f"{name}: " + unknown_name(what, value, plugins.names(allowed.registry)).rstrip(".")
+                kind = allowed.registry.removesuffix("s")
+                yield f"{name}: " + unknown_name(kind, value, plugins.names(allowed.registry)).rstrip(".")
         elif allowed.test is not None and not allowed.test(value):
             yield f"{name}: {quoted_value(value)}; allowed: {allowed.words}"
 
 
 def to_plain(config: Any) -> dict[str, Any]:
-    """Return the tree as plain JSON values, floats as floats, in the order of the fields."""
+    """Return the tree as plain JSON values, in the order of the fields. A float field always gives a float."""
     values = {}
     for item in dataclasses.fields(config):
         value, allowed = getattr(config, item.name), item.metadata.get("allowed")
@@ -106,30 +109,30 @@ def to_plain(config: Any) -> dict[str, Any]:
 
 
 def from_plain(base: Any, values: Mapping[str, Any], prefix: str = "") -> tuple[Any, list[str]]:
-    """Return `base` with nested plain values put in, and a sentence for each key that is no field.
+    """Return `base` with its fields replaced by nested plain values, and a message for each unknown key.
 
-    The text "none" stands for none in a field that admits it, since TOML has no null.
+    The text "none" means None where None is allowed, because TOML has no null.
     """
-    known = {item.name: item for item in dataclasses.fields(base)}
-    changes, found = {}, []
+    fields = {item.name: item for item in dataclasses.fields(base)}
+    changes, messages = {}, []
     for key, value in values.items():
-        if key not in known:
-            found.append(unknown_name("setting", prefix + key, [prefix + name for name in known]))
+        if key not in fields:
+            messages.append(unknown_name("setting", prefix + key, [prefix + name for name in fields]))
         elif dataclasses.is_dataclass(getattr(base, key)):
             if isinstance(value, Mapping):
-                changes[key], deeper = from_plain(getattr(base, key), value, f"{prefix}{key}.")
-                found += deeper
+                changes[key], nested_messages = from_plain(getattr(base, key), value, f"{prefix}{key}.")
+                messages += nested_messages
             else:
-                found.append(f"{prefix}{key}: {quoted_value(value)} is no table of settings")
+                messages.append(f"{prefix}{key}: {quoted_value(value)} is not a table of settings")
         else:
-            test = known[key].metadata["allowed"].test
+            test = fields[key].metadata["allowed"].test
             is_none = value == "none" and test is not None and test(None)
             changes[key] = None if is_none else tuple(value) if isinstance(value, list) else value
-    return dataclasses.replace(base, **changes), [fault.rstrip(".") for fault in found]
+    return dataclasses.replace(base, **changes), [message.rstrip(".") for message in messages]
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Allowed]]:
-    """Yield the dotted name of every setting of the tree, with what it may hold."""
+    """Yield the dotted name of every setting of the tree, with its allowed values."""
     for item in dataclasses.fields(config):
         if "allowed" in item.metadata:
             yield prefix + item.name, item.metadata["allowed"]
@@ -138,5 +141,5 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Allowed]]:
 
 
 def _is_among(value: object, allowed: Sequence[str | None]) -> bool:
-    # What is no text may not even be comparable, such as an array.
+    # Other types, such as arrays, may not even be comparable.
     return (value is None or isinstance(value, str)) and value in allowed

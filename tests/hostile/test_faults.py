@@ -73,7 +73,7 @@ def test_an_empty_set_and_too_many_outliers_are_faults_among_the_others(grokscop
     ]
     for changes, said in (
         ({"outliers": 15, "p": 7}, "15 of 14 training equations; allowed: 0 to 14"),
-        ({"name": "table", "table": "0 .; . ."}, "'table' has 1 equations here; allowed: from 2"),
+        ({"name": "table", "table": "0 .; . ."}, "'table' has too few equations (1); allowed: at least 2"),
         ({"name": "composition", "group": "C2", "train_fraction": 0.2}, "0.2 of 4 equations"),
     ):
         (fault,) = construct({f"task.{name}": value for name, value in changes.items()}).faults()
