@@ -218,7 +218,7 @@ def test_every_missing_unknown_and_misshapen_key_is_named_in_one_error(trajector
         r"step 10: embed\.W_X is unknown",
         r"step 10: blocks\.7\.attn\.W_Q is unknown",
         r"step 20: unembed\.W_U has shape \(7, 16\); allowed: \(16, 7\)",
-        r"step 20: pos_embed\.W_pos is no tensor",
+        r"step 20: pos_embed\.W_pos is not a tensor",
         r"step -5: allowed: a whole number from 0",
     ]
     assert len(found) == len(expected)

@@ -37,7 +37,7 @@ def export(trajectory: Trajectory, steps: Iterable[int | np.integer], folder: Pa
         state = {name: tensor.contiguous() for name, tensor in snapshot.model.state_dict().items()}
         with atomic.building(path) as place:
             atomic.write_atomic(place / "model.safetensors", save(state))
-            atomic.write_atomic(place / "config.json", _json(trajectory.model.hooked_arguments))
+            atomic.write_atomic(place / "config.json", _json(trajectory.model.hooked_transformer_arguments))
             atomic.write_atomic(place / "tokens.json", _json(_tokens(trajectory, snapshot.step)))
         written.append(path)
     return written

@@ -1,4 +1,4 @@
-"""Equations in tokens, with what their tokens alone say of the work that a model has with them."""
+"""Batches of equations in tokens, with the structure that saves the forward pass work."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -7,44 +7,45 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from grokscope.model.embedding_bag import Entries, entries
+from grokscope.model.embedding_bag import Entries, sort_entries
 
 
 @dataclass(frozen=True, eq=False)
 class Equations:
-    """A batch of equations, such as "a b =" or "a ∘ b =", one a row, and how alike their tokens are.
+    """A batch of equations, one per row, such as "a b =" or "a ∘ b =", and the tokens that they share.
 
-    A causal transformer knows after "a ∘" what it knows in every equation that begins so, and its first attention
-    sees tokens and positions alone. `grokscope.forward` computes such things once.
+    A causal transformer computes the same activations for every equation that begins with the same tokens, and its
+    first attention depends on tokens and positions only. `grokscope.model.forward` computes both only once.
+    `from_tokens` builds a batch.
     """
 
     tokens: Int[Tensor, "n n_ctx"]
     d_vocab: int
     n_heads: int
     n_shared: int
-    """How many leading positions the first token decides: from the second on they have one token throughout."""
-    same_end: bool
-    """Whether the last position, where the answer is read, has one token throughout."""
-    given: Entries | None = None
-    """The `entries`, if they are known already."""
+    """The number of leading positions that the first token determines: all after the first are constant."""
+    has_constant_end: bool
+    """Whether all equations have the same token at the last position, where the answer is read."""
+    precomputed_entries: Entries | None = None
+    """The value of `entries`, if the caller has already computed it."""
 
     @classmethod
-    def of(cls, tokens: Int[Tensor, "n n_ctx"], d_vocab: int, n_heads: int) -> "Equations":
-        """Look at the tokens of a batch."""
+    def from_tokens(cls, tokens: Int[Tensor, "n n_ctx"], d_vocab: int, n_heads: int) -> "Equations":
+        """Return a batch, after a comparison of the tokens of all its equations."""
         if not len(tokens):
             return cls(tokens, d_vocab, n_heads, 1, False)
-        _, *inner, same_end = (tokens == tokens[0]).all(0).tolist()
-        return cls(tokens, d_vocab, n_heads, 1 + [*inner, False].index(False), same_end)
+        _, *inner, has_constant_end = (tokens == tokens[0]).all(0).tolist()
+        return cls(tokens, d_vocab, n_heads, 1 + [*inner, False].index(False), has_constant_end)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def __getitem__(self, chosen: Int[Tensor, " m"] | slice) -> "Equations":
-        """Return some of the equations; what holds throughout all holds throughout these."""
-        return replace(self, tokens=self.tokens[chosen], given=None)
+    def __getitem__(self, examples: Int[Tensor, " m"] | slice) -> "Equations":
+        """Return a subset of the equations; it shares at least the tokens that the whole batch shares."""
+        return replace(self, tokens=self.tokens[examples], precomputed_entries=None)
 
     def parts(self, n: int) -> list["Equations"]:
-        """Return the same equations in parts of at most n, the same objects each time."""
+        """Return the equations in parts of at most n. Parts are cached, and with them their entries."""
         if len(self) <= n:
             return [self]
         if n not in self._parts:
@@ -57,13 +58,13 @@ class Equations:
 
     @cached_property
     def entries(self) -> Entries:
-        """Which value rows each equation mixes at its last position: one for each earlier position and each head.
+        """The value rows that attention mixes at the last position: one per earlier position and head.
 
-        The rows are numbered (position, head, token).
+        Row (position · n_heads + head) · d_vocab + token contains the value of a token at a position for a head.
         """
-        if self.given:
-            return self.given
+        if self.precomputed_entries:
+            return self.precomputed_entries
         n_groups = (self.tokens.shape[1] - 1) * self.n_heads
-        group = torch.arange(n_groups, device=self.tokens.device) * self.d_vocab
-        rows = self.tokens[:, :-1].repeat_interleave(self.n_heads, dim=1) + group
-        return entries(rows, n_groups * self.d_vocab)
+        offsets = torch.arange(n_groups, device=self.tokens.device) * self.d_vocab
+        rows = self.tokens[:, :-1].repeat_interleave(self.n_heads, dim=1) + offsets
+        return sort_entries(rows, n_groups * self.d_vocab)

@@ -1,4 +1,4 @@
-"""Losses: cross-entropy in the precision that grokking needs, over a model's logits."""
+"""Cross-entropy of a model's logits, in the precision that grokking needs."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,17 +9,25 @@ from grokscope.model.equation_batch import Equations
 from grokscope.model.forward import Parameters
 from grokscope.model.transformer import Model
 
-AT_ONCE = 32_768
-"""How many equations are evaluated at once, so that a large p fits in memory."""
+EVALUATION_CHUNK = 32_768
+"""The number of equations that are evaluated at once, so that a large p fits in memory."""
 
 
 def log_probabilities(
     logits: Float[Tensor, "batch d_vocab_out"], dtype: str = "float64", function: str = "softmax"
 ) -> Float[Tensor, "batch d_vocab_out"]:
-    """Return log p of every answer, computed in `dtype`.
+    """Return log p of every answer, for p = softmax(logits) or p = stablemax(logits).
 
-    p is softmax(logits), or with the `function` "stablemax" s(x)/Σ s with s(x) = x + 1 for x ≥ 0 and 1/(1 − x)
-    below (Prieto et al. 2025, eq. 5), which grows linearly and so cannot collapse.
+    Stablemax is s(x) / Σ s with s(x) = x + 1 for x ≥ 0 and 1/(1 − x) for x < 0. It grows linearly, so it cannot
+    collapse.
+
+    Args:
+        logits: The logits of a batch.
+        dtype: The precision of the computation, as the name of a torch dtype.
+        function: "softmax" or "stablemax".
+
+    References:
+        Prieto et al. 2025, equation 5.
     """
     x = logits.to(getattr(torch, dtype))
     if function == "stablemax":
@@ -34,10 +42,14 @@ def cross_entropy(
     dtype: str = "float64",
     function: str = "softmax",
 ) -> Float[Tensor, " batch"]:
-    """Return each example's cross-entropy −log p[label] in nats, p as in `log_probabilities`, computed in `dtype`.
+    """Return the cross-entropy −log p[label] of each example in nats, with p from `log_probabilities`.
 
-    After memorization losses are about 1e-7, where 1 − softmax cancels in float32 (both Nanda et al. 2023 and Prieto
-    et al. take float64 here).
+    Args:
+        logits: The logits of a batch.
+        labels: The answer of each example.
+        dtype: The precision. After memorization, losses are about 1e-7, where 1 − softmax cancels in float32. The
+            default is therefore float64, as in Nanda et al. 2023 and Prieto et al. 2025.
+        function: "softmax" or "stablemax".
     """
     return -log_probabilities(logits, dtype, function).gather(1, labels[:, None])[:, 0]
 
@@ -48,21 +60,29 @@ def has_collapsed(
     dtype: str = "float32",
     function: str = "softmax",
 ) -> Bool[Tensor, " batch"]:
-    """Return of each example whether Σ_k s_k = s_label to the last bit of `dtype`: softmax collapse.
+    """Return whether each example shows softmax collapse: Σ_k s_k = s_label exactly in `dtype`.
 
-    s_k = e^(z_k − max z) in `dtype`, or stablemax's s(z_k). The other terms are absorbed in the sum, the loss is
-    exactly 0 and so is its gradient by the right answer's logit, while that by the others is not (Prieto et al. 2025,
-    section 3). Of two terms the smaller is absorbed where the logits are ln 2⁸ = 5.5 apart in bfloat16, ln 2²⁴ = 16.6
-    in float32, ln 2⁵³ = 36.7 in float64. torch adds up bfloat16 in float32 and rounds the sum once.
+    Here s_k = e^(z_k − max z), or stablemax's s(z_k). In a collapse, rounding absorbs the other terms of the sum. The
+    loss is then exactly 0, and so is its gradient with respect to the label's logit, but not to the other logits.
+
+    Rounding absorbs the smaller of two terms if their logits differ by
+
+    - ln 2⁸ = 5.5 in bfloat16 (torch sums bfloat16 in float32 and rounds the sum once),
+    - ln 2²⁴ = 16.6 in float32,
+    - ln 2⁵³ = 36.7 in float64.
+
+    Args:
+        logits: The logits of a batch.
+        labels: The answer of each example.
+        dtype: The precision to test, "bfloat16", "float32" or "float64".
+        function: "softmax" or "stablemax".
+
+    References:
+        Prieto et al. 2025, section 3.
     """
     x = logits.to(getattr(torch, dtype))
     terms = (_log_stablemax_terms(x) if function == "stablemax" else x - x.amax(-1, keepdim=True)).exp()
     return terms.sum(-1) == terms.gather(1, labels[:, None])[:, 0]
-
-
-def _log_stablemax_terms(x: Float[Tensor, "batch d_vocab_out"]) -> Float[Tensor, "batch d_vocab_out"]:
-    # Written so that the derivative at exactly zero is the one there is, 1.
-    return torch.where(x >= 0, x.clamp_min(0).log1p(), -(-x.clamp_max(0)).log1p())
 
 
 def mean_loss(
@@ -72,7 +92,7 @@ def mean_loss(
     labels: Int[Tensor, " n_examples"],
     config: RunConfig,
 ) -> Float[Tensor, ""]:
-    """Return the mean over some equations of the config's `loss`, taken in its `loss_dtype`; it has a gradient."""
+    """Return the mean loss over a batch, as `config.loss` and `config.loss_dtype` define it; it has a gradient."""
     return cross_entropy(model.logits(parameters, inputs), labels, config.loss_dtype, config.loss).mean()
 
 
@@ -85,10 +105,26 @@ def evaluate(
     dtype: str = "float64",
     function: str = "softmax",
 ) -> tuple[Float[Tensor, " n_examples"], Bool[Tensor, " n_examples"]]:
-    """Return every example's loss and whether its answer is right (the largest logit is the label's)."""
+    """Return the loss of each example, and whether its answer is right: whether the largest logit is the label's.
+
+    Args:
+        model: The architecture.
+        parameters: The parameters under TransformerLens names.
+        inputs: The equations, evaluated in chunks to bound memory.
+        labels: The answer of each equation.
+        dtype: The precision of the log-softmax, "float32" or "float64".
+        function: "softmax" or "stablemax".
+    """
     equations = model.equations(inputs) if isinstance(inputs, Tensor) else inputs
-    found = []
-    for part, its_labels in zip(equations.parts(AT_ONCE), labels.split(AT_ONCE), strict=True):
+    losses, is_right = [], []
+    for part, part_labels in zip(equations.parts(EVALUATION_CHUNK), labels.split(EVALUATION_CHUNK), strict=True):
         logits = model.logits(parameters, part)
-        found.append((cross_entropy(logits, its_labels, dtype, function), logits.argmax(-1) == its_labels))
-    return torch.cat([loss for loss, _ in found]), torch.cat([right for _, right in found])
+        losses.append(cross_entropy(logits, part_labels, dtype, function))
+        is_right.append(logits.argmax(-1) == part_labels)
+    return torch.cat(losses), torch.cat(is_right)
+
+
+def _log_stablemax_terms(x: Float[Tensor, "batch d_vocab_out"]) -> Float[Tensor, "batch d_vocab_out"]:
+    """Return log s(x) for stablemax's s."""
+    # Clamping keeps the NaN of the unselected branch out of the gradient, and clamp has the right slope, 1, at zero.
+    return torch.where(x >= 0, x.clamp_min(0).log1p(), -(-x.clamp_max(0)).log1p())

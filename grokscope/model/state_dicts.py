@@ -1,4 +1,4 @@
-"""Other people's state dicts, checked against a model."""
+"""State dicts from outside grokscope, checked against a model."""
 
 from collections.abc import Mapping
 
@@ -10,48 +10,66 @@ from grokscope.errors import GrokscopeError, quoted_name
 from grokscope.model.transformer import Model
 from grokscope.store.source import Memory
 
-
-def tensor_fault(tensor: object) -> str:
-    """Say why this is no parameter, if it is none."""
-    if not isinstance(tensor, Tensor):
-        return "is no tensor"
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
-        return "is no dense tensor"
-    if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        return f"is of type {str(tensor.dtype).removeprefix('torch.')}; allowed: float16, bfloat16, float32, float64"
-    return ""
+_BUFFERS = (".attn.mask", ".attn.IGNORE")
+"""The endings of the buffers in HookedTransformer's state dicts; they are not parameters."""
+_MAX_FAULTS = 200
+"""The most faults that a message lists: a model with other shapes has one fault per tensor and step."""
 
 
-_MOST_FAULTS = 200
-"""How many faults of state dicts a message names: a model of other shapes has as many as it has tensors and steps."""
+def memory_from_state_dicts(model: Model, state_dicts: Mapping[int, Mapping[str, Tensor]]) -> Memory:
+    """Return the checkpoints of state dicts, each under its step, as a source for a trajectory.
 
+    Tensors are copied to float64 if any of them is float64, and to float32 otherwise.
 
-def checked_memory(model: Model, state_dicts: Mapping[int, Mapping[str, Tensor]]) -> Memory:
-    """Return the checkpoints that state dicts by step hold; raise one GrokscopeError that names all that is wrong."""
-    found = [] if state_dicts else ["there is no state dict at all"]
-    checkpoints: dict[int, dict[str, Tensor]] = {}
+    Args:
+        model: The architecture that names and shapes must match.
+        state_dicts: A state dict under TransformerLens names for each step. HookedTransformer's buffers are ignored.
+
+    Raises:
+        GrokscopeError: There is no state dict, or a step, name, type or shape is wrong. The message lists all faults.
+    """
+    faults = [] if state_dicts else ["there is no state dict"]
+    checkpoints: dict[int, Mapping[str, Tensor]] = {}
     for step, state_dict in state_dicts.items():
         if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
-            found.append(f"step {step!r}: allowed: a whole number from 0")
+            faults.append(f"step {step!r}: allowed: a whole number from 0")
             continue
-        kept = {
-            name: tensor for name, tensor in state_dict.items() if not name.endswith((".attn.mask", ".attn.IGNORE"))
-        }
-        alien = {name: what for name, tensor in kept.items() if (what := tensor_fault(tensor))}
-        found += [f"step {step}: {quoted_name(name)} {what}" for name, what in alien.items()]
-        tensors = {name: tensor for name, tensor in kept.items() if name not in alien}
-        missing = {f"{name} is missing" for name in alien}
-        found += [f"step {step}: {fault}" for fault in model.faults(tensors) if fault not in missing]
-        checkpoints[int(step)] = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-    if found:
-        more = [f"and {len(found) - _MOST_FAULTS:,} more"] if len(found) > _MOST_FAULTS else []
-        said = "\n".join(f"  {one}" for one in [*found[:_MOST_FAULTS], *more])
-        raise GrokscopeError(f"These state dicts make no trajectory:\n{said}")
+        parameters = {name: tensor for name, tensor in state_dict.items() if not name.endswith(_BUFFERS)}
+        faults += [f"step {step}: {fault}" for fault in _parameter_faults(model, parameters)]
+        checkpoints[int(step)] = parameters
+    if faults:
+        n_omitted = len(faults) - _MAX_FAULTS
+        omission = [f"and {n_omitted:,} more"] if n_omitted > 0 else []
+        lines = "\n".join(f"  {line}" for line in [*faults[:_MAX_FAULTS], *omission])
+        raise GrokscopeError(f"A trajectory cannot be built from these state dicts:\n{lines}")
     dtypes = {tensor.dtype for checkpoint in checkpoints.values() for tensor in checkpoint.values()}
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
     return Memory(
         {
-            step: {name: checkpoint[name].to(dtype).clone().numpy() for name in model.shapes}
+            step: {name: checkpoint[name].detach().cpu().to(dtype).clone().numpy() for name in model.shapes}
             for step, checkpoint in checkpoints.items()
         }
     )
+
+
+def _parameter_faults(model: Model, parameters: Mapping[str, Tensor]) -> list[str]:
+    """Return one message for each parameter of a wrong type, and for each name or shape that does not match."""
+    faults = {name: fault for name, tensor in parameters.items() if (fault := _tensor_fault(tensor))}
+    tensors = {name: tensor for name, tensor in parameters.items() if name not in faults}
+    # A parameter of a wrong type is not missing too.
+    redundant = {f"{name} is missing" for name in faults}
+    return [
+        *(f"{quoted_name(name)} {fault}" for name, fault in faults.items()),
+        *(fault for fault in model.faults(tensors) if fault not in redundant),
+    ]
+
+
+def _tensor_fault(tensor: object) -> str:
+    """Return the reason why an object cannot be a parameter, or an empty text if it can be one."""
+    if not isinstance(tensor, Tensor):
+        return "is not a tensor"
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+        return "is not a dense tensor"
+    if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return f"is of type {str(tensor.dtype).removeprefix('torch.')}; allowed: float16, bfloat16, float32, float64"
+    return ""

@@ -1,8 +1,8 @@
-"""The model: one pure function of parameters, equal to HookedTransformer's. The only importer of TransformerLens.
+"""The model: one pure function of its parameters that agrees with HookedTransformer.
 
-Parameters are a dict under TransformerLens' names and shapes. Training, losses and curvature all call
-`Model.logits`, which can be differentiated twice and vmapped; `Model.hooked` gives the same parameters as a real
-HookedTransformer for hooks, caches and patching.
+Parameters are a dict with TransformerLens names and shapes. Training, losses and curvature all call `Model.logits`,
+which can be differentiated twice and vmapped. `Model.hooked_transformer` copies the parameters into a real
+HookedTransformer for hooks, caches and patching. No other file imports TransformerLens.
 """
 
 import warnings
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A decoder-only transformer for equations of `n_ctx` tokens whose answer is read at the last one."""
+    """A decoder-only transformer for equations of `n_ctx` tokens, with the answer read at the last token."""
 
     config: ModelConfig
     d_vocab: int
@@ -37,7 +37,7 @@ class Model:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every parameter's name and shape, as `HookedTransformer.named_parameters` has them, sorted by name."""
+        """The shape of each parameter, sorted by name, as in `HookedTransformer.named_parameters`."""
         c, d_head = self.config, self.config.d_model // self.config.n_heads
         shapes: dict[str, tuple[int, ...]] = {
             "embed.W_E": (self.d_vocab, c.d_model),
@@ -64,21 +64,27 @@ class Model:
 
     @cached_property
     def trained(self) -> tuple[str, ...]:
-        """The names of the parameters that training moves; the others are biases that stay zero, or sinusoids.
+        """The names of the trained parameters. The others are biases that stay zero, or sinusoidal positions.
 
-        LayerNorm's scale and shift are no linear layer's bias: they are always trained.
+        LayerNorm's scale and shift are always trained: `biases` concerns linear layers only.
         """
         biases = {"all": (), "mlp": ("attn.b_", "unembed.b_"), "none": ("attn.b_", "mlp.b_", "unembed.b_")}
         frozen = biases[self.config.biases] + (("W_pos",) if self.config.positions == "sinusoidal" else ())
         return tuple(name for name in self.shapes if not any(part in name for part in frozen))
 
     def initialize(self, seed: int) -> dict[str, Float[Tensor, "..."]]:
-        """Return fresh float32 parameters, each tensor from a random stream of its own.
+        """Return initial float32 parameters, each tensor from its own random stream.
 
-        With `init` "normal", weights have standard deviation 1/√d_model, W_U 1/√d_vocab (Nanda et al. 2023,
-        appendix). With "torch", embeddings have standard deviation 1 and every other matrix is uniform within
-        ±1/√(its inputs), torch's defaults and so Power et al.'s. Both times `init_scale`. Biases are zero,
-        LayerNorm scales one. Touches no global generator.
+        - `init` "normal": weights have standard deviation 1/√d_model, and W_U has 1/√d_vocab (Nanda et al. 2023,
+          appendix).
+        - `init` "torch": W_E and W_pos have standard deviation 1, and every other matrix is uniform in ±1/√n_inputs.
+          These are torch's defaults, and therefore those of Power et al. 2022.
+
+        `init_scale` multiplies the weights of both. Biases are 0 and LayerNorm scales are 1. No global generator is
+        touched.
+
+        Args:
+            seed: Decides the random numbers, together with the name of each parameter.
         """
         c, parameters = self.config, {}
         for name, shape in self.shapes.items():
@@ -89,17 +95,17 @@ class Model:
                 generator = rng.generator("init", seed, name)
                 if c.init == "torch" and kind not in ("W_E", "W_pos"):
                     bound = (c.d_mlp if kind == "W_out" else c.d_model) ** -0.5
-                    drawn = torch.rand(shape, generator=generator, dtype=torch.float32) * (2 * bound) - bound
+                    weights = torch.rand(shape, generator=generator, dtype=torch.float32) * (2 * bound) - bound
                 else:
                     deviation = (self.d_vocab if kind == "W_U" else c.d_model) ** -0.5 if c.init == "normal" else 1.0
-                    drawn = torch.randn(shape, generator=generator, dtype=torch.float32) * deviation
-                parameters[name] = drawn * c.init_scale
+                    weights = torch.randn(shape, generator=generator, dtype=torch.float32) * deviation
+                parameters[name] = weights * c.init_scale
             else:
                 parameters[name] = torch.full(shape, 1.0 if kind == "w" else 0.0, dtype=torch.float32)
         return parameters
 
     def faults(self, parameters: Parameters) -> list[str]:
-        """Say which names are missing or unknown and which shapes are wrong, one sentence each."""
+        """Return one message for each missing name, unknown name and wrong shape."""
         missing = [f"{name} is missing" for name in self.shapes if name not in parameters]
         unknown = [f"{quoted_name(name)} is unknown" for name in parameters if name not in self.shapes]
         wrong = [
@@ -110,8 +116,8 @@ class Model:
         return missing + unknown + wrong
 
     def equations(self, tokens: Int[Tensor, "n n_ctx"]) -> Equations:
-        """Return tokens with what they have in common, worked out once for a batch that is used again and again."""
-        return Equations.of(tokens, self.d_vocab, self.config.n_heads)
+        """Return a batch of equations, to be prepared once and then used in many calls of `logits`."""
+        return Equations.from_tokens(tokens, self.d_vocab, self.config.n_heads)
 
     def logits(
         self,
@@ -120,11 +126,13 @@ class Model:
         dropout: Masks | None = None,
         hook: Hook | None = None,
     ) -> Float[Tensor, "n d_vocab_out"]:
-        """Return the logits at the answer position (the last), as HookedTransformer's forward gives them there.
+        """Return the logits at the last position, equal to those of HookedTransformer to rounding.
 
-        `dropout` holds the masks of `dropout_masks`, by which that which each sublayer adds to the residual stream
-        is multiplied; without it nothing is dropped. A `hook` sees, and may change, the attention patterns and the
-        neurons' activations (`forward.plain` says which). How they are computed is `grokscope.forward`'s affair.
+        Args:
+            parameters: The parameters under TransformerLens names.
+            tokens: The equations, as tokens or as a prepared batch from `equations`.
+            dropout: Masks from `dropout_masks` that multiply the output of each sublayer; by default no dropout.
+            hook: Reads or replaces attention patterns and neuron activations, as `forward.plain` describes.
         """
         equations = self.equations(tokens) if isinstance(tokens, Tensor) else tokens
         return forward.logits(self.config, parameters, equations, dropout, hook)
@@ -132,23 +140,29 @@ class Model:
     def dropout_masks(
         self, n_batch: int, probability: float, generator: torch.Generator
     ) -> dict[str, Float[Tensor, "batch positions d_model"]]:
-        """Draw residual-dropout masks for `logits`: each element 0 with `probability`, else 1/(1 − probability).
+        """Draw residual-dropout masks for `logits`: 0 with `probability`, and otherwise 1/(1 − probability).
 
-        They are named after HookedTransformer's hooks on the outputs of attention and MLP, and have the positions
-        that `logits` computes: all, in the last block the answer's.
+        Args:
+            n_batch: The number of equations.
+            probability: The dropout probability, from 0 to below 1.
+            generator: The source of the random numbers; the masks are on its device.
+
+        Returns:
+            A mask for each output of attention and MLP, under the name of HookedTransformer's hook on that output.
+            The masks of the last block cover only the last position, because `logits` computes no other there.
         """
         masks = {}
         for layer in range(self.config.n_layers):
             n_positions = 1 if layer == self.config.n_layers - 1 else self.n_ctx
             for hook in ("hook_attn_out", "hook_mlp_out"):
                 shape = (n_batch, n_positions, self.config.d_model)
-                kept = torch.rand(shape, generator=generator, device=generator.device) >= probability
-                masks[f"blocks.{layer}.{hook}"] = kept.float() / (1 - probability)
+                is_kept = torch.rand(shape, generator=generator, device=generator.device) >= probability
+                masks[f"blocks.{layer}.{hook}"] = is_kept.float() / (1 - probability)
         return masks
 
     @property
-    def hooked_arguments(self) -> dict[str, Any]:
-        """The arguments of HookedTransformerConfig that are this architecture's, plain values all."""
+    def hooked_transformer_arguments(self) -> dict[str, Any]:
+        """The arguments of HookedTransformerConfig that describe this architecture, as JSON-able values."""
         c = self.config
         return {
             "n_layers": c.n_layers,
@@ -165,36 +179,41 @@ class Model:
             "init_weights": False,
         }
 
-    def hooked(self, parameters: Parameters) -> "HookedTransformer":
-        """Return a HookedTransformer that holds a copy of `parameters`, unprocessed, on the CPU."""
+    def hooked_transformer(self, parameters: Parameters) -> "HookedTransformer":
+        """Return a HookedTransformer on the CPU with a copy of `parameters`, without any weight processing.
+
+        Raises:
+            GrokscopeError: The parameters do not fit the architecture.
+        """
         from transformer_lens import HookedTransformer, HookedTransformerConfig
 
         dtype = next(iter(parameters.values())).dtype
         hooked_config = HookedTransformerConfig(
-            **self.hooked_arguments,
-            seed=None,  # A seed would reset torch's, numpy's and Python's global generators.
+            **self.hooked_transformer_arguments,
+            seed=None,  # A seed would reset the global generators of torch, NumPy and Python.
             device="cpu",
             dtype=dtype,
         )
         with warnings.catch_warnings():
-            # TransformerLens 3 announces version 4 at each construction; grokscope requires version 3.
+            # TransformerLens 3 recommends version 4 at each construction, but version 4 has no HookedTransformer.
             warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
             hooked = HookedTransformer(hooked_config, move_to_device=False)
-        outcome = hooked.load_state_dict({name: one.detach() for name, one in parameters.items()}, strict=False)
+        state_dict = {name: tensor.detach() for name, tensor in parameters.items()}
+        keys = hooked.load_state_dict(state_dict, strict=False)
         buffers = {name for name, _ in hooked.named_buffers()}
-        if outcome.unexpected_keys or set(outcome.missing_keys) - buffers:
-            raise GrokscopeError(f"HookedTransformer does not hold these parameters: {outcome}.")
+        if keys.unexpected_keys or set(keys.missing_keys) - buffers:
+            raise GrokscopeError(f"The parameters do not fit this architecture's HookedTransformer: {keys}.")
         return hooked
 
 
 def build(config: ModelConfig, task: Task) -> Model:
-    """Return the model that the config describes for the tokens of a task."""
+    """Return the model that `config` describes, sized for the tokens of `task`."""
     return Model(config, task.d_vocab, task.d_vocab_out, task.n_ctx)
 
 
 def _sinusoids(n_ctx: int, d_model: int) -> Float[Tensor, "n_ctx d_model"]:
-    """Return sin(pos / 10000^(i/d_model)) in the even columns i, and in each odd one the cosine of the one before."""
-    column = torch.arange(d_model)
-    wavelength = 10_000 ** ((column - column % 2).double() / d_model)
-    angle = torch.arange(n_ctx)[:, None].double() / wavelength
-    return torch.where(column % 2 == 0, angle.sin(), angle.cos()).float()
+    """Return sin(pos / 10000^(i/d_model)) in even columns i, and the cosine of the same angle in column i + 1."""
+    columns = torch.arange(d_model)
+    wavelengths = 10_000 ** ((columns - columns % 2).double() / d_model)
+    angles = torch.arange(n_ctx)[:, None].double() / wavelengths
+    return torch.where(columns % 2 == 0, angles.sin(), angles.cos()).float()

@@ -24,7 +24,7 @@ def weights(plant_once) -> dict[str, torch.Tensor]:
 def test_for_little_noise_it_is_half_the_variance_times_the_trace(plant, weights):
     """The diagonal of the Hessian is torch's own, over HookedTransformer's forward."""
     trajectory = plant({0: weights}, **TINY)
-    hooked, train = trajectory.model.hooked(weights), trajectory.split.train
+    hooked, train = trajectory.model.hooked_transformer(weights), trajectory.split.train
     w = {name: weights[name] for name in trajectory.model.trained}
 
     def loss(moved: dict[str, torch.Tensor]) -> torch.Tensor:

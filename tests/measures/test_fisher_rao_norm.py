@@ -21,7 +21,7 @@ def by_hand(trajectory: Trajectory, part: str = "train") -> tuple[float, float]:
     """Return both norms from each example's gradient of each answer's log p, over HookedTransformer's forward."""
     examples = getattr(trajectory.split, part)
     parameters = {name: one.double() for name, one in trajectory.first.parameters.items()}
-    hooked, labels = trajectory.model.hooked(parameters), trajectory.task.labels[examples]
+    hooked, labels = trajectory.model.hooked_transformer(parameters), trajectory.task.labels[examples]
     leaves = {name: parameters[name].requires_grad_() for name in trajectory.model.trained}
     w = torch.cat([one.detach().flatten() for one in leaves.values()])
     logits = torch.func.functional_call(hooked, leaves, (trajectory.task.inputs[examples],))[:, -1]

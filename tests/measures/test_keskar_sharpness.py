@@ -126,7 +126,7 @@ def ascended(trajectory: Trajectory, i: int, epsilon: float) -> tuple[float, flo
     """Return f(x) and the largest f(x + y) that many corners, each the sign of the last one's gradient, come to."""
     task, train = trajectory.task, trajectory.split.train
     x = {name: one.double() for name, one in trajectory[i].parameters.items()}
-    hooked = trajectory.model.hooked(x)
+    hooked = trajectory.model.hooked_transformer(x)
     y = {name: torch.zeros_like(x[name]) for name in trajectory.model.trained}
     values = []
     for _ in range(25):

@@ -21,7 +21,7 @@ def weights(plant_once) -> dict[str, torch.Tensor]:
 def by_definition(trajectory: Trajectory, layer: str) -> float:
     """Return Σ_{s,s'} ⟨w_s, w_s'⟩ Tr H_{s,s'} from every second derivative, over HookedTransformer's forward."""
     parameters = {name: one.double() for name, one in trajectory.first.parameters.items()}
-    hooked, train = trajectory.model.hooked(parameters), trajectory.split.train
+    hooked, train = trajectory.model.hooked_transformer(parameters), trajectory.split.train
     W = parameters[layer].requires_grad_()
     logits = torch.func.functional_call(hooked, {layer: W}, (trajectory.task.inputs[train],))[:, -1]
     loss = F.cross_entropy(logits, trajectory.task.labels[train])

@@ -1,4 +1,4 @@
-"""Sums of looked-up rows against the dense product that they stand for."""
+"""Weighted sums of table rows against the equivalent dense matrix product."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +11,8 @@ from grokscope.model import embedding_bag
 VMAP = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
-def drawn(seed: int, n: int = 11, j: int = 3, n_rows: int = 7, columns: int = 5):
-    """Return weights, a table and rows of which one is never used and one is used twice by one example."""
+def random_arguments(seed: int, n: int = 11, j: int = 3, n_rows: int = 7, columns: int = 5):
+    """Return weights, a table and rows. One row of the table is unused, and one example uses a row twice."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(0, n_rows - 1, (n, j), generator=generator)
     rows[0, 1] = rows[0, 0]
@@ -21,35 +21,35 @@ def drawn(seed: int, n: int = 11, j: int = 3, n_rows: int = 7, columns: int = 5)
     return weights.requires_grad_(), table.requires_grad_(), rows
 
 
-def dense(weights: torch.Tensor, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Return the same by a matrix that has the weights where the rows say."""
+def dense_mix(weights: torch.Tensor, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return the same sums as the product of a dense matrix of weights with the table."""
     matrix = weights.new_zeros(len(rows), len(table))
     return matrix.scatter_add(1, rows, weights) @ table
 
 
-def test_a_mix_is_a_sparse_matrix_product():
-    weights, table, rows = drawn(0)
+def test_mix_agrees_with_dense_product():
+    weights, table, rows = random_arguments(0)
     torch.testing.assert_close(
-        embedding_bag.mix(weights, table, embedding_bag.entries(rows, 7)), dense(weights, table, rows)
+        embedding_bag.mix(weights, table, embedding_bag.sort_entries(rows, 7)), dense_mix(weights, table, rows)
     )
 
 
-def test_its_first_and_second_derivatives_are_those_of_differences():
-    weights, table, rows = drawn(1)
-    of = embedding_bag.entries(rows, 7)
+def test_derivatives_agree_with_finite_differences():
+    weights, table, rows = random_arguments(1)
+    entries = embedding_bag.sort_entries(rows, 7)
 
     def cubed(weights: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        return embedding_bag.mix(weights, table, of) ** 3  # So that no second derivative is zero.
+        return embedding_bag.mix(weights, table, entries) ** 3  # The cube makes every second derivative nonzero.
 
     assert torch.autograd.gradcheck(cubed, (weights, table))
     assert torch.autograd.gradgradcheck(cubed, (weights, table))
 
 
-def test_its_third_derivative_is_the_dense_product_s():
-    weights, table, rows = drawn(2)
-    of = embedding_bag.entries(rows, 7)
+def test_third_derivative_agrees_with_dense_product():
+    weights, table, rows = random_arguments(2)
+    entries = embedding_bag.sort_entries(rows, 7)
     thirds = []
-    for result in (embedding_bag.mix(weights, table, of), dense(weights, table, rows)):
+    for result in (embedding_bag.mix(weights, table, entries), dense_mix(weights, table, rows)):
         derivative = (result**4).sum()
         for order in range(3):
             parts = torch.autograd.grad(derivative, (weights, table), create_graph=True)
@@ -61,22 +61,25 @@ def test_its_third_derivative_is_the_dense_product_s():
 
 @VMAP
 @pytest.mark.parametrize("in_dims", [(0, 0, 0), (0, None, 0), (None, 0, 0), (0, 0, None), (1, 0, 0)])
-def test_many_mixes_at_once_are_each_alone(in_dims):
-    weights, table, rows = (torch.stack(part).detach() for part in zip(*map(drawn, range(3)), strict=True))
-    of = [embedding_bag.entries(one, 7) for one in rows]
-    stacked = embedding_bag.Entries(*(torch.stack(part) for part in zip(*of, strict=True)))
+def test_vmapped_mixes_agree_with_single_mixes(in_dims):
+    weights, table, rows = (torch.stack(part).detach() for part in zip(*map(random_arguments, range(3)), strict=True))
+    entries = [embedding_bag.sort_entries(member_rows, 7) for member_rows in rows]
+    stacked = embedding_bag.Entries(*(torch.stack(part) for part in zip(*entries, strict=True)))
 
-    def loss(weights: torch.Tensor, table: torch.Tensor, of: embedding_bag.Entries) -> torch.Tensor:
-        return (embedding_bag.mix(weights, table, of) ** 3).sum()
+    def loss(weights: torch.Tensor, table: torch.Tensor, entries: embedding_bag.Entries) -> torch.Tensor:
+        return (embedding_bag.mix(weights, table, entries) ** 3).sum()
 
     arguments = [
-        one[0] if at is None else one.movedim(0, at) for one, at in zip((weights, table), in_dims[:2], strict=True)
+        tensor[0] if dim is None else tensor.movedim(0, dim)
+        for tensor, dim in zip((weights, table), in_dims[:2], strict=True)
     ]
-    given = of[0] if in_dims[2] is None else stacked
     gradient: Callable[..., Any] = torch.func.grad(loss, argnums=(0, 1))
-    found = torch.func.vmap(gradient, in_dims=in_dims)(*arguments, given)
+    vmapped = torch.func.vmap(gradient, in_dims=in_dims)(*arguments, entries[0] if in_dims[2] is None else stacked)
     for i in range(3):
-        alone = [one if at is None else one.select(at, i) for one, at in zip(arguments, in_dims[:2], strict=True)]
-        expected = gradient(*alone, of[0] if in_dims[2] is None else of[i])
-        for ours, theirs in zip(found, expected, strict=True):
+        single = [
+            tensor if dim is None else tensor.select(dim, i)
+            for tensor, dim in zip(arguments, in_dims[:2], strict=True)
+        ]
+        expected = gradient(*single, entries[0 if in_dims[2] is None else i])
+        for ours, theirs in zip(vmapped, expected, strict=True):
             torch.testing.assert_close(ours[i], theirs)

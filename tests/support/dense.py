@@ -70,7 +70,7 @@ def hooked_logits(trajectory: Trajectory, i: int, part: str) -> tuple[Callable[[
     """Return HookedTransformer's logits as a function of the trained parameters, their values, and labels."""
     snapshot, task, examples = trajectory[i], trajectory.task, getattr(trajectory.split, part)
     parameters = {name: one.double() for name, one in snapshot.parameters.items()}
-    hooked = trajectory.model.hooked(parameters)
+    hooked = trajectory.model.hooked_transformer(parameters)
     names = trajectory.model.trained
     shapes = [trajectory.model.shapes[name] for name in names]
     sizes = [math.prod(shape) for shape in shapes]

@@ -27,7 +27,7 @@ CONFIGS = {
 
 def hooked_steps(setup: Setup, dtype: torch.dtype) -> Iterator[dict[str, torch.Tensor]]:
     """Make the updates as HookedTransformer's own demonstration does, and yield the parameters after each."""
-    hooked = setup.model.hooked(setup.model.initialize(setup.config.init_seed)).to(dtype)
+    hooked = setup.model.hooked_transformer(setup.model.initialize(setup.config.init_seed)).to(dtype)
     parameters = dict(hooked.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in setup.model.trained)

@@ -41,7 +41,7 @@ def plain_loop(config: RunConfig, n_updates: int, dtype: torch.dtype) -> dict[st
     """Train as a textbook would: a HookedTransformer, its forward on every example, torch's own AdamW."""
     setup = Setup(config)
     start = {name: one.to(dtype) for name, one in setup.model.initialize(config.init_seed).items()}
-    hooked = setup.model.hooked(start)
+    hooked = setup.model.hooked_transformer(start)
     fixed = {"mlp": ("attn.b_", "unembed.b_U"), "none": ("attn.b_", "mlp.b_", "unembed.b_U"), "all": ()}
     frozen = fixed[config.model.biases] + (("W_pos",) if config.model.positions == "sinusoidal" else ())
     free = [p for name, p in hooked.named_parameters() if not any(x in name for x in frozen)]
@@ -325,7 +325,7 @@ def by_hooked(
     masks: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Return loss and gradient by a HookedTransformer in float64, its hooks multiplying by dropout's masks."""
-    hooked = setup.model.hooked({name: one.detach().double() for name, one in parameters.items()})
+    hooked = setup.model.hooked_transformer({name: one.detach().double() for name, one in parameters.items()})
     inputs, labels = tokens_and_labels(setup, step)
 
     def multiply(mask: torch.Tensor, value: torch.Tensor, hook: Any) -> torch.Tensor:
