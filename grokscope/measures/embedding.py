@@ -8,97 +8,143 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokscope.circuits import controls
-from grokscope.circuits.geometry import align, effective_dimension, participation_ratio, principal_components
-from grokscope.errors import GrokscopeError
+from grokscope.circuits.geometry import (
+    align_components,
+    effective_dimension,
+    participation_ratio,
+    principal_components,
+)
 from grokscope.fourier import cyclic
+from grokscope.measures._chunks import evaluate_in_chunks
 from grokscope.measures._declaration import measure
+from grokscope.measures._ranges import check_ranges
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 _MOST_PLANES = 6
-_LOADED_AT_ONCE = 32
-_CONTROLLED = ("circularity", "component_circularity", "key_frequency_share", "inverse_participation_ratio")
+_CHECKPOINTS_PER_CHUNK = 32
+_WITH_CONTROL = (
+    "circularity",
+    "component_circularity",
+    "key_frequency_share",
+    "inverse_participation_ratio",
+)
 
 
 @dataclass(frozen=True)
 class _Shuffle:
-    """A random order of the tokens, and the waves of its own strongest frequencies over the tokens as they were."""
+    """A random order of the tokens, and the Fourier waves of this order's strongest frequencies."""
 
     order: Int[Tensor, " n"]
     key_basis: Float[Tensor, "n_waves n"]
+    """The waves in this order, with columns in the tokens' own order, so that no embedding needs to be reordered."""
 
 
 @measure(version=2)
 def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int = 16, seed: int = 0) -> Series:
-    """Measure the principal components of W_E over the task's tokens, and how much of a circle they are.
+    """Compute the principal components of W_E over the task's tokens, and how well they follow the task's circle.
 
-    The rows are the tokens named by the constant `tokens`: those on the task's circle in the circle's order
-    (for multiplication and division the powers of the smallest primitive root; zero is left out), or all
-    elements if the task has no circle, and then the circular arrays are missing. Arrays over steps:
+    The rows of W_E are those of the constant `tokens`: the tokens on the task's circle, in the circle's order. For
+    multiplication and division these are the powers of the smallest primitive root, without zero. If the task has no
+    circle, they are all elements, and only the components and dimensions are measured.
 
-    - `principal_components` (tokens, k), aligned from step to step (`align`); `explained_variance_ratio` (k);
-    - `effective_dimension` and `participation_ratio`, exp(entropy) and 1/Σ λ² of all components' explained variance
-      ratios λ (Liu et al. 2022): how many directions the variance is spread over, two a circle of equal radius;
-    - `component_circularity` and `component_frequency` (k) and `circularity`, the mean over the first four
-      (Zhong et al. 2023): 1 if each is a pure wave in the circle's order;
-    - `frequency_shares` (frequencies): the share of the embedding's variance in each frequency (Nanda et al.
-      2023, as norms), and `key_frequency_share`, the sum over the key frequencies;
-    - `inverse_participation_ratio`, Σ share² over the frequencies (Doshi et al. 2023, there of each neuron's
-      weights): 1 for a single frequency, 1/(number of frequencies) for a flat spectrum;
-    - `frequency_planes` (planes, tokens, 2): the tokens in the plane of each of the strongest key frequencies.
+    Plain PCA mixes the planes of two frequencies of nearly equal variance. That lowers circularity although the
+    network does not change, so read it together with `frequency_planes`.
 
-    Constants: `tokens`, `frequencies`, `key_frequencies` (norm above a quarter of the largest at the last
-    step), `plane_frequencies` (the strongest of them, strongest first), and `n_examples_off_circle`. Controls:
-    `…_shuffled` is the same with the tokens in random orders (mean over `n_shuffles`, `…_shuffled_stderr` its
-    standard error; the key frequencies are then as many of its own strongest), and `…_initialization` the
-    untrained model, which is the only control of `inverse_participation_ratio`. Plain PCA mixes the planes of two
-    frequencies of nearly equal variance, which lowers circularity without any change in the network: look at
-    `frequency_planes` beside it. Costs one eigendecomposition of an n × n matrix a checkpoint.
+    Args:
+        trajectory: The checkpoints to measure. The key frequencies are those of the last one.
+        n_components: The most principal components, from 1. The default 10 shows five circles.
+        n_shuffles: The number of random orders of the control, from 2, because the control has a standard error.
+        seed: The seed of the random orders. All steps share them.
+
+    Returns:
+        Series with arrays over the steps. A circle takes two components of equal variance.
+
+        - `principal_components` (steps, tokens, components): aligned from step to step (`geometry.align_components`).
+        - `explained_variance_ratio` (steps, components), from 0 to 1.
+        - `effective_dimension` (steps): exp(−Σ λ ln λ) over all explained variance ratios λ.
+        - `participation_ratio` (steps): 1/Σ λ². Like the effective dimension, it counts the directions that the
+          variance is spread over, but the largest dominate.
+        - `component_circularity` (steps, components), from 0 to 1: the largest share of a component in one frequency;
+          1 is a pure wave along the circle.
+        - `component_frequency` (steps, components): that frequency.
+        - `circularity` (steps), from 0 to 1: the mean of the first four.
+        - `frequency_shares` (steps, frequencies), from 0 to 1: the share of the variance in each frequency.
+        - `key_frequency_share` (steps), from 0 to 1: the sum over the key frequencies.
+        - `inverse_participation_ratio` (steps): Σ share² over the frequencies; 1 for a single frequency, and
+          1/(number of frequencies) for a flat spectrum.
+        - `frequency_planes` (steps, planes, tokens, 2): the tokens in the plane of each of the strongest key
+          frequencies.
+
+        Constants: `tokens`; `frequencies`; `key_frequencies`, whose norm exceeds a quarter of the largest at the last
+        step; `plane_frequencies`, up to six of them, the strongest first; `n_examples_off_circle`.
+
+    Raises:
+        GrokscopeError: An option is out of range.
+
+    References:
+        - Liu et al. 2022, "Effective theory": the effective dimension.
+        - Zhong et al. 2023, appendix: circularity.
+        - Nanda et al. 2023, section 4.1: the frequencies of W_E, there as norms.
+        - Doshi et al. 2023: the inverse participation ratio, there of each neuron's weights.
+
+    Invariances:
+        - The order of neurons and heads, a rotation of the residual stream, rescaled ReLU neurons, a shift of all
+          logits.
+
+    Controls:
+        - `…_shuffled`: the tokens in random orders, with as many of each order's own strongest frequencies as key
+          frequencies. The mean over the orders, with its standard error `…_shuffled_stderr`.
+        - `…_initialization`: the untrained model. It is the only control of `inverse_participation_ratio`.
+
+    Cost:
+        - One eigendecomposition of an n × n matrix per checkpoint, for n tokens.
     """
-    if n_components < 1:
-        raise GrokscopeError(f"n_components: {n_components}. Allowed: from 1.")
+    check_ranges(("n_components", n_components, n_components >= 1, "from 1"))
     task = trajectory.task
     tokens = torch.arange(task.n_elements) if task.circle is None else task.circle
-    orders = controls.random_orders(len(tokens), n_shuffles, seed)
+    n = len(tokens)
+    orders = controls.random_orders(n, n_shuffles, seed)
     constants = {"tokens": tokens, "n_examples_off_circle": torch.tensor(task.n_examples_off_circle)}
     key = strongest = torch.empty(0, dtype=torch.int64)
     shuffles: list[_Shuffle] = []
     if task.circle is not None:
         (last,) = _values(trajectory[-1:], tokens)
         norms = cyclic.fourier_norms(last)
-        key = cyclic.frequencies(len(tokens))[cyclic.key_frequencies(norms)]
+        key = cyclic.frequencies(n)[cyclic.key_frequencies(norms)]
         strongest = norms.argsort(descending=True)[: min(_MOST_PLANES, len(key))] + 1
         shuffles = _shuffles(last, len(key), orders)
         untrained = trajectory.untrained["embed.W_E"][None, tokens].double()
-        circular = _circular(untrained, principal_components(untrained, n_components)[0], key)
-        constants |= controls.untrained_control({name: circular[name][0] for name in _CONTROLLED})
+        circular = _circular_quantities(untrained, principal_components(untrained, n_components)[0], key)
+        constants |= controls.untrained_control({name: circular[name][0] for name in _WITH_CONTROL})
         constants |= {
-            "frequencies": cyclic.frequencies(len(tokens)),
+            "frequencies": cyclic.frequencies(n),
             "key_frequencies": key,
             "plane_frequencies": strongest,
         }
-    pieces: dict[str, list[Tensor]] = {}
-    # Piece by piece: all steps of a long run at once would take gigabytes.
-    for start in range(0, len(trajectory), _LOADED_AT_ONCE):
-        values = _values(trajectory[start : start + _LOADED_AT_ONCE], tokens)
-        components, ratios = principal_components(values, len(tokens))
-        piece = {
+
+    def quantities(chunk: Trajectory) -> dict[str, Tensor]:
+        values = _values(chunk, tokens)
+        components, ratios = principal_components(values, n)
+        arrays = {
             "effective_dimension": effective_dimension(ratios),
             "participation_ratio": participation_ratio(ratios),
         }
         components, ratios = components[..., :n_components], ratios[:, :n_components]
-        piece |= {"principal_components": components, "explained_variance_ratio": ratios}
+        arrays |= {"principal_components": components, "explained_variance_ratio": ratios}
         if task.circle is not None:
-            piece |= _circular(values, components, key)
             planes = [cyclic.frequency_plane(values, int(frequency)) for frequency in strongest]
-            piece["frequency_planes"] = (
-                torch.stack(planes, 1) if planes else values.new_zeros(len(values), 0, len(tokens), 2)
-            )
-            piece |= _shuffled(values, components, shuffles)
-        for name, array in piece.items():
-            pieces.setdefault(name, []).append(array)
-    arrays = {name: torch.cat(parts) for name, parts in pieces.items()}
-    arrays["principal_components"] = align(arrays["principal_components"], arrays["explained_variance_ratio"])
+            no_planes = values.new_zeros(len(values), 0, n, 2)
+            arrays |= {
+                **_circular_quantities(values, components, key),
+                "frequency_planes": torch.stack(planes, 1) if planes else no_planes,
+                **_shuffled_quantities(values, components, shuffles),
+            }
+        return arrays
+
+    arrays = evaluate_in_chunks(trajectory, _CHECKPOINTS_PER_CHUNK, quantities)
+    components, ratios = arrays["principal_components"], arrays["explained_variance_ratio"]
+    arrays["principal_components"] = align_components(components, ratios)
     return Series(
         "embedding",
         trajectory.steps,
@@ -108,17 +154,19 @@ def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int
 
 
 def _values(trajectory: Trajectory, tokens: Int[Tensor, " n"]) -> Float[Tensor, "steps n d"]:
+    """Return the rows of W_E at some tokens, in float64."""
     return trajectory.parameter("embed.W_E")[:, tokens].double()
 
 
-def _circular(
+def _circular_quantities(
     values: Float[Tensor, "steps n d"], components: Float[Tensor, "steps n k"], key: Int[Tensor, " n_key"]
 ) -> dict[str, Tensor]:
-    by_component, frequency = cyclic.circularity(components)
+    """Return the quantities that depend on the order of the circle."""
+    circularity, frequency = cyclic.circularity(components)
     shares = cyclic.frequency_shares(values)
     return {
-        "circularity": by_component[:, :4].mean(-1),
-        "component_circularity": by_component,
+        "circularity": circularity[:, :4].mean(-1),
+        "component_circularity": circularity,
         "component_frequency": frequency,
         "frequency_shares": shares,
         "key_frequency_share": shares[:, key - 1].sum(-1),
@@ -127,10 +175,7 @@ def _circular(
 
 
 def _shuffles(last: Float[Tensor, "n d"], n_key: int, orders: Int[Tensor, "n_shuffles n"]) -> list[_Shuffle]:
-    """Return random orders of the tokens, each with the Fourier basis of its own key frequencies at the last step.
-
-    A basis' columns are in the tokens' own order, so that it is small and nothing large is reordered.
-    """
+    """Return each random order with the waves of its own `n_key` strongest frequencies at the last step."""
     n = len(last)
     basis = cyclic.fourier_basis(n)
     shuffles = []
@@ -141,22 +186,21 @@ def _shuffles(last: Float[Tensor, "n d"], n_key: int, orders: Int[Tensor, "n_shu
     return shuffles
 
 
-def _shuffled(
+def _shuffled_quantities(
     values: Float[Tensor, "steps n d"], components: Float[Tensor, "steps n k"], shuffles: list[_Shuffle]
 ) -> dict[str, Tensor]:
-    """Return the circular quantities with the tokens in random orders: their means and standard errors."""
-    samples = []
-    # The variance, which the shares are of, is the same in every order.
+    """Return the control of the circular quantities with the tokens in random orders."""
+    # The variance is the same in every order.
     variance = reduce((values - values.mean(-2, keepdim=True)).square(), "step n d -> step", "sum")
+    variance = variance.clamp_min(torch.finfo(variance.dtype).tiny)
+    samples = []
     for shuffle in shuffles:
-        by_component, _ = cyclic.circularity(components[:, shuffle.order])
+        circularity, _ = cyclic.circularity(components[:, shuffle.order])
         power = einsum(shuffle.key_basis, values, "wave n, step n d -> step wave d").square()
-        samples.append(
-            {
-                "circularity": by_component[:, :4].mean(-1),
-                "component_circularity": by_component,
-                "key_frequency_share": reduce(power, "step wave d -> step", "sum")
-                / variance.clamp_min(torch.finfo(variance.dtype).tiny),
-            }
-        )
+        sample = {
+            "circularity": circularity[:, :4].mean(-1),
+            "component_circularity": circularity,
+            "key_frequency_share": reduce(power, "step wave d -> step", "sum") / variance,
+        }
+        samples.append(sample)
     return controls.shuffled_control(samples)

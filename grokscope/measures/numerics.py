@@ -1,4 +1,4 @@
-"""Numerics: what the precision of the loss leaves of it and of its gradient, where that points, and the margins."""
+"""Numerics: what precision does to the train loss and its gradient, where the gradient points, and the margins."""
 
 from dataclasses import replace
 
@@ -10,33 +10,45 @@ from torch import Tensor
 from grokscope.circuits import controls
 from grokscope.landscape.objective import Objective, objectives
 from grokscope.measures._declaration import measure
-from grokscope.model.components import by_component, cosine, component_vectors
+from grokscope.model.components import component_vectors, cosine, group_by_component
 from grokscope.model.losses import cross_entropy, has_collapsed
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 DTYPES = ("bfloat16", "float32", "float64")
+"""The types in which the loss is computed."""
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+"""The quantiles of the margins."""
 
 
 def margins(logits: Float[Tensor, "batch d_vocab_out"], labels: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-    """Return z_label − max_{k ≠ label} z_k of each example, in float64: above 0 where the answer is right."""
+    """Return z_label − max_{k ≠ label} z_k of each example in float64; positive for a right answer."""
     z = logits.double()
     others = z.scatter(1, labels[:, None], -torch.inf)
     return z.gather(1, labels[:, None])[:, 0] - others.amax(-1)
 
 
 def logit_scale(logits: Float[Tensor, "batch d_vocab_out"]) -> Float[Tensor, ""]:
-    """Return the root mean square of the logits about each example's mean: a margin over it has no scale."""
+    """Return the root mean square of the logits about each example's mean.
+
+    A margin divided by it does not change if all logits are multiplied by a factor.
+    """
     return logits.double().var(-1, correction=0).mean().sqrt()
 
 
 def logit_gradient(
     logits: Float[Tensor, "batch d_vocab_out"], labels: Int[Tensor, " batch"], dtype: str, function: str
 ) -> Float[Tensor, "batch d_vocab_out"]:
-    """Return the mean loss's gradient by the logits, as training takes it with the loss in `dtype`.
+    """Return the gradient of the mean loss by the logits, as training computes it.
 
-    It is a tensor of the logits' own type: what lies below its smallest number is zero.
+    Args:
+        logits: The logits.
+        labels: The answer of each example.
+        dtype: The type in which the loss is computed.
+        function: The loss function, "softmax" or "stablemax".
+
+    Returns:
+        The gradient in the logits' own type, in which entries below its smallest number are zero.
     """
     with torch.enable_grad():
         z = logits.detach().requires_grad_()
@@ -45,10 +57,10 @@ def logit_gradient(
 
 
 def imbalance(gradient: Float[Tensor, "batch d_vocab_out"]) -> Float[Tensor, ""]:
-    """Return the mean over examples of |Σ_k g_k| / Σ_k |g_k|, 0 for an example without gradient.
+    """Return the mean over examples of |Σ_k g_k| / Σ_k |g_k|; 0 for an example with zero gradient.
 
-    A softmax's gradient p − onehot adds up to zero over the classes; where the right answer's part is rounded away
-    and the others' are not, the ratio is 1, and the last layer's weights drift together.
+    The gradient p − onehot of a softmax sums to zero over the classes. If the right answer's entry is rounded away
+    and the others' are not, the ratio is 1, and the weights of the last layer drift together.
     """
     g = gradient.double()
     size = g.abs().sum(-1)
@@ -57,50 +69,75 @@ def imbalance(gradient: Float[Tensor, "batch d_vocab_out"]) -> Float[Tensor, ""]
 
 @measure(n_checkpoints=48, by_checkpoint=True)
 def numerics(trajectory: Trajectory, *, dtype: str = "float32") -> Series:
-    """Measure what precision does to the train loss: softmax collapse, lost gradients, naive loss minimization.
+    """Compute how precision affects the train loss: softmax collapse, lost gradients and naive loss minimization.
 
-    Parameters and logits are in `dtype`, "float32" as in training, or "float64"; the loss is the config's, computed
-    from these logits in each type of the constant `dtypes` (bfloat16, float32, float64). Arrays over steps, those
-    with an axis of the dtypes first:
+    The logits are computed in `dtype`, and the config's loss from these logits in each type of the constant `dtypes`.
+    A softmax has collapsed if the sum of all its terms equals the right answer's term (`losses.has_collapsed`).
 
-    - `collapse_share`: of the train examples, those whose softmax has collapsed (`losses.has_collapsed`; Prieto et
-      al. 2025): the sum of all terms is the right answer's own. `zero_loss_share`: those with a loss of exactly 0;
-      torch's bfloat16 rounds the loss alone, not the sum in it, so here bfloat16 does as float32;
-    - `zero_gradient_share`: those without any gradient by the logits. A collapsed example mostly keeps the wrong
-      answers' part; `gradient_imbalance` (`imbalance`) is 1 where nothing else is left, and 0 where the parts add up
-      to zero, as they should;
-    - `zero_parameter_gradient_share`: of the trained parameters' entries, those whose gradient is exactly 0;
-      `gradient_norm` ‖∇L‖; `gradient_cosine`: of ∇L and that of the float64 loss: 1 where the precision does no harm;
-    - `naive_loss_cosine`: of −∇L, the loss in the run's own `loss_dtype`, and the weights w; positive: to scale all
-      weights up lowers the loss (naive loss minimization, section 4). `component_naive_loss_cosines` (components):
-      of the parameters of each component in the constant `components` alone;
-    - `train_margins`, `test_margins` (quantiles): quantiles, at the constant `quantiles`, of the right answer's logit
-      minus the largest other; the first is the smallest margin, and below 0 is a wrong answer. `train_margin_mean`,
-      `test_margin_mean`; `train_logit_scale`, `test_logit_scale` (`logit_scale`): margins grow with the weights,
-      margins over it do not. The model is not homogeneous, so no power of ‖w‖ would do. Without test equations
-      what begins with `test_` is left out.
+    Args:
+        trajectory: The checkpoints to measure.
+        dtype: The precision of parameters and logits: "float32", the default, as in training, or "float64".
 
-    Control: `…_initialization`, the untrained model. Costs one gradient, two more passes backward and the test
-    equations' logits a checkpoint. Raise GrokscopeError for another dtype.
+    Returns:
+        Series with arrays over the steps. The dimension dtypes is bfloat16, float32 and float64. Without test
+        equations, the arrays with the prefix `test_` are missing.
+
+        - `collapse_share` (steps, dtypes), from 0 to 1: the share of train examples whose softmax has collapsed.
+        - `zero_loss_share` (steps, dtypes), from 0 to 1: the share with a loss of exactly 0. torch adds up bfloat16
+          in float32 and rounds the loss only, so here bfloat16 equals float32.
+        - `zero_gradient_share` (steps, dtypes), from 0 to 1: the share whose gradient by every logit is 0. A
+          collapsed example mostly keeps the wrong answers' entries.
+        - `gradient_imbalance` (steps, dtypes), from 0 to 1: see `imbalance`. 1 means that only the wrong
+          answers' entries are left; 0 means that the entries cancel, as they should.
+        - `zero_parameter_gradient_share` (steps, dtypes), from 0 to 1: the share of entries of the trained parameters
+          whose gradient is exactly 0.
+        - `gradient_norm` (steps, dtypes), in nats per unit of weight: ‖∇L‖.
+        - `gradient_cosine` (steps, dtypes): the cosine of ∇L and the gradient of the float64 loss; 1 is no harm done.
+        - `naive_loss_cosine` (steps): the cosine of −∇L, with the loss in the run's own `loss_dtype`, and the
+          weights. If positive, scaling all weights up lowers the loss, which is naive loss minimization.
+        - `component_naive_loss_cosines` (steps, components): the same for the parameters of each component.
+        - `train_margins`, `test_margins` (steps, quantiles): the quantiles of the right answer's logit minus the
+          largest other logit. The first is the smallest margin; below 0 is a wrong answer.
+        - `train_margin_mean`, `test_margin_mean` (steps): the mean of the margins.
+        - `train_logit_scale`, `test_logit_scale` (steps): see `logit_scale`. Margins grow with the weights; margins
+          over this scale do not. The model is not homogeneous, so a power of ‖w‖ would not do.
+
+        Constants: `dtypes`, `components`, `quantiles`.
+
+    Raises:
+        GrokscopeError: `dtype` is neither "float32" nor "float64".
+
+    References:
+        - Prieto et al. 2025, sections 3 and 4: softmax collapse and naive loss minimization.
+
+    Invariances:
+        - The order of neurons and heads, and a rotation of the residual stream.
+        - Rescaled ReLU neurons and a shift of all logits change `gradient_norm` and the cosines with the weights.
+
+    Controls:
+        - `…_initialization`: the untrained model.
+
+    Cost:
+        - One gradient, two more backward passes and the test equations' logits per checkpoint.
     """
     task, split = trajectory.task, trajectory.split
     equations = trajectory.model.equations(task.inputs[split.test]) if len(split.test) else None
-    components = by_component(trajectory.model.trained)
+    components = group_by_component(trajectory.model.trained)
 
-    def row(there: Objective) -> dict[str, Tensor]:
-        found = _of_train(there, components)
+    def row_of(objective: Objective) -> dict[str, Tensor]:
+        row = _train_quantities(objective, components)
         if equations is not None:
             with torch.no_grad():
-                logits = trajectory.model.logits(there.parameters, equations)
-            found |= _of_margins("test", logits, task.labels[split.test])
-        return found
+                logits = trajectory.model.logits(objective.parameters, equations)
+            row |= _margin_quantities("test", logits, task.labels[split.test])
+        return row
 
     rows, untrained = [], None
-    for _, there in objectives(trajectory, dtype=dtype):
+    for _, objective in objectives(trajectory, dtype=dtype):
         if untrained is None:
-            origin = {name: one.to(getattr(torch, dtype)) for name, one in trajectory.untrained.items()}
-            untrained = row(replace(there, parameters=origin))
-        rows.append(row(there))
+            parameters = {name: tensor.to(getattr(torch, dtype)) for name, tensor in trajectory.untrained.items()}
+            untrained = row_of(replace(objective, parameters=parameters))
+        rows.append(row_of(objective))
     constants = {
         "dtypes": np.array(DTYPES, np.str_),
         "components": np.array(list(components), np.str_),
@@ -110,43 +147,47 @@ def numerics(trajectory: Trajectory, *, dtype: str = "float32") -> Series:
     return Series.of_rows("numerics", trajectory.steps, rows, constants)
 
 
-def _of_train(there: Objective, components: dict[str, list[str]]) -> dict[str, Tensor]:
-    config, labels = there.config, there.labels
+def _train_quantities(objective: Objective, components: dict[str, list[str]]) -> dict[str, Tensor]:
+    """Return every quantity of the train equations at one checkpoint."""
+    config, labels = objective.config, objective.labels
     with torch.enable_grad():
-        leaves = {name: there.parameters[name].detach().requires_grad_() for name in there.model.trained}
-        logits = there.logits(leaves)
-    z, by_dtype, gradients = logits.detach(), [], []
+        leaves = {name: objective.parameters[name].detach().requires_grad_() for name in objective.model.trained}
+        logits = objective.logits(leaves)
+    z, rows, gradients = logits.detach(), [], []
     for dtype in DTYPES:
         by_logits = logit_gradient(z, labels, dtype, config.loss)
         by_parameters = torch.autograd.grad(logits, list(leaves.values()), by_logits, retain_graph=True)
         gradients.append(component_vectors(dict(zip(leaves, by_parameters, strict=True)), components))
-        whole = torch.cat(gradients[-1])
+        gradient = torch.cat(gradients[-1])
         row = {
             "collapse_share": has_collapsed(z, labels, dtype, config.loss).double().mean(),
             "zero_loss_share": (cross_entropy(z, labels, dtype, config.loss) == 0).double().mean(),
             "zero_gradient_share": (by_logits == 0).all(-1).double().mean(),
             "gradient_imbalance": imbalance(by_logits),
-            "zero_parameter_gradient_share": (whole == 0).double().mean(),
-            "gradient_norm": whole.norm(),
+            "zero_parameter_gradient_share": (gradient == 0).double().mean(),
+            "gradient_norm": gradient.norm(),
         }
-        by_dtype.append(row)
+        rows.append(row)
     exact = torch.cat(gradients[-1])
-    own, weights = gradients[DTYPES.index(config.loss_dtype)], component_vectors(there.parameters, components)
+    run_gradient = gradients[DTYPES.index(config.loss_dtype)]
+    weights = component_vectors(objective.parameters, components)
+    by_component = [-cosine(*pair) for pair in zip(run_gradient, weights, strict=True)]
     return {
-        **{name: torch.stack([row[name] for row in by_dtype]) for name in by_dtype[0]},
-        "gradient_cosine": torch.stack([cosine(torch.cat(one), exact) for one in gradients]),
-        "naive_loss_cosine": -cosine(torch.cat(own), torch.cat(weights)),
-        "component_naive_loss_cosines": torch.stack([-cosine(*pair) for pair in zip(own, weights, strict=True)]),
-        **_of_margins("train", z, labels),
+        **{name: torch.stack([row[name] for row in rows]) for name in rows[0]},
+        "gradient_cosine": torch.stack([cosine(torch.cat(gradient), exact) for gradient in gradients]),
+        "naive_loss_cosine": -cosine(torch.cat(run_gradient), torch.cat(weights)),
+        "component_naive_loss_cosines": torch.stack(by_component),
+        **_margin_quantities("train", z, labels),
     }
 
 
-def _of_margins(
+def _margin_quantities(
     part: str, logits: Float[Tensor, "batch d_vocab_out"], labels: Int[Tensor, " batch"]
 ) -> dict[str, Tensor]:
-    found = margins(logits, labels)
+    """Return the margins and the logit scale of a part of the equations, "train" or "test"."""
+    z_margins = margins(logits, labels)
     return {
-        f"{part}_margins": found.quantile(torch.tensor(QUANTILES, dtype=found.dtype)),
-        f"{part}_margin_mean": found.mean(),
+        f"{part}_margins": z_margins.quantile(torch.tensor(QUANTILES, dtype=z_margins.dtype)),
+        f"{part}_margin_mean": z_margins.mean(),
         f"{part}_logit_scale": logit_scale(logits),
     }
