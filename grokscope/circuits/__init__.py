@@ -1,1 +1,1 @@
-"""Code that the circuit measures share."""
+"""Formulas and controls of the circuit measures."""

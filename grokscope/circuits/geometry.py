@@ -1,4 +1,4 @@
-"""Principal components of points that move from step to step, batched over the steps, and their alignment."""
+"""The geometry of points that move from step to step: principal components, their alignment, and clusters."""
 
 import math
 
@@ -7,18 +7,25 @@ from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_NEAR_DEGENERATE = 0.2
-"""Two neighbouring components whose variances differ by less than this share may rotate into each other."""
+_NEARLY_DEGENERATE = 0.2
+"""The relative difference of variance below which two neighbouring components may rotate into each other."""
 
 
 def principal_components(
     values: Float[Tensor, "steps n d"], n_components: int
 ) -> tuple[Float[Tensor, "steps n k"], Float[Tensor, "steps k"]]:
-    """Return the points' coordinates on their first principal components, and the explained variance ratios.
+    """Return the points' coordinates U√λ = XV on the first principal components of each step.
 
-    Plain PCA of each step by itself, in descending order of variance, each component's sign such that its
-    coordinate of largest magnitude is positive. k is `n_components` or what n and d allow, if that is fewer.
-    Batched over steps by the eigenvectors of the centred points' n × n Gram matrix, U√λ = XV.
+    U and λ are the eigenvectors and eigenvalues of the n × n Gram matrix of the centred points X, batched over steps.
+
+    Args:
+        values: The points of each step, one per row.
+        n_components: The number of components. k is the least of this number, n − 1 and d.
+
+    Returns:
+        coordinates: In descending order of variance. The sign of a component makes its largest coordinate in
+            magnitude positive.
+        explained variance ratios: The share of the total variance on each component.
     """
     n, d = values.shape[-2:]
     k = min(n_components, n - 1, d)
@@ -34,78 +41,106 @@ def principal_components(
 
 
 def effective_dimension(ratios: Float[Tensor, "steps k"]) -> Float[Tensor, " steps"]:
-    """Return exp(−Σ λ ln λ) of all explained variance ratios λ: how many directions the variance is spread over.
+    """Return exp(−Σ λ ln λ), the number of directions over which the variance is spread.
 
-    1 if one component holds everything, k if k hold the same; 1 for points that coincide, which have no variance.
-    (Liu et al. 2022, "Effective theory".)
+    The value is 1 if one component has all variance, and m if m components have equal variance. It is 1 for points
+    that coincide.
+
+    Args:
+        ratios: The explained variance ratios λ of all components.
+
+    References:
+        Liu et al. 2022, "Towards Understanding Grokking: An Effective Theory of Representation Learning".
     """
     return (-torch.xlogy(ratios, ratios).sum(-1)).exp()
 
 
 def participation_ratio(ratios: Float[Tensor, "steps k"]) -> Float[Tensor, " steps"]:
-    """Return 1/Σ λ² of all explained variance ratios λ: like `effective_dimension`, but ruled by the largest.
+    """Return 1/Σ λ², a number of directions like `effective_dimension` that depends more on the largest variances.
 
-    1 if one component holds everything, k if k hold the same; 1 for points that coincide, which have no variance.
+    The value is 1 if one component has all variance, and m if m components have equal variance. It is 1 for points
+    that coincide.
+
+    Args:
+        ratios: The explained variance ratios λ of all components.
     """
     squares = ratios.square().sum(-1)
     return torch.where(squares > 0, 1 / squares, 1.0)
 
 
-def align(components: Float[Tensor, "steps n k"], ratios: Float[Tensor, "steps k"]) -> Float[Tensor, "steps n k"]:
-    """Return the components with each step made to look like the next, backwards from the last.
+def align_components(
+    components: Float[Tensor, "steps n k"], ratios: Float[Tensor, "steps k"]
+) -> Float[Tensor, "steps n k"]:
+    """Return the components of each step, aligned with those of the next step, backwards from the last step.
 
-    Allowed are a change of order, of sign, and a rotation within a pair of neighbours whose variances are
-    nearly equal, inside which plain PCA's choice of axes is arbitrary. The order is the assignment of largest
-    overlap, the rotation the orthogonal Procrustes solution. Distances within a pair's plane do not change.
-    So early on, the first components are those that became the last step's first, whatever their variance then.
+    An alignment makes three changes, in which the axes of PCA are arbitrary or uninformative:
+
+    - the order, by the assignment with the largest squared overlap;
+    - the sign;
+    - a rotation within a pair of neighbours with nearly equal variance, by the orthogonal Procrustes solution.
+
+    Distances within the plane of such a pair do not change. At early steps the first components are therefore those
+    that became the first at the last step, even if their variance was small then.
+
+    Args:
+        components: Coordinates on the principal components, from `principal_components`.
+        ratios: Their explained variance ratios.
     """
-    # Only now: it takes a third of a second to import, which a saved measure need not wait for.
+    # Imported here because the import takes a third of a second, and reading a saved measure does not need it.
     from scipy.optimize import linear_sum_assignment
 
     aligned = components.clone()
     for step in range(len(components) - 2, -1, -1):
         target = aligned[step + 1]
-        overlap = einsum(_unit(aligned[step]), _unit(target), "n i, n j -> i j")
-        source, place = linear_sum_assignment(-overlap.square().numpy())
-        slot = dict(zip(source.tolist(), place.tolist(), strict=True))
-        moved = torch.empty_like(target)
-        for i, to in slot.items():
-            moved[:, to] = aligned[step, :, i] * (-1.0 if overlap[i, to] < 0 else 1.0)
-        for i, j in _degenerate_pairs(ratios[step]):
-            pair = [slot[i], slot[j]]
-            left, _, right = torch.linalg.svd(moved[:, pair].T @ target[:, pair])
-            moved[:, pair] = moved[:, pair] @ left @ right
-        aligned[step] = moved
+        overlap = einsum(_unit_columns(aligned[step]), _unit_columns(target), "n i, n j -> i j")
+        sources, targets = linear_sum_assignment(-overlap.square().numpy())
+        target_of = dict(zip(sources.tolist(), targets.tolist(), strict=True))
+        reordered = torch.empty_like(target)
+        for i, j in target_of.items():
+            reordered[:, j] = aligned[step, :, i] * (-1.0 if overlap[i, j] < 0 else 1.0)
+        for pair in _degenerate_pairs(ratios[step]):
+            plane = [target_of[i] for i in pair]
+            left, _, right = torch.linalg.svd(reordered[:, plane].T @ target[:, plane])
+            reordered[:, plane] = reordered[:, plane] @ left @ right
+        aligned[step] = reordered
     return aligned
 
 
+def silhouettes(distances: Float[Tensor, "*steps n n"], labels: Int[Tensor, "k n"]) -> Float[Tensor, "*steps k"]:
+    """Return the mean over n points of the silhouette s_i = (b_i − a_i)/max(a_i, b_i), for k partitions.
+
+    a_i is the mean distance of point i to the others of its class, and b_i is its least mean distance to another
+    class. The silhouette is 0 if both are 0.
+
+    Args:
+        distances: The distances between the points.
+        labels: The class of each point, 0 and up, for each partition. All classes of a partition have the same size.
+
+    References:
+        Rousseeuw 1987.
+    """
+    scores = []
+    for classes in labels:
+        members = torch.nn.functional.one_hot(classes).to(distances)
+        size = members.sum(0)
+        to_class = distances @ members
+        within = (to_class * members).sum(-1) / (size[classes] - 1)
+        nearest = (to_class / size).masked_fill(members.bool(), math.inf).amin(-1)
+        scores.append(((nearest - within) / torch.maximum(within, nearest)).nan_to_num(0.0).mean(-1))
+    return torch.stack(scores, -1)
+
+
 def _degenerate_pairs(ratios: Float[Tensor, " k"]) -> list[tuple[int, int]]:
-    """Return disjoint pairs of neighbours of nearly equal variance, the closest first."""
+    """Return disjoint pairs of neighbours with nearly equal variance, the closest first."""
     gaps = 1 - ratios[1:] / ratios[:-1].clamp_min(torch.finfo(ratios.dtype).tiny)
-    pairs, taken = [], set()
+    pairs, paired = [], set()
     for i in gaps.argsort().tolist():
-        if gaps[i] < _NEAR_DEGENERATE and not taken & {i, i + 1}:
+        if gaps[i] < _NEARLY_DEGENERATE and not paired & {i, i + 1}:
             pairs.append((i, i + 1))
-            taken |= {i, i + 1}
+            paired |= {i, i + 1}
     return pairs
 
 
-def _unit(columns: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+def _unit_columns(columns: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """Return the columns divided by their norms; a column of zeros stays zero."""
     return columns / torch.linalg.vector_norm(columns, dim=0).clamp_min(torch.finfo(columns.dtype).tiny)
-
-
-def silhouettes(distances: Float[Tensor, "*steps n n"], labels: Int[Tensor, "k n"]) -> Float[Tensor, "*steps k"]:
-    """Return the mean silhouette of each of k ways to cut n points into classes of one size.
-
-    s_i = (b_i − a_i)/max(a_i, b_i), a_i the mean distance to the others of the own class, b_i the least mean distance
-    to another class (Rousseeuw 1987); 0 where both are 0.
-    """
-    scores = []
-    for one in labels:
-        members = torch.nn.functional.one_hot(one).to(distances)
-        size = members.sum(0)
-        to_class = distances @ members
-        own = (to_class * members).sum(-1) / (size[one] - 1)
-        other = (to_class / size).masked_fill(members.bool(), math.inf).amin(-1)
-        scores.append(((other - own) / torch.maximum(own, other)).nan_to_num(0.0).mean(-1))
-    return torch.stack(scores, -1)

@@ -1,8 +1,8 @@
-"""Which frequencies a network computes with: three rules side by side, and the removal of each as the judge.
+"""The frequencies that a network computes with: three published rules, each confirmed by removal from the logits.
 
-The rules in use name different sets: an embedding keeps frequencies that nothing reads any more, and a few neurons
-may cluster at one that the logits lack. So each frequency is also taken out of the logits, and counts where a rule
-names it and the loss notices.
+The rules name different sets. An embedding keeps frequencies that the rest of the network no longer reads, and a few
+neurons can cluster at a frequency that the logits lack. A key frequency is therefore one that a rule names and whose
+removal from the logits raises the loss.
 """
 
 from dataclasses import dataclass
@@ -12,73 +12,94 @@ from einops import reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokscope.circuits.pairs import Grid, pair_losses
+from grokscope.circuits.pairs import CircleGrid, pair_losses
 from grokscope.fourier import cyclic, cyclic_2d
 from grokscope.model.forward import Parameters
 from grokscope.model.transformer import Model
+from grokscope.tasks.circle import Circle
 
-CLUSTERED = 0.85
-"""The least share of a neuron's energy in one frequency's block with which it belongs there (Nanda et al. 2023)."""
-RISE = 1.25
-"""The factor by which the loss must grow when a key frequency is taken out of the logits. In runs that generalised,
-the frequencies that are used give factors of 20 to 10⁷, all others below 1.1."""
+CLUSTER_THRESHOLD = 0.85
+"""The least share of a neuron's energy in the block of a frequency for the neuron to belong to that frequency.
+
+The value is that of Nanda et al. 2023.
+"""
+LOSS_RISE = 1.25
+"""The least factor by which the removal of a key frequency from the logits raises the loss.
+
+In runs that generalised, frequencies in use raised the loss by factors from 20 to 10⁷; all others by less than 1.1.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class KeyFrequencies:
-    """Which frequencies 1 … n // 2 each rule names at one checkpoint."""
+    """The frequencies 1 … n // 2 that each rule names at one checkpoint."""
 
     embedding: Bool[Tensor, " n_frequencies"]
-    """(a) Those whose norm in W_E exceeds a quarter of the largest."""
+    """Rule (a): whether the norm in W_E exceeds a quarter of the largest norm."""
     neuron_logits: Bool[Tensor, " n_frequencies"]
-    """(b) The same in the neuron-to-logit map W_L."""
+    """Rule (b): whether the norm in the neuron-to-logit map W_L exceeds a quarter of the largest norm."""
     neurons: Bool[Tensor, " n_frequencies"]
-    """(c) Those that hold a share of at least `CLUSTERED` of some neuron, in any block."""
+    """Rule (c): whether a neuron of any block has a share of at least `CLUSTER_THRESHOLD` in the frequency."""
     loss: Float[Tensor, ""]
-    """The loss over all pairs of the circle, with the right answers."""
+    """The loss over all pairs on the circle, with the correct answers."""
     loss_without: Float[Tensor, " n_frequencies"]
-    """The same loss with one frequency taken out of the logits."""
+    """The same loss with one frequency removed from the logits."""
 
     @property
     def removal(self) -> Bool[Tensor, " n_frequencies"]:
-        """Those whose removal raises the loss more than `RISE` times."""
-        return self.loss_without > RISE * self.loss
+        """Whether the removal of each frequency raises the loss by a factor above `LOSS_RISE`."""
+        return self.loss_without > LOSS_RISE * self.loss
 
     @property
     def consensus(self) -> Int[Tensor, " n_key"]:
-        """The frequencies that a rule names and removal confirms, increasing: the key frequencies."""
+        """The key frequencies, ascending: those that at least one rule names and that removal confirms."""
         confirmed = (self.embedding | self.neuron_logits | self.neurons) & self.removal
         return confirmed.nonzero()[:, 0] + 1
 
     def constants(self) -> dict[str, Tensor]:
-        """Return what every series that depends on them says: the consensus and each rule's own frequencies."""
-        named = ("embedding", "neuron_logits", "neurons", "removal")
+        """Return the constants of a series that uses these frequencies: the consensus and the choice of each rule."""
+        rules = ("embedding", "neuron_logits", "neurons", "removal")
         return {
             "frequencies": torch.arange(1, len(self.loss_without) + 1),
             "key_frequencies": self.consensus,
-            **{f"key_frequencies_{rule}": getattr(self, rule).nonzero()[:, 0] + 1 for rule in named},
+            **{f"key_frequencies_{rule}": getattr(self, rule).nonzero()[:, 0] + 1 for rule in rules},
         }
 
 
-def key_frequencies(grid: Grid, parameters: Parameters) -> KeyFrequencies:
-    """Return the frequencies that each rule names at a checkpoint; costs one cross-entropy a frequency."""
+def key_frequencies(grid: CircleGrid, parameters: Parameters) -> KeyFrequencies:
+    """Apply all rules to one checkpoint.
+
+    The cost is two forward passes over all pairs and one cross-entropy over all pairs for each frequency.
+
+    Args:
+        grid: The model on all pairs of the circle.
+        parameters: The parameters of the checkpoint.
+    """
     neurons, _ = grid.activations(parameters)
-    shares = [cyclic_2d.block_shares(cyclic_2d.pair_blocks(one), one) for one in neurons]
+    shares = [cyclic_2d.block_shares(cyclic_2d.pair_blocks(post), post) for post in neurons]
     logits = grid.logits(parameters)
     return KeyFrequencies(
         cyclic.key_frequencies(cyclic.fourier_norms(parameters["embed.W_E"][grid.circle.tokens].double())),
         cyclic.key_frequencies(cyclic.fourier_norms(neuron_logits(grid.model, parameters)[grid.circle.tokens])),
-        torch.stack([(one >= CLUSTERED).any(-1) for one in shares]).any(0),
-        pair_losses(logits, grid.right).mean(),
-        losses_without(grid, logits),
+        torch.stack([(share >= CLUSTER_THRESHOLD).any(-1) for share in shares]).any(0),
+        pair_losses(logits, grid.answer_tokens).mean(),
+        losses_without_frequency(grid, logits),
     )
 
 
 def neuron_logits(model: Model, parameters: Parameters) -> Float[Tensor, "*steps classes d_mlp"]:
-    """Return W_L = W_out W_U of the last block, transposed: what each neuron adds to each logit, in float64.
+    """Return the transposed neuron-to-logit map W_L = W_out W_U of the last block, in float64.
 
-    Nanda et al. 2023, section 4.1. With LayerNorm before the unembedding it is W_out (1 − 11ᵀ/d_model) diag(w) W_U,
-    which is what a neuron adds up to each example's own scale.
+    Column j is the contribution of neuron j to the logits. With LayerNorm before the unembedding the map is
+    W_out (1 − 11ᵀ/d_model) diag(w) W_U: the contribution up to the scale of each example, with w from `ln_final.w`.
+
+    Args:
+        model: The architecture.
+        parameters: `W_out` of the last block, `unembed.W_U` and, with LayerNorm, `ln_final.w`, each with any leading
+            axes.
+
+    References:
+        Nanda et al. 2023, section 4.1.
     """
     c = model.config
     W_out, W_U = (parameters[name].double() for name in (f"blocks.{c.n_layers - 1}.mlp.W_out", "unembed.W_U"))
@@ -88,21 +109,59 @@ def neuron_logits(model: Model, parameters: Parameters) -> Float[Tensor, "*steps
     return (W_out @ W_U).mT
 
 
-def losses_without(grid: Grid, logits: Float[Tensor, "n n classes"]) -> Float[Tensor, " n_frequencies"]:
-    """Return the loss over all pairs with each frequency's projections on u_k and v_k taken out of the logits."""
+def losses_without_frequency(
+    grid: CircleGrid, logits: Float[Tensor, "n n classes"]
+) -> Float[Tensor, " n_frequencies"]:
+    """Return, for each frequency k, the loss of the logits without their projections on u_k and v_k.
+
+    `fourier.cyclic_2d` defines the unit waves u_k and v_k of the answer.
+
+    Args:
+        grid: The model on all pairs of the circle.
+        logits: Its logits, from `CircleGrid.logits`.
+
+    Returns:
+        The mean cross-entropy in nats over all pairs, with the correct answers.
+    """
     answers = grid.circle.answers
     means = cyclic_2d.answer_means(logits, answers)
-    found = []
+    losses = []
     for k in cyclic.frequencies(len(answers)):
         (wave,) = cyclic_2d.answer_waves(means, k[None])
-        found.append(pair_losses(logits - wave[answers], grid.right).mean())
-    return torch.stack(found)
+        losses.append(pair_losses(logits - wave[answers], grid.answer_tokens).mean())
+    return torch.stack(losses)
 
 
 def restricted_logits(means: Float[Tensor, "n classes"], key: Int[Tensor, " n_key"]) -> Float[Tensor, "n classes"]:
-    """Return logits that keep the projections on u_k and v_k of the key frequencies, and each class's mean.
+    """Return logits with only the projections on u_k and v_k of the key frequencies, plus the mean of each class.
 
-    They depend on the answer alone, and are given for each answer. `means` are the logits' `waves.answer_means`.
-    (Nanda et al. 2023, section 5.1; for the mean their notebook adds back each class's mean logit.)
+    They depend on the answer alone.
+
+    Args:
+        means: The mean logits of each answer, from `fourier.cyclic_2d.answer_means`.
+        key: The key frequencies.
+
+    Returns:
+        The restricted logits for each answer.
+
+    References:
+        Nanda et al. 2023, section 5.1. The mean follows their notebook, which adds back each class's mean logit.
     """
     return means.mean(0) + cyclic_2d.answer_waves(means, key).sum(0)
+
+
+def restricted_embedding(
+    W_E: Float[Tensor, "d_vocab d_model"], circle: Circle, frequencies: Int[Tensor, " n_frequencies"]
+) -> Float[Tensor, "d_vocab d_model"]:
+    """Return a copy of W_E in which the rows on the circle have only these frequencies and their mean.
+
+    The rows of other tokens do not change. The projection is computed in float64.
+
+    Args:
+        W_E: The embedding.
+        circle: The task's circle.
+        frequencies: The frequencies to keep, from 1 to n // 2.
+    """
+    restricted = W_E.clone()
+    restricted[circle.tokens] = cyclic.keep_frequencies(W_E[circle.tokens].double(), frequencies).to(W_E)
+    return restricted

@@ -3,16 +3,17 @@
 import torch
 from torch import Tensor
 
-from grokscope.circuits.key_frequencies import CLUSTERED, losses_without, restricted_logits
-from grokscope.circuits.pairs import Grid, pair_losses
+from grokscope.circuits.key_frequencies import CLUSTER_THRESHOLD, losses_without_frequency, restricted_logits
+from grokscope.circuits.pairs import CircleGrid, pair_losses
 from grokscope.fourier import cyclic, cyclic_2d
+from grokscope.measures._declaration import measure
 from grokscope.model.forward import Parameters
 from grokscope.model.losses import cross_entropy
-from grokscope.series import Series, by_checkpoint
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 
-@by_checkpoint
+@measure(n_checkpoints=24, by_checkpoint=True)
 def ablations(trajectory: Trajectory) -> Series:
     """Measure the loss over all pairs with parts of the computation removed, beside the loss as it is.
 
@@ -35,19 +36,19 @@ def ablations(trajectory: Trajectory) -> Series:
     task without a circle. Costs a cross-entropy over all pairs a frequency and checkpoint: about a second for
     n = 113.
     """
-    grid = Grid.of(trajectory.model, trajectory.task, trajectory.split)
+    grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split)
     rows = [_row(grid, snapshot.parameters) for snapshot in trajectory]
     constants = {"frequencies": cyclic.frequencies(len(grid.circle))}
     return Series.of_rows("ablations", trajectory.steps, rows, constants)
 
 
-def _row(grid: Grid, parameters: Parameters) -> dict[str, Tensor]:
+def _row(grid: CircleGrid, parameters: Parameters) -> dict[str, Tensor]:
     logits, tokens = grid.logits(parameters), grid.circle.tokens
     means = cyclic_2d.answer_means(logits, grid.circle.answers)
     only = [cross_entropy(restricted_logits(means, k[None]), tokens).mean() for k in cyclic.frequencies(len(tokens))]
 
     def loss(changed: Tensor) -> Tensor:
-        return pair_losses(changed, grid.right).mean()
+        return pair_losses(changed, grid.answer_tokens).mean()
 
     post = grid.activations(parameters)[0][-1]
     blocks = cyclic_2d.pair_blocks(post)
@@ -55,18 +56,18 @@ def _row(grid: Grid, parameters: Parameters) -> dict[str, Tensor]:
     polynomials = cyclic_2d.block_functions(blocks, frequency, len(tokens))
     return {
         "loss": loss(logits),
-        "loss_without_frequency": losses_without(grid, logits),
+        "loss_without_frequency": losses_without_frequency(grid, logits),
         "loss_with_only_frequency": torch.stack(only),
         "loss_with_polynomials": loss(
-            _with_neurons(grid, parameters, torch.where(share >= CLUSTERED, polynomials, post))
+            _with_neurons(grid, parameters, torch.where(share >= CLUSTER_THRESHOLD, polynomials, post))
         ),
         "loss_with_all_polynomials": loss(_with_neurons(grid, parameters, polynomials)),
-        "loss_without_attention": loss(grid.without(parameters, "attn")),
-        "loss_without_mlp": loss(grid.without(parameters, "mlp")),
+        "loss_without_attention": loss(grid.logits_without(parameters, "attn")),
+        "loss_without_mlp": loss(grid.logits_without(parameters, "mlp")),
     }
 
 
-def _with_neurons(grid: Grid, parameters: Parameters, post: Tensor) -> Tensor:
+def _with_neurons(grid: CircleGrid, parameters: Parameters, post: Tensor) -> Tensor:
     """Return the logits with the last block's neurons at the answer's position as given."""
     last = f"blocks.{grid.model.config.n_layers - 1}.mlp.hook_post"
     replaced = post.flatten(0, 1)[:, None]

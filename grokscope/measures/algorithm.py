@@ -15,6 +15,7 @@ from grokscope.circuits.clock_and_pizza import (
     gradient_symmetricity,
     pizza_logits,
 )
+from grokscope.circuits.key_frequencies import restricted_embedding
 from grokscope.errors import GrokscopeError
 from grokscope.fourier import cyclic
 from grokscope.model import forward
@@ -129,9 +130,7 @@ def _row(
     W_E = parameters["embed.W_E"]
     explained: dict[str, list[Tensor]] = {}
     for frequency, formulas in planned.items():
-        isolated = W_E.clone()
-        kept = torch.tensor([frequency])
-        isolated[circle.tokens] = cyclic.keep_frequencies(W_E[circle.tokens].double(), kept).to(W_E)
+        isolated = restricted_embedding(W_E, circle, torch.tensor([frequency]))
         with torch.no_grad():
             on_the_circle = model.logits({**parameters, "embed.W_E": isolated}, probes.pairs)[:, circle.tokens]
         for name, formula in formulas.items():

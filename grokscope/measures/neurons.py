@@ -5,8 +5,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokscope.circuits import controls
-from grokscope.circuits.key_frequencies import CLUSTERED
-from grokscope.circuits.pairs import Grid
+from grokscope.circuits.key_frequencies import CLUSTER_THRESHOLD
+from grokscope.circuits.pairs import CircleGrid
 from grokscope.fourier import cyclic_2d
 from grokscope.measures._declaration import measure
 from grokscope.model.forward import Parameters
@@ -41,7 +41,7 @@ def neurons(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Se
     without a circle and for n_shuffles below 2. Costs a forward pass and 2n³ d_mlp operations a checkpoint, in
     the parameters' own type.
     """
-    grid = Grid.of(trajectory.model, trajectory.task, trajectory.split)
+    grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split)
     n, d_mlp = len(grid.circle), trajectory.config.model.d_mlp
     generator = torch.Generator().manual_seed(seed)
     orders = controls.random_orders(n, n_shuffles, generator)
@@ -55,7 +55,7 @@ def neurons(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Se
 
 
 def _row(
-    grid: Grid, parameters: Parameters, orders: Int[Tensor, "n_orders n"], drawn: Int[Tensor, " some"]
+    grid: CircleGrid, parameters: Parameters, orders: Int[Tensor, "n_orders n"], drawn: Int[Tensor, " some"]
 ) -> dict[str, Tensor]:
     layers: dict[str, list[Tensor]] = {}
 
@@ -73,7 +73,7 @@ def _row(
             for key, value in controls.shuffled_control(samples).items():
                 add(key, value)
         share, frequency = layers["neuron_share"][-1], layers["neuron_frequency"][-1]
-        is_clustered = share >= CLUSTERED
+        is_clustered = share >= CLUSTER_THRESHOLD
         add("clustered_share", is_clustered.double().mean())
         add("cluster_sizes", torch.bincount(frequency[is_clustered] - 1, minlength=len(grid.circle) // 2))
         add("constant_share", (share == 0).double().mean())

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from grokscope.circuits import controls
 from grokscope.circuits.key_frequencies import key_frequencies, restricted_logits
-from grokscope.circuits.pairs import Grid, pair_losses
+from grokscope.circuits.pairs import CircleGrid, pair_losses
 from grokscope.fourier import cyclic_2d
 from grokscope.model.forward import Parameters
 from grokscope.model.losses import cross_entropy
@@ -54,7 +54,7 @@ def progress(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> S
     `…_initialization` is the untrained model. Raise GrokscopeError for a task without a circle and for n_shuffles
     below 2. Costs one forward pass over the pairs and as much again a checkpoint.
     """
-    grid = Grid.of(trajectory.model, trajectory.task, trajectory.split)
+    grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split)
     orders = controls.random_orders(len(grid.circle), n_shuffles, seed)
     keys = key_frequencies(grid, trajectory.last.parameters)
     shuffles = _shuffles(grid, grid.logits(trajectory.last.parameters), len(keys.consensus), orders)
@@ -67,7 +67,7 @@ def progress(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> S
 
 
 def _row(
-    grid: Grid, parameters: Parameters, key: Int[Tensor, " n_key"], shuffles: list[_Shuffle]
+    grid: CircleGrid, parameters: Parameters, key: Int[Tensor, " n_key"], shuffles: list[_Shuffle]
 ) -> dict[str, Tensor]:
     logits, answers, tokens = grid.logits(parameters), grid.circle.answers, grid.circle.tokens
     losses = pair_losses(logits, grid.labels)
@@ -100,7 +100,7 @@ def _row(
 
 
 def _shuffles(
-    grid: Grid, last: Float[Tensor, "n n classes"], n_key: int, orders: Int[Tensor, "n_shuffles n"]
+    grid: CircleGrid, last: Float[Tensor, "n n classes"], n_key: int, orders: Int[Tensor, "n_shuffles n"]
 ) -> list[_Shuffle]:
     n = len(grid.circle)
     shuffles = []
@@ -110,7 +110,7 @@ def _shuffles(
         tokens = grid.circle.tokens[order]
         coefficients = cyclic_2d.cosine_coefficients(cyclic_2d.answer_means(last, answers)[:, tokens])
         strongest = cyclic_2d.cosine_variances(coefficients, n).argsort(descending=True)[: max(n_key, 1)] + 1
-        shuffles.append(_Shuffle(tokens, answers, grid.right, strongest))
+        shuffles.append(_Shuffle(tokens, answers, grid.answer_tokens, strongest))
     return shuffles
 
 

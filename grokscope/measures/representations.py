@@ -10,12 +10,12 @@ from torch import Tensor
 
 from grokscope.algebra import subgroups
 from grokscope.algebra.groups import Group
-from grokscope.algebra.irreps import irreducible
+from grokscope.algebra.irreps import irreducible_representations
 from grokscope.circuits import controls
 from grokscope.circuits.geometry import silhouettes
-from grokscope.circuits.pairs import PairLogits, Reading
+from grokscope.circuits.pairs import GroupLogits, LogitBatches
 from grokscope.errors import GrokscopeError
-from grokscope.fourier.group import Characters, Isotypic
+from grokscope.fourier.group import Characters, IsotypicBasis
 from grokscope.measures._declaration import measure
 from grokscope.model.forward import Parameters
 from grokscope.model.losses import cross_entropy
@@ -78,12 +78,12 @@ def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 
     """
     composition = as_composition(trajectory.task)
     orders = controls.random_orders(len(composition), n_shuffles, seed)
-    every = irreducible(composition.group)
-    characters, isotypic = Characters(composition.group, every[1:]), Isotypic.of(every)
-    pairs = PairLogits(trajectory.model, trajectory.task, trajectory.split, composition)
+    every = irreducible_representations(composition.group)
+    characters, isotypic = Characters(composition.group, every[1:]), IsotypicBasis.of(every)
+    pairs = GroupLogits(trajectory.model, trajectory.task, trajectory.split, composition)
     neurons = _Neurons(trajectory, composition, isotypic)
     geometry = _Geometry(composition, isotypic, orders)
-    similarity = _logits(pairs.read(trajectory.last.parameters), pairs, characters, isotypic, orders)[
+    similarity = _logits(pairs.batches(trajectory.last.parameters), pairs, characters, isotypic, orders)[
         "logit_similarity"
     ]
     key = torch.nonzero(similarity > KEY_SIMILARITY * similarity.amax().clamp_min(0))[:, 0]
@@ -91,7 +91,7 @@ def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 
     def measured(parameters: Iterable[Parameters]) -> dict[str, Tensor]:
         rows = []
         for one in parameters:
-            reading = pairs.read(one)
+            reading = pairs.batches(one)
             found = _logits(reading, pairs, characters, isotypic, orders)
             rows.append(found | _losses(reading, pairs, characters, found, key) | neurons.measure(one))
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
@@ -125,14 +125,14 @@ def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 
 
 
 def _logits(
-    reading: Reading,
-    pairs: PairLogits,
+    reading: LogitBatches,
+    pairs: GroupLogits,
     characters: Characters,
-    isotypic: Isotypic,
+    isotypic: IsotypicBasis,
     orders: Int[Tensor, "n_shuffles n"],
 ) -> dict[str, Tensor]:
     """Return what the logits have of each representation."""
-    by_product, shuffled, mean_square = pairs.by_product(reading, orders)
+    by_product, shuffled, mean_square = pairs.product_means(reading, orders)
     samples = [
         {"logit_similarity": characters.similarity(characters.coefficients(means), mean_square)} for means in shuffled
     ]
@@ -148,7 +148,7 @@ def _logits(
 
 
 def _losses(
-    reading: Reading, pairs: PairLogits, characters: Characters, found: dict[str, Tensor], key: Int[Tensor, " key"]
+    reading: LogitBatches, pairs: GroupLogits, characters: Characters, found: dict[str, Tensor], key: Int[Tensor, " key"]
 ) -> dict[str, Tensor]:
     """Return the losses with the key characters alone, and without them; `found` is taken from `_logits`."""
     by_product = found.pop("by_product")
@@ -171,7 +171,7 @@ def _losses(
 class _Neurons:
     """The last MLP's activations at the answer, over all pairs of elements."""
 
-    def __init__(self, trajectory: Trajectory, composition: Composition, isotypic: Isotypic):
+    def __init__(self, trajectory: Trajectory, composition: Composition, isotypic: IsotypicBasis):
         self.model, self.isotypic = trajectory.model, isotypic
         equations = self.model.equations(trajectory.task.inputs[composition.examples.flatten()])
         self.parts = equations.parts(_PAIRS_AT_ONCE)
@@ -219,7 +219,7 @@ class _Neurons:
 class _Geometry:
     """The rows of W_E and the columns of W_U of the elements: isotypic shares, and clusters by cosets."""
 
-    def __init__(self, composition: Composition, isotypic: Isotypic, orders: Int[Tensor, "n_shuffles n"]):
+    def __init__(self, composition: Composition, isotypic: IsotypicBasis, orders: Int[Tensor, "n_shuffles n"]):
         self.tokens, self.isotypic, self.orders = composition.tokens, isotypic, orders
         group = composition.group
         self.classes = _coset_classes(group)

@@ -10,7 +10,7 @@ from torch import Tensor
 from grokscope.algebra.groups import Group
 from grokscope.circuits import controls
 from grokscope.circuits.geometry import (
-    align,
+    align_components,
     effective_dimension,
     participation_ratio,
     principal_components,
@@ -85,7 +85,7 @@ def unembedding(
     components, all_ratios = principal_components(values, n)
     components, ratios = components[..., :n_components], all_ratios[:, :n_components]
     arrays = {
-        "principal_components": align(components, ratios),
+        "principal_components": align_components(components, ratios),
         "explained_variance_ratio": ratios,
         "effective_dimension": effective_dimension(all_ratios),
         "participation_ratio": participation_ratio(all_ratios),

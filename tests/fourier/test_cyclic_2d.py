@@ -1,12 +1,9 @@
 """Waves over pairs against explicit sums, and Gini and participation ratios against closed forms."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
-from grokscope.circuits import geometry
 from grokscope.fourier import cyclic, cyclic_2d
 
 SIZES = [5, 6, 11]
@@ -121,11 +118,3 @@ def test_as_many_take_part_as_are_equal(k):
     shares = torch.zeros(8, dtype=torch.float64)
     shares[:k] = 1 / k
     assert cyclic.inverse_participation_ratio(shares).item() == pytest.approx(1 / k)
-    for dimension in (geometry.effective_dimension, geometry.participation_ratio):
-        assert dimension(shares[None]).item() == pytest.approx(k)
-
-
-def test_dimensions_of_unequal_variances_and_of_none():
-    ratios = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 0.0]], dtype=torch.float64)
-    np.testing.assert_allclose(geometry.effective_dimension(ratios), [math.exp(1.5 * math.log(2)), 1])
-    np.testing.assert_allclose(geometry.participation_ratio(ratios), [8 / 3, 1])

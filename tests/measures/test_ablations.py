@@ -8,7 +8,7 @@ import torch
 from support.circuits import cosines, lookup, reader, sizes
 
 from grokscope import measures, tasks
-from grokscope.circuits.pairs import Grid
+from grokscope.circuits.pairs import CircleGrid
 from grokscope.config import TaskConfig
 
 P = 11
@@ -62,9 +62,9 @@ def generic(plant):
 
 
 def hooked_loss(trajectory, hooked, hooks) -> float:
-    grid = Grid.of(trajectory.model, trajectory.task, trajectory.split)
+    grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split)
     logits = hooked.run_with_hooks(grid.equations.tokens, fwd_hooks=hooks)[:, -1]
-    return torch.nn.functional.cross_entropy(logits, grid.right.flatten()).item()
+    return torch.nn.functional.cross_entropy(logits, grid.answer_tokens.flatten()).item()
 
 
 @pytest.mark.parametrize(("part", "name"), [("attn", "loss_without_attention"), ("mlp", "loss_without_mlp")])
@@ -78,7 +78,7 @@ def test_a_sublayer_is_removed_as_a_hook_would(generic, part, name):
 def test_neurons_are_replaced_by_least_squares_polynomials(generic):
     """The oracle fits nine functions to each neuron for each frequency, and keeps the best fit."""
     trajectory, series, hooked = generic
-    grid = Grid.of(trajectory.model, trajectory.task, trajectory.split)
+    grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split)
     _, cache = hooked.run_with_cache(grid.equations.tokens)
     post = cache["blocks.1.mlp.hook_post"][:, -1].numpy()
     best, error = np.zeros_like(post), np.full(post.shape[1], np.inf)

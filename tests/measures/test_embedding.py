@@ -13,7 +13,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from grokscope import Trajectory, measures, plugins, tasks
-from grokscope.circuits.geometry import align, principal_components
+from grokscope.circuits.geometry import principal_components
 from grokscope.errors import GrokscopeError
 from grokscope.fourier import cyclic
 from grokscope.tasks.modular import addition, powers
@@ -138,60 +138,6 @@ def test_all_but_the_aligned_components_is_plain_pca(plant):
     np.testing.assert_allclose(series["principal_components"][-1], coordinates * signs, rtol=1e-7, atol=1e-9)
 
 
-def rotated(components: torch.Tensor, pair: tuple[int, int], angle: float) -> torch.Tensor:
-    c, s = math.cos(angle), math.sin(angle)
-    turned = components.clone()
-    turned[:, list(pair)] = components[:, list(pair)] @ torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
-    return turned
-
-
-@pytest.fixture
-def components() -> torch.Tensor:
-    """Orthogonal columns of norms that fall slowly, as components are."""
-    return torch.linalg.qr(noise(30, 6)).Q * torch.tensor([3.0, 3.0, 2.0, 2.0, 1.0, 0.5])
-
-
-PAIRED = torch.tensor([0.33, 0.33, 0.15, 0.15, 0.04, 0.01], dtype=torch.float64)
-APART = torch.tensor([0.5, 0.25, 0.12, 0.06, 0.03, 0.01], dtype=torch.float64)
-
-
-@pytest.mark.parametrize("angle", [0.0, 0.4, 2.0, 3.1, -1.3])
-@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [2, 3, 0, 1, 4, 5], [3, 2, 1, 0, 5, 4]])
-@pytest.mark.parametrize("signs", [[1, 1, 1, 1, 1, 1], [-1, 1, 1, -1, -1, 1]])
-def test_turned_flipped_and_reordered_copies_come_back_equal(components, angle, order, signs):
-    copy = rotated(rotated(components, (0, 1), angle), (2, 3), 1 - angle) * torch.tensor(signs)
-    chain = torch.stack([copy[:, order], copy, components])
-    aligned = align(chain, PAIRED.expand(3, 6))
-    for step in range(3):
-        torch.testing.assert_close(aligned[step], components, rtol=0, atol=1e-9)
-
-
-def test_alignment_leaves_the_last_step_and_what_it_was_given_alone(components):
-    chain = torch.stack([rotated(components, (0, 1), 1.0), components])
-    before = chain.clone()
-    assert torch.equal(align(chain, PAIRED.expand(2, 6))[-1], components)
-    assert torch.equal(chain, before)
-
-
-def test_components_of_distinct_variance_are_not_turned_into_each_other(components):
-    """A turn of 0.3 between them is a change in the embedding, which must be seen."""
-    turned = rotated(components, (0, 1), 0.3)
-    aligned = align(torch.stack([turned * -1, components]), APART.expand(2, 6))
-    torch.testing.assert_close(aligned[0], turned)
-
-
-def test_turning_a_plane_leaves_its_distances():
-    generator = torch.Generator().manual_seed(3)
-    chain = torch.randn(5, 20, 6, generator=generator, dtype=torch.float64)
-    aligned = align(chain, PAIRED.expand(5, 6))
-    for before, after in zip(chain, aligned, strict=True):
-        planes = [torch.cdist(before[:, pair], before[:, pair]) for pair in ([0, 1], [2, 3])]
-        places = [[i, j] for i in range(6) for j in range(i + 1, 6)]
-        found = [torch.cdist(after[:, pair], after[:, pair]) for pair in places]
-        for plane in planes:
-            assert min((plane - one).abs().max() for one in found) < 1e-9
-
-
 def test_a_circle_under_a_little_noise_does_not_flicker(plant):
     """Plain PCA is the control: inside a circle's plane it picks other axes at each step."""
     steps = [circles(59, {7: 2.0, 22: 3.0}) + 0.02 * noise(59, WIDTH, seed=seed) for seed in range(8)]
@@ -302,7 +248,7 @@ def test_a_task_without_a_circle_has_components_alone(monkeypatch, plant):
         task = addition(config)
         return tasks.Task(**{**vars(task), "name": "pairs", "circle": None})
 
-    monkeypatch.setitem(plugins._table("tasks"), "pairs", SimpleNamespace(load=lambda: pairs))
+    monkeypatch.setitem(plugins._registered("tasks"), "pairs", SimpleNamespace(load=lambda: pairs))
     values = wandering(11)
     trajectory = plant({i: table(v) for i, v in enumerate(values)}, name="pairs")
     assert isinstance(trajectory, Trajectory)

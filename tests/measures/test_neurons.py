@@ -1,6 +1,5 @@
 """Neurons and heads by frequency, on planted neurons and against HookedTransformer's own cache."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -8,10 +7,7 @@ import pytest
 import torch
 from support.circuits import reader, sizes
 
-from grokscope import Trajectory, measures, tasks
-from grokscope.circuits.pairs import Grid
-from grokscope.config import ModelConfig, RunConfig, TaskConfig
-from grokscope.model import transformer
+from grokscope import measures
 
 P = 11
 
@@ -22,10 +18,6 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def wave(k: int, phase: float = 0.0, n: int = P) -> torch.Tensor:
     return (2 * math.pi * k * torch.arange(n, dtype=torch.float64) / n + phase).cos()
-
-
-def grid_of(trajectory) -> Grid:
-    return Grid.of(trajectory.model, trajectory.task, trajectory.split)
 
 
 # For each planted neuron what it reads of a and of b, and its bias.
@@ -96,35 +88,3 @@ def test_a_head_that_weighs_operands_by_a_wave_follows_its_frequency(plant):
     assert series["head_frequency"][0, 0].tolist() == [2, 4]
     np.testing.assert_allclose(series["head_share"][0, 0], 1, atol=1e-4)
     assert series["mean_head_share_shuffled"][0, 0] < 0.8
-
-
-@pytest.mark.parametrize("form", ["a b =", "a ∘ b ="])
-@pytest.mark.parametrize(
-    "model",
-    [
-        {"act_fn": "relu"},
-        {"n_layers": 2, "normalization_type": "LN", "act_fn": "gelu", "biases": "all"},
-        {"n_layers": 3, "positions": "sinusoidal"},
-    ],
-)
-def test_activations_are_those_of_hooked_transformers_cache(model, form):
-    config = RunConfig(
-        task=TaskConfig(name="subtraction", p=7, form=form),
-        model=dataclasses.replace(ModelConfig(d_model=16, n_heads=2, d_mlp=24), **model),
-    )
-    made = transformer.build(config.model, tasks.build(config.task))
-    parameters = {
-        name: one.double() + 0.3 * noise(*one.shape, seed=i)
-        for i, (name, one) in enumerate(made.initialize(0).items())
-    }
-    trajectory = Trajectory.from_state_dicts(config, {0: parameters})
-    grid = grid_of(trajectory)
-    neurons, attention = grid.activations(parameters)
-    hooked, cache = trajectory.last.model.run_with_cache(grid.equations.tokens)
-    assert len(neurons) == len(attention) == config.model.n_layers
-    for layer in range(config.model.n_layers):
-        post = cache[f"blocks.{layer}.mlp.hook_post"][:, -1]
-        pattern = cache[f"blocks.{layer}.attn.hook_pattern"][:, :, -1, 0]
-        torch.testing.assert_close(neurons[layer].flatten(0, 1), post)
-        torch.testing.assert_close(attention[layer].flatten(0, 1), pattern)
-    torch.testing.assert_close(grid.logits(parameters).flatten(0, 1), torch.as_tensor(hooked)[:, -1])

@@ -13,7 +13,7 @@ from sklearn.metrics import silhouette_score
 from grokscope import Trajectory, measures, tasks
 from grokscope.algebra import groups
 from grokscope.algebra.groups import Group
-from grokscope.algebra.irreps import Representation, irreducible
+from grokscope.algebra.irreps import Representation, irreducible_representations
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.fourier.cyclic import frequency_shares
@@ -76,7 +76,7 @@ def cube(one: Representation, group: Group) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["S3", "A4", "D4", "C3xC2xC2"])
 def test_everything_read_off_the_logits_is_what_brute_force_gives(name, planted):
     group = groups.group(name)
-    n, cubes = len(group), [cube(one, group) for one in irreducible(group)[1:]]
+    n, cubes = len(group), [cube(one, group) for one in irreducible_representations(group)[1:]]
     table = noise(n, n, n) + sum(2 * one / one.std() / (i + 1) for i, one in enumerate(cubes))
     trajectory = of_group(name)
     series = planted(trajectory, table)
@@ -106,7 +106,7 @@ def test_everything_read_off_the_logits_is_what_brute_force_gives(name, planted)
 def test_logits_of_characters_alone_are_explained_by_them(planted):
     """Restricted to them nothing is lost, without them all answers are alike."""
     group = groups.group("S4")
-    found = irreducible(group)[1:]
+    found = irreducible_representations(group)[1:]
     table = 3 * cube(found[0], group) + 2 * cube(found[2], group)
     series = planted(of_group("S4"), table)
     names = [series.words("representations")[i] for i in series["key_representations"]]
@@ -140,7 +140,7 @@ def test_a_cosine_of_one_frequency_is_that_representation(name, planted):
 
 def test_shuffled_similarities_are_those_in_a_relabelled_group(planted):
     group = groups.group("A4")
-    found, table = irreducible(group)[1:], noise(12, 12, 12)
+    found, table = irreducible_representations(group)[1:], noise(12, 12, 12)
     series = planted(of_group("A4"), table, n_shuffles=3, seed=5)
     generator = torch.Generator().manual_seed(5)
     centred, drawn = table - table.mean(-1, keepdim=True), []
@@ -155,7 +155,7 @@ def test_shuffled_similarities_are_those_in_a_relabelled_group(planted):
 
 def test_shuffled_elements_hide_what_is_planted(planted):
     group = groups.group("S4")
-    one = irreducible(group)[1]
+    one = irreducible_representations(group)[1]
     weights = {"embed.W_E": F.pad(one.matrices.flatten(1), (0, 7, 0, 1)).float()}
     series = planted(of_group("S4", {0: weights}), cube(one, group), n_shuffles=32)
     assert series["embedding_shares"][0, 0] > 1 - 1e-6
@@ -167,7 +167,7 @@ def test_shuffled_elements_hide_what_is_planted(planted):
 def test_in_parts_of_the_pairs_and_neurons_everything_is_the_same(monkeypatch):
     trajectory = of_group("S4")
     whole = measures.evaluate("representations", trajectory)
-    monkeypatch.setattr("grokscope.circuits.pairs._NUMBERS_AT_ONCE", 2400)
+    monkeypatch.setattr("grokscope.circuits.pairs._LOGITS_PER_BATCH", 2400)
     monkeypatch.setattr("grokscope.measures.representations._NUMBERS_AT_ONCE", 576 * 5)
     monkeypatch.setattr("grokscope.measures.representations._PAIRS_AT_ONCE", 100)
     parts = measures.evaluate("representations", trajectory)
@@ -186,7 +186,7 @@ def test_neurons_lie_in_representations_as_projectors_say(layers):
     mean = torch.full((6, 6), 1 / 6, dtype=torch.float64)
     a, b = torch.cartesian_prod(torch.arange(6), torch.arange(6)).unbind(1)
     product = torch.from_numpy(group.table)[a, b]
-    for i, one in enumerate(irreducible(group)[1:]):
+    for i, one in enumerate(irreducible_representations(group)[1:]):
         quotient = torch.from_numpy(group.table[group.inverse])
         P = one.dimension / (one.commutant * 6) * one.character[quotient]
         operand = [torch.kron(P, mean) @ values, torch.kron(mean, P) @ values]

@@ -14,7 +14,6 @@ from sklearn.metrics import silhouette_score
 
 from grokscope import Trajectory, figures, measures
 from grokscope.algebra import groups
-from grokscope.circuits.geometry import silhouettes
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.measures.unembedding import shift_distances, tsne
@@ -110,19 +109,6 @@ def test_a_products_points_follow_the_primitive_root_and_leave_out_zero(plant):
     assert series["tokens"].tolist() == powers(59).tolist()
     assert series["component_frequency"][0, :2].tolist() == [7, 7]
     assert series["tsne"].shape == (1, 58, 2)
-
-
-@pytest.mark.parametrize("n_classes", [2, 5])
-def test_the_silhouette_is_scikit_learns(n_classes):
-    points = noise(3, 20, 4)
-    labels = torch.from_numpy(np.random.default_rng(0).permuted(np.tile(np.arange(20) % n_classes, (6, 1)), axis=1))
-    found = silhouettes(torch.cdist(points, points), labels)
-    expected = [[silhouette_score(one.numpy(), cut.numpy()) for cut in labels] for one in points]
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
-
-
-def test_points_that_coincide_have_silhouette_0():
-    assert silhouettes(torch.zeros(1, 6, 6), torch.arange(6)[None] % 3).tolist() == [[0.0]]
 
 
 @pytest.fixture(scope="module")
