@@ -1,9 +1,10 @@
 """The commands that measure: `measure` and `report`."""
 
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -11,7 +12,8 @@ from grokscope.cli.arguments import ROOT, OfRun, UsageError, open_page, parse, w
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
-    pass
+    from grokscope.series import Series
+    from grokscope.trajectory import Trajectory
 
 
 def measure(arguments: list[str]) -> None:
@@ -46,7 +48,7 @@ def measure(arguments: list[str]) -> None:
             raise GrokscopeError(f"{error}{hint}") from error
     trajectory = warned(Trajectory.open(asked.folder))
     if asked.jobs is None:
-        measured = (measures.saved(name, trajectory, asked.thin, **options) for name in names)
+        measured = _saved_in_turn(names, trajectory, asked.thin, options)
     else:
         from grokscope.measures import _parallel
 
@@ -58,6 +60,18 @@ def measure(arguments: list[str]) -> None:
         took = time.monotonic() - started
         print(f"{len(series):>6,} of {len(trajectory):,} checkpoints {took:6.1f} s", flush=True)
     print(f"Saved in {measures.folder(asked.folder)}.")
+
+
+def _saved_in_turn(
+    names: Sequence[str], trajectory: "Trajectory", thin: int | None, options: Mapping[str, Any]
+) -> Iterator["Series"]:
+    """Yield each measure; a checkpoint that one measure finds damaged is left out by the next ones."""
+    from grokscope import measures
+
+    for name in names:
+        series = measures.saved(name, trajectory, thin, **options)
+        trajectory = measures.sound_trajectory(series, trajectory) or trajectory
+        yield series
 
 
 def report(arguments: list[str]) -> None:

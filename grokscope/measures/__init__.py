@@ -8,7 +8,17 @@ start (distance from initialization).
 from typing import Any
 
 from grokscope import plugins
-from grokscope.measures._cache import find, find_or_evaluate, folder, found, is_valid, keep, kept, saved, sound_trajectory
+from grokscope.measures._cache import (
+    find,
+    find_or_evaluate,
+    folder,
+    found,
+    is_valid,
+    keep,
+    kept,
+    saved,
+    sound_trajectory,
+)
 from grokscope.measures._declaration import Declaration, declaration_of, measure
 from grokscope.measures._request import MeasureRequest, completed_options
 from grokscope.series import Series

@@ -1,47 +1,93 @@
-"""Options of a measure: its keyword-only arguments, what each may hold, and how a text such as `1e-4` gives one."""
+"""Options of a measure: its keyword-only arguments, checked against their annotations, and read from text."""
 
 import inspect
-import math
 import tomllib
 import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from grokscope.errors import GrokscopeError, unknown_name
+from pydantic import ConfigDict, ValidationError, create_model
+
+from grokscope.errors import GrokscopeError, quoted_value, unknown_name
 
 _LARGEST = 2**62
+"""The largest whole number, because seeds and counts are stored in 64 bits."""
+
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+_WORDS = {
+    "a valid number": "a finite number",
+    "a valid integer": "a whole number",
+    "a valid string": "a text",
+    "a valid boolean": "true or false",
+    "a valid tuple": 'several values, as in ["…", "…"]',
+}
+"""Our words for pydantic's."""
 
 
 def complete(measure: Callable[..., Any], name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all options of the measure `name`: those that are given, the others at their defaults.
+    """Return all options of a measure: the given ones, and the others at their defaults.
 
-    A whole number is made a float where the option is one, so that 1 and 1.0 are the same option. Raise
-    GrokscopeError for an option that the measure lacks, for one without a default that is not given, and for a value
-    that is not of the kind its annotation says; where that says nothing that is understood here, any value will do.
+    A whole number becomes a float where the option is a float, so that 1 and 1.0 are the same option.
+
+    Args:
+        measure: The measure. Its keyword-only arguments are its options; an option without an annotation, or with one
+            that only a type checker can import, accepts any value.
+        name: The measure's name, for messages.
+        given: Values by the option's name.
+
+    Raises:
+        GrokscopeError: An option is unknown, is missing, or has a value of the wrong type.
     """
-    parameters = inspect.signature(measure).parameters.values()
-    defaults = {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
-    kinds = {option: _kind(measure, option) for option in defaults}
-    options = dict(defaults)
+    signature = inspect.signature(measure)
+    defaults = {
+        option: parameter.default
+        for option, parameter in signature.parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
     for option, value in given.items():
         if option not in defaults:
             raise GrokscopeError(unknown_name(f"option of the measure {name!r}", option, list(defaults)))
-        kind = kinds[option]
-        if not _is(value, kind):
-            raise GrokscopeError(f"{name}: {option} = {value!r}; allowed: {_in_words(kind)}.")
-        options[option] = float(value) if type(value) is int and not _is(value, kind, exact=True) else value
-    for option, value in options.items():
-        if value is inspect.Parameter.empty:
-            raise GrokscopeError(f"{name}: {option} is not given; allowed: {_in_words(kinds[option])}.")
-    return options
+        if type(value) is int and abs(value) > _LARGEST:
+            raise GrokscopeError(
+                f"{name}: {option} = {quoted_value(value)}; allowed: a whole number of at most {_LARGEST} in size."
+            )
+    options: dict[str, Any] = dict(given)
+    for option, value in given.items():
+        # A class of its own for each option, because pydantic reserves some field names.
+        kind = _annotation(measure, option)
+        model = create_model("Option", __config__=_STRICT, value=(kind, ...))
+        try:
+            options[option] = model.model_validate({"value": value}).value  # pyright: ignore[reportAttributeAccessIssue]
+        except ValidationError as error:
+            raise GrokscopeError(
+                f"{name}: {option} = {quoted_value(value)}; allowed: {_allowed(error, kind)}."
+            ) from error
+    missing = [option for option, value in (defaults | options).items() if value is inspect.Parameter.empty]
+    if missing:
+        raise GrokscopeError(f"{name}: the option {missing[0]} has no default; set it.")
+    return defaults | options
+
+
+def _allowed(error: ValidationError, kind: Any) -> str:
+    """Return what an option may be, in the words of the other messages."""
+    reasons = {
+        "a valid tuple" if len(fault["loc"]) > 1 else fault["msg"].removeprefix("Input should be ")
+        for fault in error.errors()
+    }
+    words = sorted(_WORDS.get(reason, reason) for reason in reasons)
+    return " or ".join([*words, *(["none"] if types.NoneType in typing.get_args(kind) else [])])
 
 
 def from_text(text: str) -> tuple[str, Any]:
-    """Return the name and the value of an option written `name=value`; raise GrokscopeError for anything else.
+    """Return the name and the value of an option written as `name=value`.
 
-    The value is one of TOML's, such as `1e-4`, `true` or `["(0 1)", "(1 2)"]`, the word none, or else a text, which
-    needs no quotes.
+    Args:
+        text: The value is a TOML value such as `1e-4`, `true` or `["(0 1)", "(1 2)"]`, the word none, or else a
+            string, which needs no quotes.
+
+    Raises:
+        GrokscopeError: The text does not have this form.
     """
     name, equals, written = text.partition("=")
     if not (name and equals and written):
@@ -49,49 +95,20 @@ def from_text(text: str) -> tuple[str, Any]:
     if written == "none":
         return name, None
     try:
-        read = tomllib.loads(f"value = {written}")
+        document = tomllib.loads(f"value = {written}")
     except (ValueError, RecursionError):
-        read = {}
-    value = read["value"] if len(read) == 1 else written
+        document = {}
+    value = document["value"] if len(document) == 1 else written
     return name, tuple(value) if isinstance(value, list) else value
 
 
-def _kind(measure: Callable[..., Any], option: str) -> Any:
-    """Return what an option is annotated with; Any if nothing, or a name that only a type checker sees."""
+def _annotation(measure: Callable[..., Any], option: str) -> Any:
+    """Return the annotation of an option; Any if it has none, or one that only a type checker can import."""
     written = inspect.signature(measure).parameters[option].annotation
     if written is inspect.Parameter.empty:
         return Any
-    one = types.SimpleNamespace(__annotations__={option: written})
+    holder = types.SimpleNamespace(__annotations__={option: written})
     try:
-        return typing.get_type_hints(one, getattr(inspect.unwrap(measure), "__globals__", {}))[option]
+        return typing.get_type_hints(holder, getattr(inspect.unwrap(measure), "__globals__", {}))[option]
     except NameError:
         return Any
-
-
-def _is(value: object, kind: Any, *, exact: bool = False) -> bool:
-    """Return whether a value is of an annotated kind; unless `exact`, a whole number is also a float."""
-    origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return True
-    if origin in (typing.Union, types.UnionType):
-        return any(_is(value, part, exact=exact) for part in parts)
-    if origin is tuple and parts[-1] is ...:
-        return isinstance(value, tuple) and all(_is(one, parts[0], exact=exact) for one in value)
-    if origin is typing.Literal:
-        return any(type(value) is type(part) and value == part for part in parts)
-    if kind is int:
-        return type(value) is int and abs(value) <= _LARGEST
-    if kind is float:
-        return (isinstance(value, float) and math.isfinite(value)) or (not exact and _is(value, int))
-    return isinstance(value, kind) if origin is None and isinstance(kind, type) else True
-
-
-def _in_words(kind: Any) -> str:
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return " or ".join(_in_words(part) for part in typing.get_args(kind))
-    if typing.get_origin(kind) is typing.Literal:
-        return " or ".join(map(repr, typing.get_args(kind)))
-    if typing.get_origin(kind) is tuple:
-        return f'several of {_in_words(typing.get_args(kind)[0])}, as in ["…", "…"]'
-    words = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false"}
-    return words.get(kind, "none" if kind is types.NoneType else str(kind))

@@ -1,18 +1,18 @@
 """Measures side by side: processes of one thread each, over measures and over pieces of the trajectory."""
 
-import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib.externals.loky import ProcessPoolExecutor
 
 from grokscope import environment
 from grokscope.errors import DamagedError, GrokscopeError
@@ -23,7 +23,9 @@ from grokscope.trajectory import Trajectory
 
 _PIECES_PER_JOB = 4
 """More than one, so that no process waits long for the process with the slowest checkpoints."""
-_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_WATCH_SECONDS = 0.5
+"""The time between two looks at the parent process."""
 
 
 def measure(
@@ -31,10 +33,9 @@ def measure(
 ) -> Iterator[Series]:
     """Yield each named measure of a run in turn, as `measures.saved` does; `jobs` processes evaluate what is missing.
 
-    A measure that declares `by_checkpoint` is evaluated in pieces of consecutive checkpoints. The numbers are those of
-    one process with one thread, to the bit. The exception is `sharpness`, which starts each piece afresh and differs
-    within its residual. A script calls this function under `if __name__ == "__main__":`, because each process imports
-    the script. If this process ends, its processes end too.
+    A measure that declares `by_checkpoint` is evaluated in pieces of consecutive checkpoints. The numbers are those
+    of one process with one thread, to the bit. The exception is `sharpness`, which starts each piece afresh and differs
+    within its residual. If this process ends, its processes end too.
 
     Args:
         names: The measures' names.
@@ -59,7 +60,7 @@ def measure(
     with _pool(min(jobs, n_checkpoints or 1)) as pool:
 
         def submit(request: MeasureRequest) -> list[Future[Series]]:
-            with _inherited_by_processes():
+            with _without_interrupts():
                 return [
                     pool.submit(_evaluate, path, request.name, steps, request.options)
                     for steps in _pieces(request, jobs)
@@ -113,46 +114,36 @@ def _result(name: str, future: "Future[Series]") -> Series:
 
 @contextmanager
 def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of processes that ends with the block, at once if that ends by an exception."""
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _end_with_parent)
+    """Yield a pool of processes of one thread each that ends with the block, at once if an exception ends it."""
+    threads = dict.fromkeys(_THREAD_VARIABLES, "1")
+    pool = ProcessPoolExecutor(jobs, initializer=_end_with_parent, initargs=(os.getpid(),), env=threads)
     try:
         yield pool
     except BaseException:
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
+        pool.shutdown(kill_workers=True)
         raise
-    finally:
-        # It waits for the processes, which the pool alone may do: two that wait for one process miss its end.
-        pool.shutdown(cancel_futures=True)
+    pool.shutdown()
 
 
 @contextmanager
-def _inherited_by_processes() -> Iterator[None]:
-    """Start processes within the block with one thread each and deaf to Ctrl-C, which is this process's to handle."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(_THREADS)
-    in_main = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
+def _without_interrupts() -> Iterator[None]:
+    """Start processes within the block that ignore Ctrl-C, because this process handles it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        if in_main:
-            signal.signal(signal.SIGINT, handler)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        signal.signal(signal.SIGINT, handler)
 
 
-def _end_with_parent() -> None:
-    """End this process when the one that started it has died, however it died: else it would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+def _end_with_parent(parent: int) -> None:
+    """End this process once the process that started it has died, even if it was killed."""
 
     def watch() -> None:
-        connection.wait([parent.sentinel])
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from grokscope import measures, plugins, report
+from grokscope import measures, report
+from grokscope.errors import DamagedError
 from grokscope.report import page
 from grokscope.series import Series
 from grokscope.thinning import spread_by_stride
@@ -29,8 +30,18 @@ class View:
         self.renew()
 
     def renew(self) -> None:
-        """Measure what is new, in memory, and make the page. Raise GrokscopeError if a checkpoint cannot be read."""
+        """Measure what is new, in memory, and render the page; damaged checkpoints are left out.
+
+        Raise GrokscopeError if no checkpoint can be read.
+        """
         trajectory = self._run.trajectory
+        try:
+            self._render(trajectory)
+        except DamagedError:
+            self._render(trajectory.without_damaged())
+
+    def _render(self, trajectory: Trajectory) -> None:
+        """Measure what is new and render the page; raise DamagedError if a checkpoint is damaged."""
         found = measures.kept(trajectory)
         series = report.usual(found, trajectory)
         wanted = _USUAL | (_OF_CIRCLES if trajectory.task.circle is not None else {})
@@ -44,16 +55,20 @@ class View:
         self.version += 1
 
     def _renewed(self, name: str, trajectory: Trajectory, most: int) -> Series:
-        chosen = trajectory.select(trajectory.steps[spread_by_stride(len(trajectory), most)])
+        chosen = trajectory.select(trajectory.steps[spread_by_stride(trajectory.steps, most + 1)])
         old = self._measured.get(name)
-        if old is not None and not measures.is_of(old, trajectory):
+        if old is not None and not measures.is_valid(old, trajectory):
             old = None  # The run is another than it was.
-        if old is None or not getattr(plugins.load("measures", name), "by_checkpoint", False):
-            return measures.evaluate(name, chosen)
+        if old is None or not measures.declaration_of(name).by_checkpoint:
+            return _evaluated(name, chosen)
         new = chosen.steps[~np.isin(chosen.steps, old.steps)]
-        parts = [old, *([measures.evaluate(name, trajectory.select(new))] if len(new) else [])]
+        parts = [old, *([_evaluated(name, trajectory.select(new))] if len(new) else [])]
         joined = Series.join(parts)
         order = np.searchsorted(joined.steps, chosen.steps, sorter=np.argsort(joined.steps))
         rows = np.argsort(joined.steps)[order]
         arrays = {key: array[rows] for key, array in joined.arrays.items()}
         return dataclasses.replace(joined, steps=chosen.steps, arrays=arrays, digest=chosen.digest)
+
+
+def _evaluated(name: str, trajectory: Trajectory) -> Series:
+    return measures.MeasureRequest.of(name, trajectory, {}).evaluate_undamaged()

@@ -82,8 +82,8 @@ def test_what_is_not_given_is_the_default_and_a_whole_number_may_stand_for_a_flo
         ({"n": 1.0}, "n = 1.0; allowed: a whole number"),
         ({"n": 2**63}, r"n = \d+; allowed: a whole number"),
         ({"perplexity": "x"}, "perplexity = 'x'; allowed: a finite number or none"),
-        ({"names": (1,)}, "names = .*; allowed: several of a text, .* or none"),
-        ({"names": "a"}, "names = 'a'; allowed: several of a text"),
+        ({"names": (1,)}, "names = .*; allowed: several values, .* or none"),
+        ({"names": "a"}, "names = 'a'; allowed: several values"),
         ({"is_shown": 1}, "is_shown = 1; allowed: true or false"),
         ({"shares": 1}, "'shares'; allowed: share, n, .*Did you mean 'share'"),
     ],
@@ -111,5 +111,5 @@ def test_the_annotations_of_others_are_read_as_far_as_they_are_understood():
     assert _options.complete(elsewhere, "elsewhere", given) == given
     with pytest.raises(GrokscopeError, match="word = 'c'; allowed: 'a' or 'b'"):
         _options.complete(elsewhere, "elsewhere", {**given, "word": "c"})
-    with pytest.raises(GrokscopeError, match="needed is not given; allowed: a whole number"):
+    with pytest.raises(GrokscopeError, match="the option needed has no default; set it"):
         _options.complete(elsewhere, "elsewhere", {})
