@@ -1,6 +1,7 @@
-"""Curvature from products with a matrix alone: eigenvalues, traces, spectral density. Knows nothing of training.
+"""Eigenvalues, traces and spectral densities of matrices that are known only through their products with vectors.
 
-Each result carries what it is worth: an eigenvalue its residual, an estimate its standard error.
+Each result includes its accuracy: an eigenvalue has a residual, and an estimate has a standard error. Nothing here
+depends on training.
 """
 
 from grokscope.curvature.density import Quadrature, quadrature

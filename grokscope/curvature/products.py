@@ -1,4 +1,4 @@
-"""Products with matrices that are never formed: the Hessian, the Gauss–Newton matrix, one with a preconditioner."""
+"""Products with matrices that are never formed: the Hessian, the Gauss–Newton matrix and a preconditioned matrix."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,23 @@ Product = Callable[[Float[Tensor, " n"]], Float[Tensor, " n"]]
 
 
 def hvp(loss: Float[Tensor, ""], parameters: list[Tensor]) -> tuple[Product, int]:
-    """Return v ↦ Hv, with H the Hessian of `loss` over all `parameters` as one flat vector, and its length n.
+    """Return v ↦ Hv = ∇(g·v) with g = ∇loss, and the length n of v.
 
-    H v = ∇(g·v) with g = ∇loss. The gradient's graph is built once and kept, so a product costs one backward
-    pass through it, about two gradients (Pearlmutter 1994). The product's dtype is the parameters'.
+    The vector covers all parameters, flattened and concatenated. A product has their dtype and costs about two
+    gradients: the graph of the gradient is built once, and each product is one backward pass through it.
+
+    Args:
+        loss: A scalar with a graph that leads to `parameters`.
+        parameters: The leaves of the graph.
+
+    References:
+        Pearlmutter 1994.
     """
     gradients = torch.autograd.grad(loss, parameters, create_graph=True)
-    gradient = torch.cat([one.reshape(-1) for one in gradients])
+    gradient = torch.cat([part.reshape(-1) for part in gradients])
 
     def product(vector: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        return _pulled_back(gradient, parameters, vector)
+        return _vjp(gradient, parameters, vector)
 
     return product, len(gradient)
 
@@ -27,33 +34,43 @@ def hvp(loss: Float[Tensor, ""], parameters: list[Tensor]) -> tuple[Product, int
 def gauss_newton(
     outputs: Tensor, loss: Callable[[Tensor], Float[Tensor, ""]], parameters: list[Tensor]
 ) -> tuple[Product, int]:
-    """Return v ↦ Gv with G = Jᵀ (∇² loss) J, J the Jacobian of `outputs` over all `parameters`, and its length n.
+    """Return v ↦ Gv with G = Jᵀ (∇² loss) J, and the length n of v. J is the Jacobian of `outputs` in the parameters.
 
-    The Hessian is G and what the curvature of the outputs adds, Σ ∂loss/∂output · ∇²output (Schraudolph 2002).
-    Where the loss is convex in the outputs, as a cross-entropy over a softmax is, G has no negative eigenvalue.
-    J v is the derivative of Jᵀu, which is linear in u, towards u: both graphs are built once and kept, so a product
-    costs two backward passes, about as much as one with the Hessian, and needs no forward mode of differentiation.
+    - The Hessian is G plus the curvature of the outputs, Σ ∂loss/∂output · ∇²output (Schraudolph 2002).
+    - G has no negative eigenvalue if the loss is convex in the outputs, as a softmax cross-entropy is.
+    - A product costs two backward passes, about as much as a product with the Hessian.
+    - Forward-mode differentiation is not needed: Jᵀu is linear in u, and its derivative in the direction v is J v.
+
+    Args:
+        outputs: The outputs of the network, with a graph that leads to `parameters`.
+        loss: A function of the outputs, differentiable twice.
+        parameters: The leaves of the graph.
     """
-    at = outputs.detach().requires_grad_()
-    inner, _ = hvp(loss(at), [at])
+    leaf = outputs.detach().requires_grad_()
+    inner, _ = hvp(loss(leaf), [leaf])
     dual = torch.zeros_like(outputs, requires_grad=True)
     gradients = torch.autograd.grad(outputs, parameters, dual, create_graph=True, materialize_grads=True)
-    transposed = torch.cat([one.reshape(-1) for one in gradients])
+    transposed = torch.cat([part.reshape(-1) for part in gradients])
 
     def product(vector: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        pushed = _pulled_back(transposed, [dual], vector)
-        return _pulled_back(outputs.reshape(-1), parameters, inner(pushed))
+        pushed = _vjp(transposed, [dual], vector)
+        return _vjp(outputs.reshape(-1), parameters, inner(pushed))
 
     return product, len(transposed)
 
 
 def preconditioned(product: Product, diagonal: Float[Tensor, " n"]) -> Product:
-    """Return v ↦ P^(−1/2) A P^(−1/2) v for a positive diagonal P: symmetric, with the eigenvalues of P^(−1)A."""
+    """Return v ↦ P^(−1/2) A P^(−1/2) v for a positive diagonal P: symmetric, with the eigenvalues of P^(−1) A.
+
+    Args:
+        product: The product with a symmetric matrix A.
+        diagonal: The diagonal of P, positive.
+    """
     scale = diagonal.double().rsqrt()
     return lambda vector: scale * product(scale * vector.to(scale)).double().to(scale.device)
 
 
-def _pulled_back(outputs: Float[Tensor, " m"], inputs: list[Tensor], vector: Float[Tensor, " m"]) -> Tensor:
-    """Return the derivative of ⟨outputs, vector⟩ by the inputs, flat, the graph kept."""
+def _vjp(outputs: Float[Tensor, " m"], inputs: list[Tensor], vector: Float[Tensor, " m"]) -> Tensor:
+    """Return the gradient of ⟨outputs, vector⟩ with respect to the inputs as one vector; the graph is retained."""
     parts = torch.autograd.grad(outputs, inputs, vector.to(outputs), retain_graph=True, materialize_grads=True)
     return torch.cat([part.reshape(-1) for part in parts]).detach()

@@ -48,7 +48,7 @@ def product_seconds(setup: Setup) -> float:
         return product(vector)
 
     with suppress(GrokscopeError):
-        curvature.lanczos(counting, n, tolerance=1e-300, most_products=PRODUCTS)
+        curvature.lanczos(counting, n, tolerance=1e-300, max_products=PRODUCTS)
     return (time.perf_counter() - started) / counted
 
 
