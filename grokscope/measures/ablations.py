@@ -1,6 +1,7 @@
-"""What the loss becomes without a part: a frequency of the logits, the neurons' fine structure, a sublayer."""
+"""The loss without a part of the computation: a frequency of the logits, the neurons' fine structure, a sublayer."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from grokscope.circuits.key_frequencies import CLUSTER_THRESHOLD, losses_without_frequency, restricted_logits
@@ -15,26 +16,48 @@ from grokscope.trajectory import Trajectory
 
 @measure(n_checkpoints=24, by_checkpoint=True)
 def ablations(trajectory: Trajectory) -> Series:
-    """Measure the loss over all pairs with parts of the computation removed, beside the loss as it is.
+    """Compute the mean cross-entropy over all pairs on the circle with parts of the computation removed.
 
-    All losses are a softmax's mean cross-entropy in nats over the pairs with both operands on the task's circle,
-    against the right answers. Arrays over steps:
+    All losses are those of a softmax, in nats, against the correct answers. u_k and v_k are the cosine and the sine
+    of frequency k in the answer's position (`fourier.cyclic_2d`).
 
-    - `loss`: nothing removed;
-    - `loss_without_frequency` (frequencies): the logits less their projections on u_k and v_k (`grokscope.waves`).
-      A frequency that the network uses raises it; one that is mere noise leaves it or lowers it. This is the causal
-      check of key frequencies (`grokscope.key_frequencies`);
-    - `loss_with_only_frequency` (frequencies): the logits reduced to these projections and each class's mean;
-    - `loss_with_polynomials`: the last block's neurons that belong to a frequency (a share of at least 0.85, as in
-      the measure `neurons`) replaced by their polynomial of degree 2 in its waves; near `loss` where that is all
-      they do (Nanda et al. 2023, section 4.2). `loss_with_all_polynomials`: all of its neurons replaced, whatever
-      their share;
-    - `loss_without_attention`, `loss_without_mlp`: what attention, or the MLP, adds to the residual stream removed,
-      in every block. Without attention the answer's position sees no operand, so the loss is at least ln(classes).
+    Args:
+        trajectory: The checkpoints to measure.
 
-    Constants: `frequencies`. The control of one frequency's removal is all the others'. Raise GrokscopeError for a
-    task without a circle. Costs a cross-entropy over all pairs a frequency and checkpoint: about a second for
-    n = 113.
+    Returns:
+        Series with arrays over the steps, in nats.
+
+        - `loss` (steps): nothing removed.
+        - `loss_without_frequency` (steps, frequencies): the logits minus their projections on u_k and v_k. Removing a
+          frequency that the network uses raises the loss; removing noise keeps or lowers it. This is the causal check
+          of key frequencies (`circuits.key_frequencies`).
+        - `loss_with_only_frequency` (steps, frequencies): the logits reduced to these projections and each class's
+          mean.
+        - `loss_with_polynomials` (steps): the neurons of the last block with a share of at least 0.85 in one
+          frequency, as in the measure `neurons`, replaced by their polynomial of degree 2 in its waves. It is near
+          `loss` if the polynomial is all that they contribute.
+        - `loss_with_all_polynomials` (steps): all neurons of the last block replaced.
+        - `loss_without_attention`, `loss_without_mlp` (steps): attention, or the MLP, adds nothing to the residual
+          stream, in any block. Without attention the answer's position sees no operand, so the loss is at least
+          ln(classes).
+
+        Constants: `frequencies`.
+
+    Raises:
+        GrokscopeError: The task has no circle.
+
+    References:
+        - Nanda et al. 2023, section 4.2: the polynomials.
+
+    Invariances:
+        - The order of neurons and heads, a rotation of the residual stream, rescaled ReLU neurons, a shift of all
+          logits.
+
+    Controls:
+        - The removal of all other frequencies is the control of the removal of one.
+
+    Cost:
+        - One cross-entropy over all pairs per frequency and checkpoint: about a second for n = 113.
     """
     grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split)
     rows = [_row(grid, snapshot.parameters) for snapshot in trajectory]
@@ -43,32 +66,34 @@ def ablations(trajectory: Trajectory) -> Series:
 
 
 def _row(grid: CircleGrid, parameters: Parameters) -> dict[str, Tensor]:
+    """Return the losses of one checkpoint."""
     logits, tokens = grid.logits(parameters), grid.circle.tokens
     means = cyclic_2d.answer_means(logits, grid.circle.answers)
     only = [cross_entropy(restricted_logits(means, k[None]), tokens).mean() for k in cyclic.frequencies(len(tokens))]
 
-    def loss(changed: Tensor) -> Tensor:
-        return pair_losses(changed, grid.answer_tokens).mean()
+    def loss(ablated: Tensor) -> Tensor:
+        return pair_losses(ablated, grid.answer_tokens).mean()
 
     post = grid.activations(parameters)[0][-1]
     blocks = cyclic_2d.pair_blocks(post)
     share, frequency = cyclic_2d.largest_share(cyclic_2d.block_shares(blocks, post))
     polynomials = cyclic_2d.block_functions(blocks, frequency, len(tokens))
+    clustered_polynomials = torch.where(share >= CLUSTER_THRESHOLD, polynomials, post)
     return {
         "loss": loss(logits),
         "loss_without_frequency": losses_without_frequency(grid, logits),
         "loss_with_only_frequency": torch.stack(only),
-        "loss_with_polynomials": loss(
-            _with_neurons(grid, parameters, torch.where(share >= CLUSTER_THRESHOLD, polynomials, post))
-        ),
-        "loss_with_all_polynomials": loss(_with_neurons(grid, parameters, polynomials)),
+        "loss_with_polynomials": loss(_logits_with_neurons(grid, parameters, clustered_polynomials)),
+        "loss_with_all_polynomials": loss(_logits_with_neurons(grid, parameters, polynomials)),
         "loss_without_attention": loss(grid.logits_without(parameters, "attn")),
         "loss_without_mlp": loss(grid.logits_without(parameters, "mlp")),
     }
 
 
-def _with_neurons(grid: CircleGrid, parameters: Parameters, post: Tensor) -> Tensor:
-    """Return the logits with the last block's neurons at the answer's position as given."""
+def _logits_with_neurons(
+    grid: CircleGrid, parameters: Parameters, post: Float[Tensor, "n n d_mlp"]
+) -> Float[Tensor, "n n classes"]:
+    """Return the logits with the last block's neurons at the answer's position replaced."""
     last = f"blocks.{grid.model.config.n_layers - 1}.mlp.hook_post"
-    replaced = post.flatten(0, 1)[:, None]
-    return grid.logits(parameters, lambda name, value: replaced if name == last else value)
+    replacement = post.flatten(0, 1)[:, None]
+    return grid.logits(parameters, lambda name, value: replacement if name == last else value)

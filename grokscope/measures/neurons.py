@@ -1,4 +1,4 @@
-"""Neurons and attention heads by frequency: how much of each one's activity over the pairs one frequency holds."""
+"""Neurons and attention heads by frequency: how much of their activity over the pairs one frequency contains."""
 
 import torch
 from jaxtyping import Float, Int
@@ -14,32 +14,59 @@ from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 _MOST_SHUFFLED = 64
-"""Of how many neurons of a block the control is: they are alike enough, and all of them would cost as much again."""
+"""The most neurons per block in the shuffled control, because all of them would cost as much as the measure."""
 
 
 @measure(n_checkpoints=100)
 def neurons(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Series:
-    """Measure which frequency each neuron and each attention head follows over the pairs (i, j), and how closely.
+    """Compute the largest share of one frequency in the energy of each neuron and attention head over the pairs.
+    the energy.
 
-    Of a neuron's activations at the answer's position, about their mean over all pairs of the task's circle, the
-    share of the energy in the block {1, cos, sin} ⊗ {1, cos, sin} of a frequency, and the frequency of the largest
-    (Nanda et al. 2023, section 4.2): with the share 1 it is a polynomial of degree 2 of that frequency's waves. The
-    same for a head's attention from the answer's position to the first operand, which the paper finds linear in one
-    frequency's waves (section 4.2, appendix C). Arrays over steps, with an axis of the blocks (layers):
+    The share of a frequency is that of its block {1, cos, sin} ⊗ {1, cos, sin} in the energy about the mean, over all
+    pairs on the task's circle. It is taken of a neuron's activations at the answer's position, and of a head's
+    attention from that position to the first operand. A share of 1 is a polynomial of degree 2 in the waves of one
+    frequency.
 
-    - `neuron_share`, `neuron_frequency` (layers, neurons); `head_share`, `head_frequency` (layers, heads). What is
-      constant over the pairs, such as a neuron that never fires, has share 0 and frequency 1;
-    - `mean_neuron_share`, `mean_head_share` (layers): the mean over them;
-    - `clustered_share` (layers): the part of all neurons with a share of at least 0.85, the paper's threshold, and
-      `cluster_sizes` (layers, frequencies): how many of these each frequency has;
-    - `constant_share` (layers): the part of all neurons that are constant over the pairs.
+    Args:
+        trajectory: The checkpoints to measure.
+        n_shuffles: The number of random orders of the control, from 2, because the control has a standard error.
+        seed: The seed of the random orders and of the draw of neurons for the control. All steps share them.
 
-    Constants: `frequencies`. Controls: `mean_neuron_share_shuffled` and `mean_head_share_shuffled` have the tokens in
-    random orders, the same for both operands (mean over `n_shuffles`, at most 64 neurons of a block drawn once;
-    `…_shuffled_stderr` its standard error), `…_initialization` is the untrained model: attention that is nearly
-    uniform follows both operands' embeddings, and then has high shares by itself. Raise GrokscopeError for a task
-    without a circle and for n_shuffles below 2. Costs a forward pass and 2n³ d_mlp operations a checkpoint, in
-    the parameters' own type.
+    Returns:
+        Series with arrays over the steps and the blocks (layers).
+
+        - `neuron_share`, `head_share` (steps, layers, neurons or heads), from 0 to 1: the largest share of one
+          frequency. It is 0 if the activity is constant over the pairs, as of a neuron that never fires.
+        - `neuron_frequency`, `head_frequency` (steps, layers, neurons or heads): that frequency; 1 if the activity is
+          constant.
+        - `mean_neuron_share`, `mean_head_share` (steps, layers), from 0 to 1: the mean share.
+        - `clustered_share` (steps, layers), from 0 to 1: the part of the neurons with a share of at least 0.85, the
+          paper's threshold.
+        - `cluster_sizes` (steps, layers, frequencies): the number of these neurons at each frequency.
+        - `constant_share` (steps, layers), from 0 to 1: the part of the neurons that are constant over the pairs.
+
+        Constants: `frequencies`.
+
+    Raises:
+        GrokscopeError: The task has no circle, or `n_shuffles` is out of range.
+
+    References:
+        - Nanda et al. 2023, section 4.2 and appendix C. They find attention linear in the waves of one frequency.
+
+    Invariances:
+        - A rotation of the residual stream, rescaled ReLU neurons, and a shift of all logits.
+        - The order of neurons and heads only reorders the arrays.
+
+    Controls:
+        - `mean_neuron_share_shuffled`, `mean_head_share_shuffled`: the tokens in random orders, the same for both
+          operands, of at most 64 neurons per block. The mean over the orders, with its standard error
+          `…_shuffled_stderr`.
+        - `…_initialization`: the untrained model. Nearly uniform attention follows the embeddings of both operands,
+          so its shares are high by themselves.
+
+    Cost:
+        - One forward pass and 2n³ d_mlp operations per checkpoint, in the type of the parameters, for n tokens on the
+          circle.
     """
     grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split)
     n, d_mlp = len(grid.circle), trajectory.config.model.d_mlp
@@ -55,8 +82,9 @@ def neurons(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Se
 
 
 def _row(
-    grid: CircleGrid, parameters: Parameters, orders: Int[Tensor, "n_orders n"], drawn: Int[Tensor, " some"]
+    grid: CircleGrid, parameters: Parameters, orders: Int[Tensor, "n_orders n"], drawn: Int[Tensor, " n_drawn"]
 ) -> dict[str, Tensor]:
+    """Return every quantity of one checkpoint; no control without orders."""
     layers: dict[str, list[Tensor]] = {}
 
     def add(name: str, value: Tensor) -> None:
@@ -64,14 +92,16 @@ def _row(
 
     by_neuron, by_head = grid.activations(parameters)
     for post, attention in zip(by_neuron, by_head, strict=True):
-        for name, values, some in (("neuron", post, post[..., drawn]), ("head", attention, attention)):
-            share, frequency = _largest(values)
-            add(f"{name}_share", share)
-            add(f"{name}_frequency", frequency)
-            add(f"mean_{name}_share", share.mean())
-            samples = [{f"mean_{name}_share": _largest(some[order][:, order])[0].mean()} for order in orders]
-            for key, value in controls.shuffled_control(samples).items():
-                add(key, value)
+        for unit, values, control_values in (("neuron", post, post[..., drawn]), ("head", attention, attention)):
+            share, frequency = _largest_share(values)
+            add(f"{unit}_share", share)
+            add(f"{unit}_frequency", frequency)
+            add(f"mean_{unit}_share", share.mean())
+            samples = [
+                {f"mean_{unit}_share": _largest_share(control_values[order][:, order])[0].mean()} for order in orders
+            ]
+            for name, value in controls.shuffled_control(samples).items():
+                add(name, value)
         share, frequency = layers["neuron_share"][-1], layers["neuron_frequency"][-1]
         is_clustered = share >= CLUSTER_THRESHOLD
         add("clustered_share", is_clustered.double().mean())
@@ -80,7 +110,7 @@ def _row(
     return {name: torch.stack(values) for name, values in layers.items()}
 
 
-def _largest(values: Float[Tensor, "n n d"]) -> tuple[Float[Tensor, " d"], Int[Tensor, " d"]]:
+def _largest_share(values: Float[Tensor, "n n d"]) -> tuple[Float[Tensor, " d"], Int[Tensor, " d"]]:
     """Return the largest share of each function's energy in one frequency's block, and that frequency."""
     share, frequency = cyclic_2d.largest_share(cyclic_2d.block_shares(cyclic_2d.pair_blocks(values), values))
     return share.double(), frequency

@@ -18,41 +18,72 @@ from grokscope.trajectory import Trajectory
 
 @dataclass(frozen=True)
 class _Shuffle:
-    """A random order of the circle's tokens: its tokens, the answers in it, and its own strongest frequencies."""
+    """A random order of the circle's tokens, as if it were the circle's own order."""
 
     tokens: Int[Tensor, " n"]
     answers: Int[Tensor, "n n"]
-    right: Int[Tensor, "n n"]
+    """The position in this order of the answer that the order gives to each pair."""
+    answer_tokens: Int[Tensor, "n n"]
+    """The token of each pair's correct answer."""
     key: Int[Tensor, " n_key"]
+    """The strongest frequencies in this order."""
 
 
 def progress(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Series:
-    """Measure how much of the logits is made of the key frequencies' waves, and what the losses are with and without.
+    """Compute the restricted loss, the excluded loss and the fit Σ_k α_k cos(w_k(m − l)) to the logits.
 
-    u_k and v_k are the unit functions cos(w_k m) and sin(w_k m) of the pairs (i, j), where m = i ± j is the answer's
-    position on the task's circle (`grokscope.waves`). The key frequencies are those that a rule names and removal
-    confirms at the last step (`grokscope.key_frequencies`). Only pairs with both operands on the circle take part.
-    Losses are a softmax's cross-entropy in nats. Arrays over steps:
+    u_k and v_k are the unit functions cos(w_k m) and sin(w_k m) of the pairs (i, j), with m = i ± j the answer's
+    position on the task's circle (`fourier.cyclic_2d`). The key frequencies are those that a rule names and removal
+    confirms at the last step (`circuits.key_frequencies`). Only pairs with both operands on the circle take part.
+    Losses are the cross-entropy of a softmax.
 
-    - `restricted_loss`: over all pairs, against the right answers, of logits that keep for the key frequencies only
-      their projections on u_k and v_k, and each class's mean (Nanda et al. 2023, section 5.1). It falls as the
-      circuit forms, before the test loss does; ln(classes) is a guess. `restricted_to_test_ratio`: over the test
-      loss; below 1 where the rest of the logits does harm;
-    - `excluded_loss`: over the train pairs, of the logits without those projections. It rises where the network
-      stops to memorize; ln(classes) where nothing else is left. `excluded_loss_by_frequency` (key frequencies): the
-      same with one of them taken out;
-    - `train_loss`, `test_loss`: of the logits as they are;
-    - `cosine_coefficients` (frequencies): α_k of the least-squares fit Σ_k α_k cos(w_k(m − l)) to the logits of the
-      classes at positions l (section 4.2); `logit_variance_shares` (frequencies): the share of the logits' variance
-      that each explains, and `logit_variance_share`, all key frequencies together: 1 if the logits are such cosines
-      and nothing else. The variance is about each pair's mean over the classes.
+    Args:
+        trajectory: The checkpoints to measure. The key frequencies are those of the last one.
+        n_shuffles: The number of random orders of the control, from 2, because the control has a standard error. The
+            default is small because an order costs as much as the measure.
+        seed: The seed of the random orders. All steps share them.
 
-    Constants: `frequencies`; `key_frequencies`; `key_frequencies_embedding`, `…_neuron_logits`, `…_neurons`,
-    `…_removal`, what each rule names; `n_examples_off_circle`. Controls: `restricted_loss_shuffled` and
-    `logit_variance_share_shuffled` are with the circle's tokens in random orders and as many of each order's own
-    strongest frequencies, at least one (mean over `n_shuffles`, `…_shuffled_stderr` its standard error),
-    `…_initialization` is the untrained model. Raise GrokscopeError for a task without a circle and for n_shuffles
-    below 2. Costs one forward pass over the pairs and as much again a checkpoint.
+    Returns:
+        Series with arrays over the steps. Losses are in nats; ln(classes) is a guess.
+
+        - `restricted_loss` (steps): over all pairs, against the correct answers, of logits that keep only their
+          projections on u_k and v_k of the key frequencies, and each class's mean. It falls as the circuit forms,
+          before the test loss does.
+        - `restricted_to_test_ratio` (steps): over the test loss. It is below 1 if the rest of the logits does harm.
+        - `excluded_loss` (steps): over the train pairs, of the logits without those projections. It rises once the
+          network stops memorizing; ln(classes) means that nothing else is left.
+        - `excluded_loss_by_frequency` (steps, key frequencies): the same without one key frequency.
+        - `train_loss`, `test_loss` (steps): of the unchanged logits.
+        - `cosine_coefficients` (steps, frequencies), in units of logits: α_k of the least-squares fit to the logits
+          of the classes at positions l.
+        - `logit_variance_shares` (steps, frequencies), from 0 to 1: the share of the logits' variance that each
+          cosine explains. The variance is about each pair's mean over the classes.
+        - `logit_variance_share` (steps), from 0 to 1: the sum over the key frequencies; 1 means that the logits are
+          these cosines.
+
+        Constants: `frequencies`; `key_frequencies`, the consensus; the frequencies that each rule names,
+        `key_frequencies_embedding`, `key_frequencies_neuron_logits` and `key_frequencies_neurons`; those that removal
+        confirms, `key_frequencies_removal`; `n_examples_off_circle`.
+
+    Raises:
+        GrokscopeError: The task has no circle, or `n_shuffles` is out of range.
+
+    References:
+        - Nanda et al. 2023, sections 4.2 (the fit) and 5.1 (the losses). For the restricted loss their notebook adds
+          back each class's mean logit.
+
+    Invariances:
+        - The order of neurons and heads, a rotation of the residual stream, rescaled ReLU neurons, a shift of all
+          logits.
+
+    Controls:
+        - `restricted_loss_shuffled`, `logit_variance_share_shuffled`: the circle's tokens in random orders, with as
+          many of each order's own strongest frequencies as key frequencies, at least one. The mean over the orders,
+          with its standard error `…_shuffled_stderr`.
+        - `…_initialization`: the untrained model.
+
+    Cost:
+        - One forward pass over the pairs per checkpoint, and about as much again.
     """
     grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split)
     orders = controls.random_orders(len(grid.circle), n_shuffles, seed)
@@ -60,15 +91,19 @@ def progress(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> S
     shuffles = _shuffles(grid, grid.logits(trajectory.last.parameters), len(keys.consensus), orders)
     rows = [_row(grid, snapshot.parameters, keys.consensus, shuffles) for snapshot in trajectory]
     untrained = _row(grid, trajectory.untrained, keys.consensus, [])
-    constants = keys.constants() | {"n_examples_off_circle": torch.tensor(trajectory.task.n_examples_off_circle)}
     controlled = ("restricted_loss", "excluded_loss", "logit_variance_share")
-    constants |= controls.untrained_control({name: untrained[name] for name in controlled})
+    constants = {
+        **keys.constants(),
+        "n_examples_off_circle": torch.tensor(trajectory.task.n_examples_off_circle),
+        **controls.untrained_control({name: untrained[name] for name in controlled}),
+    }
     return Series.of_rows("progress", trajectory.steps, rows, constants)
 
 
 def _row(
     grid: CircleGrid, parameters: Parameters, key: Int[Tensor, " n_key"], shuffles: list[_Shuffle]
 ) -> dict[str, Tensor]:
+    """Return every quantity of one checkpoint; no control without shuffles."""
     logits, answers, tokens = grid.logits(parameters), grid.circle.answers, grid.circle.tokens
     losses = pair_losses(logits, grid.labels)
     means = cyclic_2d.answer_means(logits, answers)
@@ -76,15 +111,15 @@ def _row(
     test_loss = losses[~grid.is_train].mean()
 
     train_logits, train_answers = logits[grid.is_train], answers[grid.is_train]
-    each = cyclic_2d.answer_waves(means, key)
+    waves = cyclic_2d.answer_waves(means, key)
     excluded = [
         cross_entropy(train_logits - wave[train_answers], grid.labels[grid.is_train]).mean()
-        for wave in (each.sum(0), *each)
+        for wave in (waves.sum(0), *waves)
     ]
-    # The order of the classes does not matter to it, and picking them out is a copy of everything.
+    # The order of the classes does not matter here, and selecting them all would copy the logits.
     variance = cyclic_2d.logit_variance(logits if len(tokens) == logits.shape[-1] else logits[..., tokens])
     coefficients = cyclic_2d.cosine_coefficients(means[:, tokens])
-    shares = _shares(coefficients, variance, len(tokens))
+    shares = _variance_shares(coefficients, variance, len(tokens))
     row = {
         "train_loss": losses[grid.is_train].mean(),
         "test_loss": test_loss,
@@ -96,12 +131,13 @@ def _row(
         "logit_variance_shares": shares,
         "logit_variance_share": shares[key - 1].sum(),
     }
-    return row | controls.shuffled_control([_shuffled(logits, variance, shuffle) for shuffle in shuffles])
+    return row | controls.shuffled_control([_shuffled_quantities(logits, variance, shuffle) for shuffle in shuffles])
 
 
 def _shuffles(
     grid: CircleGrid, last: Float[Tensor, "n n classes"], n_key: int, orders: Int[Tensor, "n_shuffles n"]
 ) -> list[_Shuffle]:
+    """Return each random order with its own `n_key` strongest frequencies at the last step, at least one."""
     n = len(grid.circle)
     shuffles = []
     for order in orders:
@@ -114,19 +150,22 @@ def _shuffles(
     return shuffles
 
 
-def _shuffled(
+def _shuffled_quantities(
     logits: Float[Tensor, "n n classes"], variance: Float[Tensor, ""], shuffle: _Shuffle
 ) -> dict[str, Tensor]:
+    """Return the quantities that have a shuffled control, in one random order."""
     means = cyclic_2d.answer_means(logits, shuffle.answers)
     log_probabilities = restricted_logits(means, shuffle.key).log_softmax(-1)
-    shares = _shares(cyclic_2d.cosine_coefficients(means[:, shuffle.tokens]), variance, len(shuffle.tokens))
+    coefficients = cyclic_2d.cosine_coefficients(means[:, shuffle.tokens])
+    shares = _variance_shares(coefficients, variance, len(shuffle.tokens))
     return {
-        "restricted_loss": -log_probabilities[shuffle.answers, shuffle.right].mean(),
+        "restricted_loss": -log_probabilities[shuffle.answers, shuffle.answer_tokens].mean(),
         "logit_variance_share": shares[shuffle.key - 1].sum(),
     }
 
 
-def _shares(
+def _variance_shares(
     coefficients: Float[Tensor, " n_frequencies"], variance: Float[Tensor, ""], n: int
 ) -> Float[Tensor, " n_frequencies"]:
+    """Return the share of the logits' variance that each cosine explains."""
     return cyclic_2d.cosine_variances(coefficients, n) / variance.clamp_min(torch.finfo(variance.dtype).tiny)
