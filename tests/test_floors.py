@@ -1,6 +1,7 @@
 """The layers of the package: imports go down only, nothing is circular, and some actions have a single home."""
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -115,6 +116,12 @@ def test_file_keeps_to_its_floor(name):
 
 def test_floors_name_only_what_exists():
     assert set(FLOOR) == {unit(name) for name in FILES} - {"__init__"}
+
+
+def test_picture_shows_every_floor_from_top_to_bottom():
+    picture = (ROOT.parent / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    shown = [name for name in re.findall(r'font-weight="bold"[^>]*>([\w]+)</text>', picture) if name in FLOOR]
+    assert shown == " ".join(reversed(FLOORS)).split()
 
 
 def test_no_file_imports_in_a_circle():
