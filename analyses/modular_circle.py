@@ -38,7 +38,7 @@ def main(run: Path) -> Figure:
         f"{embedding['circularity_initialization']:.3f}, shuffled {embedding['circularity_shuffled'][-1]:.3f} "
         f"± {2 * embedding['circularity_shuffled_stderr'][-1]:.3f}"
     )
-    return figures.figure_embedding(embedding, figures.telling_steps(trajectory.log, trajectory.steps))
+    return figures.figure_embedding(embedding, figures.representative_steps(trajectory.log, trajectory.steps))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ N_STEPS = 8
 def main(run: Path) -> Figure:
     """Print the test loss of late parts in the memorizing model; return it over steps of part and model."""
     trajectory = Trajectory.open(run)
-    steps = figures.telling_steps(trajectory.log, trajectory.steps, N_STEPS)
+    steps = figures.representative_steps(trajectory.log, trajectory.steps, N_STEPS)
     scan = interventions.transplant(trajectory, steps, steps)
     memorized = phases.memorization_step(trajectory.log)
     host = int(np.abs(scan["host"] - (memorized.step if memorized else 0)).argmin())

@@ -1,11 +1,19 @@
-"""Figures: `plot_*(series, *, ax)` draws on an Axes and returns it; `figure_*` puts several on one Figure.
+"""Figures: `plot_*(series, *, ax)` draws on an Axes and returns it; `figure_*` returns a Figure of several panels.
 
-A figure never computes a measure, and never touches pyplot or the global rcParams. Colours are Okabe and Ito's,
-which colour-blind readers can tell apart; train and test also differ in line style.
+- `series` is a run's log or the result of a measure. Each docstring names which.
+- `ax` is the Axes to draw on. Its scale, labels and legend are set.
+- `width` is the width of a figure in inches. `PAGE_WIDTH` is the usual default, and `COLUMN_WIDTH` suits two columns.
+- A stack of panels has one step axis. Shades mark the stages of training, and hatches mark lost checkpoints.
+
+A figure never computes a measure, and never uses pyplot or changes the global rcParams. `_style` sets all colours.
 """
+
+import warnings
+from typing import Any
 
 from grokscope.figures._axes import shade_stages
 from grokscope.figures._export import MOVING, STILL, data, encoded, png, save
+from grokscope.figures._steps import n_panels_per_row, representative_steps
 from grokscope.figures._style import COLUMN_WIDTH, PAGE_WIDTH, new_figure
 from grokscope.figures.ablations import (
     figure_ablations,
@@ -71,21 +79,15 @@ from grokscope.figures.embedding import (
     figure_embedding,
     plot_frequency_plane,
     plot_principal_plane,
-    telling_steps,
 )
 from grokscope.figures.flatness import figure_flatness, plot_flatness
 from grokscope.figures.landscape import (
-    figure_interpolation,
     figure_landscape,
     figure_path_plane,
     figure_shells,
-    figure_slices,
-    plot_interpolation,
     plot_path_plane,
     plot_shells,
-    plot_slice,
     plot_surface,
-    slice_animation,
 )
 from grokscope.figures.norms import (
     figure_matrix_norms,
@@ -109,6 +111,13 @@ from grokscope.figures.representations import (
     plot_representation_losses,
     plot_representations,
     plot_silhouettes,
+)
+from grokscope.figures.slices import (
+    figure_interpolation,
+    figure_slices,
+    plot_interpolation,
+    plot_slice,
+    slice_animation,
 )
 from grokscope.figures.sweeps import (
     figure_against,
@@ -144,9 +153,9 @@ __all__ = [
     "figure_edge_of_stability",
     "figure_embedding",
     "figure_flatness",
+    "figure_gini",
     "figure_hessian",
     "figure_hessian_spectrum",
-    "figure_gini",
     "figure_interpolation",
     "figure_keskar_sharpness",
     "figure_landscape",
@@ -169,15 +178,16 @@ __all__ = [
     "figure_transplant",
     "figure_unembedding",
     "figure_weight_norms",
+    "n_panels_per_row",
     "new_figure",
     "plot_ablations",
     "plot_accuracies",
     "plot_against",
     "plot_algorithm",
     "plot_circularity",
+    "plot_clusters",
     "plot_collapse",
     "plot_component_norms",
-    "plot_clusters",
     "plot_curve",
     "plot_density_lines",
     "plot_departures",
@@ -193,16 +203,16 @@ __all__ = [
     "plot_hessian_blocks",
     "plot_hessian_traces",
     "plot_interpolation",
-    "plot_last_layer",
     "plot_keskar_sharpness",
+    "plot_last_layer",
     "plot_logit_variance",
     "plot_losses",
     "plot_margins",
     "plot_matrices",
     "plot_median_steps",
     "plot_naive_loss",
-    "plot_overlaps",
     "plot_neurons",
+    "plot_overlaps",
     "plot_parallelogram_distances",
     "plot_parameter_norms",
     "plot_path_plane",
@@ -229,8 +239,17 @@ __all__ = [
     "plot_weight_norm",
     "plot_without_frequencies",
     "png",
+    "representative_steps",
     "save",
     "shade_stages",
     "slice_animation",
-    "telling_steps",
 ]
+_RENAMED = {"telling_steps": "representative_steps"}
+"""Former names, which still work with a warning."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"grokscope.figures.{name} is now {_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+    return globals()[_RENAMED[name]]

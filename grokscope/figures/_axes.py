@@ -1,7 +1,8 @@
-"""Curves on an axis of steps: the lines, the axis, the stages behind them, and panels one below the other."""
+"""Curves over training steps: the lines, their step axis, the stages behind them, and stacks of panels."""
 
 import math
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -12,30 +13,183 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from grokscope import phases
-from grokscope.figures._style import FONT_SIZE, GREY, PAGE_WIDTH, finish, new_figure
+from grokscope.figures._style import (
+    FONT_SIZE,
+    GREY,
+    LOOKS,
+    PAGE_WIDTH,
+    STAGE_COLOURS,
+    Look,
+    finish_axes,
+    new_figure,
+    numbered,
+)
 from grokscope.series import Series
 
 Stages = list[tuple[str, int, int]]
-"""Names with their first and last steps."""
-_STAGE_COLOURS = {
-    "before memorization": "#F4F4F4",
-    "memorized": "#FBEBD9",
-    "generalised": "#DFF1EA",
-    "memorization": "#F4F4F4",
-    "circuit formation": "#FBEBD9",
-    "cleanup": "#E3EDF9",
-    "after cleanup": "#DFF1EA",
-}
+"""The name, first step and last step of each stage."""
+STEP_LABEL = "optimizer step"
+
+
+def draw_line(
+    series: Series,
+    name: str,
+    ax: Axes,
+    label: str,
+    look: Look | None = None,
+    *,
+    scale: float = 1.0,
+    linewidth: float = 1.4,
+) -> None:
+    """Draw `scale` times one array over the steps, with a break in each gap.
+
+    Args:
+        series: The series that contains the array and, optionally, the constant `gaps`.
+        name: The array's name.
+        ax: The Axes to draw on.
+        label: The legend's entry. The legend leaves out labels that start with an underscore.
+        look: Colour, line style and marker. The default is `LOOKS[name]`.
+        scale: A factor, such as 100 for percent.
+        linewidth: The width in points.
+    """
+    draw_values(series, series[name] * scale, ax, label, look or LOOKS[name], linewidth=linewidth)
+
+
+def draw_values(
+    series: Series,
+    values: Float[np.ndarray, " steps"],
+    ax: Axes,
+    label: str | None,
+    look: Look,
+    *,
+    linewidth: float = 1.4,
+    zorder: float = 2,
+) -> None:
+    """Draw values over the steps of a series, with a break in each gap."""
+    steps, heights = broken_at_gaps(series, values)
+    ax.plot(
+        steps,
+        heights,
+        color=look.colour,
+        label=label,
+        linestyle=look.linestyle,
+        marker=look.marker,
+        linewidth=linewidth,
+        markersize=3,
+        zorder=zorder,
+    )
+
+
+def draw_columns(series: Series, name: str, labels: Sequence[str], ax: Axes) -> None:
+    """Draw each column of an array over the steps, in the looks `numbered(0)`, `numbered(1)`, …"""
+    for i, label in enumerate(labels):
+        draw_values(series, series[name][:, i], ax, label, numbered(i))
+
+
+def draw_band(
+    series: Series,
+    low: Float[np.ndarray, " steps"],
+    high: Float[np.ndarray, " steps"],
+    ax: Axes,
+    colour: str,
+    *,
+    alpha: float = 0.25,
+) -> None:
+    """Shade between two curves over the steps, with a break in each gap."""
+    steps, bottom = broken_at_gaps(series, low)
+    ax.fill_between(steps, bottom, broken_at_gaps(series, high)[1], color=colour, alpha=alpha, linewidth=0)
+
+
+def draw_controls(series: Series, name: str, ax: Axes, label: str, *, scale: float = 1.0) -> None:
+    """Draw those controls of an array that exist: shuffled tokens dotted, the untrained model as a thin level."""
+    colour = LOOKS[name].colour
+    if f"{name}_shuffled" in series:
+        draw_line(series, f"{name}_shuffled", ax, f"_{label}, shuffled", Look(colour, ":"), scale=scale, linewidth=1)
+        add_key(ax, "shuffled tokens", Look(GREY, ":"))
+    if f"{name}_initialization" in series:
+        level = scale * float(series[f"{name}_initialization"])
+        ax.axhline(level, color=colour, linewidth=0.7, alpha=0.6, label=f"_{label}, untrained")
+        add_key(ax, "untrained model", Look(GREY), linewidth=0.7)
+
+
+def draw_untrained(ax: Axes, value: float, colour: str) -> None:
+    """Draw the value of the untrained model as a cross at step 0."""
+    ax.plot([0], [value], color=colour, marker="x", markersize=4, linestyle="", clip_on=False, zorder=4)
+    add_key(ax, "untrained model", Look(GREY, "none", "x"))
+
+
+def add_key(ax: Axes, label: str, look: Look, *, linewidth: float = 1.0) -> None:
+    """Add a legend entry that explains a line style, unless the legend has that entry."""
+    if label not in ax.get_legend_handles_labels()[1]:
+        colour, linestyle, marker = look
+        ax.plot(
+            [], [], color=colour, linestyle=linestyle, marker=marker, markersize=4, linewidth=linewidth, label=label
+        )
+
+
+def broken_at_gaps(
+    series: Series, values: Float[np.ndarray, " steps"]
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    """Return steps and values with a NaN in each gap, so that no line crosses lost checkpoints."""
+    gaps = series["gaps"] if "gaps" in series else np.empty((0, 2))
+    rows = [int(np.searchsorted(series.steps, first)) for first, _ in gaps]
+    return (
+        np.insert(series.steps.astype(float), rows, [float(first) for first, _ in gaps]),
+        np.insert(values.astype(float), rows, np.nan),
+    )
+
+
+def use_log_scale_if_positive(ax: Axes, *arrays: np.ndarray) -> None:
+    """Give the vertical axis a logarithmic scale if there are values and all are positive."""
+    if all(array.size and (array > 0).all() for array in arrays):
+        ax.set_yscale("log")
+
+
+def finish_step_axes(series: Series, ax: Axes, ylabel: str) -> Axes:
+    """Set the vertical label, the step axis of a series and the common look; return the Axes."""
+    ax.set_ylabel(ylabel)
+    ax.set_xlabel(STEP_LABEL)
+    set_step_axis(ax, int(series.steps[-1]))
+    return finish_axes(ax)
+
+
+def set_step_axis(ax: Axes, last: int) -> None:
+    """Set a step axis from 0 to `last`: linear up to step 10, so that step 0 has a position, then logarithmic."""
+    last = max(last, 10)
+    ax.set_xscale("symlog", linthresh=10, linscale=0.35)
+    ax.set_xticks(_ticks_with_room(ax, [0, *(10**k for k in range(int(math.log10(last)), 0, -1)), last], last))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.xaxis.set_minor_locator(FixedLocator([m * 10**k for k in range(1, 10) for m in range(2, 10)]))
+    ax.set_xlim(0, last)
+
+
+def _ticks_with_room(ax: Axes, steps: list[int], last: int) -> list[int]:
+    """Return the steps whose labels do not overlap those of earlier steps in the list, assuming 0.7 em a digit."""
+    decade = 72 * ax.get_window_extent().width / ax.figure.dpi / (0.35 + math.log10(last / 10))
+    extents: dict[int, tuple[float, float]] = {}
+    for step in steps:
+        centre = decade * (0.35 * step / 10 if step < 10 else 0.35 + math.log10(step / 10))
+        half_width = 0.35 * FONT_SIZE * len(f"{step:,}")
+        if all(abs(centre - c) > half_width + h for c, h in extents.values()):
+            extents[step] = centre, half_width
+    return sorted(extents)
 
 
 def shade_stages(log: Series, *, ax: Axes, named: bool = True, stages: Stages | None = None) -> Axes:
-    """Shade stages behind the curves, by default those that accuracy tells (`phases.stages`), and the log's gaps."""
+    """Shade the stages of training behind the curves, and hatch the gaps of the log.
+
+    Args:
+        log: The run's log, with the constant `gaps`.
+        ax: The Axes to draw on. Its limits do not change.
+        named: Whether to write the stages' names above the panel.
+        stages: The stages to shade. By default those that accuracy defines (`phases.stages`).
+    """
     left, right = ax.get_xlim()
-    shown = phases.stages(log) if stages is None else stages
-    for name, first, last in shown:
-        ax.axvspan(first, last, color=_STAGE_COLOURS[name], zorder=-10, linewidth=0)
+    stages = phases.stages(log) if stages is None else stages
+    for name, first, last in stages:
+        ax.axvspan(first, last, color=STAGE_COLOURS[name], zorder=-10, linewidth=0)
     if named:
-        _name_stages(ax, shown)
+        _name_stages(ax, stages)
     for first, last in log["gaps"]:
         ax.axvspan(first, last, facecolor="none", edgecolor=GREY, hatch="///", linewidth=0, zorder=-5)
     ax.set_xlim(left, right)
@@ -43,43 +197,42 @@ def shade_stages(log: Series, *, ax: Axes, named: bool = True, stages: Stages | 
 
 
 def _name_stages(ax: Axes, stages: Stages) -> None:
-    """Write each stage's name above it, from the last to the first; where there is no room, none is written.
+    """Write each stage's name above its shade, from the last to the first; skip a name without room.
 
-    A name that is wider than its stage ends with it, and one that is in the next one's way moves to the left.
+    A name wider than its stage is right-aligned with it, and moves left to clear the following name.
     """
     frame = ax.get_window_extent()
-    free = frame.x1 + 1
+    right_limit = frame.x1 + 1
     for name, first, last in reversed(stages):
         start, end = (ax.transData.transform((step, 1))[0] for step in (first, last))
         text = ax.text(0, 1.02, name, ha="right", va="bottom", fontsize=FONT_SIZE - 1)
         width = text.get_window_extent().width
-        reach = min((start + end + width) / 2 if width <= end - start else end, free)
-        if reach - width < frame.x0 - 1 or reach < start or end - start < 0.04 * frame.width:
+        right = min((start + end + width) / 2 if width <= end - start else end, right_limit)
+        if right - width < frame.x0 - 1 or right < start or end - start < 0.04 * frame.width:
             text.remove()
             continue
         text.set_transform(ax.get_xaxis_transform())
-        text.set_x(ax.transData.inverted().transform((reach, 0))[0])
-        free = reach - width - 8
+        text.set_x(ax.transData.inverted().transform((right, 0))[0])
+        right_limit = right - width - 8
 
 
-def stack_over_steps(heights: list[float], width: float = PAGE_WIDTH) -> tuple[Figure, list[Axes]]:
-    """Return a figure of panels of the given relative heights that share an axis of steps."""
+def stack_panels(heights: list[float], width: float = PAGE_WIDTH) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels, one above the other, with the given relative heights and one step axis."""
     figure = new_figure(width, 1.55 * sum(heights) + 0.4)
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
     return figure, list(axes[:, 0])
 
 
-def with_stages(figure: Figure, log: Series, axes: list[Axes], stages: Stages | None = None) -> Figure:
-    """Return the figure with the stages shaded in all its panels, named above the first (see `shade_stages`)."""
-    # A run that was killed, or still trains, has rows in its log beyond its last checkpoint.
-    # An axis on which nothing can be drawn, as of a single update or of numbers that are none, reaches nowhere.
-    reached = [ax.dataLim.x1 for ax in axes if np.isfinite(ax.dataLim.x1)]
-    set_step_axis(axes[0], max(round(x) for x in [*reached, int(log.steps[-1])]))
-    # Some 15 letters of this size are an inch, and half an inch is left of the panels.
+def finish_stack(figure: Figure, log: Series, axes: list[Axes], stages: Stages | None = None) -> Figure:
+    """Set the common step axis, fit the legends and shade the stages in all panels; return the figure."""
+    # The log of a killed or unfinished run reaches beyond the last checkpoint. An empty panel has no finite limits.
+    last_steps = [ax.dataLim.x1 for ax in axes if np.isfinite(ax.dataLim.x1)]
+    set_step_axis(axes[0], max(round(step) for step in [*last_steps, int(log.steps[-1])]))
+    # About 15 letters fit into an inch, and the panels start half an inch from the left.
     label = textwrap.fill(axes[-1].get_xlabel(), int(15 * (figure.get_figwidth() - 0.5)))
     for ax in axes:
         ax.set_xlabel(label if ax is axes[-1] else "")
-        # A legend lies within its panel, whatever it is wide: it has no say in the panel's size.
+        # A legend must not change the size of its panel.
         if (legend := ax.get_legend()) is not None:
             legend.set_in_layout(False)
     figure.draw_without_rendering()
@@ -90,9 +243,9 @@ def with_stages(figure: Figure, log: Series, axes: list[Axes], stages: Stages | 
 
 
 def fit_legend(ax: Axes) -> None:
-    """Let a legend have as many columns as its panel is wide for, and room above the curves if it would lie on one.
+    """Rearrange a legend's columns to fit its panel, and make room above the curves if the legend covers one.
 
-    The figure must have been laid out.
+    Call this after the figure's layout is known.
     """
     legend = ax.get_legend()
     if legend is None:
@@ -122,80 +275,10 @@ def _crosses(line: Line2D, legend: Legend) -> bool:
 
 
 def _raise_top(ax: Axes, share: float) -> None:
-    """Leave the top `share` of a panel free of curves; ticks stay where there is something to read."""
+    """Extend the vertical axis so that the top `share` of the panel is free of curves and ticks."""
     low, high = ax.get_ylim()
     scale = ax.yaxis.get_transform()
     bottom, top = scale.transform([low, high])
     ticks = [tick for tick in ax.get_yticks() if low <= tick <= high]
     ax.set_yticks(ticks)
     ax.set_ylim(low, float(scale.inverted().transform([bottom + (top - bottom) / (1 - share)])[0]))
-
-
-def draw_line(
-    series: Series,
-    name: str,
-    ax: Axes,
-    colour: str,
-    label: str,
-    *,
-    scale: float = 1.0,
-    linestyle: str = "-",
-    linewidth: float = 1.4,
-    marker: str = "",
-) -> None:
-    """Draw one of a series' arrays over its steps, broken where checkpoints are lost."""
-    steps, values = broken_at_gaps(series, series[name] * scale)
-    ax.plot(
-        steps,
-        values,
-        color=colour,
-        label=label,
-        linestyle=linestyle,
-        linewidth=linewidth,
-        marker=marker,
-        markersize=3,
-    )
-
-
-def broken_at_gaps(
-    series: Series, values: Float[np.ndarray, " steps"]
-) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Return steps and values with a break in each gap, so that no line is drawn across what is lost."""
-    gaps = series["gaps"] if "gaps" in series else np.empty((0, 2))
-    places = [int(np.searchsorted(series.steps, first)) for first, _ in gaps]
-    return (
-        np.insert(series.steps.astype(float), places, [float(first) for first, _ in gaps]),
-        np.insert(values.astype(float), places, np.nan),
-    )
-
-
-def finish_over_steps(series: Series, ax: Axes) -> Axes:
-    """Give an Axes the axis of a series' steps and the common look."""
-    set_step_axis(ax, int(series.steps[-1]))
-    ax.set_xlabel("step (optimizer updates)")
-    return finish(ax)
-
-
-def set_step_axis(ax: Axes, last: int) -> None:
-    """Let the axis run from step 0, which has a place of its own left of the logarithmic part, to the last."""
-    last = max(last, 10)
-    ax.set_xscale("symlog", linthresh=10, linscale=0.35)
-    ax.set_xticks(_with_room(ax, [0, *(10**k for k in range(int(math.log10(last)), 0, -1)), last], last))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    ax.xaxis.set_minor_locator(FixedLocator([m * 10**k for k in range(1, 10) for m in range(2, 10)]))
-    ax.set_xlim(0, last)
-
-
-def _with_room(ax: Axes, wanted: list[int], last: int) -> list[int]:
-    """Return those of the wanted numbers, the first first, that stand apart from those before them.
-
-    A digit is taken to be as wide as 0.7 of its size.
-    """
-    decade = 72 * ax.get_window_extent().width / ax.figure.dpi / (0.35 + math.log10(last / 10))
-    kept: dict[int, tuple[float, float]] = {}
-    for step in wanted:
-        place = decade * (0.35 * step / 10 if step < 10 else 0.35 + math.log10(step / 10))
-        half = 0.35 * FONT_SIZE * len(f"{step:,}")
-        if all(abs(place - other) > half + its_half for other, its_half in kept.values()):
-            kept[step] = place, half
-    return sorted(kept)

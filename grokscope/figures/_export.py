@@ -1,4 +1,4 @@
-"""A figure as a file: PDF, SVG or PNG with the fonts in it, and the numbers that it draws as CSV."""
+"""Figures as files: PDF, SVG and PNG with their fonts, animated WebP and GIF, and the drawn numbers as CSV."""
 
 import csv
 import io
@@ -17,113 +17,135 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from grokscope.disk import atomic
+from grokscope.figures._steps import nearest_row
 from grokscope.figures._style import FONT_SIZE
 from grokscope.series import Series
 
 STILL = ("pdf", "svg", "png")
-"""The formats that do not move."""
+"""The formats of a still figure."""
+MOVING = ("webp", "gif")
+"""The formats of an animation. A GIF is larger and has only 256 colours, but every program shows it."""
 COLUMNS = ("panel", "title", "x_label", "y_label", "name", "index", "x", "y", "value")
-"""The columns of `data`."""
-_NO_NAME = re.compile(r"_(child|collection|container|image)\d*|_nolegend_")
+"""The columns of the table that `data` returns."""
+_GENERATED_LABEL = re.compile(r"_(child|collection|container|image)\d*|_nolegend_")
 _FONTS: dict[Any, Any] = {
-    # TrueType outlines: text stays text, which type 3 fonts, refused by many journals, do not promise.
+    # TrueType keeps text as text. Many journals refuse type 3 fonts.
     "pdf.fonttype": 42,
-    # Outlines, since an SVG cannot hold a font that every viewer reads: it looks the same everywhere.
+    # Outlines look the same everywhere. An SVG cannot embed a font that every viewer reads.
     "svg.fonttype": "path",
     "svg.hashsalt": "grokscope",
 }
+_FRAME_MS, _LAST_FRAME_MS = 80, 2000
+
+_Row = tuple[str, int, object, object, object]
 
 
 def encoded(figure: Figure, kind: str, dpi: int = 300) -> bytes:
-    """Return a figure as the bytes of a "pdf", "svg" or "png" file; the same figure has the same bytes."""
-    data = io.BytesIO()
-    # No date in the file.
+    """Return a figure as the bytes of a file. Equal figures give equal bytes.
+
+    Args:
+        figure: The figure to encode. Matplotlib's global settings stay as they are.
+        kind: "pdf", "svg" or "png".
+        dpi: Pixels per inch of a PNG, and of rasterized parts of the others. 300 is what journals ask for.
+    """
+    file = io.BytesIO()
+    # Without the date, the bytes depend on the figure alone.
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
     with rc_context(_FONTS):
-        figure.savefig(data, format=kind, dpi=dpi, metadata=metadata)
-    return data.getvalue()
+        figure.savefig(file, format=kind, dpi=dpi, metadata=metadata)
+    return file.getvalue()
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and PDF beside each other, fonts embedded; return both paths."""
+    """Write a figure as a PNG of 200 dpi and as a PDF; return both paths.
+
+    Args:
+        figure: The figure to write.
+        path: The path of either file. The suffix is replaced, and a missing folder is created.
+    """
     atomic.make_folder(path.parent)
-    written, layout = [], figure.get_layout_engine()
-    for kind in ("png", "pdf"):
-        written.append(path.with_suffix(f".{kind}"))
-        atomic.write_atomic(written[-1], encoded(figure, kind, dpi=200))
-        # Both are laid out alike, and it is half of the work.
+    paths, layout = [path.with_suffix(f".{kind}") for kind in ("png", "pdf")], figure.get_layout_engine()
+    for target in paths:
+        atomic.write_atomic(target, encoded(figure, target.suffix[1:], dpi=200))
+        # The second file has the same layout. Computing it again would double the work.
         figure.set_layout_engine("none")
     figure.set_layout_engine(layout)
-    return written
+    return paths
 
 
 def png(figure: Figure, dpi: int = 160) -> bytes:
-    """Return a figure as PNG bytes."""
+    """Return a figure as the bytes of a PNG file with `dpi` pixels per inch."""
     return encoded(figure, "png", dpi)
 
 
 def data(figure: Figure) -> str:
-    """Return the numbers that a figure draws as CSV, a row a point, with the header `COLUMNS`.
+    """Return the numbers that a figure draws, as CSV with the header `COLUMNS` and a row for each point.
 
-    `panel` counts the Axes from 1; `title` is the figure's and the panel's. What stands over a column of panels, or
-    beside a row, is said of each of them. `name` is what the legend calls the line, or what it is where no legend
-    shows it, or nothing; `index` counts the points of a line, and tells the token of a point on a circle. A break in
-    a line, where checkpoints are lost, is left out. A level across the panel has no `x`, a landmark up and down it no
-    `y`; a cell of a map has its column and row as `x` and `y` and its number as `value`. A shaded band is given by
-    its outline.
+    The columns:
+
+    - `panel`: the number of the Axes, from 1.
+    - `title`, `x_label`, `y_label`: the labels of the panel. A label that is drawn once for a row or a column of
+      panels applies to all of them. The title includes the figure's.
+    - `name`: the label of the curve, also if the legend leaves it out.
+    - `index`: the number of the point along its curve, from 0. For an embedding it is the token's position.
+    - `x`, `y`: the coordinates. A horizontal level has no `x`, and a vertical line has no `y`. The cell of a map
+      has its column and its row. A shaded band is given by its outline.
+    - `value`: the value of a cell of a map, else empty.
+
+    Points that are not finite, such as the breaks at lost checkpoints, are left out.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
-    for panel, ax in enumerate(panels, 1):
-        # Panels that share an axis of steps have its label below the last one alone.
-        sharing = [ax, *ax.get_shared_x_axes().get_siblings(ax)]
-        title = _first([ax, *_beside(ax, panels, "colspan")], Axes.get_title)
-        about = [
-            panel,
-            " · ".join(one for one in (figure.get_suptitle(), title) if one),
-            _said(_first(sharing, Axes.get_xlabel)),
-            _said(_first([ax, *_beside(ax, panels, "rowspan")], Axes.get_ylabel)),
+    for number, ax in enumerate(panels, 1):
+        # Panels with a common step axis have its label below the last one only.
+        same_x = [ax, *ax.get_shared_x_axes().get_siblings(ax)]
+        title = _first_text([ax, *_aligned(ax, panels, "colspan")], Axes.get_title)
+        labels = [
+            number,
+            " · ".join(part for part in (figure.get_suptitle(), title) if part),
+            _curve_name(_first_text(same_x, Axes.get_xlabel)),
+            _curve_name(_first_text([ax, *_aligned(ax, panels, "rowspan")], Axes.get_ylabel)),
         ]
-        writer.writerows([*about, *row] for row in _rows(ax))
+        writer.writerows([*labels, *row] for row in _rows(ax))
     return text.getvalue()
 
 
-def _beside(ax: Axes, panels: list[Axes], span: str) -> list[Axes]:
-    """Return the panels in the column ("colspan") or row ("rowspan") of a panel's grid, from its top or its left."""
+def _aligned(ax: Axes, panels: list[Axes], span: str) -> list[Axes]:
+    """Return the panels in the same column ("colspan") or row ("rowspan") of the same grid, in order."""
     spec = ax.get_subplotspec()
-    places = [(one, one.get_subplotspec()) for one in panels]
+    specs = [(panel, panel.get_subplotspec()) for panel in panels]
     return [
-        one
-        for one, place in places
+        panel
+        for panel, candidate in specs
         if spec
-        and place
-        and place.get_gridspec() is spec.get_gridspec()
-        and getattr(place, span) == getattr(spec, span)
+        and candidate
+        and candidate.get_gridspec() is spec.get_gridspec()
+        and getattr(candidate, span) == getattr(spec, span)
     ]
 
 
-def _first(panels: list[Axes], text_of: Callable[[Axes], str]) -> str:
+def _first_text(panels: list[Axes], text_of: Callable[[Axes], str]) -> str:
     return next((text for ax in panels if (text := text_of(ax))), "")
 
 
-def _rows(ax: Axes) -> Iterator[tuple[str, int, object, object, object]]:
+def _rows(ax: Axes) -> Iterator[_Row]:
     """Yield name, index, x, y and value of everything that an Axes draws."""
     for line in ax.lines:
         transform = line.get_transform()
-        x, y = (np.asarray(one, float) for one in line.get_data())
+        x, y = (np.asarray(coordinates, float) for coordinates in line.get_data())
         if transform == ax.transData:
             yield from _points(line.get_label(), x, y)
-        # A level across the panel, and a landmark up and down it.
+        # Lines across the whole panel: `axhline`, then `axvline`.
         elif transform == ax.get_yaxis_transform("grid"):
-            yield _said(line.get_label()), 0, "", repr(float(y[0])), ""
+            yield _curve_name(line.get_label()), 0, "", repr(float(y[0])), ""
         elif transform == ax.get_xaxis_transform("grid"):
-            yield _said(line.get_label()), 0, repr(float(x[0])), "", ""
+            yield _curve_name(line.get_label()), 0, repr(float(x[0])), "", ""
     for bars in ax.containers:
         if isinstance(bars, BarContainer):
-            middles = np.array([bar.get_x() + bar.get_width() / 2 for bar in bars])
-            yield from _points(bars.get_label(), middles, np.array([bar.get_height() for bar in bars]))
+            centres = np.array([bar.get_x() + bar.get_width() / 2 for bar in bars])
+            yield from _points(bars.get_label(), centres, np.array([bar.get_height() for bar in bars]))
     for collection in ax.collections:
         if isinstance(collection, PathCollection):
             x, y = np.asarray(collection.get_offsets(), float).T
@@ -134,51 +156,50 @@ def _rows(ax: Axes) -> Iterator[tuple[str, int, object, object, object]]:
     for image in ax.images:
         values = np.asarray(image.get_array(), float)
         for index, (row, column) in enumerate(np.ndindex(*values.shape)):
-            yield _said(ax.get_title()), index, column, row, repr(float(values[row, column]))
+            yield _curve_name(ax.get_title()), index, column, row, repr(float(values[row, column]))
 
 
-def _points(label: object, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, int, object, object, object]]:
-    for index, (one, other) in enumerate(zip(x.tolist(), y.tolist(), strict=True)):
-        if np.isfinite(other):
-            yield _said(label), index, repr(one), repr(other), ""
+def _points(label: object, xs: np.ndarray, ys: np.ndarray) -> Iterator[_Row]:
+    for index, (x, y) in enumerate(zip(xs.tolist(), ys.tolist(), strict=True)):
+        if np.isfinite(y):
+            yield _curve_name(label), index, repr(x), repr(y), ""
 
 
-def _said(label: object) -> str:
-    """Return a label without the underscore that keeps it out of the legend; matplotlib's own names are none."""
+def _curve_name(label: object) -> str:
+    """Return a label without the underscore that hides it from the legend; "" for a label of Matplotlib's own."""
     text = str(label)
-    return "" if _NO_NAME.fullmatch(text) else text.removeprefix("_")
-
-
-MOVING = ("webp", "gif")
-"""The formats that move. A GIF has 256 colours and is the larger file; everything shows it."""
-_MILLISECONDS, _LAST_MILLISECONDS = 80, 2000
+    return "" if _GENERATED_LABEL.fullmatch(text) else text.removeprefix("_")
 
 
 def caption(step: int, log: Series | None) -> str:
-    """Return a frame's caption: the step, and the test accuracy there if there is a log."""
-    said = f"step {step:,}"
+    """Return the caption of a frame: the step and, with a log, the test accuracy at that step."""
+    text = f"step {step:,}"
     if log is not None:
-        said += f" · test accuracy {log['test_accuracy'][np.abs(log.steps - step).argmin()]:.0%}"
-    return said
+        text += f" · test accuracy {log['test_accuracy'][nearest_row(log.steps, step)]:.0%}"
+    return text
 
 
-def animate(figure: Figure, frame: Callable[[int], str], rows: Sequence[int], kind: str = "webp") -> bytes:
-    """Return the frames of a figure as a file of `kind`, "webp" or "gif"; the last one stays for two seconds.
+def animate(figure: Figure, draw_frame: Callable[[int], str], rows: Sequence[int], kind: str = "webp") -> bytes:
+    """Return an animation as the bytes of a file. A frame lasts 80 ms, and the last one 2 s.
 
-    `frame(row)` changes what the figure shows and returns the frame's caption.
+    Args:
+        figure: The figure that every frame shows.
+        draw_frame: A function that redraws the figure for a row and returns the frame's caption.
+        rows: The rows to draw, a frame each.
+        kind: "webp" or "gif".
     """
     canvas, frames = FigureCanvasAgg(figure), []
     for row in rows:
-        figure.suptitle(frame(int(row)), fontsize=FONT_SIZE + 1)
+        figure.suptitle(draw_frame(int(row)), fontsize=FONT_SIZE + 1)
         canvas.draw()
-        # Only what is drawn and words move from frame to frame: the first one's layout is everyone's.
+        # All frames share the layout of the first, so that the panels do not jitter.
         figure.set_layout_engine("none")
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
-    durations = [_MILLISECONDS] * (len(frames) - 1) + [_LAST_MILLISECONDS]
+    durations = [_FRAME_MS] * (len(frames) - 1) + [_LAST_FRAME_MS]
     if kind == "gif":
-        # One palette for all frames, the last one's, which has every colour: else they would flicker.
+        # A palette for each frame would make the colours flicker. The last frame contains every colour.
         palette = frames[-1].quantize(256)
-        frames = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in frames]
-    data, quality = io.BytesIO(), {"quality": 80} if kind == "webp" else {"optimize": False}
-    frames[0].save(data, kind, save_all=True, append_images=frames[1:], duration=durations, loop=0, **quality)
-    return data.getvalue()
+        frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    file, options = io.BytesIO(), {"quality": 80} if kind == "webp" else {"optimize": False}
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=durations, loop=0, **options)
+    return file.getvalue()

@@ -1,8 +1,6 @@
-"""Flatness: what the families of sharpness say of one run, each beneath the losses on the same axis of steps."""
+"""Families of sharpness over the steps: worst case, average case, noise radii and rescaling-invariant measures."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,42 +8,40 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from grokscope import phases
-from grokscope.figures._axes import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
-from grokscope.figures._style import BLUE, FONT_SIZE, GREEN, PAGE_WIDTH, PURPLE, VERMILLION
+from grokscope.figures._axes import draw_band, draw_values, finish_stack, finish_step_axes, stack_panels
+from grokscope.figures._style import FONT_SIZE, PAGE_WIDTH, Look, numbered
 from grokscope.figures.curves import plot_accuracies, plot_losses
 from grokscope.series import Series
 
 Line = tuple[Series, str, str]
-"""A series, the name of one of its arrays, and what the line is called."""
-
-_LOOKS = ((BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"))
+"""A series, the name of one of its arrays, and the label of the curve."""
 
 
 def plot_flatness(lines: Sequence[Line], *, ax: Axes, unit: str = "rise of the train loss (nats)") -> Axes:
-    """Draw measures of flatness on a logarithmic axis, each with two standard errors where it has one.
+    """Draw measures of flatness on a logarithmic axis, each with two standard errors if it has them.
 
-    Where a search was cut off at its limit, its interval a point, there is no value to draw.
+    A value at the limit of its search, whose interval is a point, is left out.
+
+    Args:
+        lines: The curves to draw.
+        unit: The label of the vertical axis.
     """
-    for (series, name, label), (colour, style) in zip(lines, cycle(_LOOKS), strict=False):
-        values = phases.known(series, name)
-        error = 2 * series[f"{name}_stderr"] if f"{name}_stderr" in series else np.zeros_like(values)
-        shown = replace(series, arrays={name: values})
-        draw_line(shown, name, ax, colour, label, linestyle=style, marker="o")
-        if error.any():
-            # Below zero there is no logarithm: the band then ends at a hundredth of the value.
-            steps, low = broken_at_gaps(series, np.maximum(values - error, values / 100))
-            high = broken_at_gaps(series, values + error)[1]
-            ax.fill_between(steps, low, high, color=colour, alpha=0.25, linewidth=0)
+    for i, (series, name, label) in enumerate(lines):
+        values, look = phases.resolved_values(series, name), numbered(i)
+        draw_values(series, values, ax, label, Look(look.colour, look.linestyle, "o"))
+        if f"{name}_stderr" in series and series[f"{name}_stderr"].any():
+            error = 2 * series[f"{name}_stderr"]
+            # A logarithmic axis ends above zero, so the band ends at a hundredth of the value.
+            draw_band(series, np.maximum(values - error, values / 100), values + error, ax, look.colour)
     if any((series[name] > 0).any() for series, name, _ in lines):
         ax.set_yscale("log", nonpositive="mask")
         low, high = ax.get_ylim()
         if high < 100 * low:
-            # Powers of ten alone would be too few numbers.
+            # Less than two decades have too few powers of ten for ticks.
             ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.set_ylabel(unit)
-    finish_over_steps(lines[0][0], ax)
+    finish_step_axes(lines[0][0], ax, unit)
     ax.legend(frameon=False, fontsize=FONT_SIZE - 1, loc="best")
     return ax
 
@@ -53,19 +49,27 @@ def plot_flatness(lines: Sequence[Line], *, ax: Axes, unit: str = "rise of the t
 def figure_flatness(
     log: Series, sam: Series, average: Series, fisher_rao: Series, relative: Series, *, width: float = PAGE_WIDTH
 ) -> Figure:
-    """Return losses and accuracies over worst-case and average-case sharpness, radii, and what no rescaling changes.
+    """Return losses and accuracies above four families of sharpness.
 
-    The series are the measures `sam_sharpness`, `average_sharpness`, `fisher_rao_norm` and `relative_flatness`. Bands
-    are two standard errors. In the third and fourth panel high is sharp, in the fifth low is, in the last high.
+    The panels show the worst-case and the mean rise of the train loss, the radius of tolerated noise, and measures
+    that no rescaling of layers changes. A sharp minimum is low in the radius and high in all others.
+
+    Args:
+        log: The run's log.
+        sam: The measure `sam_sharpness`.
+        average: The measure `average_sharpness`.
+        fisher_rao: The measure `fisher_rao_norm`.
+        relative: The measure `relative_flatness`.
+        width: Width in inches.
     """
-    figure, axes = stack_over_steps([1.2, 0.8, 1.3, 1.3, 1, 1.3], width)
+    figure, axes = stack_panels([1.2, 0.8, 1.3, 1.3, 1, 1.3], width)
     plot_losses(log, ax=axes[0])
     plot_accuracies(log, ax=axes[1])
     worst = [
-        (sam, "sam_sharpness", "worst case in a ball"),
-        (sam, "sam_sharpness_step", "after one gradient step"),
-        (sam, "adaptive_sam_sharpness", "worst case, adaptive"),
-        (sam, "adaptive_sam_sharpness_step", "one step, adaptive"),
+        (sam, "sam_sharpness", "worst case"),
+        (sam, "sam_sharpness_step", "one gradient step (SAM)"),
+        (sam, "adaptive_sam_sharpness", "adaptive worst case"),
+        (sam, "adaptive_sam_sharpness_step", "adaptive, one step (ASAM)"),
     ]
     plot_flatness(worst, ax=axes[2], unit="worst rise (nats)")
     mean = [
@@ -74,14 +78,14 @@ def figure_flatness(
     ]
     plot_flatness(mean, ax=axes[3], unit="mean rise (nats)")
     radii = [
-        (average, "perturbation_radius", "σ that costs a tenth of the answers"),
-        (average, "adaptive_perturbation_radius", "the same, in units of |w|"),
+        (average, "perturbation_radius", "noise that costs 10% of the accuracy"),
+        (average, "adaptive_perturbation_radius", "the same, relative to |w|"),
     ]
-    plot_flatness(radii, ax=axes[4], unit="radius σ")
-    free = [
+    plot_flatness(radii, ax=axes[4], unit="noise radius σ")
+    invariant = [
         (fisher_rao, "fisher_rao_norm", "Fisher–Rao norm"),
-        (fisher_rao, "empirical_fisher_rao_norm", "Fisher–Rao norm, of the labels"),
+        (fisher_rao, "empirical_fisher_rao_norm", "empirical Fisher–Rao norm"),
         (relative, "relative_flatness", "relative flatness κ of W_U"),
     ]
-    plot_flatness(free, ax=axes[5], unit="rescaling-invariant")
-    return with_stages(figure, log, axes)
+    plot_flatness(invariant, ax=axes[5], unit="rescaling-invariant")
+    return finish_stack(figure, log, axes)

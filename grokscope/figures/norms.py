@@ -1,6 +1,4 @@
-"""Norms over the step: of components and matrices, of updates, and of the last layer with its slingshots."""
-
-from dataclasses import replace
+"""Norms and updates over the steps: components, the last layer with its slingshots, and single matrices."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,134 +6,161 @@ from matplotlib.figure import Figure
 
 from grokscope import phases
 from grokscope.figures._axes import (
+    draw_columns,
     draw_line,
-    finish_over_steps,
+    draw_values,
+    finish_stack,
+    finish_step_axes,
     fit_legend,
     shade_stages,
-    stack_over_steps,
-    with_stages,
+    stack_panels,
 )
-from grokscope.figures._style import BLUE, COLUMN_WIDTH, FONT_SIZE, PAGE_WIDTH, PALETTE, VERMILLION, new_figure
+from grokscope.figures._style import (
+    BLACK,
+    COLUMN_WIDTH,
+    FONT_SIZE,
+    LOOKS,
+    PAGE_WIDTH,
+    SPIKE,
+    WHOLE,
+    new_figure,
+    numbered,
+)
 from grokscope.figures.curves import plot_losses
 from grokscope.series import Series
 
-_STYLES = ("-", "--", "-.", ":")
-
-
-def columns(series: Series, name: str, names: list[str]) -> Series:
-    """Return a series whose arrays are the columns of one array, by their names."""
-    arrays = {one: series[name][:, i] for i, one in enumerate(names)}
-    return Series(series.measure, series.steps, arrays, {"gaps": series["gaps"]} if "gaps" in series else {})
-
-
-def plot_columns(series: Series, names: list[str], *, ax: Axes) -> Axes:
-    """Draw some arrays of a series, each in a colour and a line style of its own."""
-    for i, name in enumerate(names):
-        colour, style = PALETTE[i % len(PALETTE)], _STYLES[i % len(_STYLES)]
-        draw_line(series, name, ax, colour, name, linestyle=style)
-    return finish_over_steps(series, ax)
+_LATER_LAYERS = tuple(f"blocks.{layer}." for layer in range(1, 12))
 
 
 def plot_component_norms(norms: Series, *, ax: Axes) -> Axes:
-    """Draw the norm of all weights and of each component (measure `weight_norm`)."""
-    names = norms.words("components")
-    draw_line(norms, "weight_norm", ax, "black", "all", linewidth=1)
-    plot_columns(columns(norms, "component_norms", names), names, ax=ax)
+    """Draw the norm of all weights and the norm of each component of the transformer.
+
+    Args:
+        norms: The measure `weight_norm`.
+    """
+    draw_line(norms, "weight_norm", ax, "all weights", WHOLE, linewidth=1)
+    draw_columns(norms, "component_norms", norms.words("components"), ax)
     ax.set_ylim(bottom=0)
-    ax.set_ylabel("L2 norm")
+    finish_step_axes(norms, ax, "L2 norm")
     ax.legend(frameon=False, fontsize=FONT_SIZE - 1, ncols=6, loc="best")
     return ax
 
 
 def plot_last_layer(log: Series, norms: Series, *, ax: Axes) -> Axes:
-    """Draw the norm of W_U with the run's slingshots: their growth shaded, the peak of the loss dotted."""
-    draw_line(norms, "weight_norm.unembed.W_U", ax, BLUE, "last layer ‖W_U‖")
-    for i, one in enumerate(phases.slingshots(log, norms)):
-        ax.axvspan(one.first, one.last, color=VERMILLION, alpha=0.25, linewidth=0, label="" if i else "fast growth")
-        ax.axvline(one.peak, color=VERMILLION, linewidth=0.8, linestyle=":", label="" if i else "spike of the loss")
-    ax.set_ylabel("L2 norm")
-    return finish_over_steps(norms, ax)
+    """Draw the norm of W_U with the run's slingshots: the fast growth shaded, the peak of the loss spike dotted.
+
+    Args:
+        log: The run's log.
+        norms: The measure `weight_norm`.
+    """
+    draw_line(norms, "weight_norm.unembed.W_U", ax, "last layer ‖W_U‖")
+    for i, slingshot in enumerate(phases.slingshots(log, norms)):
+        labels = ("", "") if i else ("fast growth", "peak of the train loss")
+        ax.axvspan(slingshot.first, slingshot.last, color=SPIKE.colour, alpha=0.25, linewidth=0, label=labels[0])
+        ax.axvline(slingshot.peak, color=SPIKE.colour, linewidth=0.8, linestyle=SPIKE.linestyle, label=labels[1])
+    return finish_step_axes(norms, ax, "L2 norm")
 
 
 def plot_update_sizes(path: Series, *, ax: Axes) -> Axes:
-    """Draw how far an optimizer update moves all weights, and their distance from the first checkpoint over the path.
+    """Draw the size of an optimizer update, and the straightness of the path so far.
 
-    Between checkpoints the path is drawn straight, so that it is longer than it seems.
+    The straightness is the distance from the first checkpoint over the length of the path. The path is straight
+    between checkpoints, so its true length is larger.
+
+    Args:
+        path: The measure `path`.
     """
-    draw_line(path, "update_size_per_step", ax, BLUE, "size of an update ‖Δw‖ / steps")
-    draw_line(path, "straightness", ax, VERMILLION, "displacement / path length", linestyle="--")
+    draw_line(path, "update_size_per_step", ax, "update size ‖Δw‖ per step")
+    draw_line(path, "straightness", ax, "displacement / path length")
     # The first update of a warm-up has length 0.
     ax.set_yscale("log", nonpositive="mask")
-    ax.set_ylabel("L2 norm, ratio")
-    return finish_over_steps(path, ax)
+    return finish_step_axes(path, ax, "L2 norm, ratio")
 
 
 def plot_update_cosines(path: Series, *, ax: Axes) -> Axes:
-    """Draw the cosines of each update with the weights and with the update before, where there is an update."""
+    """Draw the cosines of each update with the weights and with the previous update.
+
+    A checkpoint without an update, or without a previous one, has no value.
+
+    Args:
+        path: The measure `path`.
+    """
     moves = path["update_size_per_step"] > 0
-    both = moves & np.insert(moves[:-1], 0, False)
-    cosines = {
-        "update_cosine": np.where(both, path["update_cosine"], np.nan),
-        "update_weight_cosine": np.where(moves, path["update_weight_cosine"], np.nan),
-    }
-    shown = replace(path, arrays=cosines)
-    draw_line(shown, "update_cosine", ax, VERMILLION, "with the update before", linestyle="--")
-    draw_line(shown, "update_weight_cosine", ax, BLUE, "with the weights")
-    ax.axhline(0, color="black", linewidth=0.5)
+    moved_before = np.insert(moves[:-1], 0, False)
+    for name, label, is_defined in (
+        ("update_cosine", "with the previous update", moves & moved_before),
+        ("update_weight_cosine", "with the weights", moves),
+    ):
+        draw_values(path, np.where(is_defined, path[name], np.nan), ax, label, LOOKS[name])
+    ax.axhline(0, color=BLACK, linewidth=0.5)
     ax.set_ylim(-1.05, 1.05)
-    ax.set_ylabel("cosine of an update")
-    return finish_over_steps(path, ax)
+    return finish_step_axes(path, ax, "cosine of the update")
 
 
 def plot_matrices(matrices: Series, name: str, chosen: list[str], *, ax: Axes) -> Axes:
-    """Draw one array of the measure `matrix_norms`, such as "stable_rank", of some of its matrices."""
-    every = columns(matrices, name, matrices.words("matrices"))
-    by_label = {_label(one): every[one] for one in chosen}
-    drawn = Series("matrix_norms", every.steps, by_label, every.constants)
-    return plot_columns(drawn, list(by_label), ax=ax)
+    """Draw one quantity of some matrices.
+
+    Args:
+        matrices: The measure `matrix_norms`.
+        name: The quantity, an array of the measure such as "stable_rank".
+        chosen: Names of matrices, from the constant `matrices` of the measure.
+    """
+    rows = {matrix: i for i, matrix in enumerate(matrices.words("matrices"))}
+    for i, matrix in enumerate(chosen):
+        draw_values(matrices, matrices[name][:, rows[matrix]], ax, _matrix_label(matrix), numbered(i))
+    return finish_step_axes(matrices, ax, name.replace("_", " "))
 
 
 def figure_path(log: Series, norms: Series, path: Series, *, width: float = PAGE_WIDTH) -> Figure:
-    """Return losses, norms by component, the last layer's with slingshots, sizes and cosines of updates by step.
+    """Return the losses above component norms, the last layer's norm with slingshots, and the sizes of updates.
 
-    `norms` is the measure `weight_norm`, `path` the measure of that name.
+    Args:
+        log: The run's log.
+        norms: The measure `weight_norm`.
+        path: The measure `path`.
+        width: Width in inches.
     """
-    figure, axes = stack_over_steps([1, 1.1, 0.8, 1, 0.9], width)
+    figure, axes = stack_panels([1, 1.1, 0.8, 1, 0.9], width)
     plot_losses(log, ax=axes[0])
     plot_component_norms(norms, ax=axes[1])
     plot_last_layer(log, norms, ax=axes[2])
     plot_update_sizes(path, ax=axes[3])
     plot_update_cosines(path, ax=axes[4])
-    return with_stages(figure, log, axes)
+    return finish_stack(figure, log, axes)
 
 
 def figure_matrix_norms(log: Series, matrices: Series, *, width: float = PAGE_WIDTH) -> Figure:
-    """Return small multiples of the measure `matrix_norms`: spectral norm above the two ranks, a column a group.
+    """Return small multiples of spectral norm, stable rank and effective rank.
 
-    Groups are the matrices outside attention, and the heads' products QK and OV; of several layers the first's. In a
-    column of a page they stand below each other.
+    The groups are the matrices outside attention, and the QK and the OV circuits of the heads. With several layers,
+    only the first is shown. On a page the groups are columns. In a column they follow one another.
+
+    Args:
+        log: The run's log.
+        matrices: The measure `matrix_norms`.
+        width: Width in inches.
     """
     names = matrices.words("matrices")
     groups = {
         "embedding, MLP, unembedding": [
-            name for name in names if ".attn." not in name and not name.startswith(("pos_embed", *_LATER))
+            name for name in names if ".attn." not in name and not name.startswith(("pos_embed", *_LATER_LAYERS))
         ],
-        "heads: W_Q W_Kᵀ": [name for name in names if name.startswith("blocks.0.attn.QK")],
-        "heads: W_V W_O": [name for name in names if name.startswith("blocks.0.attn.OV")],
+        "QK circuit, W_Q W_Kᵀ": [name for name in names if name.startswith("blocks.0.attn.QK")],
+        "OV circuit, W_V W_O": [name for name in names if name.startswith("blocks.0.attn.OV")],
     }
-    rows = {"spectral_norm": "spectral norm σ₁", "stable_rank": "stable rank", "effective_rank": "effective rank"}
-    is_wide = width > COLUMN_WIDTH
-    figure = new_figure(width, 6.0 if is_wide else 9.3)
-    if is_wide:
-        axes = figure.subplots(len(rows), len(groups), sharex=True, sharey="row")
+    labels = {"spectral_norm": "spectral norm σ₁", "stable_rank": "stable rank", "effective_rank": "effective rank"}
+    has_columns = width > COLUMN_WIDTH
+    figure = new_figure(width, 6.0 if has_columns else 9.3)
+    if has_columns:
+        axes = figure.subplots(len(labels), len(groups), sharex=True, sharey="row")
     else:
-        axes = figure.subplots(len(rows) * len(groups), 1, sharex=True).reshape(len(groups), len(rows)).T
-    for i, (row, label) in enumerate(rows.items()):
+        axes = figure.subplots(len(labels) * len(groups), 1, sharex=True).reshape(len(groups), len(labels)).T
+    for i, (quantity, label) in enumerate(labels.items()):
         for j, (title, chosen) in enumerate(groups.items()):
-            ax = plot_matrices(matrices, row, chosen, ax=axes[i, j])
-            ax.set_ylabel("" if j and is_wide else label)
+            ax = plot_matrices(matrices, quantity, chosen, ax=axes[i, j])
+            ax.set_ylabel("" if j and has_columns else label)
             ax.tick_params(axis="x", labelsize=FONT_SIZE - 2)
-            if ax is not axes[-1, j if is_wide else -1]:
+            if ax is not axes[-1, j if has_columns else -1]:
                 ax.set_xlabel("")
             if i == 0:
                 ax.set_title(title, fontsize=FONT_SIZE)
@@ -149,10 +174,7 @@ def figure_matrix_norms(log: Series, matrices: Series, *, width: float = PAGE_WI
     return figure
 
 
-_LATER = tuple(f"blocks.{layer}." for layer in range(1, 12))
-
-
-def _label(matrix: str) -> str:
-    """Return what a matrix is called in a figure: "W_in", or the number of a head."""
+def _matrix_label(matrix: str) -> str:
+    """Return the short name of a matrix: "W_in", or "head 0"."""
     last = matrix.rpartition(".")[2]
     return f"head {last}" if last.isdigit() else last

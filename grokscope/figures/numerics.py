@@ -1,72 +1,91 @@
-"""Numerics over the step: collapsed examples and gradients in each precision, naive loss minimization, margins."""
+"""Numerics over the steps: softmax collapse and gradients by precision, naive loss minimization, and margins."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from grokscope.figures._axes import broken_at_gaps, draw_line, finish_over_steps, stack_over_steps, with_stages
-from grokscope.figures._style import BLUE, FONT_SIZE, PAGE_WIDTH, VERMILLION
+from grokscope.figures._axes import (
+    draw_band,
+    draw_columns,
+    draw_line,
+    draw_values,
+    finish_stack,
+    finish_step_axes,
+    stack_panels,
+)
+from grokscope.figures._style import BLACK, FONT_SIZE, PAGE_WIDTH, PARTS, WHOLE, numbered
 from grokscope.figures.curves import plot_losses
-from grokscope.figures.norms import columns, plot_columns
 from grokscope.series import Series
 
 
 def plot_collapse(numerics: Series, *, ax: Axes) -> Axes:
-    """Draw the share of train examples whose softmax has collapsed in each precision, in percent."""
-    names = numerics.words("dtypes")
-    percent = Series(
-        "numerics", numerics.steps, {"share": 100 * numerics["collapse_share"]}, {"gaps": numerics["gaps"]}
-    )
-    plot_columns(columns(percent, "share", names), names, ax=ax)
+    """Draw the percentage of train examples whose softmax has collapsed, for each precision.
+
+    Args:
+        numerics: The measure `numerics`.
+    """
+    for i, dtype in enumerate(numerics.words("dtypes")):
+        draw_values(numerics, 100 * numerics["collapse_share"][:, i], ax, dtype, numbered(i))
     ax.set_ylim(-3, 103)
-    ax.set_ylabel("collapsed (%)")
-    return ax
+    return finish_step_axes(numerics, ax, "collapsed (%)")
 
 
 def plot_gradient_norms(numerics: Series, *, ax: Axes) -> Axes:
-    """Draw the norm of the train loss's gradient, the loss being computed in each precision."""
-    names = numerics.words("dtypes")
-    plot_columns(columns(numerics, "gradient_norm", names), names, ax=ax)
+    """Draw the norm of the gradient of the train loss, with the loss computed in each precision.
+
+    Args:
+        numerics: The measure `numerics`.
+    """
+    draw_columns(numerics, "gradient_norm", numerics.words("dtypes"), ax)
     if (numerics["gradient_norm"] > 0).any():
         ax.set_yscale("log", nonpositive="mask")
-    ax.set_ylabel("gradient ‖∇L‖")
-    return ax
+    return finish_step_axes(numerics, ax, "gradient norm ‖∇L‖")
 
 
 def plot_naive_loss(numerics: Series, *, ax: Axes) -> Axes:
-    """Draw the cosine of −∇L with all weights and with each component's: above 0, scaling up lowers the loss."""
-    names = numerics.words("components")
-    draw_line(numerics, "naive_loss_cosine", ax, "black", "all", linewidth=1)
-    plot_columns(columns(numerics, "component_naive_loss_cosines", names), names, ax=ax)
-    ax.axhline(0, color="black", linewidth=0.5)
-    ax.set_ylabel("cosine of −∇L and w")
+    """Draw the cosine of −∇L with all weights and with each component. Above 0, scaling up lowers the loss.
+
+    Args:
+        numerics: The measure `numerics`.
+    """
+    draw_line(numerics, "naive_loss_cosine", ax, "all weights", WHOLE, linewidth=1)
+    draw_columns(numerics, "component_naive_loss_cosines", numerics.words("components"), ax)
+    ax.axhline(0, color=BLACK, linewidth=0.5)
+    finish_step_axes(numerics, ax, "cosine of −∇L and w")
     ax.legend(frameon=False, fontsize=FONT_SIZE - 1, ncols=6, loc="best")
     return ax
 
 
 def plot_margins(numerics: Series, *, ax: Axes) -> Axes:
-    """Draw the median margin on train and test, between the quartiles and between the 1% and 99% quantiles."""
-    quantiles = np.round(numerics["quantiles"], 3).tolist()
-    for part, colour, style in (("train", BLUE, "-"), ("test", VERMILLION, "--")):
+    """Draw the median margin on train and test, with bands from the 25% to the 75% and the 1% to the 99% quantile.
+
+    Args:
+        numerics: The measure `numerics`. The test margins may be missing.
+    """
+    columns = {quantile: i for i, quantile in enumerate(np.round(numerics["quantiles"], 3).tolist())}
+    for part, look in PARTS.items():
         if f"{part}_margins" not in numerics:
             continue
-        every = columns(numerics, f"{part}_margins", [str(q) for q in quantiles])
-        draw_line(every, "0.5", ax, colour, part, linestyle=style)
-        for low, high, alpha in (("0.25", "0.75", 0.3), ("0.01", "0.99", 0.15)):
-            steps, lower = broken_at_gaps(every, every[low])
-            upper = broken_at_gaps(every, every[high])[1]
-            ax.fill_between(steps, lower, upper, color=colour, alpha=alpha, linewidth=0)
-    ax.axhline(0, color="black", linewidth=0.5)
-    ax.set_ylabel("margin (logits)")
-    return finish_over_steps(numerics, ax)
+        margins = numerics[f"{part}_margins"]
+        draw_values(numerics, margins[:, columns[0.5]], ax, part, look)
+        for low, high, alpha in ((0.25, 0.75, 0.3), (0.01, 0.99, 0.15)):
+            draw_band(numerics, margins[:, columns[low]], margins[:, columns[high]], ax, look.colour, alpha=alpha)
+    ax.axhline(0, color=BLACK, linewidth=0.5)
+    return finish_step_axes(numerics, ax, "margin (logits)")
 
 
 def figure_numerics(log: Series, numerics: Series, *, width: float = PAGE_WIDTH) -> Figure:
-    """Return losses, collapse, gradients, naive loss minimization and margins on one step axis, the stages shaded."""
-    figure, axes = stack_over_steps([1, 0.8, 0.9, 1.1, 1.1], width)
+    """Return the losses above softmax collapse, gradient norms, naive loss minimization and margins.
+
+    Args:
+        log: The run's log.
+        numerics: The measure `numerics`.
+        width: Width in inches.
+    """
+    figure, axes = stack_panels([1, 0.8, 0.9, 1.1, 1.1], width)
     plot_losses(log, ax=axes[0])
     plot_collapse(numerics, ax=axes[1])
     plot_gradient_norms(numerics, ax=axes[2])
     plot_naive_loss(numerics, ax=axes[3])
     plot_margins(numerics, ax=axes[4])
-    return with_stages(figure, log, axes)
+    return finish_stack(figure, log, axes)

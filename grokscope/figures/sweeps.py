@@ -1,11 +1,10 @@
-"""Figures over many runs: steps and accuracies against a setting, the phase diagram, a scatter of two quantities.
+"""Figures over many runs: steps and accuracies against a setting, phase diagrams, scatter plots, and curves by kind.
 
-Their data are the rows of a sweep's tables: mappings from a column's name to a value.
+Their data are rows of a sweep's tables, each a mapping from column names to values.
 """
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -16,81 +15,81 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from grokscope.figures._axes import set_step_axis
+from grokscope.figures._axes import STEP_LABEL, set_step_axis
 from grokscope.figures._style import (
-    BLUE,
+    DARK_GREY,
     FONT_SIZE,
-    GREEN,
-    GREY,
-    ORANGE,
     PAGE_WIDTH,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    finish,
+    PARTS,
+    PHASE_COLOURS,
+    RUN_LOOKS,
+    SETTING_MAP,
+    Look,
+    finish_axes,
     new_figure,
+    numbered,
 )
 from grokscope.series import Series
 
 Row = Mapping[str, Any]
 Curve = tuple[Int[np.ndarray, " steps"], Float[np.ndarray, " steps"]]
-"""Steps and what was measured at them."""
+"""Steps, and the values at them."""
 
-LINES = [
-    (colour, style, marker)
-    for style, marker in (("-", "o"), ("--", "s"), (":", "^"))
-    for colour in (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
-]
-"""Colour, line style and marker of each of 21 lines; then they begin again."""
-
-KINDS = ((BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"))
-"""Colour and line style of each of four kinds of run; then they begin again."""
-
-_PHASES = {
-    "comprehension": (GREEN, "C"),
-    "grokking": (ORANGE, "G"),
-    "memorization": (SKY, "M"),
-    "confusion": ("#BBBBBB", "–"),
-}
+_PHASE_LETTERS = {"comprehension": "C", "grokking": "G", "memorization": "M", "confusion": "–"}
 
 
 def plot_median_steps(rows: Sequence[Row], event: str, *, ax: Axes, axis: str, label: str, line: int = 0) -> Axes:
-    """Draw an event's median step with its interval against a setting; an open mark on top is later than the budget.
+    """Draw the median step of an event against a setting, with its interval over seeds.
 
-    `rows` are a sweep's summary, `event` is "memorized" or "generalised".
+    An open marker at the top means that the median is beyond the budget. A bar to the top means that the interval is.
+
+    Args:
+        rows: The summary of a sweep, a row for each value of the setting.
+        event: "memorized" or "generalised".
+        axis: The setting, a column such as "task.train_fraction".
+        label: The legend's entry.
+        line: The number of the look, from 0 to 20 (`RUN_LOOKS`).
     """
-    colour, style, marker = LINES[line % len(LINES)]
+    colour, style, marker = RUN_LOOKS[line % len(RUN_LOOKS)]
     x = np.array([row[axis] for row in rows], float)
     median, low, high = (np.array([row[f"{event}_{part}"] for row in rows]) for part in ("median", "low", "high"))
-    shown = np.where(np.isfinite(median), median, np.nan)
-    ax.plot(x, shown, color=colour, linestyle=style, marker=marker, markersize=4, label=label)
+    finite = np.where(np.isfinite(median), median, np.nan)
+    ax.plot(x, finite, color=colour, linestyle=style, marker=marker, markersize=4, label=label)
     top = ax.get_xaxis_transform()
-    for at, value, start, end in zip(x, median, low, high, strict=True):
+    for setting, value, start, end in zip(x, median, low, high, strict=True):
         if np.isfinite(start) and start != end:
-            # An interval without an end reaches to the top of the plot, wherever that will be.
             if np.isfinite(end):
-                ax.plot([at, at], [start, end], color=colour, linewidth=0.8)
+                ax.plot([setting, setting], [start, end], color=colour, linewidth=0.8)
             else:
-                ax.annotate(
-                    "", (at, 1), (at, start), ("data", "axes fraction"), "data", {"arrowstyle": "-", "color": colour}
-                )
+                # An annotation, because the limits of the vertical axis are not known yet.
+                bar = {"arrowstyle": "-", "color": colour}
+                ax.annotate("", (setting, 1), (setting, start), ("data", "axes fraction"), "data", bar)
         if not np.isfinite(value):
-            ax.plot(at, 0.97, marker=marker, color=colour, markerfacecolor="white", transform=top, markersize=5)
+            ax.plot(setting, 0.97, marker=marker, color=colour, markerfacecolor="white", transform=top, markersize=5)
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.set_ylabel("step (optimizer updates)")
-    ax.set_xlabel(axis.rpartition(".")[2].replace("_", " "))
-    return finish(ax)
+    ax.set_ylabel(STEP_LABEL)
+    ax.set_xlabel(_setting_label(axis))
+    return finish_axes(ax)
 
 
 def plot_against(
     rows: Sequence[Row], column: str, *, ax: Axes, axis: str, label: str, ylabel: str, line: int = 0
 ) -> Axes:
-    """Draw a column of a sweep's rows against a setting, in percent if it is an accuracy."""
-    colour, style, marker = LINES[line % len(LINES)]
-    scale = 100 if "accuracy" in column else 1
+    """Draw a column of a sweep's rows against a setting. An accuracy is in percent.
+
+    Args:
+        rows: The rows of the curve, in any order.
+        column: The column to draw.
+        axis: The setting, a column such as "task.train_fraction".
+        label: The legend's entry.
+        ylabel: The label of the vertical axis.
+        line: The number of the look, from 0 to 20 (`RUN_LOOKS`).
+    """
+    colour, style, marker = RUN_LOOKS[line % len(RUN_LOOKS)]
+    scale = _scale(column)
     ordered = sorted(rows, key=lambda row: row[axis])
     ax.plot(
         [row[axis] for row in ordered],
@@ -103,12 +102,18 @@ def plot_against(
         label=label,
     )
     ax.set_ylabel(ylabel)
-    ax.set_xlabel(axis.rpartition(".")[2].replace("_", " "))
-    return finish(ax)
+    ax.set_xlabel(_setting_label(axis))
+    return finish_axes(ax)
 
 
 def figure_against(groups: Mapping[str, Sequence[Row]], column: str, *, axis: str, ylabel: str, title: str) -> Figure:
-    """Return a column against a setting, a line for each named group of rows, their names beside the plot."""
+    """Return a column against a setting, with a curve for each group of rows and the legend on the right.
+
+    Args:
+        groups: The legend's entry → the rows of a curve.
+        column, axis, ylabel: As in `plot_against`.
+        title: The figure's title.
+    """
     figure = new_figure(PAGE_WIDTH, 3.6)
     ax = figure.subplots()
     for line, (label, rows) in enumerate(groups.items()):
@@ -118,8 +123,42 @@ def figure_against(groups: Mapping[str, Sequence[Row]], column: str, *, axis: st
     return figure
 
 
+def plot_curve(log: Series, name: str, *, ax: Axes, label: str, line: int = 0, ylabel: str = "") -> Axes:
+    """Draw a column of a run's log on a logarithmic step axis, without step 0. An accuracy is in percent.
+
+    Args:
+        log: The run's log.
+        name: The column.
+        label: The legend's entry.
+        line: The number of the look, from 0 to 20 (`RUN_LOOKS`).
+        ylabel: The label of the vertical axis.
+    """
+    return _draw_log_curve(log, name, ax, label, RUN_LOOKS[line % len(RUN_LOOKS)], ylabel)
+
+
+def plot_train_and_test(log: Series, quantity: str, *, ax: Axes) -> Axes:
+    """Draw a run's train and test curve on a logarithmic step axis, without step 0.
+
+    Args:
+        log: The run's log.
+        quantity: "accuracy" or "loss".
+    """
+    ylabel = {"accuracy": "accuracy (%)", "loss": "cross-entropy (nats)"}[quantity]
+    for part, look in PARTS.items():
+        _draw_log_curve(log, f"{part}_{quantity}", ax, part, look, ylabel)
+    if quantity == "loss":
+        ax.set_yscale("log")
+    return ax
+
+
 def figure_train_and_test(logs: Mapping[str, Series], quantity: str, *, title: str) -> Figure:
-    """Return train and test "accuracy" or "loss" over the decades of steps, a panel for each named run's log."""
+    """Return train and test curves of several runs, side by side on one vertical scale.
+
+    Args:
+        logs: The title of a panel → the log of its run.
+        quantity: "accuracy" or "loss".
+        title: The figure's title.
+    """
     figure = new_figure(PAGE_WIDTH, 2.4)
     axes = figure.subplots(1, len(logs), sharey=True, squeeze=False)[0]
     for (name, log), ax in zip(logs.items(), axes, strict=True):
@@ -130,70 +169,77 @@ def figure_train_and_test(logs: Mapping[str, Series], quantity: str, *, title: s
     return figure
 
 
-def plot_train_and_test(log: Series, quantity: str, *, ax: Axes) -> Axes:
-    """Draw a run's train and test "accuracy" or "loss" on a logarithmic step axis."""
-    ylabel = {"accuracy": "accuracy (%)", "loss": "cross-entropy (nats)"}[quantity]
-    for line, part in enumerate(("train", "test")):
-        plot_curve(log, f"{part}_{quantity}", ax=ax, label=part, line=8 * line, ylabel=ylabel)
-    if quantity == "loss":
-        ax.set_yscale("log")
-    return ax
-
-
 def plot_phase_diagram(rows: Sequence[Row], *, ax: Axes, x: str, y: str) -> Axes:
-    """Draw Liu et al.'s phase of each cell over two settings: the colour and letter of most of its seeds.
+    """Draw Liu et al.'s phase of each pair of settings: the colour and the letter of the most frequent phase.
 
-    Where seeds differ, the cell says how many of them are in that phase.
+    Where the seeds differ, the cell also gives the number of seeds in that phase.
+
+    Args:
+        rows: The table of a sweep, a row for each run, with the column "phase".
+        x: The setting on the horizontal axis, such as "task.train_fraction".
+        y: The setting on the vertical axis.
+
+    References:
+        Liu et al. 2022, "Towards understanding grokking: an effective theory", section 4.1.
     """
-    columns, lines = (sorted({row[axis] for row in rows}) for axis in (x, y))
-    for row, at_y in enumerate(lines):
-        for column, at_x in enumerate(columns):
-            found = Counter(one["phase"] for one in rows if (one[x], one[y]) == (at_x, at_y))
-            if not found:
+    xs, ys = (sorted({row[axis] for row in rows}) for axis in (x, y))
+    for i, y_value in enumerate(ys):
+        for j, x_value in enumerate(xs):
+            counts = Counter(row["phase"] for row in rows if (row[x], row[y]) == (x_value, y_value))
+            if not counts:
                 continue
-            phase, count = found.most_common(1)[0]
-            colour, letter = _PHASES[phase]
-            ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor="white"))
-            text = letter if count == found.total() else f"{letter} {count}/{found.total()}"
-            ax.text(column, row, text, ha="center", va="center", fontsize=FONT_SIZE)
-    ax.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
-    ax.set_yticks(range(len(lines)), [f"{value:g}" for value in lines])
-    ax.set_xlim(-0.5, len(columns) - 0.5)
-    ax.set_ylim(-0.5, len(lines) - 0.5)
-    ax.set_xlabel(x.rpartition(".")[2].replace("_", " "))
-    ax.set_ylabel(y.rpartition(".")[2].replace("_", " "))
-    finish(ax)
-    handles = [Patch(color=colour, label=f"{letter}  {phase}") for phase, (colour, letter) in _PHASES.items()]
+            phase, count = counts.most_common(1)[0]
+            letter = _PHASE_LETTERS[phase]
+            ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=PHASE_COLOURS[phase], edgecolor="white"))
+            text = letter if count == counts.total() else f"{letter} {count}/{counts.total()}"
+            ax.text(j, i, text, ha="center", va="center", fontsize=FONT_SIZE)
+    ax.set_xticks(range(len(xs)), [f"{value:g}" for value in xs])
+    ax.set_yticks(range(len(ys)), [f"{value:g}" for value in ys])
+    ax.set_xlim(-0.5, len(xs) - 0.5)
+    ax.set_ylim(-0.5, len(ys) - 0.5)
+    ax.set_xlabel(_setting_label(x))
+    ax.set_ylabel(_setting_label(y))
+    finish_axes(ax)
+    handles = [
+        Patch(color=colour, label=f"{_PHASE_LETTERS[phase]}  {phase}") for phase, colour in PHASE_COLOURS.items()
+    ]
     ax.legend(handles=handles, frameon=False, fontsize=FONT_SIZE, loc="upper left", bbox_to_anchor=(1.01, 1))
     return ax
 
 
 def plot_runs(kinds: Mapping[str, Sequence[Curve]], *, ax: Axes, ylabel: str, is_log: bool = True) -> list[Line2D]:
-    """Draw a quantity of many runs over their steps, a thin line each; return a line of each kind for a legend.
+    """Draw one quantity of many runs, a thin curve for each; return a line of each kind for a legend.
 
-    Kinds of run have a colour and a style of their own. What is not a number is left out.
+    Args:
+        kinds: A kind of run → its curves. Values that are not finite are left out.
+        ylabel: The label of the vertical axis.
+        is_log: Whether the vertical axis is logarithmic.
     """
     lines: list[Line2D] = []
-    for runs, (colour, style) in zip(kinds.values(), cycle(KINDS), strict=False):
-        for steps, values in runs:
+    for i, curves in enumerate(kinds.values()):
+        colour, style, _ = numbered(i)
+        for steps, values in curves:
             ax.plot(steps, values, color=colour, linestyle=style, linewidth=0.8, alpha=0.8)
         lines += ax.plot([], [], color=colour, linestyle=style)
     if is_log:
         ax.set_yscale("log", nonpositive="mask")
-    last = int(max(steps[-1] for runs in kinds.values() for steps, _ in runs))
+    last = int(max(steps[-1] for curves in kinds.values() for steps, _ in curves))
     set_step_axis(ax, last)
     ax.set_xticks([0, *(10**k for k in range(1, int(np.log10(last)) + 1))])
     ax.set_ylabel(ylabel)
-    finish(ax)
+    finish_axes(ax)
     return lines
 
 
 def figure_runs(
     panels: Mapping[str, Mapping[str, Sequence[Curve]]], *, title: str, linear: Collection[str] = ()
 ) -> Figure:
-    """Return a panel for each quantity, named by its axis, with the curves of all runs (`plot_runs`).
+    """Return the curves of many runs, with a panel for each quantity.
 
-    The axes are logarithmic but for those named `linear`.
+    Args:
+        panels: The vertical label of a panel → its curves by kind of run (`plot_runs`).
+        title: The figure's title.
+        linear: The labels of the panels with a linear vertical axis. The others are logarithmic.
     """
     n_rows = -(-len(panels) // 3)
     figure = new_figure(PAGE_WIDTH, 1.7 * n_rows + 0.6)
@@ -204,7 +250,7 @@ def figure_runs(
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
     for ax in axes[max(len(panels) - 3, 0) : len(panels)]:
-        ax.set_xlabel("step (optimizer updates)")
+        ax.set_xlabel(STEP_LABEL)
         ax.tick_params(labelbottom=True)
     names = list(next(iter(panels.values())))
     figure.legend(lines, names, loc="outside lower center", ncols=2, frameon=False, fontsize=FONT_SIZE)
@@ -215,30 +261,39 @@ def figure_runs(
 def plot_scatter(
     x: Sequence[float], y: Sequence[float], *, ax: Axes, xlabel: str, ylabel: str, shade: Sequence[float], shaded: str
 ) -> Axes:
-    """Draw one point a run, its shade a third quantity, and a colour bar that says which."""
-    points = ax.scatter(x, y, c=shade, cmap="cividis", s=18, edgecolors="#404040", linewidths=0.3)
+    """Draw a point for each run, coloured by a third quantity with its colour bar.
+
+    Args:
+        x: The horizontal position of each run.
+        y: The vertical position of each run.
+        xlabel: The label of the horizontal axis.
+        ylabel: The label of the vertical axis.
+        shade: The quantity that colours each run.
+        shaded: The label of the colour bar.
+    """
+    points = ax.scatter(x, y, c=shade, cmap=SETTING_MAP, s=18, edgecolors=DARK_GREY, linewidths=0.3)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     bar = ax.figure.colorbar(points, ax=ax)
     bar.set_label(shaded, fontsize=FONT_SIZE)
     bar.ax.tick_params(labelsize=FONT_SIZE)
-    return finish(ax)
+    return finish_axes(ax)
 
 
-def plot_curve(log: Series, name: str, *, ax: Axes, label: str, line: int = 0, ylabel: str = "") -> Axes:
-    """Draw one column of a run's log on a logarithmic step axis, as one of several runs."""
-    colour, style, _ = LINES[line % len(LINES)]
-    scale = 100 if "accuracy" in name else 1
-    positive = log.steps > 0
-    ax.plot(
-        log.steps[positive],
-        log[name][positive] * scale,
-        color=colour,
-        linestyle=style,
-        linewidth=1.2,
-        label=label,
-    )
+def _draw_log_curve(log: Series, name: str, ax: Axes, label: str, look: Look, ylabel: str) -> Axes:
+    rows = log.steps > 0
+    values = log[name][rows] * _scale(name)
+    ax.plot(log.steps[rows], values, color=look.colour, linestyle=look.linestyle, linewidth=1.2, label=label)
     ax.set_xscale("log")
-    ax.set_xlabel("step (optimizer updates)")
+    ax.set_xlabel(STEP_LABEL)
     ax.set_ylabel(ylabel)
-    return finish(ax)
+    return finish_axes(ax)
+
+
+def _scale(name: str) -> int:
+    """Return 100 for an accuracy, which is drawn in percent, and 1 for anything else."""
+    return 100 if "accuracy" in name else 1
+
+
+def _setting_label(setting: str) -> str:
+    return setting.rpartition(".")[2].replace("_", " ")

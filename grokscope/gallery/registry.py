@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _Need = TypeVar("_Need", bound=Callable[..., Any])
-_N_STEPS, _N_STEPS_NARROW = 6, 3
-"""The number of steps that are legible side by side on a page and in a column."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +215,8 @@ def steps(request: FigureRequest) -> list[int]:
     """Return the requested steps, or a default choice that shows the transition, fewer for a narrow figure."""
     if request.steps:
         return sorted(request.steps)
-    n = _N_STEPS if request.width > figures.COLUMN_WIDTH else _N_STEPS_NARROW
-    return figures.telling_steps(log(request), request.trajectory.steps, n)
+    n = figures.n_panels_per_row(request.width)
+    return figures.representative_steps(log(request), request.trajectory.steps, n)
 
 
 @of_steps

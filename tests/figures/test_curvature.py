@@ -1,10 +1,10 @@
-"""The figures of curvature, from hand-made Series: what is drawn are the numbers that were given."""
+"""Figures of the Hessian draw the numbers of hand-made series."""
 
 import numpy as np
 import pytest
 
 from grokscope import figures
-from grokscope.series import Series, spelled
+from grokscope.series import Series
 
 STEPS = np.array([0, 10, 100, 1000])
 LOG = Series(
@@ -37,7 +37,7 @@ def hessian(bottom: float = -0.1) -> Series:
     }
     arrays |= {name: TOP * (2 + i) for i, name in enumerate(SIZES)}
     arrays |= {f"{name}_stderr": TOP / 50 for name in SIZES}
-    constants = {"blocks": spelled(["mlp", "unembedding"]), "chance_overlap": np.array(1e-4)}
+    constants = {"blocks": np.array(["mlp", "unembedding"]), "chance_overlap": np.array(1e-4)}
     return Series("hessian", STEPS, arrays, constants)
 
 
@@ -64,19 +64,19 @@ def edge() -> Series:
 
 
 def heights(ax, label: str) -> list[float]:
-    (line,) = [one for one in ax.lines if one.get_label() == label]
+    (line,) = [line for line in ax.lines if line.get_label() == label]
     return np.asarray(line.get_ydata(), float).tolist()
 
 
-def test_eigenvalues_are_drawn_as_they_are_and_the_bottom_where_it_is_negative():
+def test_eigenvalues_and_the_negative_smallest_one_are_drawn():
     ax = figures.plot_eigenvalues(hessian(), ax=figures.new_figure(6, 3).subplots())
     assert heights(ax, "λ₁") == TOP.tolist() and ax.get_yscale() == "log"
-    assert heights(ax, "−λ at bottom ± residual") == pytest.approx(0.1 * TOP)
+    assert heights(ax, "−λₘᵢₙ ± residual") == pytest.approx(0.1 * TOP)
     positive = figures.plot_eigenvalues(hessian(0.1), ax=figures.new_figure(6, 3).subplots())
-    assert np.isnan(heights(positive, "−λ at bottom ± residual")).all()
+    assert np.isnan(heights(positive, "−λₘᵢₙ ± residual")).all()
 
 
-def test_the_panels_of_the_hessian_share_one_axis_of_steps():
+def test_hessian_panels_share_one_step_axis():
     figure = figures.figure_hessian(LOG, hessian())
     assert len(figure.axes) == 6 and len({ax.get_xlim() for ax in figure.axes}) == 1
     assert heights(figure.axes[5], "chance") == [1e-4, 1e-4]
@@ -85,25 +85,29 @@ def test_the_panels_of_the_hessian_share_one_axis_of_steps():
     assert heights(traces, "unembedding") == (3 * TOP).tolist()
 
 
-def test_the_densitys_axis_names_eigenvalues_where_they_lie():
+def test_density_ticks_are_at_their_eigenvalues():
     series = spectrum()
     figure = figures.figure_hessian_spectrum(series)
-    labels = [one.get_text() for one in figure.axes[0].get_yticklabels()]
-    names = dict(zip(labels, figure.axes[0].get_yticks(), strict=True))
-    assert names["0"] == 0
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ticks = dict(zip(labels, figure.axes[0].get_yticks(), strict=True))
+    assert ticks["0"] == 0
     for power in (-4, -2, 0, 2):
         expected = np.interp(10.0**power, series["eigenvalue_grid"], series["grid"])
-        assert names[f"$10^{{{power}}}$"] == pytest.approx(expected, abs=1e-2)
-    lines = figures.plot_density_lines(series, ax=figures.new_figure(6, 3).subplots(), steps=[90])
-    shown = np.maximum(series["density"][2], 1e-4)
-    resolved = np.where(np.abs(series["eigenvalue_grid"]) >= 1e-4, shown, np.nan)
+        assert ticks[f"$10^{{{power}}}$"] == pytest.approx(expected, abs=1e-2)
+
+
+def test_density_is_solid_where_it_is_resolved():
+    series = spectrum()
+    ax = figures.plot_density_lines(series, ax=figures.new_figure(6, 3).subplots(), steps=[90])
+    visible = np.maximum(series["density"][2], 1e-4)
+    resolved = np.where(np.abs(series["eigenvalue_grid"]) >= 1e-4, visible, np.nan)
     assert 0 < np.isnan(resolved).sum() < len(resolved)
-    np.testing.assert_allclose(heights(lines, "step 100"), resolved)
-    np.testing.assert_allclose(np.asarray(lines.lines[0].get_ydata()), shown)
+    np.testing.assert_allclose(heights(ax, "step 100"), resolved)
+    np.testing.assert_allclose(np.asarray(ax.lines[0].get_ydata()), visible)
 
 
-def test_an_infinite_threshold_is_not_drawn():
+def test_infinite_threshold_is_not_drawn():
     figure = figures.figure_edge_of_stability(LOG, edge())
-    threshold = heights(figure.axes[1], "threshold")
+    threshold = heights(figure.axes[1], "stability threshold")
     assert np.isnan(threshold[0]) and threshold[1:] == [3.8e4] * 3
     figure.draw_without_rendering()

@@ -1,18 +1,18 @@
-"""Figures of flatness from hand-made Series: what is drawn are the numbers that were given, with their errors."""
+"""Figures of flatness draw the numbers of hand-made series, with their errors."""
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from support.logs import STEPS, log
+from support.planted_series import STEPS, log
 
 from grokscope import figures
 from grokscope.series import Series
 
 
-def made(measure: str, *names: str) -> Series:
+def planted(measure: str, *names: str) -> Series:
     arrays = {name: np.geomspace(1, 1e-6, 5) * (1 + i) for i, name in enumerate(names)}
-    errors = {f"{name}_stderr": 0.4 * one for name, one in arrays.items() if measure == "average_sharpness"}
+    errors = {f"{name}_stderr": 0.4 * values for name, values in arrays.items() if measure == "average_sharpness"}
     return Series(measure, STEPS, {**arrays, **errors})
 
 
@@ -20,10 +20,10 @@ def families() -> list[Series]:
     noise = ("average_sharpness", "perturbation_radius")
     worst = ("sam_sharpness", "sam_sharpness_step")
     return [
-        made("sam_sharpness", *worst, *(f"adaptive_{one}" for one in worst)),
-        made("average_sharpness", *noise, *(f"adaptive_{one}" for one in noise)),
-        made("fisher_rao_norm", "fisher_rao_norm", "empirical_fisher_rao_norm"),
-        made("relative_flatness", "relative_flatness"),
+        planted("sam_sharpness", *worst, *(f"adaptive_{name}" for name in worst)),
+        planted("average_sharpness", *noise, *(f"adaptive_{name}" for name in noise)),
+        planted("fisher_rao_norm", "fisher_rao_norm", "empirical_fisher_rao_norm"),
+        planted("relative_flatness", "relative_flatness"),
     ]
 
 
@@ -32,7 +32,7 @@ def ax() -> Axes:
     return Figure().subplots()
 
 
-def test_each_measure_is_a_line_and_has_a_band_of_two_standard_errors_if_any(ax):
+def test_flatness_has_a_band_of_two_errors_if_it_has_errors(ax):
     sam, average, *_ = families()
     lines = [(sam, "sam_sharpness", "worst"), (average, "average_sharpness", "mean")]
     figures.plot_flatness(lines, ax=ax, unit="nats")
@@ -44,14 +44,14 @@ def test_each_measure_is_a_line_and_has_a_band_of_two_standard_errors_if_any(ax)
     assert heights.max() == pytest.approx(1.8) and heights.min() == pytest.approx(1e-6 * 0.2)
 
 
-def test_what_is_negative_breaks_no_axis(ax):
+def test_negative_value_keeps_the_axis_logarithmic(ax):
     series = Series("average_sharpness", STEPS, {"x": np.array([1e-3, -1e-5, 1e-4, 1e-5, 1e-6])})
     figures.plot_flatness([(series, "x", "x")], ax=ax)
     figures.png(ax.figure)
     assert ax.get_ylim()[0] > 0
 
 
-def test_a_radius_that_was_cut_off_is_no_point(ax):
+def test_radius_at_its_limit_is_not_drawn(ax):
     interval = np.array([[1e3, 1e3], [0.9, 1.1], [0.1, 0.2], [0.1, 0.2], [1e-6, 1e-6]])
     radius = np.array([1e3, 1, 0.15, 0.15, 1e-6])
     series = Series("average_sharpness", STEPS, {"radius": radius, "radius_interval": interval})
@@ -59,8 +59,8 @@ def test_a_radius_that_was_cut_off_is_no_point(ax):
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [np.nan, 1, 0.15, 0.15, np.nan])
 
 
-def test_six_panels_share_the_steps():
+def test_flatness_panels_share_one_step_axis():
     figure = figures.figure_flatness(log(), *families())
     assert len(figure.axes) == 6
-    assert len({one.get_xlim() for one in figure.axes}) == 1
+    assert len({ax.get_xlim() for ax in figure.axes}) == 1
     figures.png(figure)

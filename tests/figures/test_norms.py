@@ -1,4 +1,4 @@
-"""Figures of norms, paths, matrices and numerics from hand-made Series: what is drawn are the numbers given."""
+"""Figures of norms, paths and matrices draw the numbers of hand-made series."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from grokscope import figures
-from grokscope.series import Series, spelled
+from grokscope.series import Series
 
 STEPS = np.arange(0, 2001, 10)
-PARTS = ["embedding", "mlp", "unembedding"]
+COMPONENTS = ["embedding", "mlp", "unembedding"]
 GAPS = {"gaps": np.empty((0, 2), np.int64)}
 
 
@@ -19,6 +19,7 @@ def ax() -> Axes:
 
 
 def log() -> Series:
+    """Return a log that memorizes at step 100 and has a loss spike at step 1500."""
     spike = 1e-7 + 0.1 * np.exp(-np.abs(STEPS - 1500.0) / 10)
     arrays = {
         "train_loss": np.where(STEPS < 100, 3.0, spike),
@@ -33,13 +34,13 @@ def norms() -> Series:
     last = 5 + np.clip((STEPS - 1400) / 100, 0, 1) + 1e-6 * STEPS
     arrays = {"weight_norm": 2 * last, "weight_norm.unembed.W_U": last}
     arrays["component_norms"] = last[:, None] * [0.5, 0.75, 1.0]
-    return Series("weight_norm", STEPS, arrays, {"components": spelled(PARTS), **GAPS})
+    return Series("weight_norm", STEPS, arrays, {"components": np.array(COMPONENTS), **GAPS})
 
 
 def path() -> Series:
     x = np.where(STEPS == 0, np.nan, STEPS / 2000)
     arrays = {"update_size_per_step": x, "straightness": 1 - x / 2, "update_weight_cosine": -x, "update_cosine": x}
-    return Series("path", STEPS, arrays, {"components": spelled(PARTS), **GAPS})
+    return Series("path", STEPS, arrays, {"components": np.array(COMPONENTS), **GAPS})
 
 
 def matrices() -> Series:
@@ -48,33 +49,21 @@ def matrices() -> Series:
     names += ["blocks.0.mlp.W_in", "blocks.1.mlp.W_in", "unembed.W_U"]
     values = np.outer(1 + STEPS / 2000, np.arange(1, len(names) + 1))
     arrays = {name: values * (i + 1) for i, name in enumerate(("spectral_norm", "stable_rank", "effective_rank"))}
-    return Series("matrix_norms", STEPS, arrays, {"matrices": spelled(names), **GAPS})
-
-
-def numerics(with_test: bool = True) -> Series:
-    x = STEPS[:, None] / 2000
-    arrays = {"collapse_share": x * [1.0, 0.5, 0.0], "gradient_norm": 1e-3 + x * [1.0, 2.0, 3.0]}
-    arrays |= {"naive_loss_cosine": x[:, 0], "component_naive_loss_cosines": x * [-0.5, 0.25, 0.75]}
-    parts = ("train", "test") if with_test else ("train",)
-    arrays |= {f"{part}_margins": np.sort(x * [[-9, -5, 0, 5, 9]], 1) + i for i, part in enumerate(parts)}
-    constants = {"quantiles": np.array([0.01, 0.25, 0.5, 0.75, 0.99]), "components": spelled(PARTS)}
-    return Series(
-        "numerics", STEPS, arrays, {**constants, "dtypes": spelled(["bfloat16", "float32", "float64"]), **GAPS}
-    )
+    return Series("matrix_norms", STEPS, arrays, {"matrices": np.array(names), **GAPS})
 
 
 def lines(ax: Axes) -> dict[str, np.ndarray]:
     return {str(line.get_label()): np.asarray(line.get_ydata()) for line in ax.lines}
 
 
-def test_each_component_has_a_line_of_its_own_look(ax):
+def test_each_component_has_its_own_look(ax):
     drawn = lines(figures.plot_component_norms(norms(), ax=ax))
-    assert list(drawn) == ["all", *PARTS]
+    assert list(drawn) == ["all weights", *COMPONENTS]
     np.testing.assert_array_equal(drawn["mlp"], norms()["component_norms"][:, 1])
     assert len({(line.get_color(), line.get_linestyle()) for line in ax.lines}) == 4
 
 
-def test_the_last_layers_slingshots_are_marked_where_the_rule_finds_them(ax):
+def test_slingshots_are_marked_on_the_last_layers_norm(ax):
     figures.plot_last_layer(log(), norms(), ax=ax)
     (shaded,) = ax.patches
     assert [shaded.get_x(), shaded.get_x() + shaded.get_width()] == [1400, 1500]  # pyright: ignore
@@ -83,49 +72,26 @@ def test_the_last_layers_slingshots_are_marked_where_the_rule_finds_them(ax):
     assert not figures.plot_last_layer(calm, norms(), ax=Figure().subplots()).patches
 
 
-def test_updates_and_cosines_are_those_given(ax):
+def test_updates_and_cosines_are_drawn_as_given(ax):
     drawn = lines(figures.plot_update_cosines(path(), ax=ax))
     np.testing.assert_array_equal(drawn["with the weights"], path()["update_weight_cosine"])
-    assert np.isnan(drawn["with the update before"][:2]).all(), "there is no update before the second checkpoint"
-    np.testing.assert_array_equal(drawn["with the update before"][2:], path()["update_cosine"][2:])
+    assert np.isnan(drawn["with the previous update"][:2]).all(), "no update precedes the second one"
+    np.testing.assert_array_equal(drawn["with the previous update"][2:], path()["update_cosine"][2:])
     drawn = lines(figures.plot_update_sizes(path(), ax=Figure().subplots()))
     np.testing.assert_array_equal(drawn["displacement / path length"], path()["straightness"])
 
 
-def test_collapse_is_in_percent_and_gradients_on_a_log_axis(ax):
-    drawn = lines(figures.plot_collapse(numerics(), ax=ax))
-    assert list(drawn) == ["bfloat16", "float32", "float64"] and drawn["float32"][-1] == 50
-    figures.plot_gradient_norms(numerics(), ax=(other := Figure().subplots()))
-    assert other.get_yscale() == "log" and lines(other)["float64"][-1] == pytest.approx(3.001)
-    nothing = Series("numerics", STEPS, {"gradient_norm": np.zeros((len(STEPS), 3))}, numerics().constants)
-    assert figures.plot_gradient_norms(nothing, ax=Figure().subplots()).get_yscale() == "linear"
-
-
-def test_margins_are_medians_between_their_quantiles(ax):
-    drawn = lines(figures.plot_margins(numerics(), ax=ax))
-    np.testing.assert_array_equal(drawn["test"], numerics()["test_margins"][:, 2])
-    assert len(ax.collections) == 4
-    figures.plot_margins(numerics(with_test=False), ax=(alone := Figure().subplots()))
-    assert "test" not in lines(alone) and len(alone.collections) == 2
-
-
-def test_naive_loss_minimization_is_drawn_of_all_weights_and_of_each_component(ax):
-    drawn = lines(figures.plot_naive_loss(numerics(), ax=ax))
-    np.testing.assert_array_equal(drawn["all"], numerics()["naive_loss_cosine"])
-    np.testing.assert_array_equal(drawn["unembedding"], numerics()["component_naive_loss_cosines"][:, 2])
-
-
-def test_matrices_are_grouped_and_a_heads_products_are_named_by_the_head():
+def test_matrices_are_grouped_and_labelled_by_head():
     figure = figures.figure_matrix_norms(log(), matrices())
     assert len(figure.axes) == 9
-    assert list(lines(figure.axes[0])) == ["W_E", "W_in", "W_U"], "of several layers the first's"
+    assert list(lines(figure.axes[0])) == ["W_E", "W_in", "W_U"], "only the first layer"
     assert list(lines(figure.axes[1])) == list(lines(figure.axes[2])) == ["head 0", "head 1"]
     np.testing.assert_array_equal(lines(figure.axes[5])["head 1"], matrices()["stable_rank"][:, 6])
 
 
-def test_whole_figures_have_panels_on_one_axis_of_steps():
-    for figure in (figures.figure_path(log(), norms(), path()), figures.figure_numerics(log(), numerics())):
-        assert len(figure.axes) == 5
-        assert {ax.get_xlim() for ax in figure.axes} == {(0, 2000)}
-        assert [bool(ax.get_xlabel()) for ax in figure.axes] == [False] * 4 + [True]
-        assert figures.png(figure, 60).startswith(b"\x89PNG")
+def test_path_panels_share_one_step_axis():
+    figure = figures.figure_path(log(), norms(), path())
+    assert len(figure.axes) == 5
+    assert {ax.get_xlim() for ax in figure.axes} == {(0, 2000)}
+    assert [bool(ax.get_xlabel()) for ax in figure.axes] == [False] * 4 + [True]
+    assert figures.png(figure, 60).startswith(b"\x89PNG")

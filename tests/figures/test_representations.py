@@ -1,4 +1,4 @@
-"""The figures of representations and cosets draw the numbers they are given, and the controls beside them."""
+"""Figures of representations and cosets draw the numbers of hand-made series, with their controls."""
 
 import numpy as np
 import pytest
@@ -7,21 +7,21 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from grokscope import figures
-from grokscope.series import Series, spelled
+from grokscope.series import Series
 
 STEPS = np.array([0, 10, 100, 1000])
 
 
 def ramps(*shape: int, scale: float = 1.0) -> np.ndarray:
-    """Return arrays over the steps, each column another straight line upwards."""
+    """Return arrays over the steps, each column a different straight line upwards."""
     columns = np.arange(1, 1 + np.prod(shape, dtype=int)).reshape(shape) / max(1, np.prod(shape))
     return scale * np.linspace(0.1, 1, len(STEPS)).reshape(-1, *[1] * len(shape)) * columns
 
 
-def measured(k: int = 3, key: tuple[int, ...] = (2, 0), cosets: bool = True, gaps: tuple = ()) -> Series:
+def planted(k: int = 3, key: tuple[int, ...] = (2, 0), cosets: bool = True, gaps: tuple = ()) -> Series:
     names = ["standard", "(2, 2)", "sign", *(f"2-dim. k={i}" for i in range(3, k))][:k]
     arrays = {"logit_similarity": ramps(k), "excluded_loss_by_representation": 1 + ramps(len(key))}
-    constants = {"representations": spelled(names), "key_representations": np.array(key, np.int64)}
+    constants = {"representations": np.array(names), "key_representations": np.array(key, np.int64)}
     constants |= {"logit_similarity_initialization": np.full(k, 0.02), "loss_initialization": np.array(2.0)}
     for name in ("embedding_shares", "unembedding_shares", "neuron_shares"):
         arrays |= {name: ramps(k), f"{name}_shuffled": np.full((4, k), 1 / k)}
@@ -30,7 +30,7 @@ def measured(k: int = 3, key: tuple[int, ...] = (2, 0), cosets: bool = True, gap
     arrays |= {name: 1 + ramps() for name in ("loss", "train_loss", "restricted_loss", "excluded_loss")}
     if cosets:
         constants |= {
-            "subgroups": spelled(["⟨(0 1)⟩", "⟨(0 1 2)⟩"]),
+            "subgroups": np.array(["⟨(0 1)⟩", "⟨(0 1 2)⟩"]),
             "subgroup_orders": np.array([2, 3]),
             "subgroup_elements": np.zeros((2, 6), bool),
         }
@@ -55,66 +55,72 @@ def ax() -> Axes:
 
 
 def curves(ax: Axes) -> dict[str, tuple[np.ndarray, str, str]]:
-    """Return each named curve's values, colour and line style."""
-    named = [one for one in ax.lines if not str(one.get_label()).startswith("_")]
+    """Return values, colour and line style of each curve in the legend."""
     return {
-        str(one.get_label()): (np.asarray(one.get_ydata()), to_hex(one.get_color()), str(one.get_linestyle()))
-        for one in named
+        str(line.get_label()): (np.asarray(line.get_ydata()), to_hex(line.get_color()), str(line.get_linestyle()))
+        for line in ax.lines
+        if not str(line.get_label()).startswith("_") and np.size(line.get_ydata())
     }
 
 
-def test_each_representation_has_a_curve_and_its_controls_in_one_colour(ax):
-    series = measured()
+def keys(ax: Axes) -> list[str]:
+    """Return the legend's entries that explain line styles, which have no data."""
+    return [str(line.get_label()) for line in ax.lines if not np.size(line.get_ydata())]
+
+
+def test_each_representation_has_its_controls_in_its_colour(ax):
+    series = planted()
     assert figures.plot_representations(series, "embedding_shares", ax=ax) is ax
-    found = curves(ax)
-    assert set(found) == {"standard *", "(2, 2)", "sign *"}
-    for i, label in enumerate(["standard *", "(2, 2)", "sign *"]):
-        values, colour, _ = found[label]
+    drawn = curves(ax)
+    assert set(drawn) == {"standard (key)", "(2, 2)", "sign (key)"}
+    for i, label in enumerate(["standard (key)", "(2, 2)", "sign (key)"]):
+        values, colour, _ = drawn[label]
         np.testing.assert_array_equal(values, series["embedding_shares"][:, i])
-        same = [one for one in ax.lines if to_hex(one.get_color()) == colour]
-        assert [one.get_linestyle() for one in same[1:]] == [":", "None"] and same[2].get_marker() == "x"
+        same = [line for line in ax.lines if to_hex(line.get_color()) == colour]
+        assert [line.get_linestyle() for line in same[1:]] == [":", "None"] and same[2].get_marker() == "x"
         np.testing.assert_array_equal(same[1].get_ydata(), series["embedding_shares_shuffled"][:, i])
         assert list(np.asarray(same[2].get_ydata())) == [series["embedding_shares_initialization"][i]]
-    assert len({colour for _, colour, _ in found.values()}) == 3
+    assert len({colour for _, colour, _ in drawn.values()}) == 3
+    assert keys(ax) == ["shuffled elements", "untrained model"]
 
 
-def test_a_representation_has_one_colour_in_every_panel():
-    figure = figures.figure_representations(log(), measured())
+def test_representation_has_one_colour_in_every_panel():
+    figure = figures.figure_representations(log(), planted())
     shares, similarity, losses = (curves(ax) for ax in figure.axes[1:])
     for label in shares:
         assert shares[label][1] == similarity[label][1]
-    assert losses["without sign (train)"][1] == shares["sign *"][1]
-    assert "random orders" in figure.axes[-1].get_xlabel() and "untrained" in figure.axes[-1].get_xlabel()
+    assert losses["without sign (train)"][1] == shares["sign (key)"][1]
     assert figures.png(figure)[1:4] == b"PNG"
 
 
-def test_of_many_representations_the_key_ones_are_told_and_the_rest_grey(ax):
-    figures.plot_representations(measured(20, key=(5, 9)), "embedding_shares", ax=ax)
-    found = curves(ax)
-    assert len(found) == 7 and {"2-dim. k=5 *", "2-dim. k=9 *"} <= set(found)
-    grey = [one for one in ax.lines if to_hex(one.get_color()) == "#b0b0b0"]
+def test_only_seven_of_many_representations_are_labelled(ax):
+    figures.plot_representations(planted(20, key=(5, 9)), "embedding_shares", ax=ax)
+    drawn = curves(ax)
+    assert len(drawn) == 7 and {"2-dim. k=5 (key)", "2-dim. k=9 (key)"} <= set(drawn)
+    grey = [line for line in ax.lines if to_hex(line.get_color()) == "#b0b0b0"]
     assert len(grey) == 13
 
 
-def test_the_losses_are_those_given_and_none_is_lost_without_a_key_representation(ax):
-    series = measured()
+def test_representation_losses_are_drawn_as_given(ax):
+    series = planted()
     figures.plot_representation_losses(series, ax=ax)
-    found = curves(ax)
+    drawn = curves(ax)
     np.testing.assert_array_equal(
-        found["without standard (train)"][0], series["excluded_loss_by_representation"][:, 1]
+        drawn["without standard (train)"][0], series["excluded_loss_by_representation"][:, 1]
     )
-    np.testing.assert_array_equal(found["excluded (train)"][0], series["excluded_loss"])
-    assert len({(colour, style) for _, colour, style in found.values()}) == len(found) == 6
+    np.testing.assert_array_equal(drawn["excluded (train)"][0], series["excluded_loss"])
+    assert len({(colour, style) for _, colour, style in drawn.values()}) == len(drawn) == 6
     assert ax.get_yscale() == "log"
-    assert figures.png(figures.figure_representations(log(), measured(key=())))[1:4] == b"PNG"
+    assert figures.png(figures.figure_representations(log(), planted(key=())))[1:4] == b"PNG"
 
 
-def test_left_and_right_cosets_are_drawn_beside_their_control(ax):
-    series = measured()
+def test_left_and_right_cosets_are_drawn_with_their_control(ax):
+    series = planted()
     figures.plot_silhouettes(series, "unembedding", ax=ax)
     assert set(curves(ax)) == {"⟨(0 1)⟩: 3 cosets of 2", "⟨(0 1 2)⟩: 2 cosets of 3"}
-    styles = [one.get_linestyle() for one in ax.lines]
-    assert styles == ["-", "--", ":", "None"] * 2
+    styles = [line.get_linestyle() for line in ax.lines if np.size(line.get_ydata())]
+    assert styles == ["-", "--", ":"] * 2 + ["None"] * 2
+    assert keys(ax) == ["untrained model", "left cosets", "right cosets", "shuffled elements"]
     # The clearer class comes first.
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), series["unembedding_left_silhouette"][:, 1])
     np.testing.assert_array_equal(ax.lines[2].get_ydata(), series["unembedding_left_silhouette_shuffled"][:, 1])
@@ -122,12 +128,12 @@ def test_left_and_right_cosets_are_drawn_beside_their_control(ax):
     assert len(figure.axes) == 3 and figures.png(figure)[1:4] == b"PNG"
 
 
-def test_a_series_without_cosets_is_refused(ax):
+def test_series_without_cosets_is_refused(ax):
     with pytest.raises(ValueError, match="no cosets"):
-        figures.plot_silhouettes(measured(cosets=False), "embedding", ax=ax)
+        figures.plot_silhouettes(planted(cosets=False), "embedding", ax=ax)
 
 
-def test_no_line_crosses_a_gap(ax):
-    figures.plot_representations(measured(gaps=((20, 80),)), "logit_similarity", ax=ax)
-    values, _, _ = curves(ax)["sign *"]
+def test_no_representation_line_crosses_a_gap(ax):
+    figures.plot_representations(planted(gaps=((20, 80),)), "logit_similarity", ax=ax)
+    values, _, _ = curves(ax)["sign (key)"]
     assert np.isnan(values[2]) and len(values) == 5

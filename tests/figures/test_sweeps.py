@@ -1,4 +1,4 @@
-"""Figures over many runs: what stands on the page is what the rows say."""
+"""Figures over many runs draw the numbers of hand-made rows."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 
 from grokscope import figures
-from grokscope.figures.sweeps import LINES
+from grokscope.figures._style import RUN_LOOKS
 from grokscope.series import Series
 
 
@@ -22,7 +22,7 @@ def ax() -> Axes:
 
 
 def points(line: Line2D) -> list[tuple[float, float]]:
-    """Return the points that a line joins."""
+    """Return the points of a line."""
     return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
 
 
@@ -30,7 +30,7 @@ def steps_row(fraction: float, median: float, low: float, high: float) -> dict[s
     return {"f": fraction, "generalised_median": median, "generalised_low": low, "generalised_high": high}
 
 
-def test_medians_are_drawn_with_their_intervals_and_those_beyond_the_budget_as_open_marks(ax: Axes):
+def test_medians_have_intervals_or_open_markers(ax: Axes):
     rows = [
         steps_row(0.3, math.inf, 900.0, math.inf),
         steps_row(0.5, 400.0, 300.0, 500.0),
@@ -39,37 +39,37 @@ def test_medians_are_drawn_with_their_intervals_and_those_beyond_the_budget_as_o
     ]
     figures.plot_median_steps(rows, "generalised", ax=ax, axis="f", label="test")
     ax.figure.draw_without_rendering()  # pyright: ignore[reportAttributeAccessIssue]
-    curve, *others = ax.lines
-    seen = [(x, y) for x, y in points(curve) if np.isfinite(y)]
-    assert seen == [(0.5, 400.0), (0.7, 100.0)]
-    bars = [points(line) for line in others if len(points(line)) == 2]
+    curve, *marks = ax.lines
+    finite = [(x, y) for x, y in points(curve) if np.isfinite(y)]
+    assert finite == [(0.5, 400.0), (0.7, 100.0)]
+    bars = [points(line) for line in marks if len(points(line)) == 2]
     assert bars == [[(0.5, 300.0), (0.5, 500.0)]]
-    (endless,) = [text for text in ax.texts if isinstance(text, Annotation)]
-    assert endless.xyann == (0.3, 900.0) and endless.xy == (0.3, 1), "an interval without an end reaches the top"
-    marks = [line for line in others if len(points(line)) == 1]
-    assert sorted(points(line)[0][0] for line in marks) == [0.2, 0.3]
-    assert all(line.get_markerfacecolor() == "white" for line in marks)
+    (open_bar,) = [text for text in ax.texts if isinstance(text, Annotation)]
+    assert open_bar.xyann == (0.3, 900.0) and open_bar.xy == (0.3, 1), "an open interval reaches the top"
+    markers = [line for line in marks if len(points(line)) == 1]
+    assert sorted(points(line)[0][0] for line in markers) == [0.2, 0.3]
+    assert all(line.get_markerfacecolor() == "white" for line in markers)
     assert all(
-        ax.transAxes.inverted().transform(line.get_transform().transform([[0, 0.97]]))[0, 1] > 0.9 for line in marks
+        ax.transAxes.inverted().transform(line.get_transform().transform([[0, 0.97]]))[0, 1] > 0.9 for line in markers
     )
-    assert ax.get_ylim()[0] > 10, "a mark on top must not stretch the axis"
+    assert ax.get_ylim()[0] > 10, "a marker at the top must not stretch the axis"
     assert ax.get_yscale() == "log" and ax.get_ylabel() and ax.get_xlabel()
 
 
-def test_accuracies_are_in_percent_and_in_the_order_of_the_setting(ax: Axes):
+def test_accuracies_are_in_percent_and_sorted_by_setting(ax: Axes):
     rows = [{"task.p": 7, "best_test_accuracy": 0.5}, {"task.p": 5, "best_test_accuracy": 0.25}]
     figures.plot_against(rows, "best_test_accuracy", ax=ax, axis="task.p", label="a", ylabel="accuracy (%)")
     assert points(ax.lines[0]) == [(5, 25), (7, 50)]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("p", "accuracy (%)")
 
 
-def test_no_two_lines_look_alike():
-    assert len(set(LINES)) == len(LINES) == 21
+def test_all_run_looks_differ():
+    assert len(set(RUN_LOOKS)) == len(RUN_LOOKS) == 21
 
 
-def test_a_phase_diagram_shows_the_phase_of_most_seeds_and_how_many(ax: Axes):
-    found = {(0.3, 0.1): ["grokking"] * 3, (0.3, 1.0): ["memorization", "confusion", "memorization"]}
-    rows = [{"x": x, "y": y, "phase": phase} for (x, y), phases in found.items() for phase in phases]
+def test_phase_diagram_shows_the_most_frequent_phase(ax: Axes):
+    cells = {(0.3, 0.1): ["grokking"] * 3, (0.3, 1.0): ["memorization", "confusion", "memorization"]}
+    rows = [{"x": x, "y": y, "phase": phase} for (x, y), phases in cells.items() for phase in phases]
     rows.append({"x": 0.5, "y": 0.1, "phase": "comprehension"})
     figures.plot_phase_diagram(rows, ax=ax, x="x", y="y")
     texts = {text.get_position(): text.get_text() for text in ax.texts}
@@ -82,16 +82,16 @@ def test_a_phase_diagram_shows_the_phase_of_most_seeds_and_how_many(ax: Axes):
     assert legend and len(legend.get_texts()) == 4
 
 
-def test_a_scatter_has_a_point_for_each_run_and_names_its_shade(ax: Axes):
+def test_scatter_has_a_point_per_run_and_a_colour_bar(ax: Axes):
     figures.plot_scatter([1, 2, 3], [4, 5, 6], ax=ax, xlabel="x", ylabel="y", shade=[0.1, 0.2, 0.3], shaded="f")
-    (points,) = ax.collections
-    np.testing.assert_array_equal(points.get_offsets(), [[1, 4], [2, 5], [3, 6]])
+    (runs,) = ax.collections
+    np.testing.assert_array_equal(runs.get_offsets(), [[1, 4], [2, 5], [3, 6]])
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("x", "y")
     figure = ax.figure
     assert isinstance(figure, Figure) and figure.axes[-1].get_ylabel() == "f"
 
 
-def test_a_curve_leaves_out_step_0_which_a_logarithmic_axis_cannot_show(ax: Axes):
+def test_log_curve_leaves_out_step_zero(ax: Axes):
     log = Series("log", np.array([0, 10, 100]), {"train_accuracy": np.array([0.0, 0.5, 1.0])})
     figures.plot_curve(log, "train_accuracy", ax=ax, label="train", ylabel="accuracy (%)")
     assert points(ax.lines[0]) == [(10, 50), (100, 100)]
