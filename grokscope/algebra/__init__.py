@@ -1,4 +1,4 @@
-"""Finite groups and tables of binary operations; independent of training."""
+"""Finite groups and tables of binary operations, independent of training."""
 
 from grokscope.algebra.groups import Group, group
 from grokscope.algebra.tables import read_table, tabulate

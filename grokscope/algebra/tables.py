@@ -1,4 +1,4 @@
-"""Tables of binary operations: reading and writing them as text."""
+"""Read and write tables of binary operations as text."""
 
 import re
 from collections.abc import Callable
@@ -10,61 +10,73 @@ from grokscope.algebra.groups import LARGEST_ORDER
 from grokscope.errors import GrokscopeError
 
 TABLE_ALLOWED = (
-    f"rows of numbers, separated by ';' or line ends, as many in a row as there are rows (2 to {LARGEST_ORDER:,}), "
-    f"each from 0 to below that, or '.' for no equation"
+    f"rows of numbers, separated by ';' or line ends: n rows of n entries (n from 2 to {LARGEST_ORDER:,}), "
+    f"each entry a number from 0 to n - 1, or '.' for no equation"
 )
 
 
 def read_table(text: str) -> Int[np.ndarray, "n n"]:
-    """Return the table that a text writes, −1 where there is no equation; raise GrokscopeError naming its faults."""
-    found = table_faults(text)
-    if found:
-        raise GrokscopeError(f"This is no table of a binary operation: {'; '.join(found)}.")
+    """Return the table in a text; raise one GrokscopeError that names its faults.
+
+    Args:
+        text: Rows separated by ";" or line ends; entries separated by spaces, tabs or commas.
+
+    Returns:
+        The answer to each pair of operands, from 0 to n − 1, or −1 without an equation.
+    """
+    faults = table_faults(text)
+    if faults:
+        raise GrokscopeError(f"The text is not a table of a binary operation: {'; '.join(faults)}.")
     return np.array([[-1 if entry == "." else int(entry) for entry in row] for row in _rows(text)])
 
 
 def table_faults(text: str) -> list[str]:
-    """Say what keeps a text from being a table, one clause each, the first few of each kind."""
+    """Return the faults that make a text invalid as a table, one clause each, at most three of each kind."""
     rows = _rows(text)
     n = len(rows)
     if not 2 <= n <= LARGEST_ORDER:
         return [f"{n} rows; allowed: {TABLE_ALLOWED}"]
-    found = [
+    lengths = [
         f"row {i} has {len(row)} entries; allowed: {n}, one for each row"
         for i, row in enumerate(rows)
         if len(row) != n
     ]
-    wrong = [
+    entries = [
         f"row {i} has {entry[:20]!r}; allowed: 0 to {n - 1}, or '.'"
         for i, row in enumerate(rows)
         for entry in row
         if entry != "." and not (re.fullmatch("[0-9]{1,4}", entry) and int(entry) < n)
     ]
-    few = [*found[:3], *wrong[:3]]
-    n_more = len(found) + len(wrong) - len(few)
-    return few + ([f"and {n_more} faults more"] if n_more else [])
+    first_faults = [*lengths[:3], *entries[:3]]
+    n_more = len(lengths) + len(entries) - len(first_faults)
+    return first_faults + ([f"and {n_more} more faults"] if n_more else [])
 
 
 def tabulate(operation: Callable[[int, int], int | None], n: int) -> str:
-    """Return the table of `operation` over 0 … n − 1 as the task "table" takes it; None stands for no equation.
+    """Return the table of a binary operation as text for the task "table".
 
-    So a binary operation is a task in one line: ``TaskConfig(name="table", table=tabulate(lambda a, b: a ^ b, 32))``.
+    Any operation becomes a task: ``TaskConfig(name="table", table=tabulate(lambda a, b: a ^ b, 32))``.
+
+    Args:
+        operation: The answer to two operands, each from 0 to n − 1, or None for no equation. The task allows answers
+            from 0 to n − 1.
+        n: The number of elements, from 2 to 2,003.
+
+    Raises:
+        GrokscopeError: An answer is not a whole number. It is not rounded: a mistyped `/` would go unnoticed.
     """
     answers = [[operation(a, b) for b in range(n)] for a in range(n)]
-    wrong = [(a, b) for a in range(n) for b in range(n) if not _is_answer(answers[a][b])]
-    if wrong:
-        a, b = wrong[0]
-        raise GrokscopeError(
-            f"The operation gives {answers[a][b]!r} for ({a}, {b}); allowed: a whole number, or None."
-        )
+    for a, row in enumerate(answers):
+        for b, answer in enumerate(row):
+            if answer is not None and not hasattr(answer, "__index__"):
+                raise GrokscopeError(
+                    f"The operation gives {answer!r} for ({a}, {b}); allowed: a whole number, or None."
+                )
     return "; ".join(" ".join("." if answer is None else str(int(answer)) for answer in row) for row in answers)
 
 
-def _is_answer(value: object) -> bool:
-    return value is None or hasattr(value, "__index__")
-
-
 def _rows(text: str) -> list[list[str]]:
-    # A spreadsheet may begin a file with a byte-order mark and end a row with a comma.
+    """Return the entries of each row, without empty rows."""
+    # A spreadsheet may write a byte-order mark before the first row and a comma after each row.
     rows = [re.split(r"[\s,]+", row.strip("\ufeff, \t\r")) for row in re.split(r"[;\n]", text)]
     return [row for row in rows if row != [""]]

@@ -1,1 +1,1 @@
-"""Harmonic analysis on cyclic and finite groups; independent of training."""
+"""Harmonic analysis on cyclic groups and on finite groups, independent of training."""

@@ -1,15 +1,19 @@
-"""Waves over the pairs of Z_n × Z_n: the parts of logits and neurons that have one frequency.
+"""Fourier analysis over the pairs Z_n × Z_n: the single-frequency parts of logits and neurons.
 
-Notation as in Nanda et al. 2023: w_k = 2πk/n; i and j are the operands' positions on the circle and m = i ± j mod n
-is the answer's. The orthonormal basis of functions of (i, j) is that of Z_n (`fourier.fourier_basis`) times itself.
-Of frequency k in the answer it has
+Notation as in Nanda et al. 2023: w_k = 2πk/n. i and j are the positions of the operands on the circle.
+m = i ± j mod n is the position of the answer. Products of two vectors of `cyclic.fourier_basis` are an orthonormal
+basis of the functions of (i, j). The functions of the answer with frequency k are spanned by
 
-    u_k = √2/n cos(w_k m),   v_k = √2/n sin(w_k m),
+    u_k = √2/n cos(w_k m),   v_k = √2/n sin(w_k m).
 
-for a sum (c⊗c − s⊗s)/√2 and (s⊗c + c⊗s)/√2 with the basis' cosines c and sines s, for a difference
-(c⊗c + s⊗s)/√2 and (s⊗c − c⊗s)/√2; for even n the frequency n/2 has u alone, 1/n cos(πm). Functions of the answer
-alone are spanned by the constant and all u_k and v_k, and the projection on that span is the mean over the n pairs
-of each answer. So what is kept of logits lives on n answers, not on n² pairs, and costs n times less.
+With the cosines c and the sines s of frequency k in `cyclic.fourier_basis`:
+
+- sum: u_k = (c⊗c − s⊗s)/√2, v_k = (s⊗c + c⊗s)/√2;
+- difference: u_k = (c⊗c + s⊗s)/√2, v_k = (s⊗c − c⊗s)/√2;
+- the frequency n/2 of an even n has only u = 1/n cos(πm).
+
+The constant and all u_k, v_k span the functions of the answer alone. The projection on that span is the mean over the
+n pairs of each answer. Projected logits therefore need n rows instead of n², and cost n times less.
 """
 
 import torch
@@ -20,42 +24,60 @@ from torch import Tensor
 from grokscope.fourier import cyclic
 
 _ROUNDING = 1e3
-"""How many roundings of its largest square a sum of squares may be of, and still count as zero."""
+"""The tolerance for rounding errors, in units of the machine precision."""
 
 
 def answer_means(logits: Float[Tensor, "n n classes"], answers: Int[Tensor, "n n"]) -> Float[Tensor, "n classes"]:
-    """Return each class's mean logit over the n pairs of each answer: what of the logits the answer alone decides."""
+    """Return the mean logit of each class over the n pairs of each answer: the part that depends on the answer alone.
+
+    Args:
+        logits: The logits of the pair (i, j), by class.
+        answers: The position m of the answer of each pair. Each answer has n pairs.
+
+    Returns:
+        The means, by answer m and class.
+    """
     n, _, n_classes = logits.shape
     sums = logits.new_zeros(n, n_classes).index_add_(0, answers.flatten(), logits.flatten(0, 1))
     return sums / n
 
 
 def answer_waves(
-    means: Float[Tensor, "n classes"], frequencies: Int[Tensor, " chosen"]
-) -> Float[Tensor, "chosen n classes"]:
-    """Return the projections of logits on u_k and v_k together, as a function of the answer, for some frequencies.
+    means: Float[Tensor, "n classes"], frequencies: Int[Tensor, " selected"]
+) -> Float[Tensor, "selected n classes"]:
+    """Return the projections of the logits on the span of u_k and v_k, as functions of the answer.
 
-    `means` are the logits' `answer_means`. Over all frequencies they sum to the means less each class's mean.
+    Over all frequencies the projections sum to the means minus the mean of each class.
+
+    Args:
+        means: The `answer_means` of the logits.
+        frequencies: The selected frequencies k, each from 1 to n // 2.
     """
     n = len(means)
     components = cyclic.fourier_components(means)
     basis = cyclic.fourier_basis(n).to(means)
-    if n % 2 == 0:  # The last frequency's sine, which is zero.
-        components, basis = (torch.nn.functional.pad(one, (0, 0, 0, 1)) for one in (components, basis))
+    if n % 2 == 0:
+        # A zero row replaces the missing sine of the last frequency.
+        components, basis = (torch.nn.functional.pad(rows, (0, 0, 0, 1)) for rows in (components, basis))
     rows = torch.stack([2 * frequencies - 1, 2 * frequencies], 1)
     return einsum(basis[rows], components[rows], "k wave n, k wave classes -> k n classes")
 
 
 def cosine_coefficients(means: Float[Tensor, "n n"]) -> Float[Tensor, " n_frequencies"]:
-    """Return the α_k for which Σ_k α_k cos(w_k(m − l)) comes nearest to the logits, for all frequencies.
+    """Return the α_k of the least-squares fit Σ_k α_k cos(w_k(m − l)) to the logits, for all frequencies.
 
-    `means` are the logits' `answer_means` with the classes at their positions l on the circle. The cosines of
-    different k are orthogonal over all (i, j, l), so each α_k is a projection and does not depend on which other
-    frequencies are fitted: the least squares solution (Nanda et al. 2023, section 4.2).
+    The cosines of different k are orthogonal over all (i, j, l). Each α_k is therefore a projection, independent of
+    the other frequencies in the fit.
+
+    Args:
+        means: The `answer_means` of the logits, with each class at its position l on the circle.
+
+    References:
+        Nanda et al. 2023, section 4.2.
     """
     n = len(means)
     position = torch.arange(n, device=means.device)
-    # The mean over all m of the logit of the class at distance d before m.
+    # Entry d is the mean over all m of the logit of the class m − d.
     by_distance = means[position[:, None], (position[:, None] - position) % n].mean(0)
     return (_cosines(n).to(means) @ by_distance) / (n * _mean_squares(n).to(means))
 
@@ -63,24 +85,25 @@ def cosine_coefficients(means: Float[Tensor, "n n"]) -> Float[Tensor, " n_freque
 def cosine_variances(
     coefficients: Float[Tensor, "*steps n_frequencies"], n: int
 ) -> Float[Tensor, "*steps n_frequencies"]:
-    """Return the mean square of α_k cos(w_k(m − l)) over all (i, j, l): α_k²/2, and α² for frequency n/2."""
+    """Return the mean square of α_k cos(w_k(m − l)) over all (i, j, l): α_k²/2, or α_k² for the frequency n/2."""
     return coefficients.square() * _mean_squares(n).to(coefficients)
 
 
 def logit_variance(logits: Float[Tensor, "n n classes"]) -> Float[Tensor, ""]:
-    """Return the mean square of the logits, each pair's mean over the classes taken off.
+    """Return the mean square of the logits after subtraction of each pair's mean over the classes.
 
-    What all classes of a pair have in common is no part of it, because a softmax does not see it.
+    The softmax is invariant under that mean, so it does not count.
     """
     return (logits.square().mean(-1) - logits.mean(-1).square()).mean()
 
 
 def pair_blocks(values: Float[Tensor, "n n d"]) -> Float[Tensor, "n_frequencies 3 3 d"]:
-    """Return the components of d functions of (i, j) in {1, cos, sin} ⊗ {1, cos, sin}, for each frequency.
+    """Return the components of d functions of (i, j) along {1, cos, sin} ⊗ {1, cos, sin}, for each frequency.
 
-    Entry [k − 1, r, c] is the component along the r-th of frequency k's vectors in i times the c-th in j; [0, 0],
-    the constant's, is the same for all k. The missing sine of an even n's last frequency has components zero. Costs
-    2n³d operations: the one product that all blocks share, and little more.
+    Entry [k − 1, r, c] is the component along vector r of frequency k in i times vector c in j. Entry [k − 1, 0, 0],
+    the constant, is the same for all k. The missing sine of the frequency n/2 has zero components.
+
+    Cost: 2n³d operations, dominated by the product that all blocks share.
     """
     n = len(values)
     basis = cyclic.fourier_basis(n).to(values)
@@ -88,28 +111,34 @@ def pair_blocks(values: Float[Tensor, "n n d"]) -> Float[Tensor, "n_frequencies 
     constant = einsum(basis, first[0], "row j, j d -> row d")
     if n % 2 == 0:
         basis, first, constant = (
-            torch.nn.functional.pad(one, (0, 0) * (one.ndim - 1) + (0, 1)) for one in (basis, first, constant)
+            torch.nn.functional.pad(rows, (0, 0) * (rows.ndim - 1) + (0, 1)) for rows in (basis, first, constant)
         )
     n_frequencies = n // 2
     blocks = values.new_empty(n_frequencies, 3, 3, values.shape[-1])
     waves = basis[1:].unflatten(0, (n_frequencies, 2))
     blocks[:, 0, 0] = constant[0]
     blocks[:, 0, 1:] = constant[1:].unflatten(0, (n_frequencies, 2))
-    three = torch.cat([basis[:1].expand(n_frequencies, 1, -1), waves], 1)
+    vectors = torch.cat([basis[:1].expand(n_frequencies, 1, -1), waves], 1)
     for k in range(n_frequencies):
-        blocks[k, 1:] = einsum(first[2 * k + 1 : 2 * k + 3], three[k], "wave j d, three j -> wave three d")
+        blocks[k, 1:] = einsum(first[2 * k + 1 : 2 * k + 3], vectors[k], "wave j d, vector j -> wave vector d")
     return blocks
 
 
 def block_shares(
     blocks: Float[Tensor, "n_frequencies 3 3 d"], values: Float[Tensor, "n n d"]
 ) -> Float[Tensor, "n_frequencies d"]:
-    """Return the share of each function's energy about its mean that lies in each frequency's 3 × 3 block.
+    """Return the share of each frequency's 3 × 3 block in the energy of each function about its mean.
 
-    Nanda et al. 2023, section 4.2. A function with the share 1 is a polynomial of degree 2, at most 1 in each
-    operand, of the cosine and sine of one frequency. A constant function, such as a neuron that never fires, has
-    share 0 everywhere. The shares of different frequencies sum to at most 1: their blocks have the constant alone
-    in common, which does not count.
+    - A share of 1 means a polynomial in the cosine and sine of one frequency, of degree at most 1 in each operand.
+    - A constant function, such as a dead neuron, has share 0 in every frequency.
+    - The shares of all frequencies sum to at most 1: the blocks share only the constant, which does not count.
+
+    Args:
+        blocks: The `pair_blocks` of the functions.
+        values: The functions themselves.
+
+    References:
+        Nanda et al. 2023, section 4.2.
     """
     energy = reduce(blocks.square(), "k r c d -> k d", "sum") - blocks[:, 0, 0].square()
     about_mean = reduce((values - values.mean((0, 1))).square(), "i j d -> d", "sum")
@@ -118,9 +147,10 @@ def block_shares(
 
 
 def largest_share(shares: Float[Tensor, "n_frequencies d"]) -> tuple[Float[Tensor, " d"], Int[Tensor, " d"]]:
-    """Return each function's largest share and its frequency; of shares equal to rounding the lowest frequency's.
+    """Return the largest share of each function, and its frequency.
 
-    A neuron that fires on a single pair has all frequencies alike.
+    If several shares are equal up to rounding, the lowest frequency wins. A neuron that fires on a single pair has
+    the same share in every frequency.
     """
     largest = shares.amax(0)
     is_largest = shares >= largest * (1 - _ROUNDING * torch.finfo(shares.dtype).eps)
@@ -130,23 +160,32 @@ def largest_share(shares: Float[Tensor, "n_frequencies d"]) -> tuple[Float[Tenso
 def block_functions(
     blocks: Float[Tensor, "n_frequencies 3 3 d"], frequencies: Int[Tensor, " d"], n: int
 ) -> Float[Tensor, "n n d"]:
-    """Return each function's projection on the 3 × 3 block of one frequency, its own: a polynomial of degree 2."""
-    found = blocks.new_empty(n, n, len(frequencies))
+    """Return the projection of each function on the 3 × 3 block of its own frequency.
+
+    Args:
+        blocks: The `pair_blocks` of the d functions.
+        frequencies: The frequency of each function.
+        n: The number of positions on the circle.
+    """
+    projections = blocks.new_empty(n, n, len(frequencies))
+    # The zero row below the basis is the missing sine of the frequency n/2.
     basis = torch.nn.functional.pad(cyclic.fourier_basis(n).to(blocks), (0, 0, 0, 1))
     for k in frequencies.unique().tolist():
-        of_it = (frequencies == k).nonzero()[:, 0]
-        # For frequency n/2 the third vector is the zero that was put below the basis.
-        three = basis[[0, 2 * k - 1, 2 * k]]
-        block = blocks[k - 1][..., of_it]
-        found[..., of_it] = einsum(three, einsum(three, block, "c j, r c d -> r j d"), "r i, r j d -> i j d")
-    return found
+        columns = (frequencies == k).nonzero()[:, 0]
+        vectors = basis[[0, 2 * k - 1, 2 * k]]
+        block = blocks[k - 1][..., columns]
+        projections[..., columns] = einsum(
+            vectors, einsum(vectors, block, "c j, r c d -> r j d"), "r i, r j d -> i j d"
+        )
+    return projections
 
 
 def _cosines(n: int) -> Float[Tensor, "n_frequencies n"]:
+    """Return cos(w_k t) for each frequency k and t = 0 … n − 1."""
     basis = cyclic.fourier_basis(n)[2 * cyclic.frequencies(n) - 1]
     return basis / basis[:, :1]
 
 
 def _mean_squares(n: int) -> Float[Tensor, " n_frequencies"]:
-    """Return the mean square of cos(w_k t) over t: one half, and one for the frequency n/2."""
+    """Return the mean square of cos(w_k t) over t: 1/2, or 1 for the frequency n/2."""
     return torch.where(2 * cyclic.frequencies(n) == n, 1.0, 0.5).double()

@@ -1,4 +1,4 @@
-"""The functions on a finite group by isotypic subspaces: how much of some values lies in each representation."""
+"""Functions on a finite group, decomposed by irreducible representation."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,107 +12,123 @@ from grokscope.algebra.groups import Group
 from grokscope.algebra.irreps import Representation
 
 _NUMBERS_AT_ONCE = 2**22
+"""The largest number of values that `IsotypicBasis.pair_powers` transforms at once."""
 
 
 @dataclass(frozen=True, eq=False)
-class Isotypic:
-    """An orthonormal basis of the functions on a group, by the representation in whose subspace each one lies.
+class IsotypicBasis:
+    """An orthonormal basis of the functions on a group. Each basis function lies in one isotypic subspace.
 
-    The constant functions, which are those of the trivial representation, come first and are left out of all that
-    is returned: the shares are those of variance. For C_n the others are the Fourier frequencies.
+    The methods exclude the constant functions, the subspace of the trivial representation, so shares are shares of
+    variance. For C_n the other subspaces are the Fourier frequencies.
     """
 
     basis: Float[Tensor, "n n"]
-    """One function a row, orthonormal."""
+    """The orthonormal functions, one per row."""
     owner: Int[Tensor, " n"]
     """The number of each row's representation: 0 for the trivial one, then 1 … k."""
 
     @classmethod
-    def of(cls, representations: list[Representation]) -> "Isotypic":
-        """Return the basis for all irreducible representations of a group, the trivial one first."""
-        basis = torch.cat([one.isotypic_basis for one in representations])
-        sizes = torch.tensor([one.isotypic_dimension for one in representations])
+    def from_representations(cls, representations: list[Representation]) -> "IsotypicBasis":
+        """Return the basis for all irreducible representations of a group, with the trivial one first."""
+        basis = torch.cat([representation.isotypic_basis for representation in representations])
+        sizes = torch.tensor([representation.isotypic_dimension for representation in representations])
         return cls(basis, torch.repeat_interleave(sizes))
 
     def powers(self, values: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch k d"]:
-        """Return the squared norm of each column's projection on each representation's subspace."""
-        return self._summed(einsum(self.basis, values, "row n, ... n d -> ... row d").square())[..., 1:, :]
+        """Return the squared norm of the projection of each column on the subspace of each representation."""
+        components = einsum(self.basis, values, "row n, ... n d -> ... row d")
+        return self._sum_by_representation(components.square())[..., 1:, :]
 
     def shares(self, values: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch k"]:
-        """Return each representation's share of the values' variance; they sum to 1, or are 0 where all is zero.
+        """Return the share of each representation in the variance of the values.
 
-        With the n points in random orders the mean is (d²/s)/(n − 1), the subspace's dimension among all.
+        - The shares sum to 1, or are all 0 for constant values.
+        - Over random orders of the n points the mean share is (d²/s)/(n − 1), the relative dimension of the subspace.
         """
         power = self.powers(values).sum(-1)
         return power / power.sum(-1, keepdim=True).clamp_min(torch.finfo(power.dtype).tiny)
 
     def pair_powers(self, values: Float[Tensor, "n n d"]) -> tuple[Float[Tensor, "k d"], Float[Tensor, "k d"]]:
-        """Return how much of functions of (a, b) lies in each representation: of one operand, and of both.
+        """Return the squared norms of the projections of d functions of (a, b) on each representation's subspaces.
 
-        The first are the squared norms of the projections on V_ρ(a) ⊕ V_ρ(b), the second on V_ρ(a) ⊗ V_ρ(b), in which
-        V_ρ(a·b) lies too. Together they are ρ's block (1 ⊕ V_ρ) ⊗ (1 ⊕ V_ρ) without the constant, for C_n the block
-        {1, cos, sin} ⊗ {1, cos, sin} of Nanda et al. 2023. Costs n³ d.
+        The subspaces V_ρ(a) ⊕ V_ρ(b) and V_ρ(a) ⊗ V_ρ(b) together are the block (1 ⊕ V_ρ) ⊗ (1 ⊕ V_ρ) without the
+        constant. For C_n it is the block {1, cos, sin} ⊗ {1, cos, sin} of Nanda et al. 2023.
+
+        Cost: n³d operations.
+
+        Returns:
+            The squared norms in V_ρ(a) ⊕ V_ρ(b), the functions of a single operand, and in V_ρ(a) ⊗ V_ρ(b), the
+            functions of both. The functions of a·b, V_ρ(a·b), belong to the second.
         """
-        operand, both = [], []
-        for some in values.split(max(1, _NUMBERS_AT_ONCE // len(values) ** 2), dim=-1):
-            half = einsum(self.basis, some, "row a, a b d -> row b d")
-            of_b = self._summed(einsum(self.basis, half[0], "row b, b d -> row d").square())
-            of_a = self._summed(einsum(self.basis[0], half, "b, row b d -> row d").square())
-            operand.append((of_a + of_b)[1:])
-            blocks = []
-            for one in range(1, int(self.owner[-1]) + 1):
-                own = self.owner == one
-                block = einsum(self.basis[own], half[own], "column b, row b d -> row column d")
-                blocks.append(reduce(block.square(), "row column d -> d", "sum"))
-            both.append(torch.stack(blocks))
-        return torch.cat(operand, -1), torch.cat(both, -1)
+        of_one_operand, of_both = [], []
+        for columns in values.split(max(1, _NUMBERS_AT_ONCE // len(values) ** 2), dim=-1):
+            half = einsum(self.basis, columns, "row a, a b d -> row b d")
+            of_b = self._sum_by_representation(einsum(self.basis, half[0], "row b, b d -> row d").square())
+            of_a = self._sum_by_representation(einsum(self.basis[0], half, "b, row b d -> row d").square())
+            of_one_operand.append((of_a + of_b)[1:])
+            powers = []
+            for number in range(1, int(self.owner[-1]) + 1):
+                rows = self.owner == number
+                block = einsum(self.basis[rows], half[rows], "column b, row b d -> row column d")
+                powers.append(reduce(block.square(), "row column d -> d", "sum"))
+            of_both.append(torch.stack(powers))
+        return torch.cat(of_one_operand, -1), torch.cat(of_both, -1)
 
-    def _summed(self, power: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch k_and_trivial d"]:
+    def _sum_by_representation(self, power: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch k_and_trivial d"]:
+        """Return the sum of the rows of each representation."""
         n_representations = int(self.owner[-1]) + 1
-        summed = power.new_zeros(*power.shape[:-2], n_representations, power.shape[-1])
-        return summed.index_add(-2, self.owner, power)
+        sums = power.new_zeros(*power.shape[:-2], n_representations, power.shape[-1])
+        return sums.index_add(-2, self.owner, power)
 
 
 @dataclass(frozen=True, eq=False)
 class Characters:
-    """The characters of some irreducible representations of a group."""
+    """The characters χ_ρ of irreducible representations of a group, as functions of logits."""
 
     group: Group
+    """The group with n elements."""
     representations: list[Representation]
+    """The k representations ρ."""
 
     @cached_property
     def table(self) -> Float[Tensor, "k n"]:
-        """Each representation's character at each element."""
-        return torch.stack([one.character for one in self.representations])
+        """The character of each representation at each element."""
+        return torch.stack([representation.character for representation in self.representations])
 
     @cached_property
     def commutants(self) -> Float[Tensor, " k"]:
-        """Each character's mean square s."""
+        """The mean square s of each character."""
         return self.table.square().mean(-1)
 
     @cached_property
     def quotients(self) -> Int[Tensor, "n n"]:
-        """quotients[x, c] is x·c⁻¹."""
+        """The quotients: quotients[x, c] is x·c⁻¹."""
         return torch.from_numpy(self.group.table[:, self.group.inverse])
 
     def coefficients(self, by_product: Float[Tensor, "n n"]) -> Float[Tensor, " k"]:
-        """Return each character's coefficient in the logits' projection on all of them, κ_ρ = Σ_g χ_ρ(g) h(g)/(n s).
+        """Return the coefficients κ_ρ = Σ_g χ_ρ(g) h(g)/(n s) of the projection of the logits on the characters.
 
-        by_product[x, c] is the mean of the logit of c over the pairs of product x; h(g) that of by_product[g·c, c]
-        over c.
+        Args:
+            by_product: The mean logit of each answer c over the pairs with product x, by x and c. h(g) is the mean of
+                by_product[g·c, c] over c.
         """
         n = len(by_product)
         h = by_product.new_zeros(n).index_add(0, self.quotients.flatten(), by_product.flatten()) / n
         return self.table @ h / (n * self.commutants)
 
     def similarity(self, coefficients: Float[Tensor, " k"], mean_square: Float[Tensor, ""]) -> Float[Tensor, " k"]:
-        """Return the cosine between the logits and each χ_ρ(a·b·c⁻¹), as vectors over all (a, b, c).
+        """Return the cosine κ_ρ √s / √mean_square between the logits and each χ_ρ(a·b·c⁻¹) over all (a, b, c).
 
-        κ_ρ √s / √(the logits' mean square): 1 where they are that character alone; 0 for logits that are all zero.
-        The squares sum to the share of the logits' square that the characters explain together, at most 1.
+        - Logits proportional to one character have cosine 1 or −1 with it; zero logits have cosine 0.
+        - The squares sum to the share of the logits' mean square that the characters explain, at most 1.
+
+        Args:
+            coefficients: The `coefficients` κ_ρ of the logits.
+            mean_square: The mean square of the logits over all (a, b, c).
         """
         return coefficients * self.commutants.sqrt() / mean_square.sqrt().clamp_min(torch.finfo(torch.float64).tiny)
 
     def logits(self, coefficients: Float[Tensor, " k"]) -> Float[Tensor, "n n"]:
-        """Return Σ_ρ κ_ρ χ_ρ(x·c⁻¹) for each product x and answer c."""
+        """Return the logits Σ_ρ κ_ρ χ_ρ(x·c⁻¹) for each product x and answer c."""
         return (coefficients @ self.table)[self.quotients]

@@ -8,7 +8,7 @@ import torch
 
 from grokscope.algebra import groups
 from grokscope.algebra.groups import Group
-from grokscope.algebra.irreps import Representation, irreducible, split
+from grokscope.algebra.irreps import Representation, decompose, irreducible_representations
 
 NAMES = ["C2", "C7", "C12", "D3", "D4", "D5", "D6", "S2", "S3", "S4", "S5", "A3", "A4", "A5"]
 NAMES += ["C3xC5", "C2xC2", "S3xC3", "A4xC3", "C4xC3xC2"]
@@ -63,12 +63,12 @@ def assert_irreducible_and_complete(group: Group, found: list[Representation]) -
 
 @pytest.mark.parametrize("name", NAMES)
 def test_they_are_orthogonal_irreducible_and_all(name):
-    assert_irreducible_and_complete(groups.group(name), irreducible(groups.group(name)))
+    assert_irreducible_and_complete(groups.group(name), irreducible_representations(groups.group(name)))
 
 
 def test_matrix_entries_are_orthogonal():
     """Schur: mean_x ρ_ij(x) σ_kl(x) = δ_ρσ δ_ik δ_jl / d for real types."""
-    found = irreducible(groups.group("S4"))
+    found = irreducible_representations(groups.group("S4"))
     entries = torch.cat([one.matrices.flatten(1) for one in found], 1)
     expected = torch.tensor(
         [1 / one.dimension for one in found for _ in range(one.dimension**2)], dtype=torch.float64
@@ -78,7 +78,7 @@ def test_matrix_entries_are_orthogonal():
 
 def test_s6_has_eleven_of_known_dimensions():
     group = groups.group("S6")
-    found = irreducible(group)
+    found = irreducible_representations(group)
     assert [one.dimension for one in found] == [1, 5, 9, 10, 5, 16, 10, 5, 9, 5, 1]
     x, y = np.random.default_rng(0).integers(720, size=(2, 300))
     for one in found:
@@ -89,7 +89,7 @@ def test_s6_has_eleven_of_known_dimensions():
 def characters(name: str, elements: list[str]) -> dict[str, list[float]]:
     group = groups.group(name)
     places = [group.index(element) for element in elements]
-    return {one.name: one.character[places].tolist() for one in irreducible(group)}
+    return {one.name: one.character[places].tolist() for one in irreducible_representations(group)}
 
 
 def test_s5_has_its_character_table():
@@ -135,13 +135,13 @@ def test_a5_has_its_character_table():
     ],
 )
 def test_names_and_types(name, types):
-    assert {one.name: one.type for one in irreducible(groups.group(name))} == types
+    assert {one.name: one.type for one in irreducible_representations(groups.group(name))} == types
 
 
 def test_the_standard_representation_counts_fixed_points():
     group = groups.group("S4")
-    (standard,) = [one for one in irreducible(group) if one.name == "standard"]
-    (sign,) = [one for one in irreducible(group) if one.name == "sign"]
+    (standard,) = [one for one in irreducible_representations(group) if one.name == "standard"]
+    (sign,) = [one for one in irreducible_representations(group) if one.name == "sign"]
     for element, character, parity in zip(group.elements, standard.character, sign.character, strict=True):
         cycles = [part.split() for part in element.strip("()").split(")(")] if element != "()" else []
         assert math.isclose(float(character), 4 - sum(map(len, cycles)) - 1, abs_tol=1e-12)
@@ -149,13 +149,13 @@ def test_the_standard_representation_counts_fixed_points():
 
 
 def test_a_turn_of_a_cyclic_group_is_a_rotation():
-    (one,) = [one for one in irreducible(groups.group("C12")) if one.name == "2-dim. k=5"]
+    (one,) = [one for one in irreducible_representations(groups.group("C12")) if one.name == "2-dim. k=5"]
     angles = torch.atan2(one.matrices[:, 1, 0], one.matrices[:, 0, 0])
     np.testing.assert_allclose((angles / (2 * math.pi) * 12 % 12).round(decimals=9) % 12, np.arange(12) * 5 % 12)
 
 
 def test_the_quaternions_have_one_of_quaternionic_type():
-    found = irreducible(quaternions())
+    found = irreducible_representations(quaternions())
     assert_irreducible_and_complete(quaternions(), found)
     assert [(one.dimension, one.type) for one in found] == [(1, "real")] * 4 + [(4, "quaternionic")]
 
@@ -165,20 +165,20 @@ def test_a_table_of_its_own_has_the_same_characters(name):
     """Also where it bears a group's name but numbers the elements otherwise."""
     group = groups.group(name)
     other = relabelled(group, name)
-    found = irreducible(other)
+    found = irreducible_representations(other)
     assert_irreducible_and_complete(other, found)
     place = [other.elements.index(element) for element in group.elements]
     rows = sorted((one.character[place].round(decimals=8) + 0.0).tolist() for one in found)
-    expected = sorted((one.character.round(decimals=8) + 0.0).tolist() for one in irreducible(group))
+    expected = sorted((one.character.round(decimals=8) + 0.0).tolist() for one in irreducible_representations(group))
     np.testing.assert_allclose(rows, expected, atol=1e-7)
 
 
 def test_a_reducible_representation_is_split_into_its_parts():
     """The permutations of four points are the trivial and the standard representation; twice over, two of each."""
-    every = irreducible(groups.group("S4"))
+    every = irreducible_representations(groups.group("S4"))
     turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).Q
     whole = torch.stack([torch.block_diag(*[one.matrices[x] for one in every[:2] * 2]) for x in range(24)])
-    found = split(turn @ whole @ turn.T)
+    found = decompose(turn @ whole @ turn.T)
     assert sorted(one.shape[-1] for one in found) == [1, 1, 3, 3]
     for one in found:
         character = torch.diagonal(one, dim1=-2, dim2=-1).sum(-1)

@@ -17,7 +17,7 @@ KNOWN = [
 
 @pytest.mark.parametrize(("name", "n_classes", "n_subgroups"), KNOWN)
 def test_there_are_as_many_as_is_known(name, n_classes, n_subgroups):
-    found = subgroups.classes(groups.group(name))
+    found = subgroups.conjugacy_classes(groups.group(name))
     assert (len(found), sum(map(len, found))) == (n_classes, n_subgroups)
 
 
@@ -28,7 +28,7 @@ def test_they_are_all_that_two_or_three_elements_generate(name):
     expected |= {tuple(group.subgroup([g])) for g in range(len(group))}
     if name in ("D6", "S4"):  # The Klein group times another needs three.
         expected |= {tuple(group.subgroup(some)) for some in itertools.combinations(range(len(group)), 3)}
-    found = subgroups.classes(group)
+    found = subgroups.conjugacy_classes(group)
     assert {tuple(one) for conjugates in found for one in conjugates} == expected
     assert [len(conjugates[0]) for conjugates in found] == sorted(len(conjugates[0]) for conjugates in found)
     for conjugates in found:
@@ -39,8 +39,8 @@ def test_they_are_all_that_two_or_three_elements_generate(name):
 @pytest.mark.parametrize("name", ["S4", "C12", "D6"])
 def test_a_subgroup_is_written_by_elements_that_generate_it(name):
     group = groups.group(name)
-    for subgroup, *_ in subgroups.classes(group):
-        names = subgroups.written(group, subgroup).strip("⟨⟩").split(", ")
+    for subgroup, *_ in subgroups.conjugacy_classes(group):
+        names = subgroups.format_generators(group, subgroup).strip("⟨⟩").split(", ")
         generated = group.subgroup([group.index(one) for one in names if one])
         assert generated.tolist() == subgroup.tolist()
         assert len(names) <= 3
@@ -49,4 +49,4 @@ def test_a_subgroup_is_written_by_elements_that_generate_it(name):
 @pytest.mark.parametrize(("name", "match"), [("C727", "727 elements.*720"), ("C2xC2xC2xC2xC2", "more than 200")])
 def test_too_many_are_refused(name, match):
     with pytest.raises(GrokscopeError, match=match):
-        subgroups.classes(groups.group(name))
+        subgroups.conjugacy_classes(groups.group(name))

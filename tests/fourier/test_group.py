@@ -6,17 +6,17 @@ import torch
 
 from grokscope.algebra import groups
 from grokscope.algebra.groups import Group
-from grokscope.algebra.irreps import irreducible
+from grokscope.algebra.irreps import irreducible_representations
 from grokscope.fourier import cyclic
-from grokscope.fourier.group import Isotypic
+from grokscope.fourier.group import IsotypicBasis
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def isotypic(name: str) -> Isotypic:
-    return Isotypic.of(irreducible(groups.group(name)))
+def isotypic(name: str) -> IsotypicBasis:
+    return IsotypicBasis.from_representations(irreducible_representations(groups.group(name)))
 
 
 @pytest.mark.parametrize("n", [2, 3, 7, 12, 59])
@@ -36,9 +36,9 @@ def test_the_shares_sum_to_one_and_a_shift_or_scale_does_nothing(name):
 
 @pytest.mark.parametrize("which", range(1, 7))
 def test_what_is_planted_in_one_representation_is_found_there(which):
-    found = irreducible(groups.group("S5"))
+    found = irreducible_representations(groups.group("S5"))
     values = found[which].matrices.flatten(1) @ noise(found[which].dimension ** 2, 3)
-    shares = Isotypic.of(found).shares(values)
+    shares = IsotypicBasis.from_representations(found).shares(values)
     assert shares[which - 1] > 1 - 1e-12
 
 
@@ -56,13 +56,13 @@ def test_elements_numbered_otherwise_have_the_same_shares():
     order = np.random.default_rng(0).permutation(24)
     renumbered = Group("mine", np.argsort(order)[group.table[order][:, order]], tuple(group.elements))
     values = noise(24, 4)
-    shares = Isotypic.of(irreducible(renumbered)).shares(values[order])
+    shares = IsotypicBasis.from_representations(irreducible_representations(renumbered)).shares(values[order])
     np.testing.assert_allclose(sorted(shares.tolist()), sorted(isotypic("S4").shares(values).tolist()), rtol=1e-9)
 
 
 def test_noise_has_each_subspaces_dimension():
-    found = irreducible(groups.group("S5"))
-    shares = Isotypic.of(found).shares(noise(200, 120, 8))
+    found = irreducible_representations(groups.group("S5"))
+    shares = IsotypicBasis.from_representations(found).shares(noise(200, 120, 8))
     expected = torch.tensor([one.isotypic_dimension for one in found[1:]]) / 119
     error = shares.std(0) / 200**0.5
     assert ((shares.mean(0) - expected).abs() < 4 * error).all()
@@ -71,9 +71,9 @@ def test_noise_has_each_subspaces_dimension():
 @pytest.mark.parametrize("name", ["S3", "A4", "C5", "C6"])
 def test_powers_over_pairs_are_those_of_projections_written_out(name):
     """The projector on V_ρ is (d/(s n)) χ(x⁻¹y), and those of pairs are Kronecker products of it."""
-    group, found = groups.group(name), irreducible(groups.group(name))
+    group, found = groups.group(name), irreducible_representations(groups.group(name))
     n, values = len(group), noise(len(group), len(group), 3)
-    operand, both = Isotypic.of(found).pair_powers(values)
+    operand, both = IsotypicBasis.from_representations(found).pair_powers(values)
     mean = torch.full((n, n), 1 / n, dtype=torch.float64)
     for i, one in enumerate(found[1:]):
         quotient = torch.from_numpy(group.table[group.inverse])
@@ -94,7 +94,7 @@ def test_pairs_in_parts_are_the_same(monkeypatch):
 
 def test_functions_of_the_product_lie_in_both_operands():
     group, one = groups.group("S4"), isotypic("S4")
-    of_product = irreducible(group)[1].matrices.flatten(1)[torch.from_numpy(group.table)]
+    of_product = irreducible_representations(group)[1].matrices.flatten(1)[torch.from_numpy(group.table)]
     operand, both = one.pair_powers(of_product)
     torch.testing.assert_close(both[0], of_product.square().sum((0, 1)))
     assert operand.abs().max() < 1e-20 and both[1:].abs().max() < 1e-20
