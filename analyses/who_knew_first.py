@@ -21,8 +21,8 @@ from grokscope.trajectory import Trajectory
 
 def main(run: Path) -> Figure:
     """Print since when each measure has left its control, and return a figure of it."""
-    asked = registry.Asked(Trajectory.open(run))
-    found, landmarks = builtin.departed(asked), builtin.landmarks(asked)
+    asked = registry.FigureRequest(Trajectory.open(run))
+    found, landmarks = builtin.find_departures(asked), builtin.accuracy_landmarks(asked)
     half = landmarks["test accuracy 50%"]
     for name, at in {**landmarks, **found}.items():
         ahead = f", {1 - at.step / half.step:.0%} before it" if at and half and name in found else ""

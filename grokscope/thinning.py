@@ -1,7 +1,7 @@
 """Choose which rows of a long series of steps to use: for a costly measure, a figure, a page or a live view.
 
-Every function has the same form, `spread_…(steps, n_max) -> rows`. The rows are indices into `steps`: increasing,
-without repeats, the first and the last row among them.
+Rows are indices into the steps. The rules have one form, `spread_…(steps, n_max) -> rows`. Their rows increase
+without repeats, and include the first and the last. `nearest_row` finds a single row.
 """
 
 import numpy as np
@@ -67,3 +67,13 @@ def spread_by_stride(steps: Int[np.ndarray, " n_steps"], n_max: int) -> Int[np.n
     while -(-n_steps // stride) > n_max - 1:
         stride *= 2
     return np.unique([*range(0, n_steps, stride), n_steps - 1])
+
+
+def nearest_row(steps: Int[np.ndarray, " n_steps"], step: float) -> int:
+    """Return the row of the step nearest to `step`, the earlier of two equally near ones.
+
+    Args:
+        steps: The increasing steps to choose from.
+        step: Any number, also beyond the first or the last step.
+    """
+    return int(np.abs(steps - step).argmin())

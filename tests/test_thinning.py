@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from grokscope.thinning import spread_by_log_step, spread_by_step, spread_by_stride, spread_evenly
+from grokscope.thinning import nearest_row, spread_by_log_step, spread_by_step, spread_by_stride, spread_evenly
 
 RULES = [spread_by_step, spread_by_log_step, spread_evenly, spread_by_stride]
 EVERY_100, POWERS = range(0, 16_001, 100), [0, *2 ** np.arange(15)]
@@ -73,3 +73,8 @@ def test_rows_by_stride_never_return_while_a_run_grows(n_max: int):
         assert rows[0] == 0 and rows[-1] == n - 1 and len(set(rows)) == len(rows) <= n_max
         assert set(rows) - earlier <= set(rows[-2:]) | {n - 1}
         earlier |= set(rows)
+
+
+def test_nearest_row_is_the_earlier_of_two_equally_near():
+    steps = np.array([0, 10, 20])
+    assert [nearest_row(steps, step) for step in (-5, 5, 6, 10.4, 1e6)] == [0, 0, 1, 1, 2]

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from grokscope.disk import atomic
-from grokscope.figures._steps import nearest_row
 from grokscope.figures._style import FONT_SIZE
 from grokscope.series import Series
+from grokscope.thinning import nearest_row
 
 STILL = ("pdf", "svg", "png")
 """The formats of a still figure."""

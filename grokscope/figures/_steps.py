@@ -1,4 +1,4 @@
-"""Which steps of a run a figure shows: the steps worth a look, and the checkpoint nearest to a step."""
+"""The steps that a figure shows by default. `grokscope.thinning` has the rules that do not need a log."""
 
 import numpy as np
 from jaxtyping import Int
@@ -6,6 +6,7 @@ from jaxtyping import Int
 from grokscope import phases
 from grokscope.figures._style import COLUMN_WIDTH
 from grokscope.series import Series
+from grokscope.thinning import nearest_row
 
 
 def representative_steps(log: Series, steps: Int[np.ndarray, " steps"], n: int = 6) -> list[int]:
@@ -35,8 +36,3 @@ def representative_steps(log: Series, steps: Int[np.ndarray, " steps"], n: int =
 def n_panels_per_row(width: float) -> int:
     """Return the number of panels side by side that are legible in a figure of this width in inches."""
     return 6 if width > COLUMN_WIDTH else 3
-
-
-def nearest_row(steps: Int[np.ndarray, " steps"], step: float) -> int:
-    """Return the row of the checkpoint nearest to `step`, the earlier of two equally near ones."""
-    return int(np.abs(steps - step).argmin())

@@ -17,7 +17,6 @@ from grokscope.figures._axes import (
     stack_panels,
 )
 from grokscope.figures._export import animate, caption
-from grokscope.figures._steps import nearest_row
 from grokscope.figures._style import (
     BLACK,
     COLUMN_WIDTH,
@@ -39,7 +38,7 @@ from grokscope.figures._style import (
 from grokscope.figures.curves import plot_accuracies
 from grokscope.phases import Crossing
 from grokscope.series import Series
-from grokscope.thinning import spread_by_log_step
+from grokscope.thinning import nearest_row, spread_by_log_step
 
 _MATRICES = {"W_E": "embedding W_E", "W_L": "neuron–logit map W_L"}
 

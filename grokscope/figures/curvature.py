@@ -18,7 +18,6 @@ from grokscope.figures._axes import (
     stack_panels,
     use_log_scale_if_positive,
 )
-from grokscope.figures._steps import nearest_row
 from grokscope.figures._style import (
     DENSITY_MAP,
     FONT_SIZE,
@@ -35,6 +34,7 @@ from grokscope.figures._style import (
 )
 from grokscope.figures.curves import plot_losses
 from grokscope.series import Series
+from grokscope.thinning import nearest_row
 
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 

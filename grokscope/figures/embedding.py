@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from grokscope.figures._export import animate, caption
-from grokscope.figures._steps import nearest_row
 from grokscope.figures._style import (
     COLUMN_WIDTH,
     DARK_GREY,
@@ -23,7 +22,7 @@ from grokscope.figures._style import (
     new_figure,
 )
 from grokscope.series import Series
-from grokscope.thinning import spread_by_log_step
+from grokscope.thinning import nearest_row, spread_by_log_step
 
 
 def plot_principal_plane(series: Series, *, ax: Axes, step: int, first: int = 0) -> Axes:

@@ -7,7 +7,6 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from grokscope import phases
-from grokscope.figures._steps import nearest_row
 from grokscope.figures._style import (
     BLACK,
     COLUMN_WIDTH,
@@ -24,6 +23,7 @@ from grokscope.figures._style import (
 )
 from grokscope.figures.slices import N_COLUMNS, clipped, draw_slices
 from grokscope.series import LabelledArrays, Series
+from grokscope.thinning import nearest_row
 
 
 def plot_surface(scan: LabelledArrays, *, ax: Axes, name: str = "train_loss") -> Axes:

@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
 from grokscope.figures._export import animate, caption
-from grokscope.figures._steps import nearest_row
 from grokscope.figures._style import COLUMN_WIDTH, FONT_SIZE, PAGE_WIDTH, PARTS, finish_axes, new_figure
 from grokscope.series import LabelledArrays, Series
+from grokscope.thinning import nearest_row
 
 _SMALLEST_LOSS = 1e-9
 N_COLUMNS, _N_NARROW_COLUMNS = 4, 2

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from grokscope.figures._steps import nearest_row
 from grokscope.figures._style import (
     COLUMN_WIDTH,
     FONT_SIZE,
@@ -21,6 +20,7 @@ from grokscope.figures._style import (
     new_figure,
 )
 from grokscope.series import Series
+from grokscope.thinning import nearest_row
 
 # Eight shapes and seven colours have no common divisor, so 56 classes all differ.
 _SHAPES = "os^Dv*PX"

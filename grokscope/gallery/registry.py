@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from grokscope import figures, measures, plugins
 from grokscope.errors import GrokscopeError
 from grokscope.measures import MeasureRequest
 from grokscope.series import Series
+from grokscope.thinning import nearest_row
 from grokscope.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class Measured:
         trajectory = request.trajectory
         if not request.steps or measures.declaration_of(self.name).n_checkpoints is None:
             return MeasureRequest.thinned(self.name, trajectory, self.options)
-        nearest = [int(trajectory.steps[np.abs(trajectory.steps - step).argmin()]) for step in request.steps]
+        nearest = [int(trajectory.steps[nearest_row(trajectory.steps, step)]) for step in request.steps]
         return MeasureRequest.of(self.name, trajectory.select([*nearest, trajectory.steps[-1]]), self.options)
 
 
