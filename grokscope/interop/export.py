@@ -1,4 +1,4 @@
-"""Export: checkpoints as folders that HookedTransformer loads without grokscope."""
+"""Export: write checkpoints as folders that HookedTransformer loads without grokscope."""
 
 import json
 from collections.abc import Iterable
@@ -14,31 +14,41 @@ from grokscope.trajectory import Trajectory
 LOADING = """\
 model = HookedTransformer(HookedTransformerConfig(**json.load(open("config.json"))))
 model.load_state_dict(load_file("model.safetensors"))"""
-"""How a checkpoint's folder is loaded, in the folder; `load_file` is safetensors.torch's."""
+"""The code that loads a checkpoint from inside its folder; `load_file` comes from safetensors.torch."""
 
 
 def export(trajectory: Trajectory, steps: Iterable[int | np.integer], folder: Path | str) -> list[Path]:
-    """Write a folder for each step, `folder`/step-N, and return them; what else lies in `folder` stays.
+    """Write each checkpoint to `folder`/step-N, in three files.
 
-    - model.safetensors: HookedTransformer's whole state dict in its names and shapes, parameters unprocessed, and
-      its buffers, so that it loads strictly;
+    - model.safetensors: HookedTransformer's complete state dict, with unprocessed parameters and buffers, so that
+      `load_state_dict` accepts it strictly.
     - config.json: the arguments of HookedTransformerConfig. Parameters in float64, which only a trajectory in memory
-      can have, need `dtype=torch.float64` besides;
-    - tokens.json: what each token, position and answer stands for, and the step, config and digest of the run.
+      can have, also need `dtype=torch.float64`.
+    - tokens.json: the meaning of each token, position and answer; the step; the run's config and digests.
 
-    The logits at the last position are the checkpoint's own; the loss is not HookedTransformer's next-token loss.
-    Raise GrokscopeError for a step without a checkpoint before anything is written, for a folder that exists, and for
-    an I/O error. Costs an import of TransformerLens, some seconds.
+    The logits at the last position are the checkpoint's logits. HookedTransformer's own loss is the next-token loss,
+    which is a different loss. The first export in a process imports TransformerLens, which takes some seconds.
+
+    Args:
+        trajectory: The trajectory whose checkpoints are exported.
+        steps: Steps that have a checkpoint.
+        folder: The folder to write into. Its other contents are left alone.
+
+    Returns:
+        The folders that were written, in the order of `steps`.
+
+    Raises:
+        GrokscopeError: A step has no checkpoint (then nothing is written), a folder exists already, or writing fails.
     """
-    chosen = trajectory.select(steps)
+    selected = trajectory.select(steps)
     written = []
-    for snapshot in chosen:
+    for snapshot in selected:
         path = Path(folder) / f"step-{snapshot.step}"
         state = {name: tensor.contiguous() for name, tensor in snapshot.model.state_dict().items()}
-        with atomic.building(path) as place:
-            atomic.write_atomic(place / "model.safetensors", save(state))
-            atomic.write_atomic(place / "config.json", _json(trajectory.model.hooked_transformer_arguments))
-            atomic.write_atomic(place / "tokens.json", _json(_tokens(trajectory, snapshot.step)))
+        with atomic.build_folder(path) as building:
+            atomic.write_atomic(building / "model.safetensors", save(state))
+            atomic.write_atomic(building / "config.json", _json(trajectory.model.hooked_transformer_arguments))
+            atomic.write_atomic(building / "tokens.json", _json(_tokens(trajectory, snapshot.step)))
         written.append(path)
     return written
 

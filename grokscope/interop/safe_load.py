@@ -1,166 +1,213 @@
-"""Files of others: checkpoints that other programs saved, read without running anything that is in them.
+"""Read checkpoint files of other programs without running code from them.
 
-A ``.pt`` file is a zip archive of raw numbers and one pickle, and a pickle is a program. So it is first looked
-through, instruction by instruction, with none of them carried out (`pickles`): it may only put tensors, numbers,
-texts, lists and dicts together, and each tensor's numbers must lie in the archive, at the size that is claimed. Only
-what passes reaches ``torch.load(weights_only=True)``, which is a second guard and is never called without it; and it
-reads what was looked through, as there is but one way to read the archive (`archives`).
+``torch.load(weights_only=True)`` refuses code. It does not refuse a file that takes exponential time or more memory
+than it stores, or that two zip readers read differently. This module adds four checks:
+
+- One reading: ``zipfile`` finds the parts, and torch reads a new archive that contains only the checked parts.
+- Sizes: limits on the file and its pickle, and on the size that its parts unpack to.
+- Pickle: only names that a state dict needs, a limited number of instructions, and no huge nested tuples.
+- Result: no tensor is larger than its storage, no storage is larger than the file, and nothing repeats without end.
 """
 
+import io
+import pickletools
 import re
-import zlib
-from collections.abc import Mapping
+import shutil
+import warnings
+import zipfile
+from collections import Counter
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, BinaryIO
+from typing import Any
 
-import safetensors
+import safetensors.torch
 import torch
 
 from grokscope.errors import GrokscopeError, quoted_value
-from grokscope.interop import pickle_scan, torch_zip
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 LARGEST_FILE = 2**32
 LARGEST_PICKLE = 2**24
 MOST_TENSORS = 200_000
+MOST_VALUES = 1_000_000
+"""Values in a file, and instructions in its pickle: twice what 400 checkpoints of a one-layer transformer need."""
+_LARGEST_TUPLE = 10_000
+"""Nested elements and characters: hashing a tuple that contains the same tuple twice, 60 deep, takes years."""
 _PART = re.compile(
-    r"[^/\\]+/(data\.pkl|version|byteorder|\.data/serialization_id|\.format_version|\.storage_alignment|data/[0-9]+)"
+    r"data\.pkl|version|byteorder|\.data/serialization_id|\.format_version|\.storage_alignment|data/\d+"
 )
-"""What torch puts into an archive of tensors; a model saved as a program, TorchScript, has other parts too."""
+"""The parts that torch.save writes; a TorchScript program contains others."""
+_STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+_DTYPES = ("float16", "bfloat16", "float32", "float64", "int32", "int64", "uint8", "bool")
+_INERT_NAMES = {
+    *("numpy.core.multiarray scalar", "numpy._core.multiarray scalar", "numpy dtype", "_codecs inert_"),
+    "transformer_lens.HookedTransformerConfig HookedTransformerConfig",
+    "transformer_lens.config.hooked_transformer_config HookedTransformerConfig",
+    "transformer_lens.config.HookedTransformerConfig HookedTransformerConfig",
+}
+"""The names that `_Inert` replaces: TransformerLens' Grokking_Demo also saves its config and numpy losses."""
+_NAMES = _INERT_NAMES | {
+    *("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "collections OrderedDict"),
+    *("torch device", "torch Size", *(f"torch {dtype}" for dtype in _DTYPES)),
+    *(f"torch {storage}Storage" for storage in _STORAGES),
+}
+"""The names that a pickle may contain. torch itself allows more, such as bytearray, which allocates any size."""
+_ALLOWED = "Allowed: tensors, numbers, strings, lists and dicts."
 
 
 class _Inert:
-    """What stands in for an object that is of no use here: it takes whatever it is given and keeps nothing."""
+    """An empty object, in place of an object that the import does not need."""
 
     def __new__(cls, *arguments: object) -> "_Inert":
         return super().__new__(cls)
-
-    def __init__(self, *arguments: object):
-        pass
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
-def read(path: Path) -> Any:
-    """Return what a file of tensors holds: a dict of them, or whatever lists and dicts of them torch has saved.
+class _SmallReads(io.FileIO):
+    """A file that refuses large single reads, such as of a zip directory with millions of entries."""
 
-    Raise GrokscopeError that names the file if it is none, is too large or damaged, holds anything but tensors,
-    numbers, texts, lists and dicts, or claims more bytes than it has. Nothing in it is run, nothing unpacked.
+    def read(self, size: int | None = -1) -> bytes:
+        if size and size > LARGEST_PICKLE:
+            raise zipfile.BadZipFile(f"a directory of {size:,} bytes")
+        return super().read(size)
+
+
+def read(path: Path) -> Any:
+    """Return the content of a checkpoint file: a state dict, or the lists and dicts that torch.save stored.
+
+    No code of the file runs. A .pt or .pth file takes memory of about twice its size while it is read.
+
+    Args:
+        path: A .safetensors, .pt or .pth file of at most `LARGEST_FILE` bytes.
+
+    Returns:
+        Tensors, numbers, strings, lists and dicts, nested as in the file.
+
+    Raises:
+        GrokscopeError: The file cannot be read, is damaged or too large, contains other objects, or claims more
+            bytes than it stores. The message names the file.
     """
     if path.suffix not in SUFFIXES:
-        raise GrokscopeError(f"{quoted_value(str(path))} is no file of tensors; allowed: {', '.join(SUFFIXES)}.")
+        raise GrokscopeError(f"{quoted_value(str(path))} is not a checkpoint file. Allowed: {', '.join(SUFFIXES)}.")
     try:
         if not path.is_file():
-            raise GrokscopeError(f"{quoted_value(str(path))} is no file.")
+            raise GrokscopeError(f"{quoted_value(str(path))} is not a file.")
         if (size := path.stat().st_size) > LARGEST_FILE:
             raise GrokscopeError(f"{path} has {size:,} bytes; allowed: up to {LARGEST_FILE:,}.")
-        if path.suffix == ".safetensors":
-            content = _safetensors(path)
-        else:
-            with open(path, "rb") as file:
-                content = _torch_archive(file, path)
+        content = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _read_archive(path)
     except OSError as error:
         raise GrokscopeError(f"{quoted_value(str(path))} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:  # A path with a null byte.
-        raise GrokscopeError(f"{quoted_value(str(path))} cannot be read: {error}.") from error
-    _require_stored(content, path)
+    except safetensors.SafetensorError as error:
+        raise GrokscopeError(f"{path} is not a readable safetensors file: {error}.") from error
+    _require_stored(content, path, size)
     return content
 
 
-def _require_stored(content: Any, path: Path) -> None:
-    """Raise GrokscopeError for a tensor of more numbers than are stored for it, and for what is there without end.
-
-    What stands in several places is counted in each, as whoever goes through it meets it there.
-    """
-    waiting: list[tuple[object, Any]] = [("", content)]
-    n_things = n_walked = n_bytes = 0
-    while waiting:
-        name, one = waiting.pop()
-        if isinstance(one, torch.Tensor):
-            n_bytes += one.nbytes
-            if one.nbytes > one.untyped_storage().nbytes():
-                raise GrokscopeError(
-                    f"{path} claims {one.numel():,} numbers for {quoted_value(name)} and has fewer, which stand for many; "
-                    f"refused. Save a clone of it."
-                )
-        elif isinstance(one, Mapping | list | tuple):
-            n_things += len(one)
-            if n_things <= pickle_scan.MOST_INSTRUCTIONS:
-                named = one.items() if isinstance(one, Mapping) else ((name, each) for each in one)
-                within = [pair for pair in named if isinstance(pair[1], torch.Tensor | Mapping | list | tuple)]
-                n_walked += len(within)
-                waiting += within
-        if n_things > pickle_scan.MOST_INSTRUCTIONS or n_walked > MOST_TENSORS or n_bytes > LARGEST_FILE:
-            raise GrokscopeError(
-                f"{path} holds the same things again and again; allowed: {pickle_scan.MOST_INSTRUCTIONS:,} things, of "
-                f"them {MOST_TENSORS:,} tensors, lists and dicts, of {LARGEST_FILE:,} bytes in all."
-            )
-
-
-def _safetensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            names = list(file.keys())
-            if len(names) > MOST_TENSORS:
-                raise GrokscopeError(f"{path} holds {len(names):,} tensors; allowed: up to {MOST_TENSORS:,}.")
-            return {name: file.get_tensor(name) for name in names}
-    except safetensors.SafetensorError as error:
-        raise GrokscopeError(f"{path} cannot be read as a safetensors file: {error}.") from error
-
-
-def _torch_archive(file: BinaryIO, path: Path) -> Any:
-    if file.read(4) != b"PK\x03\x04":
+def _read_archive(path: Path) -> Any:
+    if torch.__version__ < "2.10":  # A TorchVersion, which compares as a version.
         raise GrokscopeError(
-            f"{path} is no archive that torch.save writes since version 1.6; nothing of it was run. Save it again "
-            f"with a newer torch, or as .safetensors."
+            f"{path}: torch {torch.__version__} cannot read {path.suffix} files safely (CVE-2026-24747). "
+            "Install torch 2.10 or newer, or save the file as .safetensors."
         )
+    inert: list[Any] = [(_Inert, name.replace(" ", ".")) for name in _INERT_NAMES]
     try:
-        names = _require_harmless(file, path)
-        file.seek(0)
-        inert: list[Any] = [(_Inert, name.replace(" ", ".")) for name in names & pickle_scan.INERT]
-        with torch.serialization.safe_globals(inert):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except GrokscopeError:
+        with _SmallReads(path) as file:
+            if not zipfile.is_zipfile(file):
+                raise GrokscopeError(
+                    f"{path} is not a complete archive as torch.save writes it since torch 1.6. If it is older, save "
+                    "it again with a newer torch or as .safetensors; if not, copy it again."
+                )
+            copy = _checked_copy(file, path)
+        with torch.serialization.safe_globals(inert), warnings.catch_warnings(action="ignore"):
+            return torch.load(copy, map_location="cpu", weights_only=True)
+    except (GrokscopeError, OSError):
         raise
-    # torch and pickletools say in many ways that a file is damaged; what they advise is not for a stranger's file.
-    except Exception as error:
-        reason = "" if isinstance(error, UnpicklingError) else (str(error).splitlines() or [""])[0][:120]
-        raise GrokscopeError(f"{path} is damaged: {type(error).__name__} {quoted_value(reason)}.") from error
-
-
-def _require_harmless(file: BinaryIO, path: Path) -> set[str]:
-    """Look through an archive and return every name in its pickle; raise GrokscopeError for anything unusual."""
-    parts = torch_zip.parts(file, path)
-    if odd := [name for name in parts if not _PART.fullmatch(name)]:
-        raise GrokscopeError(f"{path} holds {quoted_value(odd[0])}, which is no part of a file of tensors; refused.")
-    roots = {name.split("/")[0] for name in parts}
-    if len(roots) != 1 or roots & {".", ".."}:
-        raise GrokscopeError(f"{path} holds parts of two files, or none; refused.")
-    (root,) = roots
-    there = {name.removeprefix(f"{root}/data/"): part.size for name, part in parts.items()}
-    pickled = parts[f"{root}/data.pkl"]
-    if pickled.size > LARGEST_PICKLE:
+    except UnpicklingError as error:  # Its message recommends weights_only=False.
+        raise GrokscopeError(f"{path} contains other objects; nothing in it was run. {_ALLOWED}") from error
+    except Exception as error:  # zipfile, pickletools and torch raise many types for a damaged file.
         raise GrokscopeError(
-            f"{path} describes its tensors in {pickled.size:,} bytes; allowed: up to {LARGEST_PICKLE:,}."
-        )
-    file.seek(pickled.start)
-    data = file.read(pickled.size)
-    if zlib.crc32(data) != pickled.crc:
-        raise GrokscopeError(f"{path} is damaged: the checksum of its pickle is not that of what is there.")
-    named: set[str] = set()
-    storages: dict[str, int] = {}
-    for kind, found in pickle_scan.found(data, path):
-        if kind == "name":
-            named.add(found)
+            f"{path} is damaged: {type(error).__name__} {quoted_value(str(error)[:120])}."
+        ) from error
+
+
+def _checked_copy(file: io.FileIO, path: Path) -> io.BytesIO:
+    """Return an archive in memory with the checked parts of a file."""
+    copied = io.BytesIO()
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(copied, "w") as copy:
+        parts = [(part.filename.partition("/")[2], part) for part in archive.infolist()]
+        for name, count in Counter(name for name, _ in parts).items():
+            if count > 1 or not _PART.fullmatch(name):
+                reason = "contained twice" if count > 1 else "not part of a state dict"
+                raise GrokscopeError(f"{path}: {quoted_value(name)} is {reason}; nothing in it was run.")
+        unpacked, size = sum(part.file_size for _, part in parts), path.stat().st_size
+        if unpacked > size:
+            raise GrokscopeError(f"{path} has {size:,} bytes and claims {unpacked:,}; torch.save does not compress.")
+        for name, part in parts:
+            if name == "data.pkl":
+                copy.writestr(f"archive/{name}", _checked_pickle(archive, part, path))
+            else:
+                with archive.open(part) as source, copy.open(f"archive/{name}", "w", force_zip64=True) as sink:
+                    shutil.copyfileobj(source, sink)
+    copied.seek(0)
+    return copied
+
+
+def _checked_pickle(archive: zipfile.ZipFile, part: zipfile.ZipInfo, path: Path) -> bytes:
+    """Return the archive's pickle; raise GrokscopeError if it is too long, or has a foreign name or a huge tuple."""
+    if part.file_size > LARGEST_PICKLE:
+        raise GrokscopeError(f"{path} has a pickle of {part.file_size:,} bytes; allowed: up to {LARGEST_PICKLE:,}.")
+    # torch would call encode(), some of whose codecs take hours; the bytes that it makes are not needed.
+    pickled = archive.read(part).replace(b"c_codecs\nencode\n", b"c_codecs\ninert_\n")
+    # torch's stack, with each object replaced by its number of nested elements.
+    sizes: list[int] = []
+    marks: list[int] = []
+    memo: dict[Any, int] = {}
+    for i, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
+        if i >= MOST_VALUES:
+            raise GrokscopeError(f"{path} has a pickle of more than {MOST_VALUES:,} instructions.")
+        if opcode.name == "GLOBAL" and argument not in _NAMES:
+            name = quoted_value(str(argument).replace(" ", "."))
+            raise GrokscopeError(f"{path} contains {name}; nothing in it was run. {_ALLOWED}")
+        if opcode.name == "MARK":
+            marks.append(len(sizes))
+        elif opcode.name.endswith("PUT"):
+            memo[argument] = sizes[-1]
+        elif opcode.name.endswith("GET"):
+            sizes.append(memo[argument])
         else:
-            key, n_bytes = found
-            storages[key] = n_bytes
-            if there.get(key) != n_bytes:
+            taken = opcode.stack_before
+            has_mark = pickletools.markobject in taken
+            start = marks.pop() - taken.index(pickletools.markobject) if has_mark else len(sizes) - len(taken)
+            size = len(argument) if isinstance(argument, str) else 1
+            if "TUPLE" in opcode.name and (size := 1 + sum(sizes[start:])) > _LARGEST_TUPLE:
+                raise GrokscopeError(f"{path} contains a tuple of more than {_LARGEST_TUPLE:,} nested elements.")
+            sizes[start:] = [size] * len(opcode.stack_after)
+    return pickled
+
+
+def _require_stored(content: Any, path: Path, file_size: int) -> None:
+    """Raise GrokscopeError for a tensor larger than its storage or the file, and for too many values."""
+    waiting: list[tuple[object, Any]] = [("", content)]
+    n_values = n_nested = n_bytes = 0
+    while waiting:
+        name, value = waiting.pop()
+        n_nested += 1
+        if isinstance(value, torch.Tensor):
+            n_bytes += value.nbytes
+            claimed = max(value.nbytes, value.untyped_storage().nbytes())
+            if claimed > min(value.untyped_storage().nbytes(), file_size):
                 raise GrokscopeError(
-                    f"{path} claims {n_bytes:,} bytes for {quoted_value(key)}, which it has not; refused."
+                    f"{path}: tensor {quoted_value(name)} claims {claimed:,} bytes, and the file stores fewer. "
+                    "Save a clone of the tensor."
                 )
-    if len(storages) > MOST_TENSORS:
-        raise GrokscopeError(f"{path} holds {len(storages):,} tensors; allowed: up to {MOST_TENSORS:,}.")
-    return named
+        elif isinstance(value, dict | list | tuple):
+            n_values += len(value)
+            items = value.items() if isinstance(value, dict) else ((name, item) for item in value)
+            waiting += [pair for pair in items if isinstance(pair[1], torch.Tensor | dict | list | tuple)]
+        if n_values > MOST_VALUES or n_nested > MOST_TENSORS or n_bytes > LARGEST_FILE:
+            raise GrokscopeError(
+                f"{path} contains too much, counting repeated objects each time. Allowed: {MOST_VALUES:,} values, of "
+                f"which {MOST_TENSORS:,} tensors, lists and dicts, in {LARGEST_FILE:,} bytes."
+            )

@@ -1,7 +1,7 @@
-"""Weights & Biases: upload a run's log and chosen measures, after the fact or while it trains.
+"""Weights & Biases: upload a run's log and chosen measures, during or after training.
 
-It reads the run and never touches the trainer, so no network can stop or alter a training. An extra: `pip install
-'grokscope[wandb]'`; the package is imported when something is uploaded, and by nothing else.
+The upload reads the run's files and never calls the trainer, so the network cannot stop or alter a training. The
+package wandb is an extra, `pip install 'grokscope[wandb]'`, and is imported only for an upload.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 TIMEOUT = 60
-"""The seconds to wait for the server before giving up."""
+"""Seconds to wait for the server."""
 
 
 def log(
@@ -25,12 +25,25 @@ def log(
     entity: str | None = None,
     offline: bool = False,
 ) -> str:
-    """Upload a run's log, its config and the given series as a new run of a project; return its address.
+    """Upload a run's log, its config and series of measures as a new run of a Weights & Biases project.
 
-    Each number that a step has is logged at that step: the log's as `log/NAME`, a series' as `MEASURE/NAME`. Arrays
-    with more axes are left out; constants that are single numbers go into the summary. `offline` writes into
-    RUN/wandb, from where `wandb sync` uploads, and returns that folder. Raise GrokscopeError without the package
-    wandb, and where the server cannot be reached or refuses.
+    Arrays with one number per step are logged at their steps, as `log/NAME` for the log and `MEASURE/NAME` for a
+    series. Arrays with more axes are skipped. Constants that are single numbers are written to the summary.
+
+    Args:
+        trajectory: The trajectory of a run on disk.
+        project: The project's name on the server.
+        series: Series to upload with the log.
+        name: The run's name on the server; by default its folder's name.
+        entity: The user or team on the server; by default the one that is logged in.
+        offline: Whether to write to RUN/wandb, for a later upload with `wandb sync`.
+
+    Returns:
+        The run's address; with `offline`, the folder that was written.
+
+    Raises:
+        GrokscopeError: The package wandb is missing, the trajectory has no folder, or the server cannot be reached or
+            refuses.
     """
     try:
         wandb = import_module("wandb")
@@ -40,7 +53,7 @@ def log(
         raise GrokscopeError("A trajectory in memory has no folder, so there is no run to upload.")
     uploaded = [trajectory.log, *series]
     settings = wandb.Settings(
-        # What it would collect besides: the terminal's output, the machine's load, the repository around.
+        # Do not collect the terminal's output, the machine's load or the surrounding repository.
         console="off", silent=True, x_disable_stats=True, x_disable_meta=True, disable_git=True, save_code=False,
         init_timeout=TIMEOUT,
     )  # fmt: skip
@@ -56,23 +69,23 @@ def log(
         ) as run:
             for step, row in rows(uploaded):
                 run.log(row, step=step)
-            for one in uploaded:
-                run.summary.update(_constants(one))
+            for measured in uploaded:
+                run.summary.update(_constants(measured))
             return str(run.settings.sync_dir if offline else run.url)
     except (wandb.Error, OSError, TimeoutError) as error:
-        raise GrokscopeError(f"wandb: {error} The run itself is as it was; --offline needs no server.") from error
+        raise GrokscopeError(f"wandb: {error} The run is unchanged; --offline needs no server.") from error
 
 
 def rows(series: Iterable[Series]) -> list[tuple[int, dict[str, float]]]:
-    """Return the numbers of several series by step, in increasing order, under `MEASURE/NAME`."""
-    found: dict[int, dict[str, float]] = {}
-    for one in series:
-        for name, array in one.arrays.items():
+    """Return (step, numbers under `MEASURE/NAME`) for several series, in increasing order of steps."""
+    by_step: dict[int, dict[str, float]] = {}
+    for measured in series:
+        for name, array in measured.arrays.items():
             if array.ndim == 1:
-                for step, value in zip(one.steps.tolist(), array.tolist(), strict=True):
-                    found.setdefault(step, {})[f"{one.measure}/{name}"] = value
-    return sorted(found.items())
+                for step, value in zip(measured.steps.tolist(), array.tolist(), strict=True):
+                    by_step.setdefault(step, {})[f"{measured.measure}/{name}"] = value
+    return sorted(by_step.items())
 
 
 def _constants(series: Series) -> dict[str, Any]:
-    return {f"{series.measure}/{name}": one.item() for name, one in series.constants.items() if one.ndim == 0}
+    return {f"{series.measure}/{name}": value.item() for name, value in series.constants.items() if value.ndim == 0}

@@ -1,4 +1,4 @@
-"""Export: what is written is the checkpoint, and HookedTransformer alone computes the run's logits from it."""
+"""Export: the folder contains the checkpoint, and HookedTransformer alone computes the run's logits from it."""
 
 import dataclasses
 import json
@@ -32,18 +32,18 @@ json.dump(model(tokens)[:, -1].tolist(), open("logits.json", "w"))
 
 
 @pytest.mark.slow
-def test_the_two_lines_that_are_documented_give_the_runs_logits(tiny_run, tmp_path):
+def test_documented_code_gives_the_logits_of_the_run(tiny_run, tmp_path):
     trajectory = Trajectory.open(tiny_run)
     for folder, step in zip(export.export(trajectory, [0, 60], tmp_path), (0, 60), strict=True):
         (folder / "inputs.json").write_text(json.dumps(trajectory.task.inputs.tolist()))
         subprocess.run([sys.executable, "-c", LOADED], cwd=folder, check=True)
-        found = torch.tensor(json.loads((folder / "logits.json").read_text()))
+        logits = torch.tensor(json.loads((folder / "logits.json").read_text()))
         expected = trajectory.model.logits(trajectory.at(step).parameters, trajectory.task.inputs)
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("normalization_type", [None, "LN"])
-def test_the_files_are_the_checkpoint_and_load_strictly(normalization_type, tmp_path):
+def test_files_equal_the_checkpoint_and_load_strictly(normalization_type, tmp_path):
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
     config = dataclasses.replace(
@@ -64,15 +64,15 @@ def test_the_files_are_the_checkpoint_and_load_strictly(normalization_type, tmp_
     inputs = trajectory.task.inputs
     expected = built.logits(trajectory.at(7).parameters, inputs)
     torch.testing.assert_close(hooked(inputs)[:, -1], expected, atol=1e-5, rtol=1e-5)
-    said = json.loads((folder / "tokens.json").read_text())
+    tokens = json.loads((folder / "tokens.json").read_text())
     elements = list(trajectory.task.group.elements)  # pyright: ignore[reportOptionalMemberAccess]
-    assert said["tokens"] == [*elements, "=", "∘"] and said["answers"] == elements
-    assert said["positions"] == ["a", "∘", "b", "="] and said["answer_position"] == 3
-    assert [said["tokens"][i] for i in inputs[8].tolist()][1::2] == ["∘", "="]
-    assert (said["step"], said["config_digest"]) == (7, config.digest)
+    assert tokens["tokens"] == [*elements, "=", "∘"] and tokens["answers"] == elements
+    assert tokens["positions"] == ["a", "∘", "b", "="] and tokens["answer_position"] == 3
+    assert [tokens["tokens"][i] for i in inputs[8].tolist()][1::2] == ["∘", "="]
+    assert (tokens["step"], tokens["config_digest"]) == (7, config.digest)
 
 
-def test_a_step_that_is_not_there_or_a_folder_that_is_writes_nothing(tiny_run, tmp_path):
+def test_missing_step_or_existing_folder_writes_nothing(tiny_run, tmp_path):
     trajectory = Trajectory.open(tiny_run)
     with pytest.raises(GrokscopeError, match="no checkpoint at: 7"):
         export.export(trajectory, [0, 7], tmp_path / "out")
@@ -84,7 +84,7 @@ def test_a_step_that_is_not_there_or_a_folder_that_is_writes_nothing(tiny_run, t
     assert [path.name for path in tmp_path.rglob("*")] == ["step-0", "mine"]
 
 
-def test_the_command_exports_the_last_step_and_says_how_to_load_it(run_copy, capsys, monkeypatch, tmp_path):
+def test_command_exports_last_step_and_prints_loading_code(run_copy, capsys, monkeypatch, tmp_path):
     run = command_line(capsys, monkeypatch, tmp_path / "here")
     status, output, _ = run("export", run_copy)
     assert status == 0 and "HookedTransformer(HookedTransformerConfig" in output

@@ -1,4 +1,4 @@
-"""Import: checkpoints that others saved become a run that everything which reads runs can read."""
+"""Import: checkpoints of other programs become a run that every reader of runs can read."""
 
 import shutil
 import warnings
@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from einops import rearrange
-from support.shared import Command, command_line, flip, place
+from support.shared import Command, command_line, damage_of, flip, place
 from torch import Tensor
 
 from grokscope import Trajectory, measures, phases, training
@@ -31,17 +31,17 @@ def parameters_of(trajectory: Trajectory) -> dict[int, dict[str, Tensor]]:
     return {snapshot.step: snapshot.parameters for snapshot in trajectory}
 
 
-def same(one: Trajectory, other: Trajectory) -> bool:
-    """Whether two trajectories have the same checkpoints at the same steps, bit for bit."""
-    return one.steps.tolist() == other.steps.tolist() and all(
+def same(imported: Trajectory, original: Trajectory) -> bool:
+    """Return whether two trajectories have the same checkpoints at the same steps, bit for bit."""
+    return imported.steps.tolist() == original.steps.tolist() and all(
         a.parameters[name].numpy().tobytes() == b.parameters[name].numpy().tobytes()
-        for a, b in zip(one, other, strict=True)
+        for a, b in zip(imported, original, strict=True)
         for name in a.parameters
     )
 
 
 def as_demo(trajectory: Trajectory, path: Path) -> Path:
-    """Save a trajectory as TransformerLens' Grokking_Demo does, its config object and buffers and all."""
+    """Save a trajectory as TransformerLens' Grokking_Demo does, with its config object and buffers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         hooked = trajectory.last.model
@@ -61,30 +61,30 @@ def as_demo(trajectory: Trajectory, path: Path) -> Path:
 
 def as_nanda(parameters: dict[str, Tensor], n_columns: int) -> dict[str, Tensor]:
     """Return parameters in the names and shapes of the code of Nanda et al. 2023, with a column for each token."""
-    theirs = {"blocks.0.attn.mask": torch.ones(3, 3).tril()}
-    for name, one in parameters.items():
+    state_dict = {"blocks.0.attn.mask": torch.ones(3, 3).tril()}
+    for name, value in parameters.items():
         leaf = name.split(".")[-1]
         if leaf in ("W_E", "W_in", "W_out"):
-            theirs[name] = one.T.contiguous()
+            state_dict[name] = value.T.contiguous()
         elif leaf in ("W_Q", "W_K", "W_V"):
-            theirs[name] = rearrange(one, "head d_model d_head -> head d_head d_model").contiguous()
+            state_dict[name] = rearrange(value, "head d_model d_head -> head d_head d_model").contiguous()
         elif leaf == "W_O":
-            theirs[name] = rearrange(one, "head d_head d_model -> d_model (head d_head)").contiguous()
+            state_dict[name] = rearrange(value, "head d_head d_model -> d_model (head d_head)").contiguous()
         elif name == "unembed.W_U":
-            theirs[name] = torch.cat([one, torch.full((len(one), n_columns - one.shape[1]), 7.0)], 1)
+            state_dict[name] = torch.cat([value, torch.full((len(value), n_columns - value.shape[1]), 7.0)], 1)
         elif leaf in ("W_pos", "b_in", "b_out"):
-            theirs[name] = one
-    return theirs
+            state_dict[name] = value
+    return state_dict
 
 
-def test_the_file_of_the_public_demo_becomes_a_run_with_its_split_and_a_log(original: Trajectory, tmp_path: Path):
+def test_demo_file_becomes_a_run_with_split_and_log(original: Trajectory, tmp_path: Path):
     path = as_demo(original[1:], tmp_path / "grokking_demo.pth")
     other_split = RunConfig(**{**vars(original.config), "split_seed": 5})
     imported = import_checkpoints([path], other_split, "demo", tmp_path)
     assert same(imported, original[1:]) and torch.equal(imported.split.train, original.split.train)
     assert torch.equal(imported.split.test, original.split.test)
     assert imported.config.n_steps == 60 and (imported.gaps, imported.damaged) == ([], [])
-    assert list(RunStore(tmp_path / "demo").damage()) == []
+    assert damage_of(RunStore(tmp_path / "demo")) == []
     for name, array in imported.log.arrays.items():
         np.testing.assert_allclose(array, original.log[name][1:], rtol=1e-5)
     assert phases.memorization_step(imported.log) == phases.memorization_step(original.log)
@@ -93,18 +93,16 @@ def test_the_file_of_the_public_demo_becomes_a_run_with_its_split_and_a_log(orig
     assert event is not None and event["files"][0]["name"] == "grokking_demo.pth"
 
 
-def test_checkpoints_of_nanda_et_al_are_rearranged_and_lose_the_signs_only_if_asked(
-    original: Trajectory, tmp_path: Path
-):
-    theirs = [as_nanda(parameters, 8) for parameters in parameters_of(original[1:]).values()]
+def test_nanda_checkpoints_are_rearranged(original: Trajectory, tmp_path: Path):
+    state_dicts = [as_nanda(parameters, 8) for parameters in parameters_of(original[1:]).values()]
     path = tmp_path / "full_run.pth"
-    torch.save({"state_dicts": theirs, "epochs": list(range(9, 60, 10)), "train_losses": [0.5]}, path)
-    with pytest.raises(GrokscopeError, match="8 columns, one for each token.* 7 answers; --answers-only"):
+    torch.save({"state_dicts": state_dicts, "epochs": list(range(9, 60, 10)), "train_losses": [0.5]}, path)
+    with pytest.raises(GrokscopeError, match=r"8 columns, one for each token.* 7 answers\. --answers-only"):
         import_checkpoints([path], original.config, "nanda", tmp_path)
     assert not (tmp_path / "nanda").exists()
     imported = import_checkpoints([path], original.config, "nanda", tmp_path, answers_only=True)
     frozen = [name for name in original.model.shapes if name not in original.model.trained]
-    assert all(not original.last.parameters[name].any() for name in frozen), "so zeros are what they had"
+    assert all(not original.last.parameters[name].any() for name in frozen), "so the zeros are right"
     assert same(imported, original[1:])
     np.testing.assert_allclose(imported.log["test_loss"], original.log["test_loss"][1:], rtol=1e-5)
 
@@ -120,14 +118,15 @@ def one_by_one(trajectory: Trajectory, folder: Path, save: Callable[[Any, Path],
 @pytest.mark.parametrize(
     ("name", "save"),
     [
-        ("p113-step{}.safetensors", lambda one, path: safetensors.torch.save_file(one, path)),
+        ("p113-step{}.safetensors", lambda state, path: safetensors.torch.save_file(state, path)),
         ("{:06d}.pt", torch.save),
-        ("model_{}.pth", lambda one, path: torch.save({"model": one, "loss": 0.5}, path)),
-        ("a{}.pt", lambda one, path: torch.save({"state_dict": one, "step": int(path.stem[1:])}, path)),
-        ("{}.pt", lambda one, path: torch.save({n: torch.nn.Parameter(t) for n, t in one.items()}, path)),
+        ("model_{}.pth", lambda state, path: torch.save({"model": state, "loss": 0.5}, path)),
+        ("a{}.pt", lambda state, path: torch.save({"state_dict": state, "step": int(path.stem[1:])}, path)),
+        ("{}.pt", lambda state, path: torch.save({n: torch.nn.Parameter(t) for n, t in state.items()}, path)),
     ],
+    ids=["safetensors", "state dict", "model", "with step", "Parameter"],
 )
-def test_a_file_a_step_has_its_step_in_its_name_or_inside(
+def test_file_per_step_has_step_in_name_or_inside(
     name: str, save: Callable[[Any, Path], None], original: Trajectory, tmp_path: Path
 ):
     paths = one_by_one(original, tmp_path, save, name)
@@ -137,7 +136,7 @@ def test_a_file_a_step_has_its_step_in_its_name_or_inside(
     assert imported.digest == original.digest
 
 
-def test_steps_that_are_given_come_first(original: Trajectory, tmp_path: Path):
+def test_given_steps_override_file_names(original: Trajectory, tmp_path: Path):
     paths = one_by_one(original, tmp_path, torch.save, "x{}.pt")
     imported = import_checkpoints(paths, original.config, "run", tmp_path, steps=[100 * i for i in range(7)])
     assert imported.steps.tolist() == [0, 100, 200, 300, 400, 500, 600] and imported.config.n_steps == 600
@@ -146,16 +145,16 @@ def test_steps_that_are_given_come_first(original: Trajectory, tmp_path: Path):
             import_checkpoints(paths, original.config, "other", tmp_path, steps=wrong)
 
 
-@pytest.mark.parametrize("steps", [torch.tensor([3, 7]), (3, 7), [3, 7]])
-def test_the_steps_of_a_list_may_be_any_whole_numbers(steps: Any, original: Trajectory, tmp_path: Path):
+@pytest.mark.parametrize("steps", [torch.tensor([3, 7]), (3, 7), [3, 7]], ids=["tensor", "tuple", "list"])
+def test_steps_of_a_list_are_read(steps: Any, original: Trajectory, tmp_path: Path):
     path = tmp_path / "all.pt"
     torch.save({"state_dicts": [original.at(step).parameters for step in (0, 10)], "steps": steps}, path)
-    found = import_checkpoints([path], original.config, "run", tmp_path)
-    assert found.steps.tolist() == [3, 7]
+    imported = import_checkpoints([path], original.config, "run", tmp_path)
+    assert imported.steps.tolist() == [3, 7]
 
 
 @pytest.mark.parametrize(
-    ("said", "step"),
+    ("values", "step"),
     [
         ({"step": torch.tensor(7)}, 7),
         ({"step": torch.tensor(7, dtype=torch.int32)}, 7),
@@ -165,16 +164,14 @@ def test_the_steps_of_a_list_may_be_any_whole_numbers(steps: Any, original: Traj
     ],
     ids=str,
 )
-def test_the_step_of_one_state_dict_is_what_the_file_says(
-    said: dict[str, Any], step: int, original: Trajectory, tmp_path: Path
-):
+def test_step_in_the_file_overrides_its_name(values: dict[str, Any], step: int, original: Trajectory, tmp_path: Path):
     path = tmp_path / "x_5.pt"
-    torch.save({"model": original.last.parameters, **said}, path)
+    torch.save({"model": original.last.parameters, **values}, path)
     assert import_checkpoints([path], original.config, "run", tmp_path).steps.tolist() == [step]
 
 
 @pytest.mark.parametrize(
-    "said",
+    "step",
     [
         7.0,
         "7",
@@ -190,13 +187,11 @@ def test_the_step_of_one_state_dict_is_what_the_file_says(
     ],
     ids=str,
 )
-def test_a_step_that_is_no_whole_number_is_an_error_unless_steps_are_given(
-    said: Any, original: Trajectory, tmp_path: Path
-):
+def test_invalid_step_needs_given_steps(step: Any, original: Trajectory, tmp_path: Path):
     path = tmp_path / "x_5.pt"
     for key in ("step", "epoch"):
-        torch.save({"model": original.last.parameters, key: said}, path)
-        with pytest.raises(GrokscopeError, match=rf"x_5\.pt .*as '{key}' not as many whole numbers .*--steps"):
+        torch.save({"model": original.last.parameters, key: step}, path)
+        with pytest.raises(GrokscopeError, match=rf"x_5\.pt: '{key}' does not contain a whole number .*--steps"):
             import_checkpoints([path], original.config, "run", tmp_path)
         imported = import_checkpoints([path], original.config, key, tmp_path, steps=[9])
         assert imported.steps.tolist() == [9]
@@ -221,86 +216,94 @@ def test_a_step_that_is_no_whole_number_is_an_error_unless_steps_are_given(
         *((name, None) for name in ("-5", "x_-5", "loss_.5", "loss_0.25", "step²", "½", "last", "5\n")),
     ],
 )
-def test_a_step_is_taken_only_from_a_name_that_plainly_ends_in_it(
+def test_step_is_read_only_from_an_unambiguous_name(
     name: str, step: int | None, original: Trajectory, tmp_path: Path
 ):
     path = tmp_path / f"{name}.pt"
     torch.save(original.last.parameters, path)
     if step is None:
-        with pytest.raises(GrokscopeError, match="at which step it was saved; give --steps"):
+        with pytest.raises(GrokscopeError, match=r"does not tell the step of its checkpoint\. Name it with --steps"):
             import_checkpoints([path], original.config, "run", tmp_path)
     else:
         assert import_checkpoints([path], original.config, "run", tmp_path).steps.tolist() == [step]
 
 
 def changed(name: str, value: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    return lambda one: {**one, name: value}
+    return lambda state: {**state, name: value}
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        (lambda one: {n: t for n, t in one.items() if "mlp" not in n}, r"W_in is missing(.*\n.*)+b_out is missing"),
+        (
+            lambda state: {n: t for n, t in state.items() if "mlp" not in n},
+            r"W_in is missing(.*\n.*)+b_out is missing",
+        ),
         (changed("x.W", torch.zeros(2)), r"step 60: x\.W is unknown"),
         (changed("a\x1b[31m\n\u202e", torch.zeros(2)), r"'a\\x1b\[31m\\n\\u202e' is unknown"),
         (changed("embed.W_E", torch.zeros(3, 3)), r"W_E has shape \(3, 3\); allowed: \(8, 16\)"),
         (
             changed("embed.W_E", torch.zeros(8, 16, dtype=torch.complex64)),
-            r"holds 'torch\.ComplexFloatStorage', which is no tensor",
+            r"contains 'torch\.ComplexFloatStorage'; nothing in it was run",
         ),
         (changed("embed.W_E", torch.zeros(8, 16, dtype=torch.int64)), r"W_E is of type int64"),
         (changed("embed.W_E", torch.full((8, 16), torch.nan)), r"W_E is not finite at step 60"),
-        (lambda one: {}, r"no state dict that is found"),
-        (lambda one: {"state_dicts": []}, r"no list of state dicts"),
-        (
-            lambda one: {"state_dicts": [one], "steps": [1, 2]},
-            r"1 state dicts, and as 'steps' not as many",
-        ),
-        (lambda one: {"state_dicts": [one], "steps": ["1"]}, r"whole numbers"),
-        (lambda one: {"model": one, "train_indices": torch.tensor([0, 0])}, r"train_indices"),
-        (lambda one: {"model": one, "train_indices": torch.tensor([99])}, r"train_indices"),
-        (lambda one: {"model": one, "train_indices": [1, 2]}, r"train_indices"),
-        (lambda one: [one], r"holds a list"),
-        (lambda one: {"model": {1: torch.zeros(1)}}, r"step 60: 1 is unknown"),
+        (lambda state: {}, r"contains \[\], and no state dict\."),
+        (lambda state: {"state_dicts": []}, r"not a list of state dicts"),
+        (lambda state: {"state_dicts": [state], "steps": [1, 2]}, r"'steps' .* each of its 1 state dicts"),
+        (lambda state: {"state_dicts": [state], "steps": ["1"]}, r"whole number"),
+        (lambda state: {"model": state, "train_indices": torch.tensor([0, 0])}, r"train_indices"),
+        (lambda state: {"model": state, "train_indices": torch.tensor([99])}, r"train_indices"),
+        (lambda state: {"model": state, "train_indices": [1, 2]}, r"train_indices"),
+        (lambda state: [state], r"contains a list"),
+        (lambda state: {"model": {1: torch.zeros(1)}}, r"step 60: 1 is unknown"),
+    ],
+    ids=[
+        *("missing", "unknown", "unprintable", "shape", "complex", "int64", "nan", "empty", "no list"),
+        *("steps", "text", "repeated index", "large index", "list of indices", "list", "number as name"),
     ],
 )
-def test_what_is_no_checkpoint_of_the_config_is_said_at_once_and_leaves_nothing(
-    change: Callable[[Any], Any], said: str, original: Trajectory, tmp_path: Path
+def test_wrong_checkpoint_is_refused_and_leaves_nothing(
+    change: Callable[[Any], Any], message: str, original: Trajectory, tmp_path: Path
 ):
     path = tmp_path / "step60.pt"
     torch.save(change(dict(original.last.parameters)), path)
-    with pytest.raises(GrokscopeError, match=said):
+    with pytest.raises(GrokscopeError, match=message):
         import_checkpoints([path], original.config, "run", tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
-def test_other_precisions_are_taken_and_float64_is_kept(original: Trajectory, tmp_path: Path):
-    for dtype, kept in (
+def test_float64_is_kept_and_lower_precision_converted(original: Trajectory, tmp_path: Path):
+    for dtype, imported_dtype in (
         (torch.float64, torch.float64),
         (torch.float16, torch.float32),
         (torch.bfloat16, torch.float32),
     ):
         path = tmp_path / f"{str(dtype).split('.')[1]}-60.pt"
-        torch.save({name: one.to(dtype) for name, one in original.last.parameters.items()}, path)
+        torch.save({name: value.to(dtype) for name, value in original.last.parameters.items()}, path)
         imported = import_checkpoints([path], original.config, path.stem, tmp_path)
-        assert imported.last.parameters["embed.W_E"].dtype == kept
-        expected = original.last.parameters["embed.W_E"].to(dtype).to(kept)
+        assert imported.last.parameters["embed.W_E"].dtype == imported_dtype
+        expected = original.last.parameters["embed.W_E"].to(dtype).to(imported_dtype)
         assert torch.equal(imported.last.parameters["embed.W_E"], expected)
-        assert list(RunStore(tmp_path / path.stem).damage()) == []
+        assert damage_of(RunStore(tmp_path / path.stem)) == []
 
 
-def test_a_step_that_is_unknown_or_twice_and_a_name_that_is_taken_are_refused(original: Trajectory, tmp_path: Path):
+def test_unknown_or_repeated_step_and_taken_name_are_refused(original: Trajectory, tmp_path: Path):
     for name in ("last.pt", "a10.pt", "b10.pt"):
         torch.save(original.last.parameters, tmp_path / name)
-    for names, said in ((["last.pt"], "at which step"), (["a10.pt", "b10.pt"], "twice"), ([], "no file to import")):
-        with pytest.raises(GrokscopeError, match=said):
+    for names, message in (
+        (["last.pt"], "does not tell the step"),
+        (["a10.pt", "b10.pt"], "Step 10 occurs twice"),
+        ([], "no file to import"),
+    ):
+        with pytest.raises(GrokscopeError, match=message):
             import_checkpoints([tmp_path / name for name in names], original.config, "run", tmp_path)
     (tmp_path / "run").mkdir()
-    with pytest.raises(GrokscopeError, match="exists already"):
+    with pytest.raises(GrokscopeError, match="already exists"):
         import_checkpoints([tmp_path / "a10.pt"], original.config, "run", tmp_path)
 
 
-def test_a_lost_segment_of_an_imported_run_is_a_gap(
+def test_lost_segment_of_an_imported_run_is_a_gap(
     original: Trajectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("grokscope.interop.import_run.SEGMENT_CHECKPOINTS", 2)
@@ -310,20 +313,20 @@ def test_a_lost_segment_of_an_imported_run_is_a_gap(
     assert Trajectory.open(tmp_path / "run").gaps == [(11, 30)]
 
 
-def test_an_imported_run_is_not_trained_on(original: Trajectory, tmp_path: Path):
+def test_imported_run_cannot_be_trained(original: Trajectory, tmp_path: Path):
     torch.save(original.last.parameters, tmp_path / "60.pt")
     run = import_checkpoints([tmp_path / "60.pt"], original.config, "run", tmp_path).path
     assert run is not None
-    for go_on in (
+    for train in (
         lambda: training.resume(run, 100),
         lambda: training.densify(run, 0, 10),
         lambda: fork(run, 60),
     ):
         with pytest.raises(GrokscopeError, match=f"^{run} was imported: it has checkpoints and no optimizer state"):
-            go_on()
+            train()
 
 
-def test_the_command_imports_lists_and_measures(
+def test_command_imports_a_run_that_other_commands_read(
     original: Trajectory,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -345,7 +348,7 @@ def test_the_command_imports_lists_and_measures(
     flip(path, 8 * place(path, "checkpoints/embed.W_E")[0])
     status, output, errors = grokscope("verify", "harmed")
     assert status == 1 and "step 0, embed.W_E" in output
-    assert "can be imported anew" in errors and "densify" not in errors
+    assert "import its files again" in errors and "densify" not in errors
     for arguments in (["resume", "theirs"], ["fork", "theirs", "--step", "60"]):
         status, output, errors = grokscope(*arguments)
         assert (status, output) == (1, "") and "was imported" in errors

@@ -1,4 +1,4 @@
-"""Weights & Biases: what is uploaded are the run's numbers, and the run has nothing to fear from it."""
+"""Weights & Biases: an upload contains the run's numbers and leaves the run unchanged."""
 
 import subprocess
 import sys
@@ -17,10 +17,10 @@ from grokscope.trajectory import Trajectory
 
 
 class Server:
-    """A stand-in for the package wandb that keeps what it is given."""
+    """A stand-in for the package wandb that records its calls."""
 
     class Error(Exception):
-        """What the package raises."""
+        """The package's own exception."""
 
     def __init__(self, failure: Exception | None = None):
         self.rows: dict[int, dict[str, float]] = {}
@@ -37,7 +37,7 @@ class Server:
         return self
 
     def log(self, row: dict[str, float], step: int) -> None:
-        assert step not in self.rows and step >= max(self.rows, default=0), "steps go up, each once"
+        assert step not in self.rows and step >= max(self.rows, default=0), "steps increase strictly"
         self.rows[step] = row
 
     def __enter__(self) -> "Server":
@@ -49,12 +49,12 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    there = Server()
-    monkeypatch.setitem(sys.modules, "wandb", there)
-    return there
+    recorder = Server()
+    monkeypatch.setitem(sys.modules, "wandb", recorder)
+    return recorder
 
 
-def test_every_number_of_a_step_is_logged_at_that_step(tiny_run, server):
+def test_numbers_are_logged_at_their_steps(tiny_run, server):
     trajectory = Trajectory.open(tiny_run)
     norms = Series("n", np.array([5, 60]), {"a": np.array([1.0, 2.0]), "b": np.ones((2, 3))}, {"c": np.array(7)})
     assert wandb.log(trajectory, "project", series=[norms]) == server.url
@@ -68,9 +68,11 @@ def test_every_number_of_a_step_is_logged_at_that_step(tiny_run, server):
 
 
 @pytest.mark.parametrize(
-    "failure", [Server.Error("no such entity"), OSError("network is down"), TimeoutError("slow")]
+    "failure",
+    [Server.Error("no such entity"), OSError("network is down"), TimeoutError("slow")],
+    ids=["wandb", "network", "timeout"],
 )
-def test_a_server_that_fails_is_one_sentence_and_the_run_is_as_it_was(failure, run_copy, monkeypatch, saved):
+def test_failing_server_leaves_the_run_unchanged(failure, run_copy, monkeypatch, saved):
     before = saved(run_copy)
     monkeypatch.setitem(sys.modules, "wandb", Server(failure))
     with pytest.raises(GrokscopeError, match=str(failure)):
@@ -78,20 +80,20 @@ def test_a_server_that_fails_is_one_sentence_and_the_run_is_as_it_was(failure, r
     assert saved(run_copy) == before
 
 
-def test_without_the_package_it_says_what_to_install(tiny_run, monkeypatch):
+def test_missing_package_is_an_error_with_the_command(tiny_run, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(GrokscopeError, match=r"pip install 'grokscope\[wandb\]'"):
         wandb.log(Trajectory.open(tiny_run), "project")
 
 
-def test_a_trajectory_in_memory_is_refused(tiny_run, server):
+def test_trajectory_in_memory_is_refused(tiny_run, server):
     run = Trajectory.open(tiny_run)
     memory = Trajectory.from_state_dicts(run.config, {0: run.at(0).parameters})
     with pytest.raises(GrokscopeError, match="in memory"):
         wandb.log(memory, "project")
 
 
-def test_the_command_measures_first(run_copy, server, capsys, monkeypatch, tmp_path):
+def test_command_measures_before_it_uploads(run_copy, server, capsys, monkeypatch, tmp_path):
     run = command_line(capsys, monkeypatch, tmp_path / "here")
     status, output, errors = run("wandb", run_copy, "--project", "p", "--measure", "weight_norm", "--offline")
     assert (status, output) == (0, "saved there\n") and errors.startswith("weight_norm")
@@ -110,14 +112,14 @@ print(wandb.log(Trajectory.open(sys.argv[1]), "project", offline=sys.argv[2] == 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["offline", "unreachable"])
-def test_the_real_package_writes_offline_and_gives_up_on_a_server_that_is_not_there(mode, run_copy, monkeypatch):
+def test_real_package_writes_offline_or_times_out(mode, run_copy, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    found = subprocess.run([sys.executable, "-c", REAL, run_copy, mode], capture_output=True, text=True)
+    process = subprocess.run([sys.executable, "-c", REAL, run_copy, mode], capture_output=True, text=True)
     if mode == "unreachable":
-        assert "GrokscopeError: wandb: " in found.stderr and found.returncode == 1
+        assert "GrokscopeError: wandb: " in process.stderr and process.returncode == 1
         return
-    assert found.returncode == 0, found.stderr
+    assert process.returncode == 0, process.stderr
     (written,) = (run_copy / "wandb").glob("offline-run-*/*.wandb")
     content = written.read_bytes()
     assert b"log/test_accuracy" in content and b"train_fraction" in content
