@@ -1,6 +1,6 @@
-"""Losses and accuracies against closed forms, and against HookedTransformer with torch's own cross-entropy.
+"""The measures `loss` and `example_loss` against closed forms and against HookedTransformer.
 
-HookedTransformer's forward and `F.cross_entropy` share no code with `Model.logits` and `losses`.
+HookedTransformer's forward pass and `F.cross_entropy` share no code with `Model.logits` and `losses`.
 """
 
 import math
@@ -14,17 +14,17 @@ from grokscope import Trajectory, measures
 
 
 def parts(trajectory):
-    """Return the prefix of each part of the examples with their indices."""
+    """Return the indices of the train, the test and all examples by the prefix of their arrays."""
     split = trajectory.split
     return {"train_": split.train, "test_": split.test, "": torch.arange(len(trajectory.task.labels))}
 
 
-@pytest.mark.parametrize("form_of", [{"n_layers": 1}, {"n_layers": 2, "normalization_type": "LN", "act_fn": "gelu"}])
-def test_losses_and_accuracies_are_hooked_transformers(plant, form_of):
+@pytest.mark.parametrize("form", [{"n_layers": 1}, {"n_layers": 2, "normalization_type": "LN", "act_fn": "gelu"}])
+def test_losses_and_accuracies_equal_hooked_transformers(plant, form):
     generator = torch.Generator().manual_seed(0)
-    shape = plant({0: {}}, **form_of).model.shapes["unembed.W_U"]
+    shape = plant({0: {}}, **form).model.shapes["unembed.W_U"]
     unembeds = {s: {"unembed.W_U": torch.randn(shape, generator=generator).double()} for s in (0, 10, 20)}
-    trajectory = plant(unembeds, **form_of)
+    trajectory = plant(unembeds, **form)
     series = measures.evaluate("loss", trajectory)
     for i, snapshot in enumerate(trajectory):
         logits = snapshot.model(trajectory.task.inputs)[:, -1].detach()
@@ -41,7 +41,7 @@ def constant_logits(d_model: int, values: torch.Tensor) -> dict[str, torch.Tenso
     return {"unembed.W_U": torch.zeros(d_model, len(values)), "unembed.b_U": values}
 
 
-def test_a_model_that_knows_nothing_loses_the_logarithm_of_the_number_of_answers(plant):
+def test_constant_logits_lose_the_log_of_the_number_of_answers(plant):
     series = measures.evaluate("loss", plant({0: constant_logits(16, torch.zeros(11))}))
     for prefix in ("train_", "test_", ""):
         assert series[f"{prefix}loss"].tolist() == pytest.approx([math.log(11)], rel=1e-12)
@@ -49,13 +49,13 @@ def test_a_model_that_knows_nothing_loses_the_logarithm_of_the_number_of_answers
 
 
 @pytest.mark.parametrize("loss_dtype", ["float64", "float32"])
-def test_a_tiny_train_loss_is_exact_in_float64_only(plant, loss_dtype):
-    """All train answers are 0 and logit 0 is ahead by 18: each loses log(1 + 10·e^−18), 1.5e-7."""
+def test_tiny_train_loss_is_exact_in_float64_only(plant, loss_dtype):
+    """All train answers are 0 and logit 0 leads by 18, so each loses log(1 + 10·e^−18), about 1.5e-7."""
     sums = torch.cartesian_prod(torch.arange(11), torch.arange(11)).sum(1) % 11
     split = (torch.where(sums == 0)[0], torch.where(sums != 0)[0])
-    ahead = torch.zeros(11)
-    ahead[0] = 18
-    trajectory = plant({0: constant_logits(16, ahead)}, split=split, run={"loss_dtype": loss_dtype})
+    logits = torch.zeros(11)
+    logits[0] = 18
+    trajectory = plant({0: constant_logits(16, logits)}, split=split, run={"loss_dtype": loss_dtype})
     series = measures.evaluate("loss", trajectory)
     exact = math.log1p(10 * math.exp(-18))
     assert (abs(series["train_loss"][0] / exact - 1) < 1e-7) == (loss_dtype == "float64")
@@ -63,17 +63,17 @@ def test_a_tiny_train_loss_is_exact_in_float64_only(plant, loss_dtype):
     assert (series["train_accuracy"][0], series["test_accuracy"][0]) == (1, 0)
 
 
-def test_the_loss_over_all_pairs_is_the_weighted_mean_of_train_and_test(plant):
+def test_loss_over_all_is_the_weighted_mean_of_train_and_test(plant):
     trajectory = plant({0: {}, 5: {"embed.W_E": torch.randn(12, 16, generator=torch.Generator().manual_seed(1))}})
     series = measures.evaluate("loss", trajectory)
     n_train, n_test = len(trajectory.split.train), len(trajectory.split.test)
-    for what in ("loss", "accuracy"):
-        mean = (n_train * series[f"train_{what}"] + n_test * series[f"test_{what}"]) / (n_train + n_test)
-        np.testing.assert_allclose(series[what], mean, rtol=1e-12)
+    for quantity in ("loss", "accuracy"):
+        mean = (n_train * series[f"train_{quantity}"] + n_test * series[f"test_{quantity}"]) / (n_train + n_test)
+        np.testing.assert_allclose(series[quantity], mean, rtol=1e-12)
 
 
-def test_the_measure_says_what_the_log_of_a_run_says(tiny_run):
-    """The log is written while training, the measure reads checkpoints: at common steps they agree."""
+def test_measure_agrees_with_the_log_of_a_run(tiny_run):
+    """Training writes the log; the measure reads checkpoints."""
     trajectory = Trajectory.open(tiny_run)
     series, log = measures.evaluate("loss", trajectory), trajectory.log
     common = np.intersect1d(series.steps, log.steps)
@@ -81,3 +81,21 @@ def test_the_measure_says_what_the_log_of_a_run_says(tiny_run):
     for name in log.arrays:
         recomputed = series[name][np.isin(series.steps, common)]
         np.testing.assert_allclose(recomputed, log[name][np.isin(log.steps, common)], rtol=1e-12)
+
+
+def test_means_of_example_losses_are_the_losses(plant):
+    trajectory = plant({0: {}, 5: {"unembed.b_U": torch.linspace(-3, 3, 11)}}, biases="all")
+    examples, means = (measures.evaluate(name, trajectory) for name in ("example_loss", "loss"))
+    for part in ("train", "test"):
+        chosen = getattr(trajectory.split, part).numpy()
+        np.testing.assert_allclose(examples["example_loss"][:, chosen].mean(1), means[f"{part}_loss"], rtol=1e-6)
+        np.testing.assert_allclose(examples["is_right"][:, chosen].mean(1), means[f"{part}_accuracy"])
+
+
+def test_example_loss_is_minus_the_log_probability_of_the_answer(plant):
+    trajectory = plant({0: {}})
+    series = measures.evaluate("example_loss", trajectory)
+    logits = trajectory.first.model(trajectory.task.inputs)[:, -1].detach().double()
+    p = torch.softmax(logits, -1)[torch.arange(121), trajectory.task.labels]
+    np.testing.assert_allclose(series["example_loss"][0], -p.log(), rtol=1e-4)
+    assert series["is_right"][0].tolist() == (logits.argmax(-1) == trajectory.task.labels).tolist()

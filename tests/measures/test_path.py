@@ -1,4 +1,4 @@
-"""The path of the weights on paths that are known: a straight line, a circle, steps of chosen lengths."""
+"""The measure `path` on known paths: a straight line, a circle, steps of chosen lengths."""
 
 import math
 
@@ -13,18 +13,19 @@ W_E, W_U = "embed.W_E", "unembed.W_U"
 
 
 def with_W_E(plant, points: dict[int, torch.Tensor], **model: str) -> Trajectory:
-    """Return a trajectory on which W_E alone moves, the other parameters all being zero."""
+    """Return a trajectory on which only W_E moves and all other parameters are zero."""
     zeros = {name: torch.zeros(shape) for name, shape in plant({0: {}}).model.shapes.items()}
-    return plant({step: {**zeros, W_E: one} for step, one in points.items()}, **model)
+    return plant({step: {**zeros, W_E: point} for step, point in points.items()}, **model)
 
 
 def on_circle(angle: float, radius: float = 3.0) -> torch.Tensor:
+    """Return a W_E on a circle around zero."""
     point = torch.zeros(12, 16, dtype=torch.float64)
     point[0, 0], point[5, 3] = radius * math.cos(angle), radius * math.sin(angle)
     return point
 
 
-def test_a_straight_line_away_from_zero_scales_the_weights_and_turns_nowhere(plant):
+def test_straight_line_from_zero_scales_without_turning(plant):
     direction = torch.arange(192, dtype=torch.float64).reshape(12, 16)
     unit = direction / direction.norm()
     series = measures.evaluate("path", with_W_E(plant, {0: unit, 10: 3 * unit, 40: 4 * unit, 50: 9 * unit}))
@@ -37,7 +38,7 @@ def test_a_straight_line_away_from_zero_scales_the_weights_and_turns_nowhere(pla
     np.testing.assert_allclose(series["update_cosine"][2:], 1, rtol=1e-12)
 
 
-def test_what_has_no_checkpoint_before_is_not_a_number(plant):
+def test_quantities_without_a_previous_checkpoint_are_nan(plant):
     series = measures.evaluate("path", with_W_E(plant, {5: on_circle(0), 6: on_circle(1), 7: on_circle(2)}))
     undefined = {name: int(np.isnan(array).reshape(3, -1).all(1).sum()) for name, array in series.arrays.items()}
     assert undefined.pop("update_cosine") == 2
@@ -45,7 +46,7 @@ def test_what_has_no_checkpoint_before_is_not_a_number(plant):
     assert set(undefined.values()) == {1}
 
 
-def test_a_round_of_a_circle_is_a_polygon_that_comes_back(plant):
+def test_circle_is_a_closed_polygon(plant):
     n = 12
     angle = 2 * math.pi / n
     series = measures.evaluate("path", with_W_E(plant, {10 * i: on_circle(i * angle) for i in range(n + 1)}))
@@ -53,14 +54,14 @@ def test_a_round_of_a_circle_is_a_polygon_that_comes_back(plant):
     np.testing.assert_allclose(series["path_length"], chord * np.arange(n + 1), rtol=1e-12)
     assert series["path_length"][-1] < 2 * math.pi * 3, "a chord is a lower bound of its arc"
     np.testing.assert_allclose(series["update_cosine"][2:], math.cos(angle), rtol=1e-12)
-    # A chord leaves the circle inwards, by half the angle.
+    # A chord leaves the circle inwards at half the angle.
     np.testing.assert_allclose(series["update_weight_cosine"][1:], -math.sin(angle / 2), rtol=1e-12)
     half, whole = series["straightness"][[n // 2, n]]
     assert half == pytest.approx(2 * 3 / (n / 2 * chord), rel=1e-12)
     assert whole == pytest.approx(0, abs=1e-12)
 
 
-def test_there_and_back_again_is_a_cosine_of_minus_one_and_a_rest_has_none(plant):
+def test_reversal_has_cosine_minus_1_and_rest_has_cosine_0(plant):
     points = {0: on_circle(0), 1: on_circle(0, 4.0), 2: on_circle(0), 3: on_circle(0), 4: on_circle(0, 5.0)}
     series = measures.evaluate("path", with_W_E(plant, points))
     assert series["update_cosine"][2:].tolist() == pytest.approx([-1, 0, 0])
@@ -72,17 +73,17 @@ def test_each_component_has_its_own_part_of_the_update(plant):
     series = measures.evaluate("path", trajectory)
     assert series.words("components") == list(COMPONENTS)
     sizes = dict(zip(COMPONENTS, series["component_update_sizes"][1], strict=True))
-    was = trajectory.first.parameters[W_U].double().norm().item()
-    assert sizes["unembedding"] == pytest.approx(was, rel=1e-12) and sizes["mlp"] == pytest.approx(2 * 24**0.5)
+    norm = trajectory.first.parameters[W_U].double().norm().item()
+    assert sizes["unembedding"] == pytest.approx(norm, rel=1e-12) and sizes["mlp"] == pytest.approx(2 * 24**0.5)
     assert sizes["embedding"] == sizes["positions"] == sizes["attention"] == 0
     assert series["update_size"][1] == pytest.approx(math.hypot(*sizes.values()), rel=1e-12)
     cosines = dict(zip(COMPONENTS, series["component_update_weight_cosines"][1], strict=True))
     assert cosines["unembedding"] == pytest.approx(-1, rel=1e-12)
-    # The bias was zero and the matrices stay: the update stands at a right angle to them.
+    # The bias was zero and the matrices do not move, so the update is orthogonal to the weights.
     assert cosines["mlp"] == cosines["embedding"] == 0
 
 
-def test_what_training_does_not_move_has_no_part(plant):
+def test_fixed_parameters_have_no_part_in_the_path(plant):
     series = measures.evaluate(
         "path", plant({0: {}, 1: {"blocks.0.attn.b_O": torch.ones(16)}}, positions="sinusoidal")
     )
@@ -93,16 +94,16 @@ def test_what_training_does_not_move_has_no_part(plant):
     assert norms["component_norms"].shape == (1, 4)
 
 
-def test_float32_weights_that_are_close_have_an_exact_difference(plant):
+def test_close_float32_weights_have_an_exact_difference(plant):
     near = torch.full((12, 16), 1.0), torch.full((12, 16), 1.0 + 2.0**-23)
     series = measures.evaluate("path", with_W_E(plant, dict(enumerate(near))))
     assert series["update_size"][1] == pytest.approx(2.0**-23 * 192**0.5, rel=1e-12)
 
 
-def test_fewer_checkpoints_give_a_shorter_path_of_the_same_displacement(tiny_run):
+def test_fewer_checkpoints_shorten_path_but_not_displacement(tiny_run):
     trajectory = Trajectory.open(tiny_run)
-    every, few = (measures.evaluate("path", one) for one in (trajectory, trajectory.thin(3)))
-    assert few["path_length"][-1] < every["path_length"][-1]
-    assert few["displacement"][-1] == every["displacement"][-1]
+    dense, few = (measures.evaluate("path", checkpoints) for checkpoints in (trajectory, trajectory.thin(3)))
+    assert few["path_length"][-1] < dense["path_length"][-1]
+    assert few["displacement"][-1] == dense["displacement"][-1]
     from_start = measures.evaluate("weight_norm", trajectory)["distance_from_initialization"]
-    np.testing.assert_allclose(every["displacement"], from_start, rtol=1e-7)
+    np.testing.assert_allclose(dense["displacement"], from_start, rtol=1e-7)

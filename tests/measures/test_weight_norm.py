@@ -1,4 +1,4 @@
-"""Weight norms against sums that can be done by hand."""
+"""The measure `weight_norm` against sums by hand."""
 
 import math
 
@@ -11,6 +11,7 @@ from grokscope.measures import weight_norm as module
 
 
 def filled(model, value: float) -> dict[str, torch.Tensor]:
+    """Return parameters that are all equal to a value."""
     return {name: torch.full(shape, value) for name, shape in model.shapes.items()}
 
 
@@ -26,7 +27,7 @@ def test_norms_of_constant_tensors_are_the_roots_of_their_sizes(plant):
 
 
 @pytest.mark.parametrize("biases", ["all", "mlp", "none"])
-def test_a_frozen_bias_has_no_norm_and_no_part_in_the_total(plant, biases):
+def test_frozen_bias_has_no_norm_and_no_part_in_the_total(plant, biases):
     model = plant({0: {}}, biases=biases).model
     series = measures.evaluate("weight_norm", plant({0: filled(model, 1.0)}, biases=biases))
     keys = {name.removeprefix("weight_norm.") for name in series.arrays if name.startswith("weight_norm.")}
@@ -35,13 +36,13 @@ def test_a_frozen_bias_has_no_norm_and_no_part_in_the_total(plant, biases):
     np.testing.assert_allclose(series["weight_norm"] ** 2, squares, rtol=1e-12)
 
 
-def test_without_step_0_there_is_no_distance(plant):
+def test_distance_without_step_0_is_nan(plant):
     series = measures.evaluate("weight_norm", plant({5: {}, 10: {}}))
     assert np.isnan(series["distance_from_initialization"]).all()
     assert np.isfinite(series["weight_norm"]).all()
 
 
-def test_a_selection_without_step_0_still_knows_the_initialization(plant):
+def test_selection_without_step_0_still_has_the_distance(plant):
     moved = {"embed.W_E": torch.zeros(12, 16)}
     trajectory = plant({0: {}, 10: moved})
     expected = trajectory.at(0).parameters["embed.W_E"].double().norm().item()
@@ -51,14 +52,14 @@ def test_a_selection_without_step_0_still_knows_the_initialization(plant):
 
 def test_float32_squares_do_not_overflow_or_vanish():
     for size in (1e30, 1e-30):
-        found = module.row_norms(torch.full((2, 100), size, dtype=torch.float32))
-        torch.testing.assert_close(found, torch.full((2,), 10 * size, dtype=torch.float64), rtol=1e-6, atol=0)
+        norms = module.row_norms(torch.full((2, 100), size, dtype=torch.float32))
+        torch.testing.assert_close(norms, torch.full((2,), 10 * size, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
-def test_many_checkpoints_are_measured_as_few_are(plant, monkeypatch):
+def test_norms_do_not_depend_on_the_chunk_size(plant, monkeypatch):
     trajectory = plant({step: {"embed.W_E": torch.full((12, 16), float(step))} for step in range(7)})
     whole = measures.evaluate("weight_norm", trajectory)
-    monkeypatch.setattr(module, "_LOADED_AT_ONCE", 3)
-    parts = measures.evaluate("weight_norm", trajectory)
+    monkeypatch.setattr(module, "_CHECKPOINTS_PER_CHUNK", 3)
+    chunked = measures.evaluate("weight_norm", trajectory)
     for name, array in whole.arrays.items():
-        np.testing.assert_array_equal(parts[name], array)
+        np.testing.assert_array_equal(chunked[name], array)
