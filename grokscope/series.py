@@ -1,6 +1,5 @@
 """The two result types: Series over the steps of a trajectory, and LabelledArrays over any named axes."""
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -296,15 +295,9 @@ class LabelledArrays:
 
 
 def with_variables(series: Series, variables: Mapping[str, Variable]) -> Series:
-    """Return a series with the descriptions that its measure declares; a key may end in * for several arrays."""
-    described = dict(series.variables)
-    for name in series.keys():
-        pattern = (
-            name if name in variables else next((key for key in variables if fnmatch.fnmatchcase(name, key)), "")
-        )
-        if pattern:
-            described[name] = variables[pattern]
-    return replace(series, variables=described)
+    """Return a series with the descriptions that its measure declares, where it has none of its own."""
+    declared = {name: variable for name, variable in variables.items() if name in series}
+    return replace(series, variables={**declared, **series.variables})
 
 
 def _as_bytes(text: np.ndarray) -> np.ndarray:

@@ -17,13 +17,19 @@ from grokscope.config import RunConfig
 from grokscope.errors import DamagedError, GrokscopeError, unknown_name
 from grokscope.model import transformer
 from grokscope.model.state_dicts import memory_from_state_dicts
-from grokscope.series import Series
+from grokscope.series import Series, Variable
 from grokscope.snapshot import Snapshot
 from grokscope.store import verify
 from grokscope.store.run_store import LOG_COLUMNS, Record, RunStore
 from grokscope.store.source import Source
 from grokscope.thinning import spread_by_step
 
+_LOG_VARIABLES = {
+    "train_loss": Variable("train loss", "nats", is_logarithmic=True),
+    "test_loss": Variable("test loss", "nats", is_logarithmic=True),
+    "train_accuracy": Variable("train accuracy"),
+    "test_accuracy": Variable("test accuracy"),
+}
 _READ_AT_ONCE = 16
 """How many checkpoints an iteration reads at a time: one opening of a file for each was a tenth of `loss`'s time."""
 
@@ -180,6 +186,7 @@ class Trajectory:
             {name: log.rows[:, column] for column, name in enumerate(LOG_COLUMNS) if column},
             {"gaps": np.array(sorted([*self._source.gaps, *log.gaps]), np.int64).reshape(-1, 2)},
             digest=self.digest,
+            variables=_LOG_VARIABLES,
         )
 
     @cached_property

@@ -1,6 +1,8 @@
 """Series: access, frames, and a round trip through a file."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from grokscope import Trajectory, measures
 from grokscope.disk import tensor_file
 from grokscope.errors import GrokscopeError
-from grokscope.series import Series
+from grokscope.series import LabelledArrays, Series
 
 STEPS = np.array([0, 5, 20])
 
@@ -174,3 +177,24 @@ def test_a_whole_file_that_is_no_series_is_refused_by_name(arrays: dict, about: 
     tensor_file.write(tmp_path / "loss.safetensors", {"steps": STEPS, **arrays}, {**usual, **about})
     with pytest.raises(GrokscopeError, match="loss.safetensors is damaged: it is not a series"):
         Series.load(tmp_path / "loss.safetensors")
+
+
+def test_series_saved_by_version_0_1_still_loads_and_is_valid(tmp_path):
+    """The file was written by grokscope 0.1, whose series had no descriptions and stored text as plain bytes."""
+    golden = Path(__file__).parent / "golden"
+    run = shutil.copytree(golden / "format1", tmp_path / "run")
+    shutil.copytree(golden / "measures1", run / "measures", dirs_exist_ok=True)
+    series = Series.load(run / "measures" / "weight_norm.safetensors")
+    assert series.words("components") == ["embedding", "positions", "attention", "mlp", "unembedding"]
+    assert series.variables == {} and series.variable("weight_norm").label == "weight norm"
+    trajectory = Trajectory.open(run)
+    found = measures.found("weight_norm", trajectory)
+    assert found is not None and found.variable("weight_norm").unit == "L2 norm"
+    assert found["weight_norm"].tobytes() == measures.evaluate("weight_norm", trajectory)["weight_norm"].tobytes()
+
+
+def test_labelled_arrays_check_shapes_and_names():
+    with pytest.raises(ValueError, match="shape"):
+        LabelledArrays({"t": np.zeros(3)}, {"x": np.zeros(2)})
+    with pytest.raises(GrokscopeError, match="'y'.*: t, x"):
+        LabelledArrays({"t": np.zeros(3)}, {"x": np.zeros(3)})["y"]

@@ -19,7 +19,7 @@ from grokscope.measures._cache import (
     saved,
     sound_trajectory,
 )
-from grokscope.measures._declaration import Declaration, declaration_of, measure
+from grokscope.measures._declaration import Declaration, Panel, declaration_of, measure
 from grokscope.measures._request import MeasureRequest, completed_options
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
@@ -27,7 +27,9 @@ from grokscope.trajectory import Trajectory
 __all__ = [
     "Declaration",
     "MeasureRequest",
+    "Panel",
     "check",
+    "completed_options",
     "declaration_of",
     "evaluate",
     "find",

@@ -88,7 +88,7 @@ def keep(series: Series, trajectory: Trajectory) -> Series:
     else:
         is_taken = False
     atomic.make_folder(usual.parent)
-    atomic.remove_temporary(usual.parent, older_than=_ABANDONED)
+    atomic.remove_temporary_files(usual.parent, older_than=_ABANDONED)
     series.save(own if is_taken else usual)
     return series
 

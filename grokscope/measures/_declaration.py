@@ -11,6 +11,17 @@ _Measure = TypeVar("_Measure", bound=Callable[..., Series])
 
 
 @dataclass(frozen=True)
+class Panel:
+    """Arrays of a measure that are best seen together, on one axis."""
+
+    key: str
+    """The name of the panel in the address of a page."""
+    title: str
+    arrays: tuple[str, ...]
+    """The names of the arrays; a name may contain * for arrays that are shown in panels only."""
+
+
+@dataclass(frozen=True)
 class Declaration:
     """The properties of a measure that its callers need."""
 
@@ -26,7 +37,9 @@ class Declaration:
     only_when_named: bool = False
     """Whether `grokscope measure RUN` without names leaves the measure out: it needs an extra, and much time."""
     variables: Mapping[str, Variable] = field(default_factory=dict)
-    """The description of each array by its name; a name may end in * for arrays whose names depend on the model."""
+    """The description of each array by its name."""
+    panels: tuple[Panel, ...] = ()
+    """The arrays that are best seen together."""
 
 
 def measure(
@@ -36,6 +49,7 @@ def measure(
     by_checkpoint: bool = False,
     only_when_named: bool = False,
     variables: Mapping[str, Variable] | None = None,
+    panels: tuple[Panel, ...] = (),
 ) -> Callable[[_Measure], _Measure]:
     """Return the decorator that attaches a Declaration to a measure.
 
@@ -44,12 +58,13 @@ def measure(
         n_checkpoints: The default number of checkpoints of a costly measure; None for all.
         by_checkpoint: Whether the value at a checkpoint needs that checkpoint alone, or step 0 in addition.
         only_when_named: Whether the measure is evaluated only when it is named.
-        variables: The description of each array of the series; build it with `grokscope.series.described`.
+        variables: The description of each array; `grokscope.series.with_companions` adds errors and controls.
+        panels: The arrays that are best seen together.
 
     Returns:
         A decorator that returns the measure itself.
     """
-    declaration = Declaration(version, n_checkpoints, by_checkpoint, only_when_named, variables or {})
+    declaration = Declaration(version, n_checkpoints, by_checkpoint, only_when_named, variables or {}, panels)
 
     def declare(function: _Measure) -> _Measure:
         function.declaration = declaration  # pyright: ignore[reportFunctionMemberAccess]

@@ -34,8 +34,8 @@ def measure(
     """Yield each named measure of a run in turn, as `measures.saved` does; `jobs` processes evaluate what is missing.
 
     A measure that declares `by_checkpoint` is evaluated in pieces of consecutive checkpoints. The numbers are those
-    of one process with one thread, to the bit. The exception is `sharpness`, which starts each piece afresh and differs
-    within its residual. If this process ends, its processes end too.
+    of one process with one thread, to the bit. The exception is `sharpness`, which starts each piece afresh and
+    differs within its residual. If this process ends, its processes end too.
 
     Args:
         names: The measures' names.

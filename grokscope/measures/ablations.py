@@ -10,11 +10,22 @@ from grokscope.fourier import cyclic, cyclic_2d
 from grokscope.measures._declaration import measure
 from grokscope.model.forward import Parameters
 from grokscope.model.losses import cross_entropy
-from grokscope.series import Series
+from grokscope.series import Series, Variable
 from grokscope.trajectory import Trajectory
 
+_VARIABLES = {
+    "loss": Variable("loss", "nats", is_logarithmic=True),
+    "loss_without_frequency": Variable("loss without each frequency", "nats", ("frequency",), is_logarithmic=True),
+    "loss_with_only_frequency": Variable("loss with only one frequency", "nats", ("frequency",), is_logarithmic=True),
+    "loss_with_polynomials": Variable("loss with polynomials for clustered neurons", "nats", is_logarithmic=True),
+    "loss_with_all_polynomials": Variable("loss with polynomials for all neurons", "nats", is_logarithmic=True),
+    "loss_without_attention": Variable("loss without attention", "nats", is_logarithmic=True),
+    "loss_without_mlp": Variable("loss without MLP", "nats", is_logarithmic=True),
+    "frequencies": Variable("frequency", dims=("frequency",), role="coordinate"),
+}
 
-@measure(n_checkpoints=24, by_checkpoint=True)
+
+@measure(n_checkpoints=24, by_checkpoint=True, variables=_VARIABLES)
 def ablations(trajectory: Trajectory) -> Series:
     """Compute the mean cross-entropy over all pairs on the circle with parts of the computation removed.
 

@@ -17,10 +17,11 @@ from grokscope.circuits.clock_and_pizza import (
 )
 from grokscope.circuits.key_frequencies import restricted_embedding
 from grokscope.fourier import cyclic
+from grokscope.measures._declaration import Panel, measure
 from grokscope.measures._ranges import check_ranges
 from grokscope.model import forward
 from grokscope.model.equation_batch import Equations
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.tasks.circle import Circle, on_circle
 from grokscope.trajectory import Trajectory
 
@@ -29,6 +30,30 @@ _MOST_CIRCLES = 6
 _FORMULAS = (("clock", clock_logits), ("pizza", pizza_logits))
 
 
+_VARIABLES = with_companions(
+    {
+        "gradient_symmetricity": Variable("gradient symmetricity"),
+        "distance_irrelevance": Variable("distance irrelevance"),
+        "clock_explained_variance": Variable("variance explained by the clock", dims=("circle",)),
+        "pizza_explained_variance": Variable("variance explained by the pizza", dims=("circle",)),
+        "circle_logit_variance": Variable(
+            "logit variance of each circle", "logit²", ("circle",), is_logarithmic=True
+        ),
+        "circle_frequencies": Variable("frequency", dims=("circle",), role="coordinate"),
+        "n_positions": Variable("number of points on the circle"),
+    },
+    stderr=("gradient_symmetricity", "clock_explained_variance", "pizza_explained_variance"),
+    shuffled=("distance_irrelevance",),
+    initialization=(
+        *("gradient_symmetricity", "distance_irrelevance", "circle_logit_variance"),
+        *("clock_explained_variance", "pizza_explained_variance", "gradient_symmetricity_stderr"),
+        *("clock_explained_variance_stderr", "pizza_explained_variance_stderr"),
+    ),
+)
+_PANELS = (Panel("signs", "the two signs of clock and pizza", ("gradient_symmetricity", "distance_irrelevance")),)
+
+
+@measure(variables=_VARIABLES, panels=_PANELS)
 def algorithm(
     trajectory: Trajectory, *, n_triples: int = 256, n_pairs: int = 1024, n_shuffles: int = 16, seed: int = 0
 ) -> Series:

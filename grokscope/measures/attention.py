@@ -9,12 +9,24 @@ from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
 from grokscope.model.forward import Parameters
 from grokscope.model.transformer import Model
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.tasks import Task
 from grokscope.trajectory import Trajectory
 
+_VARIABLES = with_companions(
+    {
+        "attention": Variable("attention to each position", dims=("layer", "head", "position")),
+        "attention_by_first": Variable(
+            "attention by the first operand", dims=("layer", "head", "first_operand", "position")
+        ),
+        "first_operands": Variable("first operand", dims=("first_operand",), role="coordinate"),
+        "n_equations": Variable("number of drawn equations"),
+    },
+    stderr=("attention",),
+)
 
-@measure(n_checkpoints=120, by_checkpoint=True)
+
+@measure(n_checkpoints=120, by_checkpoint=True, variables=_VARIABLES)
 def attention(trajectory: Trajectory, *, n_partners: int = 6, seed: int = 0) -> Series:
     """Compute the mean attention of each head from the answer's position, the "=", to each position of the equation.
 

@@ -16,7 +16,7 @@ from grokscope.errors import GrokscopeError
 from grokscope.landscape.objective import Objective, objectives
 from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.trajectory import Trajectory
 
 SMALLEST, LARGEST = 1e-6, 1e3
@@ -85,7 +85,24 @@ def crossing(curve: Callable[[float], Samples], level: float, *, start: float, t
     return Radius(low * (high / low) ** share, half_width, (low, high))
 
 
-@measure(n_checkpoints=24, by_checkpoint=True)
+_VARIABLES = with_companions(
+    {
+        "average_sharpness": Variable("mean rise under noise", "nats", is_logarithmic=True),
+        "perturbation_radius": Variable("perturbation radius", "σ", is_logarithmic=True),
+        "adaptive_average_sharpness": Variable("adaptive mean rise under noise", "nats", is_logarithmic=True),
+        "adaptive_perturbation_radius": Variable("adaptive perturbation radius", "σ", is_logarithmic=True),
+        "train_loss": Variable("train loss", "nats", is_logarithmic=True),
+        "train_accuracy": Variable("train accuracy"),
+    },
+    stderr=(
+        *("average_sharpness", "perturbation_radius"),
+        *("adaptive_average_sharpness", "adaptive_perturbation_radius"),
+    ),
+    interval=("perturbation_radius", "adaptive_perturbation_radius"),
+)
+
+
+@measure(n_checkpoints=24, by_checkpoint=True, variables=_VARIABLES)
 def average_sharpness(
     trajectory: Trajectory,
     *,

@@ -16,9 +16,9 @@ from grokscope.circuits.geometry import (
 )
 from grokscope.fourier import cyclic
 from grokscope.measures._chunks import evaluate_in_chunks
-from grokscope.measures._declaration import measure
+from grokscope.measures._declaration import Panel, measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.trajectory import Trajectory
 
 _MOST_PLANES = 6
@@ -40,7 +40,35 @@ class _Shuffle:
     """The waves in this order, with columns in the tokens' own order, so that no embedding needs to be reordered."""
 
 
-@measure(version=2)
+_VARIABLES = with_companions(
+    {
+        "principal_components": Variable("principal components", "weight", ("token", "component")),
+        "explained_variance_ratio": Variable("explained variance ratio", dims=("component",)),
+        "effective_dimension": Variable("effective dimension"),
+        "participation_ratio": Variable("participation ratio"),
+        "component_circularity": Variable("circularity of each component", dims=("component",)),
+        "component_frequency": Variable("frequency of each component", dims=("component",)),
+        "circularity": Variable("circularity of PCs 1–4"),
+        "frequency_shares": Variable("share of the variance in each frequency", dims=("frequency",)),
+        "key_frequency_share": Variable("key frequencies' share of W_E"),
+        "inverse_participation_ratio": Variable("inverse participation ratio of the frequencies"),
+        "frequency_planes": Variable("tokens in the plane of each frequency", "weight", ("plane", "token", "axis")),
+        "tokens": Variable("token", dims=("token",), role="coordinate"),
+        "frequencies": Variable("frequency", dims=("frequency",), role="coordinate"),
+        "key_frequencies": Variable("key frequency", dims=("key_frequency",), role="coordinate"),
+        "plane_frequencies": Variable("frequency", dims=("plane",), role="coordinate"),
+        "n_examples_off_circle": Variable("number of equations off the circle"),
+    },
+    shuffled=("component_circularity", "circularity", "key_frequency_share"),
+    initialization=(
+        *("component_circularity", "circularity", "key_frequency_share"),
+        "inverse_participation_ratio",
+    ),
+)
+_PANELS = (Panel("circle", "how much of a circle", ("circularity", "key_frequency_share")),)
+
+
+@measure(version=2, variables=_VARIABLES, panels=_PANELS)
 def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int = 16, seed: int = 0) -> Series:
     """Compute the principal components of W_E over the task's tokens, and how well they follow the task's circle.
 

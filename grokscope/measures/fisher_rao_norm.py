@@ -9,7 +9,7 @@ from grokscope.errors import GrokscopeError
 from grokscope.landscape.objective import Objective, objectives
 from grokscope.measures._declaration import measure
 from grokscope.model import losses
-from grokscope.series import Series
+from grokscope.series import Series, Variable
 from grokscope.trajectory import Trajectory
 
 
@@ -30,7 +30,13 @@ def along_weights(objective: Objective) -> tuple[Float[Tensor, "n d_vocab_out"],
         return log_p.detach(), torch.autograd.grad(inner_product, v)[0].detach()
 
 
-@measure(n_checkpoints=100, by_checkpoint=True)
+_VARIABLES = {
+    "fisher_rao_norm": Variable("Fisher–Rao norm", "nats", is_logarithmic=True),
+    "empirical_fisher_rao_norm": Variable("empirical Fisher–Rao norm", "nats", is_logarithmic=True),
+}
+
+
+@measure(n_checkpoints=100, by_checkpoint=True, variables=_VARIABLES)
 def fisher_rao_norm(trajectory: Trajectory, *, part: str = "train", dtype: str = "float32") -> Series:
     """Compute ‖w‖_FR = √(wᵀ F w), with F the Fisher information of the trained parameters w.
 

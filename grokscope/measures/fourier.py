@@ -10,14 +10,41 @@ from grokscope.circuits.key_frequencies import key_frequencies, neuron_logits
 from grokscope.circuits.pairs import CircleGrid
 from grokscope.fourier import cyclic
 from grokscope.measures._chunks import evaluate_in_chunks
+from grokscope.measures._declaration import Panel, measure
+from grokscope.measures._key_frequency_variables import KEY_FREQUENCY_VARIABLES
 from grokscope.measures._ranges import check_ranges
 from grokscope.model.transformer import Model
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.trajectory import Trajectory
 
 _CHECKPOINTS_PER_CHUNK = 16
 
 
+_VARIABLES = with_companions(
+    {
+        **{
+            f"{matrix}_{name}": variable
+            for matrix in ("W_E", "W_U", "W_L")
+            for name, variable in {
+                "norms": Variable(f"Fourier norms of {matrix}", "weight", ("frequency",)),
+                "gini": Variable(f"Gini coefficient of {matrix}"),
+                "n_key_frequencies": Variable(f"number of key frequencies of {matrix}"),
+            }.items()
+        },
+        "W_L_singular_values": Variable("singular values of W_L", "weight", ("singular_value",), is_logarithmic=True),
+        "W_L_rank": Variable("rank of W_L"),
+        "frequencies": Variable("frequency", dims=("frequency",), role="coordinate"),
+        "loss": Variable("loss over all pairs on the circle", "nats"),
+        "loss_without_frequency": Variable("loss without each frequency", "nats", ("frequency",)),
+        **KEY_FREQUENCY_VARIABLES,
+    },
+    shuffled=("W_E_gini", "W_U_gini", "W_L_gini"),
+    initialization=("W_E_gini", "W_U_gini", "W_L_gini"),
+)
+_PANELS = (Panel("gini", "Gini of W_E, W_U and W_L", ("W_E_gini", "W_U_gini", "W_L_gini")),)
+
+
+@measure(variables=_VARIABLES, panels=_PANELS)
 def fourier(trajectory: Trajectory, *, rank_tolerance: float = 0.01, n_shuffles: int = 16, seed: int = 0) -> Series:
     """Compute the Fourier norms of the rows of W_E, the columns of W_U and the neuron-to-logit map W_L = W_out W_U.
 

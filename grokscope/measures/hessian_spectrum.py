@@ -6,7 +6,7 @@ from grokscope import curvature
 from grokscope.landscape.objective import objectives
 from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.trajectory import Trajectory
 
 _N_MOMENTS = 4
@@ -14,7 +14,22 @@ _GRID_POINTS_PER_WIDTH = 2
 """The number of grid points per standard deviation of a broadened node, enough for a density that looks smooth."""
 
 
-@measure(n_checkpoints=12, by_checkpoint=True)
+_VARIABLES = with_companions(
+    {
+        "density": Variable("spectral density", dims=("grid",)),
+        "nodes": Variable("nodes of the quadrature", "nats", ("probe", "product")),
+        "weights": Variable("weights of the quadrature", dims=("probe", "product")),
+        "moments": Variable("tr(Hᵏ)/n for k = 1 … 4", dims=("order",)),
+        "resolution": Variable("resolution of the spectrum", "nats", is_logarithmic=True),
+        "grid": Variable("position on the grid", dims=("grid",), role="coordinate"),
+        "eigenvalue_grid": Variable("eigenvalue at the grid", "nats", ("grid",)),
+        "n_parameters": Variable("number of parameters"),
+    },
+    stderr=("density", "moments"),
+)
+
+
+@measure(n_checkpoints=12, by_checkpoint=True, variables=_VARIABLES)
 def hessian_spectrum(
     trajectory: Trajectory,
     *,

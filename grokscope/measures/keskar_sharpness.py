@@ -14,7 +14,7 @@ from grokscope.errors import GrokscopeError
 from grokscope.landscape.objective import Objective, objectives
 from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.trajectory import Trajectory
 
 Vector = Float[np.ndarray, " n"]
@@ -126,7 +126,17 @@ def restricted_to_subspace(objective: Function, x: Vector, A: Float[np.ndarray, 
     return evaluate
 
 
-@measure(n_checkpoints=12, by_checkpoint=True)
+_VARIABLES = with_companions(
+    {
+        "keskar_sharpness": Variable("Keskar's φ", "%", is_logarithmic=True),
+        "keskar_sharpness_by_start": Variable("Keskar's φ from each start", "%", ("start",), is_logarithmic=True),
+        "train_loss": Variable("train loss", "nats", is_logarithmic=True),
+    },
+    residual=("keskar_sharpness",),
+)
+
+
+@measure(n_checkpoints=12, by_checkpoint=True, variables=_VARIABLES)
 def keskar_sharpness(
     trajectory: Trajectory,
     *,

@@ -6,11 +6,25 @@ from grokscope.errors import GrokscopeError
 from grokscope.landscape import sgld
 from grokscope.landscape.objective import objectives
 from grokscope.measures._declaration import measure
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.trajectory import Trajectory
 
+_VARIABLES = with_companions(
+    {
+        "local_learning_coefficient": Variable("local learning coefficient λ̂"),
+        "local_learning_coefficient_by_chain": Variable("λ̂ of each chain", dims=("chain",)),
+        "llc_drift": Variable("drift of λ̂ between the halves"),
+        "llc_at_equilibrium": Variable("whether the chains are at equilibrium"),
+        "llc_acceptance": Variable("share of steps that Metropolis would accept"),
+        "llc_autocorrelation_time": Variable("autocorrelation time", "draws"),
+        "llc_distance": Variable("root mean square of |w − w*|", "L2 norm"),
+        "train_loss": Variable("train loss", "nats", is_logarithmic=True),
+    },
+    stderr=("local_learning_coefficient", "llc_drift"),
+)
 
-@measure(n_checkpoints=6, by_checkpoint=True, only_when_named=True)
+
+@measure(n_checkpoints=6, by_checkpoint=True, only_when_named=True, variables=_VARIABLES)
 def local_learning_coefficient(
     trajectory: Trajectory,
     *,

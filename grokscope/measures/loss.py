@@ -8,11 +8,20 @@ from torch import Tensor
 
 from grokscope.measures._declaration import measure
 from grokscope.model import losses
-from grokscope.series import Series
+from grokscope.series import Series, Variable
 from grokscope.trajectory import Trajectory
 
+_VARIABLES = {
+    "train_loss": Variable("train loss", "nats", is_logarithmic=True),
+    "test_loss": Variable("test loss", "nats", is_logarithmic=True),
+    "loss": Variable("loss over all equations", "nats", is_logarithmic=True),
+    "train_accuracy": Variable("train accuracy"),
+    "test_accuracy": Variable("test accuracy"),
+    "accuracy": Variable("accuracy over all equations"),
+}
 
-@measure(by_checkpoint=True)
+
+@measure(by_checkpoint=True, variables=_VARIABLES)
 def loss(trajectory: Trajectory) -> Series:
     """Compute the mean cross-entropy −log p(answer) and the accuracy over the train, the test and all equations.
 
@@ -47,7 +56,13 @@ def loss(trajectory: Trajectory) -> Series:
     return Series.of_rows("loss", trajectory.steps, rows)
 
 
-@measure(n_checkpoints=60, by_checkpoint=True)
+_EXAMPLE_VARIABLES = {
+    "example_loss": Variable("loss of each equation", "nats", ("example",), is_logarithmic=True),
+    "is_right": Variable("whether the answer is right", dims=("example",)),
+}
+
+
+@measure(n_checkpoints=60, by_checkpoint=True, variables=_EXAMPLE_VARIABLES)
 def example_loss(trajectory: Trajectory) -> Series:
     """Compute the cross-entropy −log p(answer) of every equation, and whether its largest logit is the answer's.
 

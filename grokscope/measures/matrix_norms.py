@@ -9,7 +9,7 @@ from grokscope.circuits import controls
 from grokscope.measures._declaration import measure
 from grokscope.model.forward import Parameters
 from grokscope.model.transformer import Model
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.trajectory import Trajectory
 
 
@@ -45,7 +45,21 @@ def norms_and_ranks(sigma: Float[Tensor, "*batch rank"]) -> dict[str, Float[Tens
     }
 
 
-@measure(n_checkpoints=100, by_checkpoint=True)
+_VARIABLES = with_companions(
+    {
+        "spectral_norm": Variable("spectral norm", "weight", ("matrix",)),
+        "nuclear_norm": Variable("nuclear norm", "weight", ("matrix",)),
+        "frobenius_norm": Variable("Frobenius norm", "weight", ("matrix",)),
+        "stable_rank": Variable("stable rank", dims=("matrix",)),
+        "effective_rank": Variable("effective rank", dims=("matrix",)),
+        "matrices": Variable("matrix", dims=("matrix",), role="coordinate"),
+        "largest_rank": Variable("largest possible rank", dims=("matrix",)),
+    },
+    initialization=("spectral_norm", "nuclear_norm", "frobenius_norm", "stable_rank", "effective_rank"),
+)
+
+
+@measure(n_checkpoints=100, by_checkpoint=True, variables=_VARIABLES)
 def matrix_norms(trajectory: Trajectory) -> Series:
     """Compute norms and ranks of every weight matrix from its singular values σ₁ ≥ σ₂ ≥ ….
 

@@ -10,14 +10,32 @@ from grokscope.circuits.pairs import CircleGrid
 from grokscope.fourier import cyclic_2d
 from grokscope.measures._declaration import measure
 from grokscope.model.forward import Parameters
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.trajectory import Trajectory
 
 _MOST_SHUFFLED = 64
 """The most neurons per block in the shuffled control, because all of them would cost as much as the measure."""
 
 
-@measure(n_checkpoints=100)
+_VARIABLES = with_companions(
+    {
+        "neuron_share": Variable("largest share of one frequency, by neuron", dims=("layer", "neuron")),
+        "neuron_frequency": Variable("frequency of each neuron", dims=("layer", "neuron")),
+        "head_share": Variable("largest share of one frequency, by head", dims=("layer", "head")),
+        "head_frequency": Variable("frequency of each head", dims=("layer", "head")),
+        "mean_neuron_share": Variable("neurons' mean share of one frequency", dims=("layer",)),
+        "mean_head_share": Variable("heads' mean share of one frequency", dims=("layer",)),
+        "clustered_share": Variable("share of neurons with one frequency", dims=("layer",)),
+        "cluster_sizes": Variable("number of neurons of each frequency", dims=("layer", "frequency")),
+        "constant_share": Variable("share of constant neurons", dims=("layer",)),
+        "frequencies": Variable("frequency", dims=("frequency",), role="coordinate"),
+    },
+    shuffled=("mean_neuron_share", "mean_head_share"),
+    initialization=("mean_neuron_share", "mean_head_share", "clustered_share"),
+)
+
+
+@measure(n_checkpoints=100, variables=_VARIABLES)
 def neurons(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Series:
     """Compute the largest share of one frequency in the energy of each neuron and attention head over the pairs.
     the energy.

@@ -12,7 +12,7 @@ from grokscope.landscape.objective import Objective, objectives
 from grokscope.measures._declaration import measure
 from grokscope.model.components import component_vectors, cosine, group_by_component
 from grokscope.model.losses import cross_entropy, has_collapsed
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.trajectory import Trajectory
 
 DTYPES = ("bfloat16", "float32", "float64")
@@ -67,7 +67,37 @@ def imbalance(gradient: Float[Tensor, "batch d_vocab_out"]) -> Float[Tensor, ""]
     return (g.sum(-1).abs() / size.where(size > 0, 1.0)).mean()
 
 
-@measure(n_checkpoints=48, by_checkpoint=True)
+_VARIABLES = with_companions(
+    {
+        "collapse_share": Variable("share of collapsed softmaxes", dims=("dtype",)),
+        "zero_loss_share": Variable("share of zero losses", dims=("dtype",)),
+        "zero_gradient_share": Variable("share of zero gradients", dims=("dtype",)),
+        "gradient_imbalance": Variable("imbalance of the logits' gradient", dims=("dtype",)),
+        "zero_parameter_gradient_share": Variable("share of zero parameter gradients", dims=("dtype",)),
+        "gradient_norm": Variable("‖∇L‖", "nats per unit of weight", ("dtype",), is_logarithmic=True),
+        "gradient_cosine": Variable("cosine with the float64 gradient", dims=("dtype",)),
+        "naive_loss_cosine": Variable("cosine of −∇L and w"),
+        "component_naive_loss_cosines": Variable("cosine of −∇L and w of each component", dims=("component",)),
+        "train_margins": Variable("quantiles of the train margins", "logit", ("quantile",)),
+        "test_margins": Variable("quantiles of the test margins", "logit", ("quantile",)),
+        "train_margin_mean": Variable("mean train margin", "logit"),
+        "test_margin_mean": Variable("mean test margin", "logit"),
+        "train_logit_scale": Variable("scale of the train logits", "logit"),
+        "test_logit_scale": Variable("scale of the test logits", "logit"),
+        "dtypes": Variable("precision", dims=("dtype",), role="coordinate"),
+        "components": Variable("component", dims=("component",), role="coordinate"),
+        "quantiles": Variable("quantile", "share", ("quantile",), role="coordinate"),
+    },
+    initialization=(
+        *("collapse_share", "zero_loss_share", "zero_gradient_share", "gradient_imbalance"),
+        *("zero_parameter_gradient_share", "gradient_norm", "gradient_cosine", "naive_loss_cosine"),
+        *("component_naive_loss_cosines", "train_margins", "test_margins", "train_margin_mean", "test_margin_mean"),
+        *("train_logit_scale", "test_logit_scale"),
+    ),
+)
+
+
+@measure(n_checkpoints=48, by_checkpoint=True, variables=_VARIABLES)
 def numerics(trajectory: Trajectory, *, dtype: str = "float32") -> Series:
     """Compute how precision affects the train loss: softmax collapse, lost gradients and naive loss minimization.
 

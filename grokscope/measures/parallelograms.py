@@ -9,14 +9,27 @@ from torch import Tensor
 
 from grokscope.circuits import controls
 from grokscope.measures._chunks import evaluate_in_chunks
+from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.tasks.circle import on_circle
 from grokscope.trajectory import Trajectory
 
 _CHECKPOINTS_PER_CHUNK = 8
 
 
+_VARIABLES = with_companions(
+    {
+        "rqi": Variable("representation quality index"),
+        "percentile_distance": Variable("distance that 1% of the parallelograms stay below", "weight²"),
+        "n_parallelograms": Variable("number of possible parallelograms"),
+    },
+    shuffled=("rqi", "percentile_distance"),
+    initialization=("rqi", "percentile_distance"),
+)
+
+
+@measure(variables=_VARIABLES)
 def parallelograms(trajectory: Trajectory, *, threshold: float = 0.01, n_shuffles: int = 8, seed: int = 0) -> Series:
     """Compute the representation quality index of W_E, RQI = mean[‖E_i + E_n − E_j − E_m‖²/d < threshold].
     E_j − E_m‖²/d < threshold.

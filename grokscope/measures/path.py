@@ -3,11 +3,26 @@
 import numpy as np
 import torch
 
+from grokscope.measures._declaration import measure
 from grokscope.model.components import component_vectors, cosine, group_by_component
-from grokscope.series import Series
+from grokscope.series import Series, Variable
 from grokscope.trajectory import Trajectory
 
+_VARIABLES = {
+    "update_size": Variable("‖Δ‖", "L2 norm", is_logarithmic=True),
+    "update_size_per_step": Variable("‖Δ‖ per update", "L2 norm", is_logarithmic=True),
+    "component_update_sizes": Variable("‖Δ‖ of each component", "L2 norm", ("component",), is_logarithmic=True),
+    "update_weight_cosine": Variable("cosine of Δ and w"),
+    "component_update_weight_cosines": Variable("cosine of Δ and w of each component", dims=("component",)),
+    "update_cosine": Variable("cosine of successive updates"),
+    "path_length": Variable("length of the path", "L2 norm"),
+    "displacement": Variable("‖w − w₀‖ from the first checkpoint", "L2 norm"),
+    "straightness": Variable("displacement over path length"),
+    "components": Variable("component", dims=("component",), role="coordinate"),
+}
 
+
+@measure(variables=_VARIABLES)
 def path(trajectory: Trajectory) -> Series:
     """Compute the sizes and directions of the updates Δ_i = w_i − w_{i−1} between successive checkpoints i − 1 and i.
 

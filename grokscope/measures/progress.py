@@ -10,9 +10,11 @@ from grokscope.circuits import controls
 from grokscope.circuits.key_frequencies import key_frequencies, restricted_logits
 from grokscope.circuits.pairs import CircleGrid, pair_losses
 from grokscope.fourier import cyclic_2d
+from grokscope.measures._declaration import Panel, measure
+from grokscope.measures._key_frequency_variables import KEY_FREQUENCY_VARIABLES
 from grokscope.model.forward import Parameters
 from grokscope.model.losses import cross_entropy
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.trajectory import Trajectory
 
 
@@ -29,6 +31,36 @@ class _Shuffle:
     """The strongest frequencies in this order."""
 
 
+_VARIABLES = with_companions(
+    {
+        "restricted_loss": Variable("restricted loss", "nats", is_logarithmic=True),
+        "restricted_to_test_ratio": Variable("restricted over test loss"),
+        "excluded_loss": Variable("excluded loss", "nats", is_logarithmic=True),
+        "excluded_loss_by_frequency": Variable(
+            "excluded loss by frequency", "nats", ("key_frequency",), is_logarithmic=True
+        ),
+        "train_loss": Variable("train loss", "nats", is_logarithmic=True),
+        "test_loss": Variable("test loss", "nats", is_logarithmic=True),
+        "cosine_coefficients": Variable("coefficient of each cosine", "logit", ("frequency",)),
+        "logit_variance_shares": Variable("share of the logits' variance in each cosine", dims=("frequency",)),
+        "logit_variance_share": Variable("key cosines' share of the logits' variance"),
+        "frequencies": Variable("frequency", dims=("frequency",), role="coordinate"),
+        "n_examples_off_circle": Variable("number of equations off the circle"),
+        **KEY_FREQUENCY_VARIABLES,
+    },
+    shuffled=("restricted_loss", "logit_variance_share"),
+    initialization=("restricted_loss", "excluded_loss", "logit_variance_share"),
+)
+_PANELS = (
+    Panel(
+        "losses",
+        "restricted, excluded, train and test loss",
+        ("train_loss", "test_loss", "restricted_loss", "excluded_loss"),
+    ),
+)
+
+
+@measure(variables=_VARIABLES, panels=_PANELS)
 def progress(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Series:
     """Compute the restricted loss, the excluded loss and the fit Σ_k α_k cos(w_k(m − l)) to the logits.
 

@@ -12,7 +12,7 @@ from grokscope.landscape.objective import Objective, objectives
 from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
 from grokscope.model import losses
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.trajectory import Trajectory
 
 UNEMBEDDING = "unembed.W_U"
@@ -60,7 +60,13 @@ def weighted_operator(hessian: curvature.Product, W: Float[Tensor, "d_in d_out"]
     return product, n * n
 
 
-@measure(n_checkpoints=100, by_checkpoint=True)
+_VARIABLES = with_companions(
+    {"relative_flatness": Variable("relative flatness κ", "nats", is_logarithmic=True)},
+    stderr=("relative_flatness",),
+)
+
+
+@measure(n_checkpoints=100, by_checkpoint=True, variables=_VARIABLES)
 def relative_flatness(
     trajectory: Trajectory,
     *,

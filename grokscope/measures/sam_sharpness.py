@@ -13,7 +13,7 @@ from grokscope.errors import GrokscopeError
 from grokscope.landscape.objective import objectives
 from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.trajectory import Trajectory
 
 Vector = Float[Tensor, " n"]
@@ -105,7 +105,23 @@ def largest_in_ball(
     return Maximum(highest, at_centre, first, sides * u, float(d.norm() - d @ u))
 
 
-@measure(n_checkpoints=12, by_checkpoint=True)
+_VARIABLES = with_companions(
+    {
+        "sam_sharpness": Variable("SAM sharpness", "nats", is_logarithmic=True),
+        "sam_sharpness_step": Variable("SAM sharpness of one step", "nats", is_logarithmic=True),
+        "sam_sharpness_by_start": Variable("SAM sharpness from each start", "nats", ("start",), is_logarithmic=True),
+        "adaptive_sam_sharpness": Variable("adaptive SAM sharpness", "nats", is_logarithmic=True),
+        "adaptive_sam_sharpness_step": Variable("adaptive SAM sharpness of one step", "nats", is_logarithmic=True),
+        "adaptive_sam_sharpness_by_start": Variable(
+            "adaptive SAM sharpness from each start", "nats", ("start",), is_logarithmic=True
+        ),
+        "train_loss": Variable("train loss", "nats", is_logarithmic=True),
+    },
+    residual=("sam_sharpness", "adaptive_sam_sharpness"),
+)
+
+
+@measure(n_checkpoints=12, by_checkpoint=True, variables=_VARIABLES)
 def sam_sharpness(
     trajectory: Trajectory,
     *,

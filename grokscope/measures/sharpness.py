@@ -2,9 +2,9 @@
 
 from grokscope import curvature
 from grokscope.landscape.objective import objectives
-from grokscope.measures._declaration import measure
+from grokscope.measures._declaration import Panel, measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.trajectory import Trajectory
 
 _LOOSEST_WARM_START = 1e-6
@@ -12,7 +12,18 @@ _LOOSEST_WARM_START = 1e-6
 and 0.1% apart, 7 of 30 such starts at 1e-5 ended on the second eigenvalue; at 1e-6 none did."""
 
 
-@measure(n_checkpoints=24, by_checkpoint=True)
+_VARIABLES = with_companions(
+    {
+        "sharpness": Variable("sharpness λ₁", "nats", is_logarithmic=True),
+        "hessian_trace": Variable("Hessian trace", "nats", is_logarithmic=True),
+    },
+    residual=("sharpness",),
+    stderr=("hessian_trace",),
+)
+_PANELS = (Panel("both", "top eigenvalue and trace of the Hessian", ("sharpness", "hessian_trace")),)
+
+
+@measure(n_checkpoints=24, by_checkpoint=True, variables=_VARIABLES, panels=_PANELS)
 def sharpness(
     trajectory: Trajectory,
     *,

@@ -20,7 +20,7 @@ from grokscope.errors import GrokscopeError
 from grokscope.fourier import cyclic
 from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.series import Series
+from grokscope.series import Series, Variable, with_companions
 from grokscope.tasks import Task
 from grokscope.trajectory import Trajectory
 
@@ -31,7 +31,34 @@ _MOST_EXACT_POINTS = 500
 """The most points for exact t-SNE, which is the same for any number of threads; more points use Barnes–Hut."""
 
 
-@measure(version=2, n_checkpoints=6)
+_VARIABLES = with_companions(
+    {
+        "principal_components": Variable("principal components", "weight", ("token", "component")),
+        "explained_variance_ratio": Variable("explained variance ratio", dims=("component",)),
+        "effective_dimension": Variable("effective dimension"),
+        "participation_ratio": Variable("participation ratio"),
+        "tsne": Variable("t-SNE", dims=("token", "axis")),
+        "component_circularity": Variable("circularity of each component", dims=("component",)),
+        "component_frequency": Variable("frequency of each component", dims=("component",)),
+        "circularity": Variable("circularity of PCs 1–4"),
+        "frequency_shares": Variable("share of the variance in each frequency", dims=("frequency",)),
+        "inverse_participation_ratio": Variable("inverse participation ratio of the frequencies"),
+        "nearest_shift": Variable("shift to the nearest token"),
+        "left_silhouette": Variable("silhouette of left cosets"),
+        "right_silhouette": Variable("silhouette of right cosets"),
+        "left_conjugate": Variable("conjugate of the best left cosets"),
+        "right_conjugate": Variable("conjugate of the best right cosets"),
+        "conjugates": Variable("elements of each conjugate", dims=("conjugate", "member")),
+        "left_cosets": Variable("left coset of each token", dims=("conjugate", "token")),
+        "right_cosets": Variable("right coset of each token", dims=("conjugate", "token")),
+        "tokens": Variable("token", dims=("token",), role="coordinate"),
+        "perplexity": Variable("perplexity of t-SNE"),
+    },
+    shuffled=("component_circularity", "circularity", "left_silhouette", "right_silhouette"),
+)
+
+
+@measure(version=2, n_checkpoints=6, variables=_VARIABLES)
 def unembedding(
     trajectory: Trajectory,
     *,

@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokscope.measures._chunks import evaluate_in_chunks
-from grokscope.measures._declaration import measure
-from grokscope.model.components import group_by_component
-from grokscope.series import Series
+from grokscope.measures._declaration import Panel, measure
+from grokscope.model.components import group_by_component, parameter_label
+from grokscope.series import Series, Variable
 from grokscope.trajectory import Trajectory
 
 _CHECKPOINTS_PER_CHUNK = 32
@@ -19,7 +19,21 @@ def row_norms(parameter: Float[Tensor, "steps *shape"]) -> Float[Tensor, " steps
     return torch.linalg.vector_norm(parameter.flatten(1), dim=1, dtype=torch.float64)
 
 
-@measure(version=2, by_checkpoint=True)
+_VARIABLES = {
+    "weight_norm": Variable("‖w‖", "L2 norm"),
+    "distance_from_initialization": Variable("‖w − w₀‖", "L2 norm"),
+    "component_norms": Variable("‖w‖ of each component", "L2 norm", ("component",)),
+    "component_distances": Variable("‖w − w₀‖ of each component", "L2 norm", ("component",)),
+    "components": Variable("component", dims=("component",), role="coordinate"),
+}
+_PANELS = (
+    Panel("norms", "total norm and distance", ("weight_norm", "distance_from_initialization")),
+    Panel("matrices", "norm of each matrix", ("weight_norm.*.W_*",)),
+    Panel("vectors", "norm of each bias and LayerNorm vector", ("weight_norm.*.b*", "weight_norm.*.w")),
+)
+
+
+@measure(version=2, by_checkpoint=True, variables=_VARIABLES, panels=_PANELS)
 def weight_norm(trajectory: Trajectory) -> Series:
     """Compute the norm ‖w‖ = √(Σ w²) of the trained parameters, and the distance ‖w − w₀‖ from initialization.
 
@@ -75,4 +89,10 @@ def weight_norm(trajectory: Trajectory) -> Series:
         "component_distances": component_distances,
         **{f"weight_norm.{name}": by_name[f"norm {name}"].numpy() for name in names},
     }
-    return Series("weight_norm", trajectory.steps, arrays, {"components": np.array(list(components), np.str_)})
+    return Series(
+        "weight_norm",
+        trajectory.steps,
+        arrays,
+        {"components": np.array(list(components), np.str_)},
+        variables={f"weight_norm.{name}": Variable(parameter_label(name), "L2 norm") for name in names},
+    )

@@ -23,6 +23,15 @@ def component_of(parameter: str) -> str:
     return next(component for component, modules in COMPONENTS.items() if set(modules) & set(words))
 
 
+def parameter_label(parameter: str) -> str:
+    """Return a parameter's name as a legend shows it: "W_K", "ln1.w", and with its block's number after the first."""
+    path, _, leaf = parameter.rpartition(".")
+    parts = path.split(".")
+    sublayer = f"{parts[-1]}." if parts[-1].startswith("ln") else ""
+    block = f" {parts[1]}" if parts[0] == "blocks" and parts[1] != "0" else ""
+    return f"{sublayer}{leaf}{block}"
+
+
 def group_by_component(parameters: Iterable[str]) -> dict[str, list[str]]:
     """Return the parameters of each component, in the order of COMPONENTS, without empty components."""
     groups: dict[str, list[str]] = {component: [] for component in COMPONENTS}

@@ -20,7 +20,7 @@ import grokscope
 from grokscope import Trajectory, measures, plugins
 from grokscope.disk import tensor_file
 from grokscope.errors import GrokscopeError
-from grokscope.series import Series
+from grokscope.series import ROLES, Series
 
 NAMES = measures.names()
 
@@ -276,6 +276,29 @@ def test_an_unknown_measure_is_refused_with_the_one_that_was_meant(trajectory):
 def test_a_series_survives_a_file(name, evaluated, tmp_path):
     evaluated(name).save(tmp_path / "series.safetensors")
     assert_same(Series.load(tmp_path / "series.safetensors"), evaluated(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_array_is_described_by_its_measure(name, evaluated):
+    series, declared = evaluated(name), measures.declaration_of(name).variables
+    for key in set(series.keys()) - {"gaps"}:
+        assert key in declared or key.startswith("weight_norm."), key
+        variable = series.variables[key]
+        n_dims = series[key].ndim - (key in series.arrays)
+        assert variable.label and len(variable.dims) == n_dims and variable.role in ROLES, key
+        if variable.role not in ("value", "coordinate"):
+            assert variable.of in series, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_series_is_an_xarray_dataset_of_the_same_numbers(name, evaluated):
+    pytest.importorskip("xarray")
+    series = evaluated(name)
+    dataset = series.to_xarray()
+    assert dataset["step"].values.tolist() == series.steps.tolist()
+    for key in series.arrays:
+        assert dataset[key].dims[0] == "step" and dataset[key].attrs["units"] == series.variable(key).unit
+        np.testing.assert_array_equal(dataset[key].values, series[key])
 
 
 @pytest.mark.parametrize("name", NAMES)
