@@ -27,7 +27,7 @@ def benchmark(name: str) -> ModuleType:
 def test_what_is_measured_on_a_gpu_runs_on_a_processor_too(capsys: pytest.CaptureFixture[str]):
     benchmark("gpu").main(["--device", "cpu", "--small", "--seconds", "0.01"])
     printed = capsys.readouterr().out
-    speeds = re.findall(r"(\w+), (\w+), +(\d+) at once: +([\d,.]+) steps a second of each, +([\d,]+) of all", printed)
+    speeds = re.findall(r"(\w+), (\w+), +(\d+) models: +([\d,.]+) steps per second each, +([\d,]+) together", printed)
     assert [one[:3] for one in speeds] == [
         (preset, precision, n)
         for preset in ("nanda2023", "power2022")

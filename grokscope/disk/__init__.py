@@ -1,1 +1,1 @@
-"""How data reaches the disk; independent of runs."""
+"""Durable writing to the disk, independent of runs."""

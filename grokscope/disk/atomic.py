@@ -1,8 +1,8 @@
-"""The only place that writes files, and the writer's lock.
+"""Atomic, durable writing of files and folders. Every file that grokscope writes is written here.
 
-A file is written whole or not at all: bytes → temporary file in the same folder → fsync → `os.replace` →
-fsync of the folder. A failed fsync is final (retrying it lies: the kernel may have dropped the pages). Whatever
-changes the disk is one of the operations of `grokscope.disk`.
+A file is written as a whole or not at all: bytes → temporary file in the same folder → fsync → `os.replace` → fsync
+of the folder. A failed fsync is final. A retry would report success falsely, because the kernel may have dropped the
+pages. Every system call that changes the disk is in `grokscope.disk.syscalls`.
 """
 
 import errno
@@ -18,16 +18,23 @@ from grokscope.disk.lock import is_locked
 from grokscope.disk.syscalls import disk_error
 from grokscope.errors import BusyError, GrokscopeError
 
-TEMPORARY = ".writing"
-_PARTS = 1024
-"""How many parts Linux and macOS write in one call."""
+TEMPORARY_SUFFIX = ".writing"
+_MAX_PARTS = 1024
+"""The most parts that Linux and macOS accept in one `writev`."""
 
 
 def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
-    """Write `parts` to `path` so that a reader, or a machine that loses power, sees the old file or the new one.
+    """Write the concatenated parts to a file, atomically and durably.
 
-    The file's mode follows the umask. Raise GrokscopeError that names the path and the operation, and for a
-    full disk the bytes needed and free; the temporary file is then removed and `path` is as it was.
+    Readers see either the old file or the new one, also after a loss of power. The file's mode follows the umask.
+
+    Args:
+        path: The file to create or replace; its folder must exist.
+        parts: The content.
+
+    Raises:
+        GrokscopeError: An operation failed; the message names it and the path. For a full disk, the message states
+            the bytes needed and the bytes free. The temporary file is removed, and `path` is unchanged.
     """
     temporary = path.with_name(_temporary_name(path))
     operation = "create"
@@ -53,7 +60,15 @@ def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
 
 
 def reveal(path: Path, target: Path) -> None:
-    """Give a file that was written under a hidden name its own, durably; raise GrokscopeError that names it."""
+    """Rename a hidden file to its public name, durably.
+
+    Args:
+        path: The hidden file, already synced.
+        target: The public name, in the same folder.
+
+    Raises:
+        GrokscopeError: The renaming failed.
+    """
     operation = "replace"
     try:
         syscalls.disk.replace(path, target)
@@ -63,11 +78,15 @@ def reveal(path: Path, target: Path) -> None:
         raise disk_error(error, operation, target, 0) from error
 
 
-def is_there(path: Path) -> bool:
-    """Return whether something has a name; raise GrokscopeError if nobody can know, as behind a closed folder."""
+def path_exists(path: Path) -> bool:
+    """Return whether a file or folder exists.
+
+    Raises:
+        GrokscopeError: The system refuses to answer, for example because a parent folder is not readable.
+    """
     try:
         os.stat(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # No file can have a null byte in its name.
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # A name with a null byte raises ValueError.
         return False
     except OSError as error:
         raise GrokscopeError(f"{path} cannot be reached: {error.strerror}.") from error
@@ -75,11 +94,15 @@ def is_there(path: Path) -> bool:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, durably; raise GrokscopeError that names it if that fails."""
+    """Make a folder and its missing parents, durably.
+
+    Raises:
+        GrokscopeError: A folder could not be made.
+    """
     try:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         for folder in reversed(missing):
-            with suppress(FileExistsError):  # Another process may make it at this moment.
+            with suppress(FileExistsError):  # Another process may have made it in the meantime.
                 syscalls.disk.make_folder(folder)
             syscalls.disk.sync_folder(folder.parent)
         if not path.is_dir():
@@ -88,8 +111,12 @@ def make_folder(path: Path) -> None:
         raise disk_error(error, "make the folder", path, 0) from error
 
 
-def remove(path: Path) -> None:
-    """Remove a file if it is there; raise GrokscopeError that names it if it cannot be removed."""
+def remove_file(path: Path) -> None:
+    """Remove a file if it exists.
+
+    Raises:
+        GrokscopeError: The file could not be removed.
+    """
     try:
         with suppress(FileNotFoundError):
             syscalls.disk.remove(path)
@@ -98,16 +125,23 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def building(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `path`, whole and at once, when the block ends well.
+def build_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty hidden folder that is renamed to `path` at the end of the block.
 
-    A process that dies inside the block leaves no `path`, only a hidden folder that the next call removes.
-    Raise GrokscopeError if `path` exists by then, or the folder cannot be made.
+    If the block raises, the folder is removed. A process that dies inside the block leaves a hidden folder, which the
+    next call for the same `path` removes.
+
+    Args:
+        path: The folder to build; its missing parents are made.
+
+    Raises:
+        BusyError: `path` exists at the end of the block.
+        GrokscopeError: The folder could not be made.
     """
     make_folder(path.parent)
     try:
-        for abandoned in path.parent.glob(f".{path.name}.*{TEMPORARY}"):
-            # The minute is for one that has its folder already and not yet its lock.
+        for abandoned in path.parent.glob(f".{path.name}.*{TEMPORARY_SUFFIX}"):
+            # For a moment, a living builder has a folder without a lock.
             if not is_locked(abandoned) and time.time() - abandoned.stat().st_mtime > 60:
                 syscalls.disk.remove_folder(abandoned)
         temporary = path.with_name(_temporary_name(path))
@@ -116,7 +150,7 @@ def building(path: Path) -> Iterator[Path]:
         raise disk_error(error, "make the folder", path, 0) from error
     try:
         yield temporary
-        # Renaming onto an existing folder fails unless it is empty, so of several builders one wins.
+        # A folder cannot replace one that is not empty, so only one of several builders succeeds.
         syscalls.disk.rename_folder(temporary, path)
         syscalls.disk.sync_folder(path.parent)
     except OSError as error:
@@ -129,29 +163,32 @@ def building(path: Path) -> Iterator[Path]:
         raise
 
 
-def remove_temporary(folder: Path, *, older_than: float = 0.0) -> None:
-    """Remove what writers that died have left half written; only the holder of the folder's lock may call it.
+def remove_temporary_files(folder: Path, *, older_than: float = 0.0) -> None:
+    """Remove the temporary files that crashed writers left in a folder.
 
-    Where there is no lock, what nobody has written to for `older_than` seconds is taken for abandoned.
+    Args:
+        folder: The folder, whose lock the caller must hold unless `older_than` is set.
+        older_than: Only files that are unchanged for so many seconds are removed. Used where writers take no lock.
     """
-    for path in folder.glob(f".*{TEMPORARY}"):
+    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         with suppress(OSError):
             if not older_than or time.time() - path.stat().st_mtime > older_than:
                 syscalls.disk.remove(path)
 
 
 def _temporary_name(path: Path) -> str:
-    # Hosts that share a folder may share a process number.
-    return f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}"
+    """Return a hidden path next to a file, unique among all processes and hosts that share the folder."""
+    # Processes on two hosts may have the same number, so the name has a random part.
+    return f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
 
 
 def _write_all(file: int, parts: Sequence[bytes | memoryview]) -> None:
-    """Write all parts, however little goes at a time; raise OSError if nothing goes any more."""
+    """Write all parts, in as many calls as the system needs; raise OSError if a call writes nothing."""
     waiting = [memoryview(part) for part in parts if len(part)]
     while waiting:
-        n_written = syscalls.disk.write(file, waiting[:_PARTS])
+        n_written = syscalls.disk.write(file, waiting[:_MAX_PARTS])
         if not n_written:
-            raise OSError(errno.EIO, "nothing more is written")
+            raise OSError(errno.EIO, "the system wrote 0 bytes")
         while waiting and n_written >= len(waiting[0]):
             n_written -= len(waiting.pop(0))
         if n_written:

@@ -1,4 +1,4 @@
-"""The one door through which grokscope changes a disk; `files` alone goes through it."""
+"""The system calls that change a disk. Only `grokscope.disk.atomic` and `grokscope.disk.lock` use them."""
 
 import errno
 import os
@@ -11,25 +11,25 @@ from grokscope.errors import GrokscopeError
 
 
 class Disk:
-    """The operations that change a disk, about a system call each.
+    """The operations that change a disk, each about one system call.
 
-    The tests put another in its place, which fails, tears, dies or keeps a record at any operation.
+    Tests replace `disk` by a subclass that fails, tears, crashes or records at any operation.
     """
 
     def create(self, path: Path) -> int:
-        """Open a file that is not there yet, for writing; its mode follows the umask."""
+        """Open a new file for writing; its mode follows the umask."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
     def write(self, file: int, parts: Sequence[memoryview]) -> int:
-        """Write as much of the parts as goes in one call; return how many bytes that were."""
+        """Write as many bytes of the parts as the system accepts in one call; return their number."""
         return os.writev(file, parts)
 
     def sync(self, file: int) -> None:
-        """Wait until a file's bytes are on the disk."""
+        """Wait until the bytes of a file are on the disk."""
         os.fsync(file)
 
     def replace(self, source: Path, target: Path) -> None:
-        """Give a file its name, in the place of the file that has it."""
+        """Rename a file, and replace the target if it exists."""
         os.replace(source, target)
 
     def sync_folder(self, path: Path) -> None:
@@ -45,7 +45,7 @@ class Disk:
         os.mkdir(path)
 
     def rename_folder(self, source: Path, target: Path) -> None:
-        """Give a folder its name, unless a folder that is not empty or a file has it."""
+        """Rename a folder; raise OSError if the target is a file or a folder that is not empty."""
         os.rename(source, target)
 
     def remove(self, path: Path) -> None:
@@ -53,27 +53,28 @@ class Disk:
         os.unlink(path)
 
     def remove_folder(self, path: Path) -> None:
-        """Remove a folder with all that is in it, as far as that goes."""
+        """Remove a folder and its content, and ignore errors."""
         shutil.rmtree(path, ignore_errors=True)
 
     def open_lock(self, path: Path) -> int:
-        """Open the file of a lock, making it if need be."""
+        """Open the file of a lock, and create it if necessary."""
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
-    def note(self, file: int, text: bytes) -> None:
-        """Let the file of a lock say `text`."""
+    def write_owner(self, file: int, text: bytes) -> None:
+        """Replace the content of a lock's file."""
         os.ftruncate(file, 0)
         os.pwrite(file, text, 0)
 
 
 disk = Disk()
-"""The disk that all writing goes to; the tests put another in its place."""
+"""The disk that every write uses."""
 
 
 def disk_error(error: OSError, operation: str, path: Path, n_bytes: int) -> GrokscopeError:
+    """Return the error for a failed operation on a path; for a full disk, with the bytes needed and free."""
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         with suppress(OSError):
             free = shutil.disk_usage(path.parent).free
             reason += f" ({n_bytes:,} bytes needed, {free:,} free)"
-    return GrokscopeError(f"Could not {operation} {path}: {reason}. What was saved before is intact.")
+    return GrokscopeError(f"Could not {operation} {path}: {reason}. Previously saved data is intact.")

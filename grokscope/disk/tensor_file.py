@@ -1,12 +1,13 @@
-"""safetensors files that notice damage: every file of numbers that grokscope writes.
+"""safetensors files with checksums: the format of every file of numbers that grokscope writes.
 
-safetensors itself has no checksum: of 1,500 flipped bits 1,472 loaded without a word. So each file carries
+safetensors itself has no checksum: of 1,500 flipped bits, 1,472 loaded without an error. Each file therefore contains
+two additional tensors:
 
-- ``checksums``: CRC-32 of the bytes of each tensor, in the order of the sorted names; a tensor named in the
-  metadata's ``by_row`` has one for each row, so that one row can be read and checked alone;
-- ``structure``: one CRC-32 over the metadata and all names, dtypes, shapes and checksums.
+- ``checksums``: the CRC-32 of the bytes of each tensor, in the order of the sorted names. A tensor named in the
+  metadata's ``by_row`` has a checksum for each row, so that single rows can be read and checked.
+- ``structure``: a CRC-32 over the metadata and all names, dtypes, shapes and checksums.
 
-They are checked on every read, for what is read.
+Every read checks the checksums of the data that it returns.
 """
 
 import json
@@ -25,37 +26,54 @@ from grokscope.disk import atomic
 from grokscope.errors import DamagedError, GrokscopeError, UnreadableError
 
 Arrays = Mapping[str, np.ndarray]
-_OWN = ("checksums", "structure")
+_CHECKSUM_TENSORS = ("checksums", "structure")
 _DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64", "int32": "I32", "bool": "BOOL", "uint8": "U8"}
-"""NumPy's names of the types that a file may hold, and safetensors' names of them."""
+"""The allowed types: their NumPy names and their safetensors names."""
 
 
 def write(path: Path, tensors: Arrays, metadata: Mapping[str, Any], by_row: tuple[str, ...] = ()) -> None:
-    """Write tensors and JSON-able metadata atomically; a name that starts with one of `by_row` is checked by row.
+    """Write tensors and metadata to a file, atomically.
 
-    Raise GrokscopeError for an I/O error; the file is then as it was before.
+    Args:
+        path: The file to create or replace.
+        tensors: The tensors by name, of the types float32, float64, int64, int32, bool and uint8.
+        metadata: JSON-able values.
+        by_row: Prefixes of the names of tensors that get a checksum for each row; by default none.
+
+    Raises:
+        GrokscopeError: A type is not allowed, or writing failed; the file is then unchanged.
     """
     # The format is little-endian.
-    arrays = {name: np.asarray(one, one.dtype.newbyteorder("<"), order="C") for name, one in sorted(tensors.items())}
-    if other := [name for name, array in arrays.items() if array.dtype.name not in _DTYPES]:
-        raise GrokscopeError(
-            f"{path} cannot hold {other[0]} of type {arrays[other[0]].dtype}; allowed: {', '.join(_DTYPES)}."
-        )
+    arrays = {
+        name: np.asarray(tensor, tensor.dtype.newbyteorder("<"), order="C")
+        for name, tensor in sorted(tensors.items())
+    }
+    for name, array in arrays.items():
+        if array.dtype.name not in _DTYPES:
+            allowed = ", ".join(_DTYPES)
+            raise GrokscopeError(f"{path}: {name} is of type {array.dtype}. Allowed: {allowed}.")
     rowwise = [name for name in arrays if by_row and name.startswith(by_row)]
     checksums = [crc for name, array in arrays.items() for crc in _checksums(array, name in rowwise)]
-    about = {"metadata": json.dumps(dict(metadata), sort_keys=True), "by_row": json.dumps(rowwise)}
+    texts = {"metadata": json.dumps(dict(metadata), sort_keys=True), "by_row": json.dumps(rowwise)}
     arrays["checksums"] = np.array(checksums, np.int64)
-    arrays["structure"] = np.array([_structure(about, _layout(arrays), arrays["checksums"])], np.int64)
-    # The largest elements first, as safetensors itself does: each tensor is then aligned to its own.
+    arrays["structure"] = np.array([_structure(texts, _layout(arrays), arrays["checksums"])], np.int64)
+    # Larger elements come first, as in safetensors itself, so each tensor is aligned to its element size.
     arrays = dict(sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0])))
-    atomic.write_atomic(path, _header(arrays, about), *(_bytes(array) for array in arrays.values()))
+    atomic.write_atomic(path, _header(arrays, texts), *(_bytes(array) for array in arrays.values()))
 
 
 class TensorFile:
-    """A file that `write` wrote, opened for reading; what is not read is not loaded.
+    """A file that `write` wrote, opened for reading. Tensors are loaded only when they are read.
 
-    Raise GrokscopeError that names the file if it is none, is cut short, or its structure is damaged; UnreadableError if
-    the system refuses to read it.
+    Attributes:
+        metadata: The metadata that was written.
+        dtypes: The safetensors name of each tensor's type.
+        shapes: The shape of each tensor.
+        structure: The checksum over names, types, shapes, metadata and all checksums. Copies of a file share it.
+
+    Raises:
+        GrokscopeError: The path is not such a file, or the file is truncated, or its structure is damaged.
+        UnreadableError: The system refuses to read the file.
     """
 
     def __init__(self, path: Path):
@@ -63,25 +81,25 @@ class TensorFile:
         _require_regular(path)
         try:
             with safetensors.safe_open(path, "np") as file:
-                about = file.metadata() or {}
+                texts = file.metadata() or {}
                 slices = {name: file.get_slice(name) for name in list(file.keys())}
-                layout = [(name, one.get_dtype(), list(one.get_shape())) for name, one in sorted(slices.items())]
+                layout = [
+                    (name, tensor.get_dtype(), list(tensor.get_shape())) for name, tensor in sorted(slices.items())
+                ]
                 self._checksums = file.get_tensor("checksums")
                 structure = file.get_tensor("structure")
-            if structure.tolist() != [_structure(about, layout, self._checksums)]:
+            if structure.tolist() != [_structure(texts, layout, self._checksums)]:
                 raise GrokscopeError(f"{path} is damaged: its structure does not match its checksum.")
             self.structure = int(structure[0])
-            """The checksum over names, types, shapes, metadata and all checksums; a copy has the same."""
-            self.metadata: dict[str, Any] = json.loads(about["metadata"])
-            self._by_row = set(json.loads(about["by_row"]))
-            self.dtypes = {name: dtype for name, dtype, _ in layout if name not in _OWN}
-            """safetensors' name of each tensor's type."""
-            self.shapes = {name: tuple(shape) for name, _, shape in layout if name not in _OWN}
+            self.metadata: dict[str, Any] = json.loads(texts["metadata"])
+            self._by_row = set(json.loads(texts["by_row"]))
+            self.dtypes = {name: dtype for name, dtype, _ in layout if name not in _CHECKSUM_TENSORS}
+            self.shapes = {name: tuple(shape) for name, _, shape in layout if name not in _CHECKSUM_TENSORS}
             self._first_checksum, position = {}, 0
             for name, shape in self.shapes.items():
                 self._first_checksum[name] = position
                 position += shape[0] if name in self._by_row else 1
-            # Its checksum may be right and the file still be none: whoever forges one works it out anew.
+            # A valid checksum proves nothing about a forged file, so check the structure too.
             if (
                 not isinstance(self.metadata, dict)
                 or self._checksums.shape != (position,)
@@ -89,76 +107,85 @@ class TensorFile:
                 or not self._by_row <= set(self.shapes)
                 or not set(self.dtypes.values()) <= set(_DTYPES.values())
             ):
-                raise ValueError("its parts do not belong together")
+                raise ValueError("its tensors, checksums and metadata contradict each other")
         except (
             *(safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, IndexError, RecursionError),
             OverflowError,
         ) as error:
-            raise GrokscopeError(f"{path} cannot be read as a safetensors file of grokscope's: {error}.") from error
+            raise GrokscopeError(f"{path} cannot be read as a safetensors file of grokscope: {error}.") from error
 
     def read(self, name: str, rows: list[int] | None = None) -> np.ndarray:
-        """Return a tensor, or the given rows of one that is checked by row; checksums are compared first.
+        """Return a tensor, or some of its rows, after comparing their checksums.
 
-        Raise DamagedError that names file, tensor and row where they differ.
+        Args:
+            name: The tensor.
+            rows: The rows to return, in this order; by default the whole tensor. The tensor must be `is_by_row`.
+
+        Raises:
+            DamagedError: A checksum does not match; the message names file, tensor and row.
         """
         return self.read_all([name], rows)[name]
 
     def read_all(self, names: Iterable[str], rows: list[int] | None = None) -> dict[str, np.ndarray]:
-        """Return several tensors, or the same rows of each, as `read` does, in one opening of the file."""
-        found = self._load(names, rows)
-        for name, row in self._mismatches(found, rows):
-            where = "" if row is None else f" (row {row})"
-            raise DamagedError(f"{self.path} is damaged: {name}{where} does not match its checksum.")
-        return found
+        """Return several tensors, or the same rows of each, as `read` does. The file is opened only once."""
+        arrays = self._load(names, rows)
+        for name, row in self._mismatches(arrays, rows):
+            location = "" if row is None else f" (row {row})"
+            raise DamagedError(f"{self.path} is damaged: {name}{location} does not match its checksum.")
+        return arrays
 
     def mismatches(self, names: Iterable[str], rows: list[int]) -> list[tuple[str, int | None]]:
-        """Read the same rows of several tensors and return (tensor, row) for each checksum that does not match."""
+        """Read the same rows of several tensors, and return (tensor, row) for each checksum that does not match."""
         return list(self._mismatches(self._load(names, rows), rows))
 
     def damage(self) -> Iterator[tuple[str, int | None]]:
-        """Read everything and yield (tensor, row or None) for each checksum that does not match."""
-        with self._opened() as file:
+        """Read the whole file, and yield (tensor, row or None) for each checksum that does not match."""
+        with self._open() as file:
             for name in self.shapes:
                 yield from self._mismatches({name: file.get_tensor(name)}, None)
 
     def is_by_row(self, name: str) -> bool:
-        """Whether a tensor is checked row by row."""
+        """Return whether a tensor has a checksum for each row."""
         return name in self._by_row
 
     def checksums(self, name: str) -> list[int]:
-        """Return the stored checksums of a tensor, one for each row if it is checked by row."""
+        """Return the stored checksums of a tensor: one for each row if `is_by_row`, and otherwise one."""
         first = self._first_checksum[name]
-        return self._checksums[first : first + (self.shapes[name][0] if name in self._by_row else 1)].tolist()
+        n_checksums = self.shapes[name][0] if name in self._by_row else 1
+        return self._checksums[first : first + n_checksums].tolist()
 
     def _load(self, names: Iterable[str], rows: list[int] | None) -> dict[str, np.ndarray]:
-        with self._opened() as file:
+        """Return tensors, or the same rows of each, without checking them."""
+        with self._open() as file:
             if rows is None:
                 return {name: file.get_tensor(name) for name in names}
             slices = {name: file.get_slice(name) for name in names}
             return {
-                name: np.concatenate([one[first:last] for first, last in _ranges(rows)])
-                for name, one in slices.items()
+                name: np.concatenate([tensor[first:last] for first, last in _ranges(rows)])
+                for name, tensor in slices.items()
             }
 
     @contextmanager
-    def _opened(self) -> Iterator[Any]:
+    def _open(self) -> Iterator[Any]:
+        """Yield the file as safetensors opens it, and turn its errors into GrokscopeError."""
         try:
             with safetensors.safe_open(self.path, "np") as file:
                 yield file
         except (safetensors.SafetensorError, OSError) as error:
             raise GrokscopeError(f"{self.path} cannot be read: {error}.") from error
 
-    def _mismatches(self, found: Arrays, rows: list[int] | None) -> Iterator[tuple[str, int | None]]:
-        for name, array in found.items():
+    def _mismatches(self, arrays: Arrays, rows: list[int] | None) -> Iterator[tuple[str, int | None]]:
+        """Yield (tensor, row or None) for each loaded tensor or row that does not match its checksum."""
+        for name, array in arrays.items():
             by_row, stored = name in self._by_row, self.checksums(name)
-            wanted = range(len(stored)) if rows is None else rows
-            for row, crc in zip(wanted, _checksums(array, by_row), strict=True):
+            checked_rows = range(len(stored)) if rows is None else rows
+            for row, crc in zip(checked_rows, _checksums(array, by_row), strict=True):
                 if stored[row] != crc:
                     yield name, row if by_row else None
 
 
 def _require_regular(path: Path) -> None:
-    """Raise GrokscopeError for what is no regular file, which a reader might wait for without end."""
+    """Raise GrokscopeError unless the path is a regular file: reading a pipe could wait forever."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
@@ -168,11 +195,11 @@ def _require_regular(path: Path) -> None:
     except OSError as error:
         raise UnreadableError(f"{path} cannot be read: {error.strerror}.") from error
     if not is_regular:
-        raise GrokscopeError(f"{path} is no regular file, so none of grokscope's.")
+        raise GrokscopeError(f"{path} is not a regular file, so it is not a file of grokscope.")
 
 
 def _ranges(rows: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield the runs of consecutive numbers as half-open ranges: a run is read at once."""
+    """Yield each run of consecutive row numbers as a half-open range, which can be read at once."""
     start = 0
     for i in range(1, len(rows) + 1):
         if i == len(rows) or rows[i] != rows[i - 1] + 1:
@@ -181,20 +208,22 @@ def _ranges(rows: list[int]) -> Iterator[tuple[int, int]]:
 
 
 def _checksums(array: np.ndarray, by_row: bool) -> list[int]:
+    """Return the CRC-32 of each row, or of the whole array."""
     return [zlib.crc32(_bytes(row)) for row in (array if by_row else [array])]
 
 
 def _bytes(array: np.ndarray | np.generic) -> memoryview:
-    """Return the bytes of an array in C order, without a copy: safetensors' own `save` makes two of each tensor."""
+    """Return the bytes of an array in C order without a copy; safetensors' own `save` makes two copies."""
     return np.reshape(array, -1).view(np.uint8).data
 
 
-def _header(arrays: Arrays, about: Mapping[str, str]) -> bytes:
-    """Return what comes before the tensors in a safetensors file: the size of a JSON object, and the object itself.
+def _header(arrays: Arrays, texts: Mapping[str, str]) -> bytes:
+    """Return the header of a safetensors file: the size of a JSON object, and the object.
 
-    It says which bytes are whose, in the order of `arrays`, and is padded so that they begin at a multiple of 8.
+    The object contains the byte range of each tensor, in the order of `arrays`. Its padding aligns the tensors to 8
+    bytes.
     """
-    entries: dict[str, Any] = {"__metadata__": dict(about)}
+    entries: dict[str, Any] = {"__metadata__": dict(texts)}
     position = 0
     for name, array in arrays.items():
         entries[name] = {
@@ -209,10 +238,12 @@ def _header(arrays: Arrays, about: Mapping[str, str]) -> bytes:
 
 
 def _layout(arrays: Arrays) -> list[tuple[str, str, list[int]]]:
+    """Return name, type and shape of each tensor of a file, `structure` included, sorted by name."""
     layout = [(name, _DTYPES[array.dtype.name], list(array.shape)) for name, array in arrays.items()]
     return sorted([*layout, ("structure", "I64", [1])])
 
 
-def _structure(about: Mapping[str, str], layout: list[tuple[str, str, list[int]]], checksums: np.ndarray) -> int:
-    text = json.dumps([dict(sorted(about.items())), [list(entry) for entry in layout]])
+def _structure(texts: Mapping[str, str], layout: list[tuple[str, str, list[int]]], checksums: np.ndarray) -> int:
+    """Return the CRC-32 over metadata, layout and checksums."""
+    text = json.dumps([dict(sorted(texts.items())), [list(entry) for entry in layout]])
     return zlib.crc32(checksums.tobytes(), zlib.crc32(text.encode()))

@@ -1,13 +1,14 @@
-"""Everything there is to measure on a GPU, in one go: single runs, ensembles, a whole run, and Figure 2's cost.
+"""Every measurement on a GPU: single runs, ensembles, a whole run, and the cost of Power et al.'s Figure 2.
 
-For each preset and number of models at once it prints steps a second (of each model, and of all together), the
-products' floating point operations, and the share of the device's peak that they reach; the peak is a large matrix
-product's, measured here. Then a whole run of `nanda2023` with 400 checkpoints in its folder, from the command's
-start, and the cost of Power et al.'s Figure 2, right (`analyses/power2022/operations.toml`): its cells, its
-operations, and its hours at the measured speed, in float32 and in a named lower precision.
+- For each preset, precision and ensemble size: the steps per second (of each model, and of all together), the
+  floating point operations of the products, and the share of the device's peak. The peak is the speed of a large
+  matrix product.
+- The time of a whole run of `nanda2023` with 400 checkpoints in its folder.
+- The cost of Figure 2, right (`analyses/power2022/operations.toml`): its cells, its operations, and its hours at the
+  measured speed in each precision.
 
-How to run: python tests/benchmarks/gpu.py [--device cuda] [--seconds 20]; on a processor `--device cpu --small`,
-which shrinks the models and is there to test this script.
+How to run: python tests/benchmarks/gpu.py [--device cuda] [--seconds 20]. To test this script on a CPU, use
+`--device cpu --small`, which shrinks the models.
 """
 
 import argparse
@@ -26,27 +27,27 @@ from grokscope.config import ModelConfig, RunConfig, presets
 from grokscope.sweep.plan import read_sweep
 from grokscope.training.ensemble import Ensemble
 from grokscope.training.loop import Setup, optimize
-from grokscope.training.train_ensemble import train_together
+from grokscope.training.train_ensemble import train_ensemble
 
-AT_ONCE = (1, 16, 64, 256)
+ENSEMBLE_SIZES = (1, 16, 64, 256)
 PRECISIONS = ("float32", "tf32", "bfloat16")
 FIGURE = Path(__file__).parents[2] / "analyses/power2022/operations.toml"
-WARM_UP = 5
+N_WARM_UP = 5
 
 
-def seeded(config: RunConfig, n: int) -> list[RunConfig]:
-    """Return n configs that differ in their seeds."""
+def with_seeds(config: RunConfig, n: int) -> list[RunConfig]:
+    """Return n configs with different seeds."""
     return [dataclasses.replace(config, split_seed=i, init_seed=i, training_seed=i) for i in range(n)]
 
 
 def wait(device: torch.device) -> None:
-    """Wait for everything that the device has been told to do."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak(device: torch.device, precision: str, n: int) -> float:
-    """Return the speed of an n × n matrix product in 10¹² floating point operations a second."""
+    """Return the speed of an n × n matrix product in 10¹² floating point operations per second."""
     a, b = torch.randn(2, n, n, device=device)
     times = []
     with environment.matrix_products(precision):
@@ -60,9 +61,9 @@ def peak(device: torch.device, precision: str, n: int) -> float:
 
 
 def operations(config: RunConfig) -> float:
-    """Return the floating point operations of one model's step, counted on the device's own form of it."""
+    """Return the floating point operations of one model's step, in the form that runs on the device."""
     setup = Setup(config)
-    steps = optimize(setup, setup.state())
+    steps = optimize(setup, setup.learner.initial_state())
     next(steps)
     with FlopCounterMode(display=False) as counter:
         next(steps)
@@ -70,65 +71,65 @@ def operations(config: RunConfig) -> float:
 
 
 def steps_per_second(config: RunConfig, n: int, seconds: float) -> float:
-    """Return the steps a second of an ensemble of n models, over some seconds."""
-    ensemble = Ensemble(seeded(config, n))
+    """Return the steps per second of an ensemble of n models, measured for `seconds`."""
+    ensemble = Ensemble(with_seeds(config, n))
     device = torch.device(config.device)
-    for _ in range(WARM_UP):
+    for _ in range(N_WARM_UP):
         ensemble.advance()
     wait(device)
     n_steps, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
-        for _ in range(WARM_UP):
+        for _ in range(N_WARM_UP):
             ensemble.advance()
-        n_steps += WARM_UP
+        n_steps += N_WARM_UP
         wait(device)
-    if any(failed >= 0 for failed in ensemble.failures()):
-        raise RuntimeError("a model's numbers are not finite")
+    if any(failed >= 0 for failed in ensemble.failed_updates()):
+        raise RuntimeError("A loss, gradient or weight is not finite.")
     return n_steps / (time.perf_counter() - started)
 
 
 def single_loop(config: RunConfig, seconds: float) -> float:
-    """Return the steps a second of `grokscope train`, step by step."""
+    """Return the steps per second of the training loop of `grokscope train`."""
     setup = Setup(config)
-    steps, n_steps = optimize(setup, setup.state()), 0
+    steps, n_steps = optimize(setup, setup.learner.initial_state()), 0
     next(steps)
     started = time.perf_counter()
     while time.perf_counter() - started < seconds:
-        n_steps += sum(1 for _ in islice(steps, WARM_UP))
+        n_steps += sum(1 for _ in islice(steps, N_WARM_UP))
     wait(setup.device)
     return n_steps / (time.perf_counter() - started)
 
 
 def whole_run(config: RunConfig) -> float:
-    """Return the seconds of a run from its first byte to its last, with its checkpoints on the disk."""
+    """Return the seconds of a whole run, including its checkpoints on the disk."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        train_together([config], [Path(folder) / "run"])
+        train_ensemble([config], [Path(folder) / "run"])
         return time.perf_counter() - started
 
 
 def rows(device: str, seconds: float, small: bool) -> Iterator[str]:
     """Yield the lines of the report."""
-    name = torch.cuda.get_device_name(device) if device != "cpu" else "a processor"
+    name = torch.cuda.get_device_name(device) if device != "cpu" else "CPU"
     peaks = {precision: peak(torch.device(device), precision, 256 if small else 8192) for precision in PRECISIONS}
     yield f"{name}, torch {torch.__version__}; peak " + ", ".join(f"{p} {v:.1f} TFLOP/s" for p, v in peaks.items())
-    best: dict[tuple[str, str], float] = {}
+    fastest: dict[tuple[str, str], float] = {}
     for preset in ("nanda2023", "power2022"):
         config = dataclasses.replace(presets.get(preset), device=device)
         if small:
             tiny = dataclasses.replace(config.model, d_model=16, n_heads=2, d_mlp=24)
             config = dataclasses.replace(config, model=tiny, task=dataclasses.replace(config.task, p=7))
-        yield f"{preset}: the loop of `grokscope train` {single_loop(config, seconds):,.1f} steps a second"
-        work = operations(config)
+        yield f"{preset}: the loop of `grokscope train` {single_loop(config, seconds):,.1f} steps per second"
+        n_operations = operations(config)
         for precision in PRECISIONS:
-            there = dataclasses.replace(config, matrix_products=precision)
-            for n in AT_ONCE[:2] if small else AT_ONCE:
-                speed = steps_per_second(there, n, seconds)
-                best[preset, precision] = max(best.get((preset, precision), 0.0), n * speed)
-                share = n * speed * work / 1e12 / peaks[precision]
+            precise_config = dataclasses.replace(config, matrix_products=precision)
+            for n in ENSEMBLE_SIZES[:2] if small else ENSEMBLE_SIZES:
+                speed = steps_per_second(precise_config, n, seconds)
+                fastest[preset, precision] = max(fastest.get((preset, precision), 0.0), n * speed)
+                share = n * speed * n_operations / 1e12 / peaks[precision]
                 yield (
-                    f"{preset}, {precision}, {n:>3} at once: {speed:9,.1f} steps a second of each, "
-                    f"{n * speed:11,.0f} of all; {work / 1e9:.2f} GFLOP a step, {share:.1%} of the peak"
+                    f"{preset}, {precision}, {n:>3} models: {speed:9,.1f} steps per second each, "
+                    f"{n * speed:11,.0f} together; {n_operations / 1e9:.2f} GFLOP per step, {share:.1%} of the peak"
                 )
     run = dataclasses.replace(presets.get("nanda2023"), device=device, checkpoints="every 100", evaluate_every=100)
     if small:
@@ -137,22 +138,22 @@ def rows(device: str, seconds: float, small: bool) -> Iterator[str]:
     yield f"nanda2023, {run.n_steps:,} steps, {run.n_steps // 100 + 1} checkpoints: {whole_run(run):.1f} s"
     plan = read_sweep(FIGURE)
     n_steps = sum(cell.config.n_steps for cell in plan.cells)
-    total = operations(dataclasses.replace(plan.cells[0].config, device="cpu")) * n_steps
-    hours = ", ".join(f"{n_steps / best['power2022', p] / 3600:.2f} h in {p}" for p in PRECISIONS)
+    total_operations = operations(dataclasses.replace(plan.cells[0].config, device="cpu")) * n_steps
+    hours = ", ".join(f"{n_steps / fastest['power2022', p] / 3600:.2f} h in {p}" for p in PRECISIONS)
     yield (
-        f"{plan.about} {len(plan.cells)} cells, {n_steps:.2e} steps, about {total:.2e} operations: {hours}, "
-        f"at the best speed above, without evaluations"
+        f"{plan.about} {len(plan.cells)} cells, {n_steps:.2e} steps, about {total_operations:.2e} operations: "
+        f"{hours}, at the highest speed above, without evaluations"
     )
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the report, line by line as it is measured."""
+    """Print each line as soon as it is measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=20.0, help="for each speed")
+    parser.add_argument("--seconds", type=float, default=20.0, help="the duration of each measurement")
     parser.add_argument("--small", action="store_true", help="tiny models, to test this script")
-    asked = parser.parse_args(arguments)
-    for row in rows(asked.device, asked.seconds, asked.small):
+    options = parser.parse_args(arguments)
+    for row in rows(options.device, options.seconds, options.small):
         print(row, flush=True)
 
 

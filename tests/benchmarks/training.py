@@ -1,14 +1,16 @@
-"""Milliseconds a training step: grokscope, a plain HookedTransformer loop, a plain torch.nn loop, and the limits.
+"""The time of a training step: grokscope, a plain HookedTransformer loop, a plain torch.nn loop, and the limits.
 
-All make the same updates (AdamW, float64 log-softmax) of the same architecture on the same data, and evaluate all
-equations every 100 steps, which is in their times. Turns alternate, so that a drift of the machine's speed hits all;
-each ratio is of one turn, the median of the turns is printed with their range.
+All loops make the same updates (AdamW, float64 log-softmax) of the same architecture on the same data. All evaluate
+every equation every 100 steps, and their times include this. They take turns, so a drift of the machine's speed
+affects all. Each ratio compares one turn. The median over the turns is printed with the range.
 
-"at the ceiling" is what a step's products would take at the speed of a large matrix product measured in the same run.
-Products are counted by torch's FlopCounterMode, and the sums of `grokscope.mix` by hand: 2 floating point operations
-for each entry and column, forward and twice backward. What is not a product (ReLU, softmax, copies, AdamW) costs no
-arithmetic worth counting but passes over memory: for `nanda2023` some 12 over the neurons' 7.8 MB and some 12 over
-the logits' 3.5 MB in float64, 4 ms at the speed of a large copy, less as far as the caches hold them.
+"at the ceiling" is the time of a step's products at the speed of a large matrix product, measured in the same run.
+
+- torch's FlopCounterMode counts the matrix products. The sums of `embedding_bag.mix` are added: 2 operations per
+  entry and column, once forward and twice backward.
+- Other work (ReLU, softmax, copies, AdamW) costs memory bandwidth rather than arithmetic. In `nanda2023`, it is about
+  12 passes over the neurons' 7.8 MB and 12 over the logits' 3.5 MB in float64. At the speed of a large copy this
+  takes 4 ms, or less if the caches hold the data.
 
 How to run: python tests/benchmarks/training.py [PRESET …], by default nanda2023 and power2022
 """
@@ -27,21 +29,21 @@ from grokscope.config import presets
 from grokscope.model.losses import cross_entropy
 from grokscope.training.loop import Setup, optimize
 
-TURNS, STEPS = 5, 100
+N_TURNS, N_STEPS = 5, 100
 Loop = Callable[[Setup], Iterator[object]]
 
 
 def grokscope_steps(setup: Setup) -> Iterator[object]:
-    """Make grokscope's updates for ever, evaluating every 100 steps."""
-    state = setup.state()
+    """Yield after each of grokscope's updates, without end; evaluate every 100 steps."""
+    state = setup.learner.initial_state()
     for _ in optimize(setup, state):
         if state.step % 100 == 0:
-            setup.evaluate(state)
+            setup.evaluator.evaluate(state)
         yield state.parameters
 
 
 def plain_steps(setup: Setup, model: nn.Module, trained: list[nn.Parameter]) -> Iterator[object]:
-    """Make the same updates with a module's own forward pass, whose logits at the last position count."""
+    """Yield after each of the same updates, with the forward pass of a module; its last position is the answer."""
     config = setup.config.optimizer
     optimizer = torch.optim.AdamW(trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
     step = 0
@@ -54,26 +56,26 @@ def plain_steps(setup: Setup, model: nn.Module, trained: list[nn.Parameter]) -> 
         step += 1
         if step % 100 == 0:
             with torch.no_grad():
-                cross_entropy(model(setup.inputs)[:, -1], setup.labels).mean().item()
+                cross_entropy(model(setup.dataset.inputs)[:, -1], setup.dataset.labels).mean().item()
         yield model
 
 
 def hooked_steps(setup: Setup) -> Iterator[object]:
-    """Return the plain loop over a HookedTransformer, as its grokking demonstration has it."""
-    hooked = setup.model.hooked(setup.model.initialize(setup.config.init_seed))
+    """Return the plain loop over a HookedTransformer, as in its grokking demo."""
+    hooked = setup.model.hooked_transformer(setup.model.initialize(setup.config.init_seed))
     for name, parameter in hooked.named_parameters():
         parameter.requires_grad_(name in setup.model.trained)
-    return plain_steps(setup, hooked, [one for one in hooked.parameters() if one.requires_grad])
+    return plain_steps(setup, hooked, [parameter for parameter in hooked.parameters() if parameter.requires_grad])
 
 
 def module_steps(setup: Setup) -> Iterator[object]:
-    """Return the plain loop over a module as a student would write it."""
-    module = Student(setup)
+    """Return the plain loop over a simple torch.nn module."""
+    module = PlainTransformer(setup)
     return plain_steps(setup, module, list(module.parameters()))
 
 
-class Student(nn.Module):
-    """The same architecture of torch.nn's own parts."""
+class PlainTransformer(nn.Module):
+    """The same architecture, built from the modules of torch.nn."""
 
     def __init__(self, setup: Setup):
         super().__init__()
@@ -112,8 +114,8 @@ LOOPS: dict[str, Loop] = {
 }
 
 
-def milliseconds(steps: Iterator[object], n: int = STEPS) -> float:
-    """Return the time of one step, over n of them."""
+def milliseconds(steps: Iterator[object], n: int = N_STEPS) -> float:
+    """Return the mean time of n steps."""
     started = time.perf_counter()
     for _ in islice(steps, n):
         pass
@@ -121,7 +123,7 @@ def milliseconds(steps: Iterator[object], n: int = STEPS) -> float:
 
 
 def gigaflop(setup: Setup, loop: Loop) -> float:
-    """Return the floating point operations of a step's products, in 10⁹."""
+    """Return the floating point operations of a step's products, in units of 10⁹."""
     steps = loop(setup)
     next(steps)
     with FlopCounterMode(display=False) as counter:
@@ -132,7 +134,7 @@ def gigaflop(setup: Setup, loop: Loop) -> float:
 
 
 def ceiling() -> float:
-    """Return the speed of a large matrix product here, in 10⁹ floating point operations a second."""
+    """Return the speed of a large matrix product, in 10⁹ floating point operations per second."""
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     times = []
     for _ in range(5):
@@ -143,30 +145,30 @@ def ceiling() -> float:
 
 
 def rows(preset: str) -> Iterator[str]:
-    """Yield the table's lines for one preset."""
+    """Yield the lines of the table for a preset."""
     setup = Setup(presets.get(preset))
     running = {name: loop(setup) for name, loop in LOOPS.items()}
     times: dict[str, list[float]] = {name: [] for name in running}
     fastest = 0.0
-    for turn in range(TURNS + 1):
+    for turn in range(N_TURNS + 1):
         fastest = max(fastest, ceiling())
         for name, steps in running.items():
-            taken = milliseconds(steps, STEPS if turn else 3)
-            if turn:  # The first turn warms up.
-                times[name].append(taken)
+            step_time = milliseconds(steps, N_STEPS if turn else 3)
+            if turn:  # The first turn is a warm-up.
+                times[name].append(step_time)
     yield f"{preset}, {torch.get_num_threads()} threads, ceiling {fastest:.0f} GFLOP/s"
-    for name, taken in times.items():
-        ratios = [theirs / ours for ours, theirs in zip(times["grokscope"], taken, strict=True)]
-        work = gigaflop(setup, LOOPS[name])
+    for name, loop_times in times.items():
+        ratios = [theirs / ours for ours, theirs in zip(times["grokscope"], loop_times, strict=True)]
+        n_gigaflop = gigaflop(setup, LOOPS[name])
         yield (
-            f"  {name:<18}{statistics.median(taken):7.1f} ms a step, {statistics.median(ratios):5.2f} times "
-            f"grokscope's (from {min(ratios):.2f} to {max(ratios):.2f}); {work:5.2f} GFLOP, "
-            f"{1000 * work / fastest:5.1f} ms at the ceiling"
+            f"  {name:<18}{statistics.median(loop_times):7.1f} ms per step, {statistics.median(ratios):5.2f} times "
+            f"grokscope's (from {min(ratios):.2f} to {max(ratios):.2f}); {n_gigaflop:5.2f} GFLOP, "
+            f"{1000 * n_gigaflop / fastest:5.1f} ms at the ceiling"
         )
 
 
 def main() -> None:
-    """Print a table for each preset that is named."""
+    """Print a table for each preset of the command line."""
     for preset in sys.argv[1:] or ["nanda2023", "power2022"]:
         print("\n".join(rows(preset)), flush=True)
 

@@ -1,4 +1,4 @@
-"""Files of tensors: what is written is read, and whatever is damaged is noticed and named."""
+"""Tensor files: exact round trips, and detection of every kind of damage."""
 
 import pickle
 import random
@@ -38,58 +38,58 @@ def example() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file with two tensors that are checked by row, one that is not, and an empty one."""
+    """A file with two tensors that are checked by row, one that is checked as a whole, and an empty one."""
     path = tmp_path / "file.safetensors"
     tensor_file.write(path, example(), {"about": ["∘", 1]}, by_row=("rows/",))
     return path
 
 
 @given(CONTENT, st.dictionaries(st.text(), st.integers() | st.text() | st.none()))
-def test_what_is_written_is_read_bit_for_bit(tmp_path_factory: Any, content: dict[str, np.ndarray], about: dict):
+def test_round_trip_is_exact(tmp_path_factory: Any, content: dict[str, np.ndarray], metadata: dict):
     path = tmp_path_factory.mktemp("content") / "file.safetensors"
-    tensor_file.write(path, content, about)
+    tensor_file.write(path, content, metadata)
     file = tensor_file.TensorFile(path)
-    assert file.metadata == about
+    assert file.metadata == metadata
     assert file.shapes == {name: array.shape for name, array in content.items()}
     for name, array in content.items():
-        found = file.read(name)
-        assert found.dtype == array.dtype and found.shape == array.shape and found.tobytes() == array.tobytes()
+        copy = file.read(name)
+        assert copy.dtype == array.dtype and copy.shape == array.shape and copy.tobytes() == array.tobytes()
     assert list(file.damage()) == []
 
 
-def test_the_file_is_a_plain_safetensors_file_to_others(path: Path):
-    found = safetensors.numpy.load_file(path)
+def test_file_is_valid_for_safetensors(path: Path):
+    tensors = safetensors.numpy.load_file(path)
     for name, array in example().items():
-        assert np.array_equal(found[name], array)
+        assert np.array_equal(tensors[name], array)
 
 
 @pytest.mark.parametrize("rows", [[0], [4], [1, 2, 3], [4, 0, 2, 2], [0, 1, 3, 4]])
-def test_some_rows_are_read_in_the_order_asked_for(path: Path, rows: list[int]):
+def test_rows_are_read_in_the_requested_order(path: Path, rows: list[int]):
     file, expected = tensor_file.TensorFile(path), example()
     assert np.array_equal(file.read("rows/a", rows), expected["rows/a"][rows])
-    both = file.read_all(["rows/b", "rows/a"], rows)
-    assert all(np.array_equal(both[name], expected[name][rows]) for name in ("rows/a", "rows/b"))
+    tensors = file.read_all(["rows/b", "rows/a"], rows)
+    assert all(np.array_equal(tensors[name], expected[name][rows]) for name in ("rows/a", "rows/b"))
 
 
-def test_arrays_in_any_memory_order_are_written_as_they_read(tmp_path: Path):
+def test_arrays_in_any_memory_order_round_trip(tmp_path: Path):
     array = np.arange(24.0).reshape(2, 3, 4).transpose(2, 0, 1)[::-1]
     tensor_file.write(tmp_path / "file", {"a": array}, {})
     assert np.array_equal(tensor_file.TensorFile(tmp_path / "file").read("a"), array)
 
 
-def test_numbers_are_written_little_endian_whatever_order_they_come_in(tmp_path: Path):
+def test_big_endian_arrays_are_stored_little_endian(tmp_path: Path):
     tensor_file.write(tmp_path / "file", {"a": np.arange(4, dtype=">f8"), "b": np.arange(3, dtype=">i4")}, {})
     assert tensor_file.TensorFile(tmp_path / "file").read("a").tolist() == [0, 1, 2, 3]
     assert safetensors.numpy.load_file(tmp_path / "file")["b"].tolist() == [0, 1, 2]
 
 
-def test_a_tensor_of_single_numbers_is_checked_by_row_too(tmp_path: Path):
+def test_one_dimensional_tensor_is_checked_by_row(tmp_path: Path):
     tensor_file.write(tmp_path / "file", {"a": np.arange(5.0)}, {}, by_row=("a",))
     flip(tmp_path / "file", 8 * (place(tmp_path / "file", "a")[0] + 8 * 3))
     assert list(tensor_file.TensorFile(tmp_path / "file").damage()) == [("a", 3)]
 
 
-def test_each_tensor_lies_where_its_numbers_are_aligned(tmp_path: Path):
+def test_each_tensor_is_aligned_to_its_element_size(tmp_path: Path):
     sizes = {"bool": 3, "float32": 5, "float64": 1, "int32": 7, "int64": 1, "uint8": 1}
     content = {f"{i} {name}": np.ones(n, name) for i, (name, n) in enumerate(sizes.items())}
     tensor_file.write(tmp_path / "file", content, {"about": "∘"})
@@ -98,28 +98,28 @@ def test_each_tensor_lies_where_its_numbers_are_aligned(tmp_path: Path):
 
 
 @pytest.mark.parametrize("row", range(5))
-def test_a_damaged_row_is_named_and_leaves_the_other_rows_readable(path: Path, row: int):
+def test_damaged_row_is_named_and_other_rows_are_readable(path: Path, row: int):
     first, _ = place(path, "rows/a")
     flip(path, 8 * (first + 48 * row + 17) + 3)
     file = tensor_file.TensorFile(path)
     assert list(file.damage()) == [("rows/a", row)]
-    others = [i for i in range(5) if i != row]
-    assert np.array_equal(file.read("rows/a", others), example()["rows/a"][others])
+    intact = [i for i in range(5) if i != row]
+    assert np.array_equal(file.read("rows/a", intact), example()["rows/a"][intact])
     assert np.array_equal(file.read("rows/b"), example()["rows/b"])
     for rows in (None, [row], [0, row]):
         with pytest.raises(GrokscopeError, match=rf"{path} is damaged: rows/a \(row {row}\)"):
             file.read_all(["rows/b", "rows/a"], rows)
 
 
-def test_a_damaged_tensor_without_rows_is_named(path: Path):
+def test_damaged_whole_tensor_is_named(path: Path):
     flip(path, 8 * place(path, "whole")[0])
     assert list(tensor_file.TensorFile(path).damage()) == [("whole", None)]
     with pytest.raises(GrokscopeError, match=f"{path} is damaged: whole does not match"):
         tensor_file.TensorFile(path).read("whole")
 
 
-def is_found(path: Path) -> bool:
-    """Whether damage to a file shows, on opening or on reading everything; only one kind of error may come."""
+def is_detected(path: Path) -> bool:
+    """Return whether opening or reading the whole file detects damage, as a GrokscopeError that names the file."""
     try:
         return bool(list(tensor_file.TensorFile(path).damage()))
     except GrokscopeError as error:
@@ -127,38 +127,38 @@ def is_found(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("n_flips", [1_000, pytest.param(None, marks=pytest.mark.slow)], ids=["1000", "every"])
-def test_every_flipped_bit_of_a_file_is_found(path: Path, n_flips: int | None):
+def test_every_flipped_bit_is_detected(path: Path, n_flips: int | None):
     data = path.read_bytes()
-    every = range(8 * len(data))
-    for bit in random.Random(0).sample(every, n_flips) if n_flips else every:
+    bits = range(8 * len(data))
+    for bit in random.Random(0).sample(bits, n_flips) if n_flips else bits:
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
-        assert is_found(path), f"bit {bit} of byte {bit // 8}"
+        assert is_detected(path), f"bit {bit} of byte {bit // 8}"
 
 
-def test_every_file_that_is_cut_short_or_lengthened_is_found(path: Path):
+def test_truncated_or_lengthened_file_is_detected(path: Path):
     data = path.read_bytes()
     for length in range(len(data)):
         path.write_bytes(data[:length])
-        assert is_found(path), f"cut to {length} bytes"
+        assert is_detected(path), f"cut to {length} bytes"
     path.write_bytes(data + b"\0")
-    assert is_found(path)
+    assert is_detected(path)
 
 
-def test_bytes_that_are_exchanged_overwritten_or_repeated_are_found(path: Path):
-    data, choose = path.read_bytes(), random.Random(0)
+def test_overwritten_or_repeated_bytes_are_detected(path: Path):
+    data, generator = path.read_bytes(), random.Random(0)
     for _ in range(300):
         damaged = bytearray(data)
-        start, length = choose.randrange(len(data)), choose.randrange(1, 40)
-        source = choose.choice([bytes(length), choose.randbytes(length), data[:length], data[-length:]])
+        start, length = generator.randrange(len(data)), generator.randrange(1, 40)
+        source = generator.choice([bytes(length), generator.randbytes(length), data[:length], data[-length:]])
         damaged[start : start + length] = source
         path.write_bytes(damaged)
-        assert damaged == data or is_found(path)
+        assert damaged == data or is_detected(path)
 
 
 class Bomb:
-    """What a malicious pickle holds: unpickling it makes a folder."""
+    """The content of a malicious pickle: unpickling it makes a folder."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -194,19 +194,19 @@ class Bomb:
         "no tensors",
         "a list",
         "a deep list",
-        "another's safetensors",
-        "another's safetensors with our metadata",
+        "foreign safetensors",
+        "foreign safetensors with our metadata",
         "a wrong checksum",
     ],
 )
-def test_a_file_that_grokscope_never_wrote_is_refused_by_name(data: bytes, tmp_path: Path):
-    path = tmp_path / "stranger.safetensors"
+def test_foreign_file_is_refused_with_its_path(data: bytes, tmp_path: Path):
+    path = tmp_path / "foreign.safetensors"
     path.write_bytes(data)
     with pytest.raises(GrokscopeError, match=str(path)):
         tensor_file.TensorFile(path)
 
 
-def test_a_pickle_is_refused_and_not_run(tmp_path: Path):
+def test_pickle_is_refused_and_not_executed(tmp_path: Path):
     path = tmp_path / "pickle.safetensors"
     path.write_bytes(pickle.dumps(Bomb(tmp_path / "bang")))
     with pytest.raises(GrokscopeError, match=str(path)):
@@ -215,12 +215,12 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["none.safetensors", "."])
-def test_what_is_no_file_is_refused_by_name(name: str, tmp_path: Path):
+def test_missing_file_or_folder_is_refused_with_its_path(name: str, tmp_path: Path):
     with pytest.raises(GrokscopeError, match=str(tmp_path / name)):
         tensor_file.TensorFile(tmp_path / name)
 
 
-def test_a_file_that_is_cut_after_it_was_opened_is_refused_on_reading(path: Path):
+def test_file_truncated_after_opening_is_refused_on_read(path: Path):
     file = tensor_file.TensorFile(path)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(GrokscopeError, match=str(path)):

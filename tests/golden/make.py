@@ -1,6 +1,7 @@
-"""Make the golden run of the present format, once, before its release: ``python tests/golden/make.py``.
+"""Make the golden run of the present format: ``python tests/golden/make.py``.
 
-It is then never made again: that a later version reads what this one wrote is what it is for.
+This is done once per format, before its release. The run is never remade, because it tests that later versions can
+read the files of this one.
 """
 
 import sys
