@@ -84,9 +84,9 @@ MUTANTS = (
         "disk/lock",
         "            return fcntl.flock(file, ",
         "            return bool(file) or fcntl.flock(file, ",
-        (LOCKS, "tests/disk/test_atomic.py"),
+        (LOCKS, "tests/disk/test_lock.py"),
     ),
-    Mutant("disk/lock", "os.register_at_fork(after", "dict(after", (LOCKS, "tests/disk/test_atomic.py")),
+    Mutant("disk/lock", "os.register_at_fork(after", "dict(after", (LOCKS, "tests/disk/test_lock.py")),
     Mutant(
         "training/run",
         "    with Lock(folder):\n        files.remove",
@@ -96,7 +96,7 @@ MUTANTS = (
     Mutant("training/run", "        held.enter_context(Lock(building))\n", "", ("tests/training/test_run.py", LOCKS)),
     Mutant(
         "training/run",
-        "        atomic.remove_temporary(segments_folder(folder))\n        # Opened",
+        "        atomic.remove_temporary_files(segments_folder(folder))\n        # Opened",
         "        # Opened",
         ("tests/training/test_run.py", "tests/harness/test_kills.py", FAULTS),
     ),
@@ -109,7 +109,7 @@ MUTANTS = (
     ),
     Mutant(
         "disk/tensor_file",
-        "if structure.tolist() != [_structure(about, layout, self._checksums)]:",
+        "if structure.tolist() != [_structure(texts, layout, self._checksums)]:",
         "if False:",
         ("tests/disk/test_tensor_file.py", MUTATIONS),
     ),
