@@ -1,0 +1,116 @@
+"""The English of the project: words and phrases that make a reader stop are counted, and stay near zero."""
+
+import ast
+import io
+import re
+import tokenize
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PYTHON = [path for folder in ("grokscope", "analyses", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
+PROSE = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "checkpoints/README.md", "analyses/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "grokscope" / "report" / "assets").glob("*.html")),
+]
+BANNED_NAMES = {"found", "said", "asked", "one", "its", "some", "there"}
+BANNED_PHRASES = {
+    "is no": r"\bis no\b(?! longer)",
+    "are none": r"\bare none\b",
+    "goes on": r"\bgo(?:es)? on\b",
+    "anew": r"\banew\b",
+    "once more": r"\bonce more\b",
+    "whoever": r"\bwho(?:m)?ever\b",
+    "stands, of a thing": r"\bstands? (?:in|on|at|there|beside|above|below|before|after|alone|as|near)\b",
+    "lies, of a thing": r"\blies? (?:in|on|at|there|beside|within|outside|near|between|above|below)\b",
+    "had again": r"\bhad again\b",
+}
+MOST_TEST_NAME = 60
+
+
+def prose_of(source: str) -> str:
+    """Return the docstrings, comments and messages of a Python source."""
+    parts = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT or token.type == tokenize.STRING:
+            parts.append(token.string)
+    return "\n".join(parts)
+
+
+def bound_names(source: str) -> list[str]:
+    """Return every name that a source binds: assignments, loops, parameters and comprehensions."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.append(node.id)
+        elif isinstance(node, ast.arg):
+            names.append(node.arg)
+    return names
+
+
+def phrases_in(text: str) -> Counter[str]:
+    """Return how often each banned phrase occurs, across line breaks too."""
+    flat = re.sub(r"\s+(?:#\s*)?", " ", text)
+    return Counter({phrase: len(re.findall(pattern, flat)) for phrase, pattern in BANNED_PHRASES.items()})
+
+
+def test_no_variable_has_a_name_that_names_nothing():
+    places = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in PYTHON
+        for name in bound_names(path.read_text(encoding="utf-8"))
+        if name in BANNED_NAMES
+    }
+    assert sorted(places) == []
+
+
+@pytest.mark.parametrize("phrase", BANNED_PHRASES)
+def test_prose_avoids(phrase):
+    here = Path(__file__)
+    texts = {path: prose_of(path.read_text(encoding="utf-8")) for path in PYTHON if path != here}
+    texts |= {path: path.read_text(encoding="utf-8") for path in PROSE}
+    counts = {str(path.relative_to(ROOT)): phrases_in(text)[phrase] for path, text in texts.items()}
+    assert {name: n for name, n in counts.items() if n} == {}
+
+
+def test_test_names_have_at_most_60_characters():
+    long = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in PYTHON
+        if path.name.startswith("test_")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and len(node.name) > MOST_TEST_NAME
+    ]
+    assert long == []
+
+
+def test_exceptions_end_in_error():
+    exceptions = [
+        node.name
+        for path in PYTHON
+        if path.is_relative_to(ROOT / "grokscope")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+        and any(ast.unparse(base).endswith(("Error", "Exception", "KeyboardInterrupt")) for base in node.bases)
+    ]
+    assert exceptions and [name for name in exceptions if not name.endswith("Error")] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase"),
+    [
+        ("It is no run.", "is no"),
+        ("what is no\n    # run", "is no"),
+        ("Training goes on.", "goes on"),
+        ("The file lies in a folder.", "lies, of a thing"),
+    ],
+)
+def test_phrase_is_counted(text, phrase):
+    assert phrases_in(text)[phrase] == 1
+
+
+def test_phrase_that_is_allowed_is_not_counted():
+    assert phrases_in("It is no longer there; the standard stands.").total() == 0
