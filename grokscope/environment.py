@@ -1,4 +1,7 @@
-"""What decides the bits of a run besides its config, recorded with it and compared before going on."""
+"""The environment of a run: everything except the config that determines its bits.
+
+A run stores its environment. Continuing a run compares the stored environment with the present one.
+"""
 
 import ctypes
 import os
@@ -10,12 +13,16 @@ from functools import cache
 import torch
 
 NUMERICS = "2"
-"""Raised by a change of grokscope's own that changes bits: another order of arithmetic in the loss or the update."""
+"""The version of grokscope's arithmetic. Increase it if a change of the loss or the update changes any bit."""
 
 
-def present(device: str) -> dict[str, str]:
-    """Return what would change bits here: versions, threads, instruction set, device, precision, kernel."""
-    found = {
+def describe(device: str) -> dict[str, str]:
+    """Return the environment of this process: versions, threads, instruction set, device, precision and kernel.
+
+    Args:
+        device: The device that the run uses: "cpu", "cuda" or "cuda:N".
+    """
+    environment = {
         "grokscope numerics": NUMERICS,
         "torch": torch.__version__,
         "machine": platform.machine(),
@@ -29,26 +36,32 @@ def present(device: str) -> dict[str, str]:
         "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
     }
     if torch.device(device).type == "cuda":
-        there = (torch.device(device).index or 0) < torch.cuda.device_count()
-        found["device"] = torch.cuda.get_device_name(device) if there else f"no {device}"
-        found["cuda"] = str(torch.version.cuda)
-        found["cudnn"] = str(torch.backends.cudnn.version())
-    return found
+        exists = (torch.device(device).index or 0) < torch.cuda.device_count()
+        environment["device"] = torch.cuda.get_device_name(device) if exists else f"no {device}"
+        environment["cuda"] = str(torch.version.cuda)
+        environment["cudnn"] = str(torch.backends.cudnn.version())
+    return environment
 
 
 def drift(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Say what differs between two environments, one clause each."""
-    return [
-        f"{name} was {then.get(name, 'not recorded')}, is {now.get(name, 'none')}"
-        + f" (OMP_NUM_THREADS={then.get(name)} restores it)" * (name == "threads" and name in then)
-        for name in sorted({*then, *now})
-        if then.get(name) != now.get(name)
-    ]
+    """Return the differences between two environments, one clause each, such as "torch was 2.4.0, is 2.5.1"."""
+    differences = []
+    for name in sorted({*then, *now}):
+        if then.get(name) == now.get(name):
+            continue
+        difference = f"{name} was {then.get(name, 'not recorded')}, is {now.get(name, 'none')}"
+        if name == "threads" and name in then:
+            difference += f" (OMP_NUM_THREADS={then[name]} restores it)"
+        differences.append(difference)
+    return differences
 
 
 @contextmanager
 def matrix_products(precision: str) -> Iterator[None]:
-    """Multiply float32 matrices in "float32", "tf32" or "bfloat16" inside the block, where the device has it."""
+    """Set the precision of float32 matrix products inside a `with` block: "float32", "tf32" or "bfloat16".
+
+    A device without that precision uses float32.
+    """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision({"float32": "highest", "tf32": "high", "bfloat16": "medium"}[precision])
     try:
@@ -59,15 +72,15 @@ def matrix_products(precision: str) -> Iterator[None]:
 
 @cache
 def keep_memory() -> None:
-    """Let glibc keep for this process what it frees, up to the most that was ever in use; elsewhere do nothing.
+    """Make glibc keep freed memory for this process. On other systems do nothing.
 
-    By default it gives the large tensors of each training step back to the kernel and asks for them anew: 3,600
-    page faults a step of `nanda2023`, and 10 to 20% of its time.
+    By default glibc returns the large tensors of each training step to the kernel and requests them again. For
+    `nanda2023` this costs 3,600 page faults and 10 to 20% of the time of each step.
     """
     trim_threshold, mmap_threshold, never = -1, -3, 2**31 - 1  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(trim_threshold, never)
-        # Older ones refuse more than 32 MB; without any they would stay at 128 kB, as a set threshold is kept.
+        # Older versions reject more than 32 MB. A rejected value would leave the threshold fixed at 128 kB.
         if not libc.mallopt(mmap_threshold, never):
             libc.mallopt(mmap_threshold, 2**25)

@@ -1,7 +1,7 @@
-"""Built-ins and entry points: the same few lines for tasks, optimizers, measures and figures.
+"""The registry of tasks, optimizers, measures and figures: built-ins and entry points of other packages.
 
-A built-in is named by the place where it lives, so that listing names imports nothing. A third party adds
-one by an entry point in the group ``grokscope.tasks``, ``grokscope.optimizers``, ``grokscope.measures`` or
+A built-in is stored as "module:name", so listing the names imports no module. Another package adds an object with an
+entry point in the group ``grokscope.tasks``, ``grokscope.optimizers``, ``grokscope.measures`` or
 ``grokscope.figures``.
 """
 
@@ -15,12 +15,14 @@ from grokscope.errors import GrokscopeError, unknown_name
 
 @dataclass(frozen=True)
 class TaskFamily:
-    """Built-in tasks that live in one module and whose elements are chosen by one setting of TaskConfig."""
+    """The built-in tasks of one module. One setting of TaskConfig determines their elements."""
 
     module: str
+    """The module that defines the tasks."""
     setting: str
-    """The setting that determines the elements, and with them the number of equations: "p", "group" or "table"."""
+    """The setting that determines the elements and the number of equations: "p", "group" or "table"."""
     names: tuple[str, ...]
+    """The names of the tasks."""
 
 
 TASK_FAMILIES = (
@@ -108,28 +110,41 @@ BUILT_IN = {
 
 
 def domain_setting(task: str) -> str:
-    """Return the setting that determines a built-in task's elements: "p", "group" or "table".
+    """Return the setting that determines the elements of a built-in task: "p", "group" or "table".
 
-    Return "" for a task of another package, whose module alone knows its elements.
+    The result is "" for a task of another package, because only its own module knows its elements.
     """
     return next((family.setting for family in TASK_FAMILIES if task in family.names), "")
 
 
 @cache
-def _table(kind: str) -> dict[str, EntryPoint]:
+def _registered(kind: str) -> dict[str, EntryPoint]:
+    """Return the built-ins and the entry points of one kind, by name."""
     group = f"grokscope.{kind}"
-    built_in = {name: EntryPoint(name, place, group) for name, place in BUILT_IN[kind].items()}
-    # A built-in keeps its name: what `embedding` means must not depend on what else is installed.
+    built_in = {name: EntryPoint(name, location, group) for name, location in BUILT_IN[kind].items()}
+    # A built-in wins over an entry point, so the meaning of a name does not depend on the installed packages.
     return {point.name: point for point in entry_points(group=group)} | built_in
 
 
 def names(kind: str) -> list[str]:
-    """Return the names of one kind, "tasks", "optimizers", "measures" or "figures", entry points included, sorted."""
-    return sorted(_table(kind))
+    """Return the sorted names of one kind, entry points included.
+
+    Args:
+        kind: "tasks", "optimizers", "measures" or "figures".
+    """
+    return sorted(_registered(kind))
 
 
 def load(kind: str, name: str) -> Any:
-    """Import and return what `name` stands for; raise GrokscopeError for a name that nobody has registered."""
-    if name not in _table(kind):
-        raise GrokscopeError(unknown_name(f"{kind.rstrip('s')}", name, names(kind)))
-    return _table(kind)[name].load()
+    """Import and return the object with this name.
+
+    Args:
+        kind: "tasks", "optimizers", "measures" or "figures".
+        name: One of `names(kind)`.
+
+    Raises:
+        GrokscopeError: The name is not registered. The error lists the names.
+    """
+    if name not in _registered(kind):
+        raise GrokscopeError(unknown_name(kind.removesuffix("s"), name, names(kind)))
+    return _registered(kind)[name].load()
