@@ -1,4 +1,4 @@
-"""Losses with parts removed: closed forms for models made by hand, HookedTransformer's hooks for others."""
+"""The measure `ablations` against closed forms for models made by hand, and HookedTransformer's hooks for others."""
 
 import math
 
@@ -15,11 +15,12 @@ P = 11
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Return standard normal numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def loss_of(name: str, table: torch.Tensor) -> float:
-    """Return the mean cross-entropy of a table (a, b, class) over the pairs on the circle, right answers."""
+    """Return the mean cross-entropy of a table (a, b, class) over the pairs on the circle, with correct answers."""
     task = tasks.build(TaskConfig(name=name, p=P))
     assert task.circle is not None
     on = torch.isin(task.operands, task.circle).all(1)
@@ -28,22 +29,22 @@ def loss_of(name: str, table: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize(("name", "alpha"), [("addition", {2: 3.0, 5: 1.5}), ("division", {3: 3.0, 5: 2.0})])
-def test_a_planted_frequency_is_missed_and_the_others_are_not(plant, name, alpha):
+def test_only_planted_frequencies_change_the_loss(plant, name, alpha):
     config = TaskConfig(name=name, p=P)
     table = cosines(config, alpha)
     series = measures.evaluate("ablations", plant({0: lookup(table)}, p=P, name=name, **sizes(P, P * P)))
     assert series["loss"][0] == pytest.approx(loss_of(name, table))
     for k in series["frequencies"].tolist():
-        without = cosines(config, {one: size for one, size in alpha.items() if one != k})
-        only = cosines(config, {one: size for one, size in alpha.items() if one == k})
+        without = cosines(config, {frequency: size for frequency, size in alpha.items() if frequency != k})
+        only = cosines(config, {k: alpha[k]} if k in alpha else {})
         assert series["loss_without_frequency"][0, k - 1] == pytest.approx(loss_of(name, without))
         assert series["loss_with_only_frequency"][0, k - 1] == pytest.approx(loss_of(name, only))
     for part in ("attention", "mlp"):
-        # Its neurons see nothing, or are not heard: all logits are zero.
+        # The neurons get no input, or are not read, so all logits are zero.
         assert series[f"loss_without_{part}"][0] == pytest.approx(math.log(P))
 
 
-def test_linear_neurons_are_their_own_polynomials(plant):
+def test_linear_neurons_equal_their_polynomials(plant):
     angle = 2 * math.pi * torch.arange(P, dtype=torch.float64)[:, None] * torch.tensor([1, 2, 4]) / P
     parameters = reader(P, angle.cos(), angle.sin(), torch.full((3,), 4.0, dtype=torch.float64), noise(3, P))
     series = measures.evaluate("ablations", plant({0: parameters}, p=P, **sizes(P, 3)))
@@ -53,22 +54,23 @@ def test_linear_neurons_are_their_own_polynomials(plant):
 
 @pytest.fixture
 def generic(plant):
-    """A model of two blocks with LayerNorm, whose parameters are all noise, and its HookedTransformer."""
+    """A model of two blocks with LayerNorm and random parameters, its series and its HookedTransformer."""
     model = {"n_layers": 2, "normalization_type": "LN", "act_fn": "gelu", "biases": "all"}
     shapes = plant({0: {}}, **model).model.shapes
-    given = {one: noise(*shape, seed=i) for i, (one, shape) in enumerate(shapes.items())}
-    trajectory = plant({0: given}, **model)
+    parameters = {name: noise(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}
+    trajectory = plant({0: parameters}, **model)
     return trajectory, measures.evaluate("ablations", trajectory), trajectory.last.model
 
 
 def hooked_loss(trajectory, hooked, hooks) -> float:
+    """Return the mean loss over all pairs of a HookedTransformer with some hooks."""
     grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split)
     logits = hooked.run_with_hooks(grid.equations.tokens, fwd_hooks=hooks)[:, -1]
     return torch.nn.functional.cross_entropy(logits, grid.answer_tokens.flatten()).item()
 
 
 @pytest.mark.parametrize(("part", "name"), [("attn", "loss_without_attention"), ("mlp", "loss_without_mlp")])
-def test_a_sublayer_is_removed_as_a_hook_would(generic, part, name):
+def test_sublayer_is_removed_as_by_a_hook(generic, part, name):
     trajectory, series, hooked = generic
     hooks = [(f"blocks.{layer}.hook_{part}_out", lambda value, hook: value * 0) for layer in (0, 1)]
     assert series[name][0] == pytest.approx(hooked_loss(trajectory, hooked, hooks), rel=1e-9)
@@ -76,7 +78,7 @@ def test_a_sublayer_is_removed_as_a_hook_would(generic, part, name):
 
 
 def test_neurons_are_replaced_by_least_squares_polynomials(generic):
-    """The oracle fits nine functions to each neuron for each frequency, and keeps the best fit."""
+    """The oracle takes the best least-squares fit of nine functions over all frequencies, for each neuron."""
     trajectory, series, hooked = generic
     grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split)
     _, cache = hooked.run_with_cache(grid.equations.tokens)
@@ -85,7 +87,7 @@ def test_neurons_are_replaced_by_least_squares_polynomials(generic):
     for k in range(1, P // 2 + 1):
         t = 2 * np.pi * k * np.arange(P) / P
         three = [np.ones(P), np.cos(t), np.sin(t)]
-        nine = np.stack([np.outer(one, other).ravel() for one in three for other in three], 1)
+        nine = np.stack([np.outer(f, g).ravel() for f in three for g in three], 1)
         fit = nine @ np.linalg.lstsq(nine, post, rcond=None)[0]
         left = ((post - fit) ** 2).sum(0)
         best[:, left < error] = fit[:, left < error]
@@ -98,5 +100,5 @@ def test_neurons_are_replaced_by_least_squares_polynomials(generic):
     expected = hooked_loss(trajectory, hooked, [("blocks.1.mlp.hook_post", replace)])
     assert series["loss_with_all_polynomials"][0] == pytest.approx(expected, rel=1e-9)
     assert expected != pytest.approx(series["loss"][0], rel=1e-5)
-    # No neuron of noise belongs to a frequency.
+    # A random neuron does not belong to a frequency.
     assert series["loss_with_polynomials"][0] == pytest.approx(series["loss"][0], rel=1e-12)

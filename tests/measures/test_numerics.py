@@ -1,4 +1,4 @@
-"""Numerics: collapse at thresholds that are known exactly, gradients and cosines in closed form, other arithmetic."""
+"""The measure `numerics`: collapse at exact thresholds, gradients and cosines in closed form, exact arithmetic."""
 
 import math
 from fractions import Fraction
@@ -18,58 +18,59 @@ W_U = "unembed.W_U"
 
 
 def at(series, name: str, dtype: str, step: int = 0) -> float:
+    """Return a quantity in one type at one step."""
     return float(series[name][step, series.words("dtypes").index(dtype)])
 
 
 @pytest.mark.parametrize(("dtype", "bits"), BITS.items())
-def test_two_logits_collapse_where_the_smaller_term_is_half_a_last_bit(dtype, bits):
+def test_logits_collapse_if_a_term_is_half_the_last_bit(dtype, bits):
     threshold = bits * math.log(2)
     grid = 2.0**-6 if dtype == "bfloat16" else 1e-3
     gaps = torch.tensor([threshold - 4 * grid, threshold + 4 * grid], dtype=torch.float64)
     logits = torch.stack([torch.zeros(2, dtype=torch.float64), -gaps], -1)
     labels = torch.zeros(2, dtype=torch.int64)
     assert losses.has_collapsed(logits, labels, dtype).tolist() == [False, True]
-    assert losses.has_collapsed(logits + 3, labels, dtype).tolist() == [False, True], "a softmax knows no origin"
-    assert not losses.has_collapsed(logits, 1 - labels, dtype).any(), "the sum is not a wrong answer's term"
+    assert losses.has_collapsed(logits + 3, labels, dtype).tolist() == [False, True], "a softmax ignores a shift"
+    assert not losses.has_collapsed(logits, 1 - labels, dtype).any(), "the sum is never the term of a wrong answer"
     assert not losses.has_collapsed(logits, labels, dtype, "stablemax").any()
 
 
-def test_collapse_is_what_exact_sums_of_numpys_terms_round_to():
-    """Each float32 term and sum by numpy and by fractions: only where both orders of adding agree, as most do."""
+def test_collapse_agrees_with_rounded_exact_sums():
+    """Terms by numpy, sums by fractions, for the many rows whose sum does not depend on the order."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(400, 3, generator=generator) + torch.tensor([17.0, 0.0, -9.0])
-    found = losses.has_collapsed(logits, torch.zeros(400, dtype=torch.int64)).tolist()
+    has_collapsed = losses.has_collapsed(logits, torch.zeros(400, dtype=torch.int64)).tolist()
     z = logits.numpy()
     terms = np.exp(z - z.max(1, keepdims=True), dtype=np.float32)
-    judged = 0
-    for own, row in zip(found, terms, strict=True):
-        exact = sum(Fraction(float(one)) for one in row)
+    n_compared = 0
+    for is_collapsed, row in zip(has_collapsed, terms, strict=True):
+        exact = sum(Fraction(float(term)) for term in row)
         rounded = Fraction(float(np.float32(float(exact))))  # Three such terms add up exactly in float64.
         one_by_one = np.float32(np.float32(row[0] + row[1]) + row[2])
         if float(rounded) == float(one_by_one):
-            judged += 1
-            assert own == (rounded == Fraction(float(row[0])))
-    assert judged > 380 and 50 < sum(found) < 350
+            n_compared += 1
+            assert is_collapsed == (rounded == Fraction(float(row[0])))
+    assert n_compared > 380 and 50 < sum(has_collapsed) < 350
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_logits_gradient_is_probability_minus_one_hot_over_n(dtype):
+def test_logit_gradient_is_probability_minus_one_hot_over_n(dtype):
     logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3
     labels = torch.arange(50) % 7
-    found = module.logit_gradient(logits, labels, dtype, "softmax")
+    gradient = module.logit_gradient(logits, labels, dtype, "softmax")
     expected = (logits.softmax(-1) - F.one_hot(labels, 7)) / 50
-    torch.testing.assert_close(found, expected, rtol=1e-4 if dtype == "float32" else 1e-12, atol=1e-9)
-    assert module.imbalance(found) < (1e-5 if dtype == "float32" else 1e-14)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4 if dtype == "float32" else 1e-12, atol=1e-9)
+    assert module.imbalance(gradient) < (1e-5 if dtype == "float32" else 1e-14)
 
 
-def test_a_collapsed_example_keeps_the_wrong_answers_gradient_alone_and_one_further_apart_none():
+def test_collapsed_example_keeps_only_wrong_answers_gradient():
     logits = torch.tensor([[20.0, 0.0, 0.0], [200.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
     labels = torch.zeros(3, dtype=torch.int64)
     gradient = module.logit_gradient(logits, labels, "float32", "softmax")
     assert gradient[0, 0] == 0 and gradient[0, 1:].tolist() == pytest.approx([math.exp(-20) / 3] * 2, rel=1e-5)
     assert (gradient[1] == 0).all() and (gradient[2] != 0).all()
     assert module.imbalance(gradient).item() == pytest.approx(1 / 3, abs=1e-6)
-    # The float64 loss keeps both, until the gradient is too small for the float32 logits.
+    # The float64 loss keeps both gradients, until they are too small for float32 logits.
     exact = module.logit_gradient(logits, labels, "float64", "softmax")
     assert (exact[0] != 0).all() and (exact[1] == 0).all()
     assert module.imbalance(exact) < 1e-6
@@ -84,7 +85,7 @@ def test_margins_and_scale_by_hand():
 
 
 def linear(plant, scale: float, **options) -> Trajectory:
-    """Return a model whose logits are b_U alone: one class leads by `scale`, and all else is zero or out of play."""
+    """Return a model whose logits are b_U: one class leads by `scale`, and all other parameters are zero."""
     zeros = {name: torch.zeros(shape) for name, shape in plant({0: {}}).model.shapes.items()}
     b_U = torch.zeros(11)
     b_U[4] = scale
@@ -92,7 +93,7 @@ def linear(plant, scale: float, **options) -> Trajectory:
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0, 8.0])
-def test_of_a_model_that_is_linear_in_one_bias_everything_has_a_closed_form(plant, scale):
+def test_linear_model_has_every_quantity_in_closed_form(plant, scale):
     trajectory = linear(plant, scale)
     series = measures.evaluate("numerics", trajectory, dtype="float64")
     labels = trajectory.task.labels[trajectory.split.train]
@@ -100,7 +101,7 @@ def test_of_a_model_that_is_linear_in_one_bias_everything_has_a_closed_form(plan
     logits = torch.zeros(11, dtype=torch.float64)
     logits[4] = scale
     gradient = logits.softmax(0) - shares
-    # w = scale · e_4, so the cosine of −∇L and w is −∇L's fourth share of its length.
+    # w = scale · e_4, so the cosine is the fourth entry of −∇L over its length.
     expected = -(gradient[4] / gradient.norm()).item()
     assert series["naive_loss_cosine"][0] == pytest.approx(expected, rel=1e-9)
     by_component = dict(zip(series.words("components"), series["component_naive_loss_cosines"][0], strict=True))
@@ -115,8 +116,8 @@ def test_of_a_model_that_is_linear_in_one_bias_everything_has_a_closed_form(plan
     assert series["train_margin_mean"][0] == pytest.approx(quantiles.mean(), rel=1e-12)
 
 
-def test_shares_count_the_examples_that_collapse_in_each_type(plant):
-    """Right answers of the leading class collapse by how far it leads; the others never."""
+def test_shares_count_the_collapsed_examples_in_each_type(plant):
+    """Only the right answers of the leading class can collapse."""
     trajectory = linear(plant, 25.0)
     series = measures.evaluate("numerics", trajectory)
     labels = trajectory.task.labels[trajectory.split.train]
@@ -125,7 +126,7 @@ def test_shares_count_the_examples_that_collapse_in_each_type(plant):
     assert [at(series, "collapse_share", dtype) for dtype in BITS] == pytest.approx([share, share, 0])
     assert [at(series, "zero_loss_share", dtype) for dtype in BITS] == pytest.approx([share, share, 0])
     assert at(series, "zero_gradient_share", "float32") == 0
-    # e^-25 is still a number, and e^-200 is none for float32: then even the wrong answers' part is gone.
+    # float32 has e^-25 but not e^-200, which removes the wrong answers' entries too.
     far = measures.evaluate("numerics", linear(plant, 200.0))
     assert at(far, "zero_gradient_share", "float32") == pytest.approx(share)
     assert at(far, "collapse_share", "float64") == pytest.approx(share)
@@ -137,30 +138,30 @@ def test_stablemax_does_not_collapse(plant):
         assert series[name][0, 1:].tolist() == [0, 0]
 
 
-def test_the_gradient_of_a_trained_model_is_the_objectives_own(tiny_run):
+def test_gradient_of_a_trained_model_equals_the_objectives(tiny_run):
     from grokscope.landscape.objective import objectives
 
     trajectory = Trajectory.open(tiny_run).thin(2)
     series = measures.evaluate("numerics", trajectory, dtype="float64")
-    for i, (_, there) in enumerate(objectives(trajectory)):
-        _, gradient = there.value_and_gradient(there.point)
+    for i, (_, objective) in enumerate(objectives(trajectory)):
+        _, gradient = objective.value_and_gradient(objective.point)
         assert at(series, "gradient_norm", "float64", i) == pytest.approx(gradient.norm().item(), rel=1e-9)
-        cosine = -F.cosine_similarity(gradient, there.point, dim=0).item()
+        cosine = -F.cosine_similarity(gradient, objective.point, dim=0).item()
         assert series["naive_loss_cosine"][i] == pytest.approx(cosine, rel=1e-9)
-        # Along the weights the loss falls as the cosine says: its slope at w(1 + t) is ∇L · w.
-        up, down = there.value(there.point * (1 + 1e-6)), there.value(there.point * (1 - 1e-6))
-        slope = -cosine * gradient.norm().item() * there.point.norm().item()
+        # The slope of the loss along w(1 + t) is ∇L · w.
+        up, down = objective.value(objective.point * (1 + 1e-6)), objective.value(objective.point * (1 - 1e-6))
+        slope = -cosine * gradient.norm().item() * objective.point.norm().item()
         assert (up - down) / 2e-6 == pytest.approx(slope, rel=1e-4)
     assert series["gradient_cosine"][:, 2].tolist() == pytest.approx([1, 1])
 
 
-def test_without_test_equations_there_are_no_test_margins(plant):
+def test_test_margins_are_missing_without_test_equations(plant):
     n = 11 * 11
     trajectory = plant({0: {}}, split=(torch.arange(n), torch.arange(0)))
     series = measures.evaluate("numerics", trajectory)
     assert "train_margins" in series and not any("test_" in name for name in series.arrays)
 
 
-def test_another_dtype_is_refused(plant):
-    with pytest.raises(GrokscopeError, match="dtype: 'bfloat16'; allowed: float32 or float64"):
+def test_unknown_dtype_is_rejected(plant):
+    with pytest.raises(GrokscopeError, match="dtype: 'bfloat16'. Allowed: float32 or float64"):
         measures.evaluate("numerics", plant({0: {}}), dtype="bfloat16")

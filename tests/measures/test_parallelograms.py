@@ -1,4 +1,4 @@
-"""Parallelograms of planted embeddings, and against a count with explicit loops."""
+"""The measure `parallelograms` on planted embeddings, and against explicit loops."""
 
 import math
 
@@ -13,11 +13,12 @@ P = 11
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Return standard normal numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def counted(values: np.ndarray, threshold: float) -> tuple[int, int, list[float]]:
-    """Return how many parallelograms there are, how many could be, and all mean square differences."""
+    """Return the number of parallelograms, of possible ones, and all mean square differences."""
     n = len(values)
     standard = values - values.mean(0)
     standard = standard / np.sqrt((standard**2).mean())
@@ -28,23 +29,23 @@ def counted(values: np.ndarray, threshold: float) -> tuple[int, int, list[float]
             (i, j), (k, m) = pairs[first], pairs[second]
             if (i + j - k - m) % n == 0:
                 distances.append(((standard[i] + standard[j] - standard[k] - standard[m]) ** 2).mean())
-    return sum(one < threshold for one in distances), len(distances), distances
+    return sum(distance < threshold for distance in distances), len(distances), distances
 
 
 @pytest.mark.parametrize("name", ["addition", "division"])
-def test_parallelograms_are_those_that_loops_count(plant, name):
+def test_index_equals_a_count_by_loops(plant, name):
     start = plant({0: {}}, name=name)
     W_E = noise(*start.model.shapes["embed.W_E"])
     series = measures.evaluate("parallelograms", plant({0: {"embed.W_E": W_E}}, name=name), threshold=1.5)
-    there, possible, distances = counted(W_E[start.task.circle].numpy(), 1.5)
-    assert 0 < there < possible
-    assert series["n_parallelograms"] == possible
-    assert series["rqi"][0] == pytest.approx(there / possible)
-    assert series["percentile_distance"][0] == pytest.approx(sorted(distances)[math.ceil(possible / 100) - 1])
+    n_parallelograms, n_possible, distances = counted(W_E[start.task.circle].numpy(), 1.5)
+    assert 0 < n_parallelograms < n_possible
+    assert series["n_parallelograms"] == n_possible
+    assert series["rqi"][0] == pytest.approx(n_parallelograms / n_possible)
+    assert series["percentile_distance"][0] == pytest.approx(sorted(distances)[math.ceil(n_possible / 100) - 1])
 
 
-def test_tokens_on_a_line_have_the_parallelograms_that_do_not_wrap_round(plant):
-    """E_i = i: a sum of positions is met exactly by the pairs of the same sum without the modulus."""
+def test_tokens_on_a_line_have_parallelograms_without_wrapping(plant):
+    """On the line E_i = i, exactly the pairs with equal sums without the modulus form parallelograms."""
     line = torch.arange(P + 1, dtype=torch.float64)[:, None] * noise(1, 16)
     series = measures.evaluate("parallelograms", plant({5: {"embed.W_E": line}}))
     sizes = [math.comb(len([i for i in range(P) if i <= total - i < P]), 2) for total in range(2 * P - 1)]
@@ -54,23 +55,25 @@ def test_tokens_on_a_line_have_the_parallelograms_that_do_not_wrap_round(plant):
     assert series["rqi_initialization"] == 0
 
 
-def test_a_circle_is_no_lattice(plant):
+def test_circle_is_not_a_lattice(plant):
     angle = 2 * math.pi * torch.arange(P + 1, dtype=torch.float64) / P
     circle = torch.stack([angle.cos(), angle.sin()], 1) @ torch.linalg.qr(noise(16, 2)).Q.T
     series = measures.evaluate("parallelograms", plant({0: {"embed.W_E": circle}}))
     assert series["rqi"][0] < 0.05
 
 
-def test_size_place_and_orientation_do_not_count(plant):
+def test_scale_position_and_rotation_do_not_matter(plant):
     W_E = noise(P + 1, 16)
     turned = 7 * W_E @ torch.linalg.qr(noise(16, 16, seed=1)).Q + 3
     options = {"threshold": 1.5}
-    one, other = (measures.evaluate("parallelograms", plant({0: {"embed.W_E": W}}), **options) for W in (W_E, turned))
-    for name in one.arrays:
-        np.testing.assert_allclose(other[name], one[name], rtol=1e-9)
+    original, transformed = (
+        measures.evaluate("parallelograms", plant({0: {"embed.W_E": W}}), **options) for W in (W_E, turned)
+    )
+    for name in original.arrays:
+        np.testing.assert_allclose(transformed[name], original[name], rtol=1e-9)
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0])
-def test_a_threshold_that_nothing_can_pass_is_refused(plant, threshold):
+def test_threshold_out_of_range_is_rejected(plant, threshold):
     with pytest.raises(GrokscopeError, match="threshold"):
         measures.evaluate("parallelograms", plant({0: {}}), threshold=threshold)
