@@ -1,17 +1,21 @@
-"""The landscape: losses where training never was, around a checkpoint, in the plane of a path, on spheres.
+"""The loss landscape: losses near a checkpoint, between two checkpoints, in the plane of a path, and on spheres.
 
-Plain functions that return a Scan, or a few. Every loss is the config's own in its `loss_dtype`, on the trajectory's
-own task and split; `dtype` says in which precision parameters and logits are.
+Each function returns arrays over named axes (`LabelledArrays`) or a few of them. The losses are those of the config
+in its `loss_dtype`, on the trajectory's own task and split. The option `dtype` sets the precision of the parameters
+and the logits.
 """
+
+import warnings
+from typing import Any
 
 from grokscope.landscape.directions import FILTERS, direction, filter_norms, random_direction
 from grokscope.landscape.path_plane import PathPlane, path_plane
-from grokscope.landscape.shells import Lowest, lowest_on_sphere, rays, shells
+from grokscope.landscape.shells import LowestPoint, lowest_on_sphere, rays, shells
 from grokscope.landscape.slices import interpolate, slices, surface
 
 __all__ = [
     "FILTERS",
-    "Lowest",
+    "LowestPoint",
     "PathPlane",
     "direction",
     "filter_norms",
@@ -24,3 +28,10 @@ __all__ = [
     "slices",
     "surface",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Lowest":
+        warnings.warn("grokscope.landscape.Lowest is now LowestPoint", DeprecationWarning, stacklevel=2)
+        return LowestPoint
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

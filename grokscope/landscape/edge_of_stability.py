@@ -1,8 +1,8 @@
-"""The edge of stability: the sharpness of a run against that beyond which its optimizer would diverge.
+"""The edge of stability: the sharpness of a run against the threshold above which its optimizer diverges.
 
-On a quadratic with Hessian eigenvalue a, gradient descent oscillates and grows where a is above a threshold that its
-learning rate decides. Full-batch training drives the sharpness up to that threshold and goes on just there (Cohen et
-al. 2021); Adam does so with the sharpness of P⁻¹H, P its preconditioner (Cohen et al. 2022).
+On a quadratic, gradient descent diverges along an eigenvector if the Hessian eigenvalue a exceeds a threshold that
+depends on the learning rate. Full-batch training raises the sharpness to this threshold and then stays there (Cohen
+et al. 2021). Adam does the same with the sharpness of P⁻¹H, where P is its preconditioner (Cohen et al. 2022).
 """
 
 from collections.abc import Iterator
@@ -19,22 +19,35 @@ from grokscope.errors import GrokscopeError
 from grokscope.landscape.objective import objectives
 from grokscope.series import Series
 from grokscope.store.run_store import RunStore
-from grokscope.training.loop import Setup, State, optimize
+from grokscope.training.learner import latest_state
+from grokscope.training.loop import Setup, optimize
 from grokscope.training.optimizers import Optimizer, learning_rate
-from grokscope.training.replay import Witnesses
-from grokscope.training.run import latest
+from grokscope.training.replay import ReplayCheck
+from grokscope.training.state import State
 from grokscope.trajectory import Trajectory
 
 
 def threshold(config: OptimizerConfig, lr: float) -> float:
-    """Return the largest eigenvalue a at which the optimizer, at learning rate η, still does not diverge.
+    """Return the largest eigenvalue a at which the optimizer does not diverge at learning rate η.
 
-    Along an eigenvector the update is linear; it is stable while its characteristic polynomial has its roots within
-    the unit circle. For sgd with momentum μ, v ← μv + ax, x ← x − ηv, that is a ≤ (2 + 2μ)/η, a being an eigenvalue
-    of H + λI where λ is its weight decay (Cohen et al. 2021, appendix B). For adam and adamw with the preconditioner
-    P held still, m ← β₁m + (1 − β₁)ax, x ← (1 − ηλ)x − ηm with a an eigenvalue of P⁻¹H, that is
-    a ≤ (1 + β₁)(2 − ηλ) / ((1 − β₁)η): without decay (2 + 2β₁)/((1 − β₁)η), the 38/η of Cohen et al. 2022 for
-    β₁ = 0.9 (equation 3). β₂ decides how P moves, not the threshold. At η = 0 nothing diverges: infinity.
+    Along an eigenvector the update is linear. It is stable while the roots of its characteristic polynomial are
+    within the unit circle.
+
+    - sgd with momentum μ, v ← μv + ax, x ← x − ηv: a ≤ (2 + 2μ)/η. a is an eigenvalue of H + λI, where λ is the
+      weight decay.
+    - adam and adamw with a constant preconditioner P, m ← β₁m + (1 − β₁)ax, x ← (1 − ηλ)x − ηm:
+      a ≤ (1 + β₁)(2 − ηλ) / ((1 − β₁)η). a is an eigenvalue of P⁻¹H; λ is 0 for adam. Without decay and with β₁ = 0.9
+      this is 38/η. β₂ determines how P changes, not the threshold.
+
+    Args:
+        config: The optimizer: "sgd", "adam" or "adamw".
+        lr: The learning rate η, from 0.
+
+    Returns:
+        The threshold; infinite for η = 0.
+
+    References:
+        Cohen et al. 2021, appendix B; Cohen et al. 2022, equation 3.
     """
     if not lr:
         return float("inf")
@@ -48,93 +61,119 @@ def threshold(config: OptimizerConfig, lr: float) -> float:
 def edge_of_stability(
     trajectory: Trajectory, *, tolerance: float = 1e-6, seed: int = 0, dtype: str = "float64"
 ) -> Series:
-    """Measure, at each checkpoint, the sharpness that the next update meets and the threshold of that update.
+    """Measure, at each checkpoint, the sharpness and the threshold of the next update.
 
-    Arrays over steps: `sharpness` λ_max of the train loss's Hessian H; `effective_sharpness`, what counts for the
-    run's optimizer: of P⁻¹H for adam and adamw, with P that of the update from this checkpoint
-    (`Optimizer.preconditioner`), and of H + weight_decay·I for sgd; both with `_residual` (at most `tolerance` of the
-    value; for P⁻¹H that of P^(−1/2) H P^(−1/2)); `lr` of that update, warm-up included; `threshold`, infinite where
-    lr is 0; and `stability_ratio`, effective sharpness over threshold: 1 is the edge. The theory is of full batches.
-    With minibatches, noise or dropout the same numbers are given, but sharpness then settles below the threshold.
+    - The theory is that of full-batch training. With minibatches, noise or dropout the same numbers are computed, but
+      the sharpness settles below the threshold.
+    - A checkpoint has no second moments; only a resume state has them. For adam and adamw, training is therefore
+      repeated from the latest resume state at or before each checkpoint, and for one more update. The repetition must
+      reproduce the checkpoint bit for bit.
+    - Cost: one or two Lanczos iterations per checkpoint. The repeated training is at most that between two commits,
+      about half a minute per checkpoint, and negligible for checkpoints at the end of a segment.
 
-    A checkpoint has no second moments, only a resume state has, so for adam and adamw training is repeated from the
-    latest resume state at or before each checkpoint and one update beyond, and must meet the checkpoint to the bit.
-    That costs, at worst, the training between two commits, some half a minute's a checkpoint, and nothing to speak of
-    at checkpoints where a segment ended. Raise GrokscopeError for adam or adamw over a trajectory in memory or where
-    training gives other bits, and for what moves the threshold otherwise: another optimizer, a gradient filter, or
-    sharpness-aware minimization.
+    Args:
+        trajectory: The checkpoints; for adam and adamw a trajectory of a run on disk.
+        tolerance: The largest residual of an eigenvalue, relative to it.
+        seed: The seed of the first Lanczos vectors.
+        dtype: The precision of parameters and logits.
+
+    Returns:
+        A series with these arrays over steps:
+
+        - `sharpness`, the largest eigenvalue of the train loss's Hessian H;
+        - `effective_sharpness`, the eigenvalue that the threshold applies to. For adam and adamw it is the largest of
+          P⁻¹H, with the P of the update from this checkpoint (`Optimizer.preconditioner`). For sgd it is that of
+          H + weight_decay·I;
+        - `sharpness_residual` and `effective_sharpness_residual`; for P⁻¹H the residual is that of
+          P^(−1/2) H P^(−1/2);
+        - `lr` of the update from this checkpoint, with warm-up;
+        - `threshold`, which is infinite if lr is 0;
+        - `stability_ratio`, the effective sharpness over the threshold; 1 is the edge of stability.
+
+    Raises:
+        GrokscopeError: The threshold is not known, for another optimizer, a gradient filter or sharpness-aware
+            minimization. For adam and adamw also if the trajectory is in memory, or if the repeated training gives
+            other bits.
+
+    References:
+        Cohen et al. 2021; Cohen et al. 2022.
     """
     config = trajectory.config
-    _require_known(config)
+    _require_known_threshold(config)
     steps = [int(step) for step in trajectory.steps]
     if config.optimizer.name == "sgd":
         preconditioners = iter([None] * len(steps))
     elif trajectory.path is None:
         raise GrokscopeError(
-            f"A trajectory in memory has no resume state to take {config.optimizer.name}'s second moments from; "
-            f"open the run's folder."
+            f"optimizer.name: {config.optimizer.name!r} has second moments, but a trajectory in memory has no resume "
+            f"state with them. Use Trajectory.open on the folder of a run."
         )
     else:
-        preconditioners = _replayed(trajectory, steps)
+        preconditioners = _replayed_preconditioners(trajectory, steps)
     rows = []
     for (snapshot, objective), P in zip(objectives(trajectory, dtype=dtype), preconditioners, strict=True):
         product, n = objective.hessian()
-        plain = curvature.lanczos(product, n, tolerance=tolerance, seed=seed)
+        top = curvature.lanczos(product, n, tolerance=tolerance, seed=seed)
         lr = learning_rate(config.optimizer, snapshot.step)
-        limit = threshold(config.optimizer, lr)
+        edge = threshold(config.optimizer, lr)
         if P is None:
-            effective, residual = plain.value + config.optimizer.weight_decay, plain.residual
+            effective, residual = top.value + config.optimizer.weight_decay, top.residual
         else:
-            scaled = curvature.lanczos(curvature.preconditioned(product, P), n, tolerance=tolerance, seed=seed)
-            effective, residual = scaled.value, scaled.residual
-        rows.append((plain.value, plain.residual, effective, residual, lr, limit, effective / limit))
-    keys = (
-        "sharpness",
-        "sharpness_residual",
-        "effective_sharpness",
-        "effective_sharpness_residual",
-        "lr",
-        "threshold",
-        "stability_ratio",
-    )
+            preconditioned = curvature.preconditioned(product, P)
+            effective_top = curvature.lanczos(preconditioned, n, tolerance=tolerance, seed=seed)
+            effective, residual = effective_top.value, effective_top.residual
+        rows.append(
+            {
+                "sharpness": top.value,
+                "sharpness_residual": top.residual,
+                "effective_sharpness": effective,
+                "effective_sharpness_residual": residual,
+                "lr": lr,
+                "threshold": edge,
+                "stability_ratio": effective / edge,
+            }
+        )
     return Series(
         "edge_of_stability",
         trajectory.steps,
-        dict(zip(keys, np.array(rows).T, strict=True)),
+        {name: np.array([row[name] for row in rows]) for name in rows[0]},
         {"gaps": np.array(trajectory.gaps, np.int64).reshape(-1, 2)},
         {"tolerance": tolerance, "seed": seed, "dtype": dtype},
         trajectory.digest,
     )
 
 
-def _require_known(config: RunConfig) -> None:
+def _require_known_threshold(config: RunConfig) -> None:
+    """Raise GrokscopeError unless `threshold` applies to the run."""
     optimizer = config.optimizer
     if optimizer.name not in ("adam", "adamw", "sgd"):
-        raise GrokscopeError(f"No threshold of {optimizer.name!r} is known; allowed: adam, adamw or sgd.")
+        raise GrokscopeError(
+            f"optimizer.name: the threshold of {optimizer.name!r} is not known. Allowed: adam, adamw or sgd."
+        )
     for name in ("gradient_filter", "sam_radius"):
         if getattr(optimizer, name):
             raise GrokscopeError(
-                f"optimizer.{name}: {getattr(optimizer, name)} changes the updates, and so the threshold, in a way "
-                f"that is not known; allowed: a run without it."
+                f"optimizer.{name}: {getattr(optimizer, name)} changes the updates, so the threshold is not known. "
+                f"Allowed: a run without it."
             )
 
 
-def _replayed(trajectory: Trajectory, steps: list[int]) -> Iterator[Float[Tensor, " n"]]:
-    """Yield the preconditioner of the update that follows each step, training as little as can be once more."""
+def _replayed_preconditioners(trajectory: Trajectory, steps: list[int]) -> Iterator[Float[Tensor, " n"]]:
+    """Yield the preconditioner of the update from each step, and repeat as little training as possible."""
     assert trajectory.path is not None
     run = RunStore(trajectory.path)
-    setup, witnesses = Setup(run.record.config), Witnesses(run)
+    setup, check = Setup(run.record.config), ReplayCheck(run)
     state: State | None = None
-    resumable = [one.resume_step or 0 for one in run.resume_points()]
+    resume_steps = [segment.resume_step or 0 for segment in run.resume_points()]
     for step in steps:
-        # On from the checkpoint before, unless a resume state is nearer.
-        if state is None or any(state.step < one <= step for one in resumable):
-            fresh, _ = latest(setup, run, step)
-            if state is None or fresh.step > state.step:
-                state = fresh
+        # Training continues from the previous checkpoint unless a resume state is nearer.
+        if state is None or any(state.step < resume_step <= step for resume_step in resume_steps):
+            resumed, _ = latest_state(setup.learner, run, step)
+            if state is None or resumed.step > state.step:
+                state = resumed
         for _ in islice(optimize(setup, state), step - state.step):
             pass
-        witnesses.confirm(state)
+        check.confirm(state)
         next(optimize(setup, state))
         assert isinstance(state.optimizer, Optimizer)
         diagonal = state.optimizer.preconditioner()

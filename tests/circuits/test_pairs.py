@@ -1,6 +1,7 @@
 """All pairs of operands, against HookedTransformer's own cache and hooks and against loops over the pairs."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_activations_equal_hooked_transformers_cache(model, form):
 def test_logits_without_a_part_equal_zeroing_hooks(part):
     trajectory = random_trajectory(TaskConfig(p=7), dataclasses.replace(SMALL, n_layers=2))
     grid = grid_of(trajectory)
-    hooks = [(f"blocks.{layer}.hook_{part}_out", lambda value, hook: value * 0) for layer in (0, 1)]
+    hooks: list[Any] = [(f"blocks.{layer}.hook_{part}_out", lambda value, hook: value * 0) for layer in (0, 1)]
     expected = trajectory.last.model.run_with_hooks(grid.equations.tokens, fwd_hooks=hooks)[:, -1]
     torch.testing.assert_close(grid.logits_without(trajectory.last.parameters, part).flatten(0, 1), expected)
 

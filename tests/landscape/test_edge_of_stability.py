@@ -1,4 +1,4 @@
-"""The threshold against optimizers that diverge above it and not below, the rest against dense matrices."""
+"""Thresholds against optimizers that diverge above them and not below, and sharpness against dense matrices."""
 
 import dataclasses
 from pathlib import Path
@@ -25,22 +25,22 @@ CONFIG = RunConfig(
 
 
 def growth(config: OptimizerConfig, a: float) -> float:
-    """Return by how much the optimizer itself lengthens a short way from the minimum of a x²/2 · P in 400 updates.
+    """Return the factor by which 400 updates of the optimizer move x away from the minimum of a P x²/2.
 
-    adam's second moment is loaded as 4 and, with this β₂, stays so: P is 2.
+    For adam the second moment is loaded as 4, and this β₂ keeps it constant, so P is 2.
     """
     x = torch.tensor([1e-30], dtype=torch.float64)
     optimizer = Optimizer(config, {"x": x})
     P = 1.0
     if config.name != "sgd":
-        P, still = 2.0, torch.zeros(1, dtype=torch.float64)
-        state = {"x/step": torch.tensor(1e9), "x/exp_avg": still, "x/exp_avg_sq": torch.full_like(still, 4)}
+        P, zero = 2.0, torch.zeros(1, dtype=torch.float64)
+        state = {"x/step": torch.tensor(1e9), "x/exp_avg": zero, "x/exp_avg_sq": torch.full_like(zero, 4)}
         optimizer.load(state)
     sizes = []
     for u in range(400):
         optimizer.update({"x": a * P * x}, u)
         sizes.append(abs(float(x)))
-        if sizes[-1] > 1e-20:  # Before it grows so large that the second moment notices.
+        if sizes[-1] > 1e-20:  # A larger x would change the second moment.
             return float("inf")
     if config.name != "sgd":
         assert float(optimizer.preconditioner()["x"]) == pytest.approx(2, rel=1e-3)
@@ -58,19 +58,19 @@ def growth(config: OptimizerConfig, a: float) -> float:
     ],
     ids=["gd", "momentum", "adam", "adam with a small beta", "adamw with much decay"],
 )
-def test_an_optimizer_diverges_above_its_threshold_and_not_below(config):
+def test_optimizer_diverges_only_above_its_threshold(config):
     edge = edge_of_stability.threshold(config, config.lr)
     assert growth(config, 0.97 * edge) < 0.5
     assert growth(config, 1.03 * edge) > 2
 
 
-def test_weight_decay_counts_as_curvature_for_sgd():
+def test_weight_decay_adds_to_curvature_for_sgd():
     config = OptimizerConfig("sgd", lr=0.1, weight_decay=5.0, warmup_steps=0)
     edge = edge_of_stability.threshold(config, config.lr) - config.weight_decay
     assert growth(config, 0.97 * edge) < 0.5 and growth(config, 1.03 * edge) > 2
 
 
-def test_thresholds_are_those_of_the_papers():
+def test_thresholds_equal_those_of_the_papers():
     assert edge_of_stability.threshold(OptimizerConfig("sgd"), 0.01) == pytest.approx(200)
     assert edge_of_stability.threshold(OptimizerConfig("sgd", momentum=0.9), 0.01) == pytest.approx(380)
     assert edge_of_stability.threshold(OptimizerConfig("adam", betas=(0.9, 0.999)), 0.01) == pytest.approx(3800)
@@ -79,6 +79,7 @@ def test_thresholds_are_those_of_the_papers():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
+    """A finished run with a resume state at every third checkpoint."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("grokscope.training.checkpointer.SEGMENT_CHECKPOINTS", 3)
         training.train(CONFIG, "edge", tmp_path_factory.mktemp("edge"))
@@ -86,8 +87,8 @@ def run(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_effective_sharpness_is_the_dense_quotients(run):
-    """The second moments are summed here from the gradients at all checkpoints, by Adam's definition."""
+def test_effective_sharpness_is_that_of_dense_matrices(run):
+    """The second moments are computed here from the gradients at all checkpoints, by Adam's definition."""
     trajectory = Trajectory.open(run)
     series = edge_of_stability.edge_of_stability(trajectory.select([0, 2, 6]))
     beta_1, beta_2 = CONFIG.optimizer.betas
@@ -98,12 +99,13 @@ def test_the_effective_sharpness_is_the_dense_quotients(run):
         v = beta_2 * (v if len(v) else torch.zeros(n).double()) + (1 - beta_2) * g**2
         P = (1 - beta_1**t) * ((v / (1 - beta_2**t)).sqrt() + 1e-8)
         if t in (3, 7):
-            H = torch.stack([product(one) for one in torch.eye(n, dtype=torch.float64)])
+            H = torch.stack([product(unit) for unit in torch.eye(n, dtype=torch.float64)])
             scaled = H / P.sqrt() / P.sqrt()[:, None]
-            expected.append([np.linalg.eigvalsh(one.numpy())[-1] for one in (H, (scaled + scaled.T) / 2)])
-    np.testing.assert_allclose(series["sharpness"][1:], [one[0] for one in expected], rtol=1e-6)
-    # Gradients of training are float32's.
-    np.testing.assert_allclose(series["effective_sharpness"][1:], [one[1] for one in expected], rtol=1e-3)
+            expected.append([np.linalg.eigvalsh(matrix.numpy())[-1] for matrix in (H, (scaled + scaled.T) / 2)])
+    sharpness, effective_sharpness = np.transpose(expected)
+    np.testing.assert_allclose(series["sharpness"][1:], sharpness, rtol=1e-6)
+    # Training computes gradients in float32.
+    np.testing.assert_allclose(series["effective_sharpness"][1:], effective_sharpness, rtol=1e-3)
     lr = np.array([0, 0.5, 1]) * 1e-2
     np.testing.assert_allclose(series["lr"], lr)
     np.testing.assert_allclose(series["threshold"][1:], 1.9 * (2 - lr[1:]) / (0.1 * lr[1:]))
@@ -111,16 +113,16 @@ def test_the_effective_sharpness_is_the_dense_quotients(run):
     assert (series["effective_sharpness_residual"] <= 1e-6 * series["effective_sharpness"]).all()
 
 
-def test_a_few_checkpoints_say_what_all_do_and_nothing_is_written(run):
+def test_subset_of_checkpoints_agrees_and_writes_nothing(run):
     trajectory = Trajectory.open(run)
     before = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
-    whole, part = (edge_of_stability.edge_of_stability(trajectory.select(one)) for one in ([1, 4, 5], [1, 5]))
+    whole, part = (edge_of_stability.edge_of_stability(trajectory.select(steps)) for steps in ([1, 4, 5], [1, 5]))
     np.testing.assert_array_equal(part["effective_sharpness"], whole["effective_sharpness"][[0, 2]])
     assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
     assert part.digest == trajectory.select([1, 5]).digest
 
 
-def test_for_sgd_the_sharpness_itself_counts_also_in_memory(run):
+def test_sgd_in_memory_uses_sharpness_plus_decay(run):
     checkpoints = {0: Trajectory.open(run).last.parameters}
     optimizer = OptimizerConfig("sgd", lr=0.1, weight_decay=0.5, momentum=0.5, warmup_steps=0)
     trajectory = Trajectory.from_state_dicts(dataclasses.replace(CONFIG, optimizer=optimizer), checkpoints)
@@ -130,22 +132,22 @@ def test_for_sgd_the_sharpness_itself_counts_also_in_memory(run):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({}, "in memory has no resume state"),
         ({"gradient_filter": "grokfast_ema"}, "optimizer.gradient_filter: grokfast_ema changes the updates"),
         ({"sam_radius": 0.05}, "optimizer.sam_radius: 0.05"),
     ],
 )
-def test_what_cannot_be_said_is_refused(run, change: dict[str, Any], said):
+def test_unknown_threshold_or_moments_are_refused(run, change: dict[str, Any], message):
     config = dataclasses.replace(CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, **change))
     trajectory = Trajectory.from_state_dicts(config, {0: Trajectory.open(run).last.parameters})
-    with pytest.raises(GrokscopeError, match=said):
+    with pytest.raises(GrokscopeError, match=message):
         edge_of_stability.edge_of_stability(trajectory)
 
 
-def test_only_adams_have_a_preconditioner_and_only_after_an_update():
+def test_preconditioner_requires_adam_and_an_update():
     x = {"x": torch.ones(2)}
     for config in (OptimizerConfig("sgd"), OptimizerConfig("adam", weight_decay=0.0)):
-        with pytest.raises(GrokscopeError, match="allowed: adam or adamw, from the first update"):
+        with pytest.raises(GrokscopeError, match="Allowed: adam or adamw"):
             Optimizer(config, x).preconditioner()

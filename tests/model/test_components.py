@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from grokscope.model.components import COMPONENTS, component_vectors, cosine, group_by_component
+from grokscope.model.components import COMPONENTS, component_of, component_vectors, cosine, group_by_component
 
 
 def test_groups_contain_every_parameter_in_order():
@@ -24,3 +24,15 @@ def test_cosine_ignores_scale_and_is_zero_for_zero_vector():
         assert cosine(a * scale, b).item() == pytest.approx(0.5**0.5, rel=1e-12)
     assert cosine(a, 0 * b) == 0 and cosine(0 * a, 0 * b) == 0
     assert torch.isnan(cosine(a, b * torch.nan))
+
+
+@pytest.mark.parametrize("model", [{}, {"n_layers": 2, "normalization_type": "LN"}], ids=["one layer", "LayerNorm"])
+def test_every_parameter_belongs_to_one_component(model, plant):
+    components = {name: component_of(name) for name in plant({0: {}}, **model).model.shapes}
+    assert components["embed.W_E"] == "embedding"
+    assert components["unembed.W_U"] == components["unembed.b_U"] == "unembedding"
+    assert components["pos_embed.W_pos"] == "positions" and components["blocks.0.attn.b_O"] == "attention"
+    assert components["blocks.0.mlp.W_in"] == "mlp" and set(components.values()) == set(COMPONENTS)
+    if model:
+        assert (components["blocks.1.ln1.w"], components["blocks.1.ln2.b"]) == ("attention", "mlp")
+        assert components["ln_final.w"] == "unembedding"
