@@ -4,8 +4,8 @@ Notation: i and j are the positions of the operands on the task's circle of n po
 of the answer and d = i − sign·j the distance of the operands; for a difference, sign is −1. w = 2πk/n is the angular
 frequency.
 
-- A clock multiplies. From cos and sin of both operands' angles it computes cos and sin of their sum, so its logit of
-  the answer l is cos(w(s − l)) for any distance.
+- A clock multiplies. From cos and sin of both operands' angles it computes cos and sin of their sum. Its logit of the
+  answer l is therefore cos(w(s − l)) for any distance.
 - A pizza adds the two embeddings. Their sum points to half the angle w·s and has length |cos(w·d/2)|, so its logit is
   |cos(w·d/2)| cos(w(s − l)). It vanishes for operands on opposite sides of the circle.
 
@@ -116,8 +116,8 @@ def explained_variance(
     """Return the share ⟨Q, F⟩² / (|Q|²|F|²) of the logits' variance that a formula explains.
 
     A least-squares multiple of F leaves 1 minus the share unexplained. Q and F are the logits and the formula after
-    two subtractions: the mean over the answers of each equation, which a softmax ignores, and the mean over the
-    equations of each answer, which does not depend on the operands.
+    two subtractions. The first is the mean over the answers of each equation, which a softmax ignores. The second is
+    the mean over the equations of each answer, which does not depend on the operands.
 
     A pizza explains 8/π² ≈ 0.81 of a clock, and a clock the same share of a pizza. A share of 0.81 is therefore not
     evidence for one formula if the share of the other is 1.

@@ -1,6 +1,6 @@
 """The frequencies that a network computes with: three published rules, each confirmed by removal from the logits.
 
-The rules name different sets. An embedding keeps frequencies that the rest of the network no longer reads, and a few
+The rules name different sets. An embedding keeps frequencies that the rest of the network no longer reads. A few
 neurons can cluster at a frequency that the logits lack. A key frequency is therefore one that a rule names and whose
 removal from the logits raises the loss.
 """

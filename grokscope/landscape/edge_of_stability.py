@@ -69,7 +69,7 @@ def edge_of_stability(
       repeated from the latest resume state at or before each checkpoint, and for one more update. The repetition must
       reproduce the checkpoint bit for bit.
     - Cost: one or two Lanczos iterations per checkpoint. The repeated training is at most that between two commits,
-      about half a minute per checkpoint, and negligible for checkpoints at the end of a segment.
+      about half a minute per checkpoint. It is negligible for checkpoints at the end of a segment.
 
     Args:
         trajectory: The checkpoints; for adam and adamw a trajectory of a run on disk.

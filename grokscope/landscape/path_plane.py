@@ -28,7 +28,7 @@ class PathPlane:
     """Losses and accuracies over the axes `first` and `second`, the coordinates in the units of the weights."""
     path: LabelledArrays
     """The checkpoints over the axis `step`: the coordinates `first` and `second` of their projections on the plane,
-    their `distance` from it, and their own losses and accuracies, which differ from those of the projections."""
+    their `distance` from it, and their own losses and accuracies."""
     components: LabelledArrays
     """`explained_variance_ratio` over the axis `component`, from 1. The control,
     `explained_variance_ratio_random_walk`, is that of a random walk with the same number of parameters and the same
@@ -48,7 +48,7 @@ def path_plane(
     """Return losses in the plane w_T + x v_1 + y v_2, where v_i are the principal components of w_t − w_T over t.
 
     - Two components always explain most of a long path. A random walk of many steps in many dimensions has 6/(π² i²)
-      of its variance on component i, so 61% and 15%, and it draws a smooth arc in their plane. Only a share above
+      of its variance on component i, so 61% and 15%. It also draws a smooth arc in their plane. Only a share above
       that of the random walk shows that the run kept its direction.
     - The loss at a projection differs from that of its checkpoint unless `distance` is small.
     - Every checkpoint has the same weight, so parts of the run with dense checkpoints count for more.

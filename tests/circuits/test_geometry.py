@@ -43,11 +43,11 @@ def test_principal_components_are_those_of_scikit_learn(n, d, k):
     values = noise(3, n, d) * torch.linspace(1, 3, d)
     coordinates, ratios = principal_components(values, 4)
     assert coordinates.shape == (3, n, k)
-    for points, found, ratio in zip(values, coordinates, ratios, strict=True):
+    for points, projected, ratio in zip(values, coordinates, ratios, strict=True):
         oracle = PCA(k).fit(points.numpy())
         expected = oracle.transform(points.numpy())
         expected *= np.sign(expected[np.abs(expected).argmax(0), np.arange(k)])
-        np.testing.assert_allclose(found, expected, atol=1e-9)
+        np.testing.assert_allclose(projected, expected, atol=1e-9)
         np.testing.assert_allclose(ratio, oracle.explained_variance_ratio_, rtol=1e-9)
 
 

@@ -109,14 +109,14 @@ def test_group_logits_are_reduced_as_loops_over_pairs(monkeypatch, logits_per_ba
     orders = torch.tensor([[1, 0, 2, 3, 5, 4], [5, 4, 3, 2, 1, 0]])
     means, shuffled, mean_square = group_logits.product_means(batches, orders)
     torch.testing.assert_close(mean_square, logits.square().mean())
-    for order, found in zip([torch.arange(n), *orders], [means, *shuffled], strict=True):
+    for order, order_means in zip([torch.arange(n), *orders], [means, *shuffled], strict=True):
         expected = torch.zeros(n, n, dtype=torch.float64)
         for a in range(n):
             for b in range(n):
                 for c in range(n):
                     # The pair (a, b) and the answer order[c] are read as order[a], order[b] and c.
                     expected[table[order[a], order[b]], c] += logits[a, b, order.argsort()[c]] / n
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(order_means, expected)
 
     removed = noise(2, n, n)
     loss, train_loss, excluded = group_logits.losses(batches, removed)
