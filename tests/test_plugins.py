@@ -1,4 +1,4 @@
-"""Plug-ins: built-ins and entry points under one roof."""
+"""Built-ins and entry points of tasks, optimizers, measures and figures."""
 
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -13,8 +13,8 @@ KINDS = ["tasks", "optimizers", "measures", "figures"]
 
 
 @pytest.fixture
-def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Another package that registers a task of its own, and one that bears a built-in's name."""
+def foreign_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Register two tasks of another package: a new one, and one with the name of a built-in."""
 
     def entry_points(group: str) -> list[EntryPoint]:
         if group != "grokscope.tasks":
@@ -22,26 +22,27 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return [EntryPoint("zzz", "json:dumps", group), EntryPoint("addition", "json:loads", group)]
 
     monkeypatch.setattr(plugins, "entry_points", entry_points)
-    plugins._table.cache_clear()
+    plugins._registered.cache_clear()
     yield
-    plugins._table.cache_clear()
+    plugins._registered.cache_clear()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_name_that_is_listed_can_be_loaded(kind: str):
+def test_every_listed_name_can_be_loaded(kind: str):
     assert plugins.names(kind) == sorted(plugins.names(kind)) != []
-    loaded = [plugins.load(kind, name) for name in plugins.names(kind)]
-    assert all(isinstance(one, registry.Picture) if kind == "figures" else callable(one) for one in loaded)
+    for name in plugins.names(kind):
+        loaded = plugins.load(kind, name)
+        assert isinstance(loaded, registry.Picture) if kind == "figures" else callable(loaded)
 
 
-def test_what_the_documentation_promises_is_built_in():
+def test_documented_names_are_built_in():
     assert {"addition", "subtraction", "multiplication", "division"} <= set(plugins.names("tasks"))
     assert "adamw" in plugins.names("optimizers")
     assert {"loss", "weight_norm", "embedding", "sharpness"} <= set(plugins.names("measures"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_unknown_name_is_refused_with_what_there_is(kind: str):
+def test_unknown_name_lists_the_registered_ones(kind: str):
     with pytest.raises(GrokscopeError) as refusal:
         plugins.load(kind, "no such thing")
     assert "'no such thing'" in str(refusal.value)
@@ -49,21 +50,21 @@ def test_an_unknown_name_is_refused_with_what_there_is(kind: str):
     assert "Did you mean" not in str(refusal.value)
 
 
-def test_a_typing_error_suggests_the_right_name():
+def test_mistyped_name_suggests_the_closest():
     with pytest.raises(GrokscopeError, match="Did you mean 'division'"):
         plugins.load("tasks", "divison")
 
 
-@pytest.mark.usefixtures("strangers")
-def test_an_entry_point_is_listed_and_loaded_like_a_built_in():
+@pytest.mark.usefixtures("foreign_tasks")
+def test_entry_point_is_listed_and_loaded_like_a_built_in():
     import json
 
     assert plugins.names("tasks")[-1] == "zzz"
     assert plugins.load("tasks", "zzz") is json.dumps
 
 
-@pytest.mark.usefixtures("strangers")
-def test_an_entry_point_cannot_take_a_built_in_name():
+@pytest.mark.usefixtures("foreign_tasks")
+def test_entry_point_cannot_replace_a_built_in():
     import json
 
     assert plugins.names("tasks").count("addition") == 1
