@@ -63,10 +63,10 @@ def with_companions(variables: Mapping[str, Variable], **roles: Sequence[str]) -
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Arrays over the steps of a trajectory, with what is needed to say where they come from.
+    """Arrays over the steps of a trajectory, with their descriptions and their origin.
 
-    `series[name]` is an array whose first axis is the step, or a constant without one; `series.keys()` names
-    both. `gaps`, always among the constants, holds (first, last) steps of stretches whose checkpoints are lost.
+    `series[name]` is an array whose first axis is the step, or a constant without a step axis; `series.keys()` names
+    both. The constant `gaps` has the (first, last) steps of each stretch whose checkpoints are lost.
     """
 
     measure: str
@@ -78,18 +78,18 @@ class Series:
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Name → array without a step axis: frequencies, tokens, control bands, gaps."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The options that the measure was given, defaults included."""
+    """The options of the measure, the defaults included."""
     digest: str = ""
     """The digest of the trajectory that was measured (config, steps and every parameter's checksum)."""
     version: int = 1
-    """The version of the measure's formula, which a formula that changes raises."""
+    """The version of the measure's formula."""
     variables: Mapping[str, Variable] = field(default_factory=dict)
     """Name → description; `variable` completes it for an array that the measure does not describe."""
 
     def __post_init__(self):
         wrong = [name for name, array in self.arrays.items() if len(array) != len(self.steps)]
         if wrong or set(self.arrays) & set(self.constants):
-            raise ValueError(f"{self.measure}: first axis is no step axis, or a name stands twice: {wrong}")
+            raise ValueError(f"{self.measure}: an array lacks the step axis, or a name occurs twice: {wrong}")
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name in self.arrays:
@@ -112,8 +112,8 @@ class Series:
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
         span = f"steps {self.steps[0]:,} to {self.steps[-1]:,}" if len(self) else "no step"
         # The log has a row for each evaluation, also between checkpoints.
-        what = "rows" if self.measure == "log" else "checkpoints"
-        title = f"{self.measure}{options} · {len(self):,} {what}, {span}"
+        rows_name = "rows" if self.measure == "log" else "checkpoints"
+        title = f"{self.measure}{options} · {len(self):,} {rows_name}, {span}"
         rows = [
             [name, notebook.format_number(array[0]), notebook.format_number(array[-1]), self._curve(name)]
             for name, array in (self.arrays.items() if len(self) else ())
@@ -161,9 +161,10 @@ class Series:
         return None
 
     def to_frame(self) -> "pandas.DataFrame":
-        """Return a pandas DataFrame indexed by step, one column for each number that a step has.
+        """Return a pandas DataFrame with one row per step and one column per number.
 
-        An array with more axes than the step gives columns `name.i`, `name.i.j`, … Constants are left out.
+        An array with more axes than the step gives the columns `name.i`, `name.i.j`, … Constants are left out. The
+        attribute `attrs` of the frame has the description of each array.
         """
         import pandas
 
@@ -211,7 +212,7 @@ class Series:
             "digest": self.digest,
             "version": self.version,
             "texts": texts,
-            "variables": {name: asdict(one) for name, one in self.variables.items() if name in self},
+            "variables": {name: asdict(variable) for name, variable in self.variables.items() if name in self},
         }
         tensor_file.write(Path(path), {"steps": self.steps, **arrays, **constants}, about)
 
@@ -258,16 +259,20 @@ class Series:
         rows: Sequence[Mapping[str, Any]],
         constants: Mapping[str, Any] | None = None,
     ) -> "Series":
-        """Return a series from what was measured at each step: name → number, array or tensor, in every row alike.
+        """Return a series from one mapping per step.
 
-        Each becomes an array with a step axis before its own axes; constants may be of the same kinds.
+        Args:
+            measure: The measure's name.
+            steps: The steps, increasing.
+            rows: For each step, the value of each array: a number, an array or a tensor, of one shape at all steps.
+            constants: The constants, of the same types.
         """
         arrays = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
-        return cls(measure, steps, arrays, {name: np.asarray(one) for name, one in (constants or {}).items()})
+        return cls(measure, steps, arrays, {name: np.asarray(value) for name, value in (constants or {}).items()})
 
     @classmethod
     def join(cls, parts: "Sequence[Series]") -> "Series":
-        """Return as one the series of consecutive pieces of a trajectory; its digest is left empty, for it is new."""
+        """Return the series of consecutive pieces of a trajectory as one series, without a digest."""
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0].arrays}
         return replace(parts[0], steps=np.concatenate([part.steps for part in parts]), arrays=arrays, digest="")
 
@@ -282,15 +287,15 @@ class LabelledArrays:
     """Name → array of the shape that the axes have."""
 
     def __post_init__(self):
-        shape = tuple(len(one) for one in self.axes.values())
+        shape = tuple(len(coordinates) for coordinates in self.axes.values())
         wrong = [name for name, array in self.arrays.items() if array.shape != shape]
         if wrong or set(self.axes) & set(self.arrays):
-            raise ValueError(f"the axes have shape {shape}; another has, or a name stands twice: {wrong}")
+            raise ValueError(f"the axes have shape {shape}; these arrays have not, or a name occurs twice: {wrong}")
 
     def __getitem__(self, name: str) -> np.ndarray:
         both = {**self.axes, **self.arrays}
         if name not in both:
-            raise GrokscopeError(f"The scan has no {name!r}; it has: {', '.join(both)}.")
+            raise GrokscopeError(f"There is no array {name!r}; there are: {', '.join(both)}.")
         return both[name]
 
 

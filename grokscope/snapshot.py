@@ -1,4 +1,4 @@
-"""Snapshot: a loaded checkpoint; and where a trajectory's checkpoints come from."""
+"""Snapshot: a loaded checkpoint."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 class Snapshot:
-    """A loaded checkpoint: `step`, `parameters` under TransformerLens' names, and `model` to do anything with."""
+    """A loaded checkpoint.
+
+    Attributes:
+        step: The number of optimizer updates before it.
+        parameters: Each parameter by its TransformerLens name.
+    """
 
     def __init__(self, step: int, parameters: dict[str, Tensor], model: transformer.Model):
         self.step = step
@@ -22,13 +27,15 @@ class Snapshot:
 
     @cached_property
     def model(self) -> "HookedTransformer":
-        """A real HookedTransformer with a copy of these parameters, ready for hooks and `run_with_cache`."""
-        return self._model.hooked(self.parameters)
+        """A HookedTransformer with a copy of these parameters, for hooks, caches and patching."""
+        return self._model.hooked_transformer(self.parameters)
 
     def _repr_html_(self) -> str:
-        rows = [[name, notebook.shape(one.shape), str(one.dtype)] for name, one in self.parameters.items()]
-        n_parameters = sum(one.numel() for one in self.parameters.values())
-        return notebook.table(f"Snapshot of step {self.step:,} · {n_parameters:,} parameters", [], rows)
+        rows = [
+            [name, notebook.format_shape(tensor.shape), str(tensor.dtype)] for name, tensor in self.parameters.items()
+        ]
+        n_parameters = sum(tensor.numel() for tensor in self.parameters.values())
+        return notebook.html_table(f"Snapshot of step {self.step:,} · {n_parameters:,} parameters", [], rows)
 
     def __repr__(self) -> str:
         return f"Snapshot(step={self.step})"

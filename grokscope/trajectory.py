@@ -30,16 +30,19 @@ _LOG_VARIABLES = {
     "train_accuracy": Variable("train accuracy"),
     "test_accuracy": Variable("test accuracy"),
 }
-_READ_AT_ONCE = 16
-"""How many checkpoints an iteration reads at a time: one opening of a file for each was a tenth of `loss`'s time."""
+_STEPS_PER_READ = 16
+"""The checkpoints that an iteration reads at once; opening a file for each took a tenth of `loss`'s time."""
+_MOST_NAMED = 10
+"""The most missing steps that an error names."""
 
 
 class Trajectory:
     """The checkpoints of a run, read-only, with the task, the split and the log that belong to them.
 
-    `trajectory[i]` and iteration return Snapshots; `trajectory[i:j]` returns a Trajectory of fewer steps. A trajectory
-    never changes: `steps` is what was committed when it was opened, and reading a damaged checkpoint raises
-    DamagedError. `without_damaged` returns a trajectory without the damaged checkpoints.
+    `trajectory[i]` and iteration return Snapshots; `trajectory[i:j]` returns a Trajectory of fewer steps.
+
+    A trajectory never changes. `steps` is what was committed when it was opened. Reading a damaged checkpoint raises
+    DamagedError; `without_damaged` returns a trajectory without the damaged checkpoints.
     """
 
     def __init__(
@@ -147,7 +150,7 @@ class Trajectory:
 
     @property
     def split(self) -> tasks.Split:
-        """Which of the task's examples are trained on: `split.train` and `split.test` index `task.inputs`."""
+        """The training and the test examples: `split.train` and `split.test` index `task.inputs`."""
         return self._data[1]
 
     @cached_property
@@ -162,7 +165,7 @@ class Trajectory:
 
     @property
     def damaged(self) -> list[str]:
-        """A sentence for each segment or log that cannot be read, and for each checkpoint left out, with what helps."""
+        """A sentence for each unreadable segment or log, and for each checkpoint left out, with what helps."""
         return [*self._source.damaged, *map(verify.explained, self.lost.values())]
 
     @property
@@ -202,12 +205,12 @@ class Trajectory:
 
     @property
     def untrained(self) -> dict[str, Tensor]:
-        """The untrained model, a control: `initialization`, or what the config's seed draws where it is not there."""
+        """The parameters of the untrained model, a control: `initialization`, or else a draw of the same seed."""
         return self.initialization or self.model.initialize(self.config.init_seed)
 
     @property
     def origin(self) -> Mapping[str, Any] | None:
-        """The run and the step that a fork continues from, with the changed settings; None for any other trajectory."""
+        """The run and step that a fork continues from, with the changed settings; None for any other trajectory."""
         return self._source.origin
 
     @cached_property
@@ -226,16 +229,24 @@ class Trajectory:
         return hashlib.sha256(json.dumps([self.config.digest, content]).encode()).hexdigest()
 
     def at(self, step: int | np.integer) -> Snapshot:
-        """Return the snapshot of a checkpoint; raise GrokscopeError that names its neighbours if there is none."""
+        """Return the snapshot of a checkpoint.
+
+        Args:
+            step: The number of optimizer updates before it.
+
+        Raises:
+            GrokscopeError: There is no checkpoint at this step; the error names the nearest ones.
+            DamagedError: The checkpoint is damaged.
+        """
         if step not in self.steps:
             below, above = self.steps[self.steps < step], self.steps[self.steps > step]
-            nearest = [str(int(one)) for one in (*below[-1:], *above[:1])]
+            nearest = [str(int(neighbour)) for neighbour in (*below[-1:], *above[:1])]
             raise GrokscopeError(f"There is no checkpoint at step {step}; the nearest: {' and '.join(nearest)}.")
         return Snapshot(int(step), self._load(int(step)), self.model)
 
     def _load(self, step: int) -> dict[str, Tensor]:
-        read = self._source.read(self.model.shapes, [step])
-        return {name: torch.from_numpy(array[0]) for name, array in read.items()}
+        stacked = self._source.read(self.model.shapes, [step])
+        return {name: torch.from_numpy(array[0]) for name, array in stacked.items()}
 
     @property
     def first(self) -> Snapshot:
@@ -248,15 +259,26 @@ class Trajectory:
         return self[-1]
 
     def parameter(self, name: str) -> Float[Tensor, "steps ..."]:
-        """Return one parameter over all steps, in a few large reads; raise GrokscopeError for an unknown name."""
+        """Return one parameter over all steps, in a few large reads.
+
+        Args:
+            name: The parameter's TransformerLens name, such as "embed.W_E".
+
+        Returns:
+            The parameter at each step, stacked along a leading step axis.
+
+        Raises:
+            GrokscopeError: The model has no such parameter.
+            DamagedError: A checkpoint is damaged.
+        """
         if name not in self.model.shapes:
             raise GrokscopeError(unknown_name("parameter", name, list(self.model.shapes)))
         return torch.from_numpy(self._source.read([name], map(int, self.steps))[name])
 
     def thin(self, n: int) -> "Trajectory":
-        """Return a trajectory of at most `n` of the steps, the first and last among them.
+        """Return a trajectory of at most `n` steps, the first and the last included.
 
-        They are spread over the list and over the logarithm of the step, see `grokscope.schedule.spread`.
+        The steps are spread over the list and over the logarithm of the step (`grokscope.thinning.spread_by_step`).
         """
         if n < 1:
             raise GrokscopeError(f"thin({n}): allowed: a whole number from 1.")
@@ -265,13 +287,15 @@ class Trajectory:
         return self._of(self.steps[spread_by_step(self.steps, n)])
 
     def select(self, steps: Iterable[int | np.integer]) -> "Trajectory":
-        """Return a trajectory of these steps, in increasing order; raise GrokscopeError naming those it lacks."""
-        wanted = np.unique(np.array(list(steps)))
-        lacking = wanted[~np.isin(wanted, self.steps)]
-        if len(lacking) or not len(wanted):
-            shown = ", ".join(map(str, lacking[:10])) + (" …" if len(lacking) > 10 else "")
-            raise GrokscopeError(f"There is no checkpoint at: {shown}." if len(lacking) else "No step is selected.")
-        return self._of(wanted.astype(np.int64))
+        """Return a trajectory of these steps, in increasing order; raise GrokscopeError if it lacks one of them."""
+        selected = np.unique(np.array(list(steps)))
+        if not len(selected):
+            raise GrokscopeError("No step is selected.")
+        missing = selected[~np.isin(selected, self.steps)]
+        if len(missing):
+            named = ", ".join(map(str, missing[:_MOST_NAMED])) + (" …" if len(missing) > _MOST_NAMED else "")
+            raise GrokscopeError(f"There is no checkpoint at: {named}.")
+        return self._of(selected.astype(np.int64))
 
     def _of(self, steps: Int[np.ndarray, " steps"]) -> "Trajectory":
         return Trajectory(self.config, self._source, steps, self._given_split, self.lost)
@@ -280,13 +304,13 @@ class Trajectory:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[Snapshot]:
-        every = self.steps.tolist()
-        for first in range(0, len(every), _READ_AT_ONCE):
-            steps = every[first : first + _READ_AT_ONCE]
-            read = self._source.read(self.model.shapes, steps)
+        all_steps = self.steps.tolist()
+        for first in range(0, len(all_steps), _STEPS_PER_READ):
+            steps = all_steps[first : first + _STEPS_PER_READ]
+            stacked = self._source.read(self.model.shapes, steps)
             for i, step in enumerate(steps):
-                # A copy, so that a snapshot that is kept keeps no other alive.
-                parameters = {name: torch.from_numpy(stacked[i].copy()) for name, stacked in read.items()}
+                # A copy, because a view would keep all checkpoints of this read in memory.
+                parameters = {name: torch.from_numpy(array[i].copy()) for name, array in stacked.items()}
                 yield Snapshot(step, parameters, self.model)
 
     @overload
@@ -307,8 +331,8 @@ class Trajectory:
         ]
         if self.path is not None and len(self.log):
             rows += [
-                [name, notebook.Html(f"{notebook.format_number(one[-1])} {notebook.sparkline(self.log.steps, one)}")]
-                for name, one in self.log.arrays.items()
+                [name, notebook.Html(f"{notebook.format_number(row[-1])} {notebook.sparkline(self.log.steps, row)}")]
+                for name, row in self.log.arrays.items()
             ]
         return notebook.html_table(f"Trajectory {self.path or 'in memory'}", [], rows)
 
@@ -334,7 +358,7 @@ def data_digest(task: tasks.Task, split: tasks.Split) -> str:
 
 
 def _recorded_split(record: Record) -> tasks.Split | None:
-    """Return the split of an imported run that names its training examples; None for one that its config draws."""
+    """Return the split that an imported run names; None if the config draws it."""
     if record.imported is None:
         return None
     n_examples = len(tasks.build(record.config.task).inputs)

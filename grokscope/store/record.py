@@ -1,8 +1,9 @@
-"""A run's record, ``config.json``: its config, where it ran, and what was done to it since. No torch here."""
+"""The record of a run, ``config.json``: its config, its environment and its history. No torch here."""
 
 import errno
 import hashlib
 import json
+import math
 import os
 import stat
 from collections.abc import Mapping
@@ -20,53 +21,55 @@ from grokscope.errors import GrokscopeError, quoted_name
 
 FORMAT = 1
 FORKED = "forked"
-"""The event in a record's history by which a run is a fork."""
+"""The event in the history of a fork."""
 IMPORTED = "imported"
-"""The event in a record's history by which a run was made of another program's checkpoints."""
+"""The event in the history of a run that was made from another program's checkpoints."""
 _CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
 class Record:
-    """What ``config.json`` holds: the config, where it ran, and what was done to the run since."""
+    """The content of ``config.json``: the config of a run, its environment and its history."""
 
     config: RunConfig
     environment: Mapping[str, str]
-    """What decides the bits besides the config, as it was when the run was last trained."""
+    """Everything apart from the config that determines the bits, as of the last training."""
     data_digest: str
     """The SHA-256 of the task's table and the split."""
     history: tuple[Mapping[str, Any], ...] = ()
-    """What changed the run since: accepted drifts and new lengths, in order; of a fork, also what went before it."""
+    """The events that changed the run, in order: accepted drifts, new lengths, the fork or the import. A fork also
+    has the events of its origin."""
 
     @property
     def origin(self) -> Mapping[str, Any] | None:
-        """The event that says which run, and which step of it, a fork goes on from; None if it is no fork."""
+        """The event with the run and the step that a fork continues from; None if the run is not a fork."""
         return next((event for event in reversed(self.history) if event.get("event") == FORKED), None)
 
     @property
     def imported(self) -> Mapping[str, Any] | None:
-        """The event that says of which files a run was made that was never trained here; None for any other."""
+        """The event with the files that a run was imported from; None for a run that was trained here."""
         return next((event for event in self.history if event.get("event") == IMPORTED), None)
 
     def train(self, n_examples: int) -> Int[np.ndarray, " n_train"] | None:
-        """Return the training examples that an imported run names; None where they are those of its config.
+        """Return the training examples that an imported run names; None if the config determines them.
 
-        Raise GrokscopeError if they are none of a task of `n_examples`.
+        Raise GrokscopeError if they do not fit a task of `n_examples` examples.
         """
         bits = (self.imported or {}).get("train")
         if bits is None:
             return None
         try:
-            found = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))
+            is_train = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))
         except (TypeError, ValueError):
-            found = np.empty(0, np.uint8)
-        if len(found) != -(-n_examples // 8) * 8 or found[n_examples:].any() or not 0 < found.sum() < n_examples:
-            raise GrokscopeError(f"An imported run names training examples that are none of its {n_examples:,}.")
-        return np.flatnonzero(found)
+            is_train = np.empty(0, np.uint8)
+        n_bits = math.ceil(n_examples / 8) * 8
+        if len(is_train) != n_bits or is_train[n_examples:].any() or not 0 < is_train.sum() < n_examples:
+            raise GrokscopeError(f"The training examples of the imported run do not fit its {n_examples:,} examples.")
+        return np.flatnonzero(is_train)
 
     @property
     def first_step(self) -> int:
-        """The step at which the run begins: 0, or that of its origin."""
+        """The first step of the run: 0, or for a fork the step that it continues from."""
         return int(self.origin["step"]) if self.origin else 0
 
     def write(self, folder: Path) -> None:
@@ -84,18 +87,22 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> "Record":
-        """Read a run's record; raise GrokscopeError if the folder is no run, or the record damaged or too new."""
+        """Read a run's record.
+
+        Raise GrokscopeError if the folder is not a run, or if the record is damaged or has a newer format.
+        """
         path = folder / _CONFIG
         try:
             if not _is_folder(folder):
                 raise GrokscopeError(
-                    f"{quoted_name(str(folder))} is no folder, so no run; `grokscope list runs` shows those there are."
+                    f"{quoted_name(str(folder))} is not a run: the folder does not exist. "
+                    f"`grokscope list runs` lists the runs."
                 )
             if (folder / "sweep.json").is_file():
-                raise GrokscopeError(f"{folder} is a sweep; its runs are the folders in it, such as {folder}/CELL.")
+                raise GrokscopeError(f"{folder} is a sweep; its runs are its subfolders, such as {folder}/CELL.")
             if not path.is_file():
                 raise GrokscopeError(
-                    f"{folder} is no run: it has no {_CONFIG}; `grokscope list runs` shows those there are."
+                    f"{folder} is not a run: it has no {_CONFIG}. `grokscope list runs` lists the runs."
                 )
             values = json.loads(path.read_bytes())
             if values["format"] > FORMAT:
@@ -109,25 +116,25 @@ class Record:
                     f"change; `grokscope resume RUN --n-steps N` makes it longer."
                 )
             config = from_dict(values["config"])
-            found = cls(config, values["environment"], values["data_digest"], tuple(values["history"]))
-            # Its digest may be right and the file still be none: whoever forges one works it out anew.
+            record = cls(config, values["environment"], values["data_digest"], tuple(values["history"]))
+            # A valid digest proves nothing about a forged file, so check the structure too.
             if not (
-                isinstance(found.data_digest, str)
-                and isinstance(found.environment, dict)
-                and all(isinstance(value, str) for value in found.environment.values())
+                isinstance(record.data_digest, str)
+                and isinstance(record.environment, dict)
+                and all(isinstance(value, str) for value in record.environment.values())
                 and isinstance(values["history"], list)
-                and all(_is_event(event) for event in found.history)
+                and all(_is_event(event) for event in record.history)
             ):
-                raise ValueError("its parts are not what they are to be")
-            return found
+                raise ValueError("a part has the wrong type")
+            return record
         except OSError as error:
             raise GrokscopeError(f"{path} cannot be read: {error.strerror}.") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise GrokscopeError(f"{path} is damaged: it is no record of a run ({error}).") from error
+            raise GrokscopeError(f"{path} is damaged: it is not the record of a run ({error}).") from error
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether there is a folder of that name; raise OSError if that cannot be known, as behind a closed folder."""
+    """Return whether the folder exists; raise OSError if a folder above it may not be read."""
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except ValueError:  # A null byte.
@@ -139,15 +146,15 @@ def _is_folder(path: Path) -> bool:
 
 
 def _is_event(event: object) -> bool:
-    """Whether something is an event, and has what others read of it."""
+    """Return whether a value is an event with the fields that readers need."""
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return False
     step = event.get("step", None if event["event"] == FORKED else 0)
     return type(step) is int and 0 <= step < 2**53 and isinstance(event.get("run", ""), str)
 
 
-def packed(indices: Int[np.ndarray, " n_train"], n_examples: int) -> str:
-    """Return which of `n_examples` are among the indices, a bit for each, the first the highest, in hexadecimal."""
+def packed_indices(indices: Int[np.ndarray, " n_train"], n_examples: int) -> str:
+    """Return a set of examples in hexadecimal: one bit per example, the first example in the highest bit."""
     bits = np.zeros(n_examples, np.uint8)
     bits[indices] = 1
     return np.packbits(bits).tobytes().hex()

@@ -34,8 +34,8 @@ def recovery_advice(
     origin = record.origin
     if origin and not any(start <= steps[0] for start in resume_steps):
         return (
-            f"No readable resume state precedes {span}; a new fork of {origin['run']} at step {origin['step']:,}, with "
-            f"the same settings, recomputes everything."
+            f"No readable resume state precedes {span}. To recompute everything, fork {origin['run']} again at step "
+            f"{origin['step']:,} with the same settings."
         )
     every = math.gcd(*np.diff(steps).tolist())
     spacing = f" --every {every}" if every > 1 else ""

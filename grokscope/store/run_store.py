@@ -1,7 +1,7 @@
 """A run on disk: a folder with ``config.json`` and segments; `checkpoints/README.md` has the format. No torch here.
 
-A segment is the unit of commit: one file, written once, atomically, and never touched again. Readers merge
-segments by step, never by file name, and see what was committed and nothing else.
+A segment is the unit of commit: one file, written once, atomically, and never changed. Readers merge segments by
+step, never by file name, and see only what was committed.
 """
 
 import copy
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from grokscope.disk import atomic, tensor_file
-from grokscope.errors import DamagedError, GrokscopeError, UnreadableError
+from grokscope.errors import BusyError, DamagedError, GrokscopeError, UnreadableError
 from grokscope.store.record import FORMAT as FORMAT
 from grokscope.store.record import Record as Record
 from grokscope.store.segment import CHECKPOINTS, INITIALIZATION, RESUME
@@ -25,27 +25,52 @@ from grokscope.store.segment import Segment as Segment
 from grokscope.store.source import Log
 
 IS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}")
-"""What a run may be called: a name that is no path and hides no folder."""
+"""The valid names of runs: a name is not a path and does not hide the folder."""
 _SEGMENTS = "segments"
 
 
 def checked_name(name: str) -> str:
-    """Return a run's name; raise GrokscopeError if it is none: a name is no path and hides no folder."""
+    """Return a run's name; raise GrokscopeError if it could be a path or hide a folder."""
     if not IS_NAME.fullmatch(name):
         raise GrokscopeError(
-            f"{name[:120]!r} is no name for a run; allowed: up to 100 letters, digits and _ . + = -, the first a "
-            f"letter, digit or _."
+            f"{name[:120]!r} is not a valid name for a run. Allowed: up to 100 letters, digits and _ . + = -, of "
+            f"which the first is a letter, a digit or _."
         )
     return name
 
 
 def free_name(base: str, root: Path) -> str:
-    """Return `base`, or the first of base-2, base-3, … that is nothing in `root`, if that can be known."""
+    """Return `base`, or the first of base-2, base-3, … that does not exist in `root`."""
     name, number = base, 1
-    while atomic.is_there(root / name):
+    while atomic.path_exists(root / name):
         number += 1
         name = f"{base}-{number}"
     return name
+
+
+def new_run_folder(root: Path, run: str | None, default: str) -> Path:
+    """Return the folder of a new run, which does not exist yet.
+
+    Args:
+        root: The folder that contains the runs.
+        run: The run's name; None for the first free one of default, default-2, default-3, …
+        default: The name to use without `run`.
+
+    Returns:
+        The folder root/name.
+
+    Raises:
+        GrokscopeError: The name is not valid for a run.
+        BusyError: The name is taken.
+    """
+    name = checked_name(default if run is None else run)
+    folder = root / (free_name(name, root) if run is None else name)
+    if atomic.path_exists(folder):
+        raise BusyError(
+            f"{folder} already exists. Choose another name with --run, or continue that run with `grokscope resume "
+            f"{folder}`."
+        )
+    return folder
 
 
 class RunStore:
@@ -277,9 +302,19 @@ class RunStore:
         initialization: Mapping[str, np.ndarray] | None = None,
         hidden: bool = False,
     ) -> None:
-        """Write one segment, durably; a `hidden` one is none before it is revealed. It is for the lock's holder."""
+        """Write one segment, durably.
+
+        Args:
+            steps: The steps of the checkpoints, increasing.
+            checkpoints: The parameters at each step.
+            coverage: The steps (begin, end] whose training the segment records; None for added checkpoints.
+            log: Log rows in the columns of LOG_COLUMNS.
+            resume: The resume state at `end`.
+            initialization: The parameters of step 0, for a fork.
+            hidden: Whether readers ignore the segment until `reveal` is called.
+        """
         stacked = {
-            CHECKPOINTS + name: np.stack([one[name] for one in checkpoints])
+            CHECKPOINTS + name: np.stack([checkpoint[name] for checkpoint in checkpoints])
             for name in (checkpoints[0] if checkpoints else ())
         }
         state = {RESUME + name: array for name, array in (resume or {}).items()}
@@ -294,19 +329,20 @@ class RunStore:
             "begin": begin,
             "end": end,
         }
-        if coverage is None and (damaged := [one.path.name for one in self.segments if {*one.steps} & {*steps}]):
-            # So that no second mending of the same checkpoint is taken for a copy of the first.
-            about["instead_of"] = damaged
+        replaced = [segment.path.name for segment in self.segments if {*segment.steps} & {*steps}]
+        if coverage is None and replaced:
+            # Without this, a second recovery of the same checkpoint would look like a copy of the first.
+            about["instead_of"] = replaced
         path = self._hidden_path(steps) if hidden else self._next_path()
         tensor_file.write(path, {**stacked, **state, "log": rows}, about, by_row=(CHECKPOINTS,))
 
     def reveal(self, steps: list[int]) -> None:
-        """Make a segment of the one that was written, hidden, for these steps."""
+        """Make the hidden segment of these steps visible to readers."""
         atomic.reveal(self._hidden_path(steps), self._next_path())
 
     def _hidden_path(self, steps: list[int]) -> Path:
-        # As a file that a writer who died left half written is called: the next one removes it.
-        return self.folder / _SEGMENTS / f".{steps[0]}-{steps[-1]}{atomic.TEMPORARY}"
+        # The suffix of an unfinished file: if this process dies, the next writer removes it.
+        return self.folder / _SEGMENTS / f".{steps[0]}-{steps[-1]}{atomic.TEMPORARY_SUFFIX}"
 
     def _next_path(self) -> Path:
         folder = self.folder / _SEGMENTS
@@ -315,7 +351,7 @@ class RunStore:
 
 
 def create(folder: Path, record: Record) -> RunStore:
-    """Write a new run's record into an empty folder and return its store, which has no segment yet."""
+    """Write a new run's record into an empty folder, and return its store, still without segments."""
     atomic.make_folder(folder / _SEGMENTS)
     record.write(folder)
     started = RunStore(folder)
@@ -324,5 +360,5 @@ def create(folder: Path, record: Record) -> RunStore:
 
 
 def segments_folder(folder: Path) -> Path:
-    """Return where a run's segments lie."""
+    """Return the folder of a run's segments."""
     return folder / _SEGMENTS

@@ -15,19 +15,19 @@ from grokscope.store.record import Record
 
 LOG_COLUMNS = ("step", "train_loss", "test_loss", "train_accuracy", "test_accuracy")
 CHECKPOINTS, RESUME, INITIALIZATION = "checkpoints/", "resume/", "initialization/"
-"""How the names of a segment's tensors begin."""
+"""The prefixes of the tensor names in a segment."""
 _LATEST = 2**53
-"""Beyond this float64, in which the log has them, cannot tell one step from the next."""
+"""The log stores steps as float64, which is exact only below 2**53."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One committed file: checkpoints, log rows and perhaps a resume state, after training (`begin`, `end`]."""
+    """One committed file with the checkpoints, the log rows and perhaps a resume state of the steps (begin, end]."""
 
     file: tensor_file.TensorFile
 
     def belongs_to(self, record: Record) -> bool:
-        """Whether it is a segment, and of this run; one with the right checksums may still be a stranger's."""
+        """Return whether the file is a segment of this run; valid checksums do not prove that."""
         about, shapes, dtypes = self.file.metadata, self.file.shapes, self.file.dtypes
         steps, ends = about.get("steps"), (about.get("begin"), about.get("end"))
         between = [-1, *(end for end in ends if type(end) is int), _LATEST - 1]
@@ -37,7 +37,7 @@ class Segment:
             and about.get("config_digest") == record.config.digest
             and isinstance(steps, list)
             and all(type(step) is int and 0 <= step < _LATEST for step in steps)
-            and all(one < other for one, other in pairwise(steps))
+            and all(step < following for step, following in pairwise(steps))
             and (ends == (None, None) or (len(between) == 4 and between == sorted(between)))
             and (dtypes.get("log"), shapes.get("log", ())[1:]) == ("F64", (len(LOG_COLUMNS),))
             and (f"{RESUME}step" not in shapes or (ends[1] is not None and shapes[f"{RESUME}step"] == ()))
@@ -47,10 +47,10 @@ class Segment:
         )
 
     def holds(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """Whether its checkpoints, if it has any, are of these parameters."""
+        """Return whether its checkpoints have exactly these parameters; True without checkpoints."""
         names = [name for name in self.file.shapes if name.startswith(CHECKPOINTS)]
-        found = {name.removeprefix(CHECKPOINTS): self.file.shapes[name][1:] for name in names}
-        return not found or found == dict(shapes)
+        own_shapes = {name.removeprefix(CHECKPOINTS): self.file.shapes[name][1:] for name in names}
+        return not own_shapes or own_shapes == dict(shapes)
 
     @property
     def path(self) -> Path:
@@ -64,13 +64,13 @@ class Segment:
 
     @property
     def coverage(self) -> tuple[int, int] | None:
-        """The steps (begin, end] whose training it records, or None for one that was added by densify."""
+        """The steps (begin, end] whose training it records; None for a segment that `densify` added."""
         begin, end = self.file.metadata["begin"], self.file.metadata["end"]
         return None if end is None else (begin, end)
 
     @property
     def resume_step(self) -> int | None:
-        """The step of its resume state, or None if it has none."""
+        """The step of its resume state; None without one."""
         return self.file.metadata["end"] if f"{RESUME}step" in self.file.shapes else None
 
     def log(self) -> Float[np.ndarray, "rows columns"]:
@@ -86,14 +86,19 @@ class Segment:
         state = {name.removeprefix(RESUME): array for name, array in self.file.read_all(names).items()}
         step = state.get("step")
         if step is None or step.tolist() != self.resume_step:
-            raise GrokscopeError(f"{self.path} has a resume state of another step than that at which it ends.")
+            raise GrokscopeError(f"{self.path} is damaged: its resume state has another step than its end.")
         return state
 
     def damaged_rows(self, rows: list[int], names: Iterable[str] | None = None) -> dict[int, str]:
-        """Read some of its checkpoints, or these of their parameters; return the row of each that is damaged.
+        """Read some checkpoints, and return one damaged parameter for each damaged row.
 
-        With it comes the name of a parameter that does not match its checksum.
+        Args:
+            rows: The rows of the checkpoints in this file.
+            names: The parameters to read; by default all of them.
         """
-        every = [name.removeprefix(CHECKPOINTS) for name in self.file.shapes if name.startswith(CHECKPOINTS)]
-        found = self.file.mismatches([CHECKPOINTS + name for name in (every if names is None else names)], rows)
-        return {row: name.removeprefix(CHECKPOINTS) for name, row in found if row is not None}
+        if names is None:
+            tensors = [name for name in self.file.shapes if name.startswith(CHECKPOINTS)]
+        else:
+            tensors = [CHECKPOINTS + name for name in names]
+        mismatches = self.file.mismatches(tensors, rows)
+        return {row: name.removeprefix(CHECKPOINTS) for name, row in mismatches if row is not None}

@@ -255,7 +255,7 @@ def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     for name in ("empty", "file", "none"):
-        with pytest.raises(GrokscopeError, match=f"^{tmp_path / name} is no "):
+        with pytest.raises(GrokscopeError, match=f"^{tmp_path / name} is not a run"):
             Trajectory.open(tmp_path / name)
 
 
@@ -294,7 +294,7 @@ def test_a_segment_with_sound_checksums_and_senseless_content_is_refused(change:
 
 
 def test_readers_ignore_what_is_half_written_and_need_no_lock(tiny_run: Path, run_copy: Path):
-    half = run_copy / "segments" / f".999999.safetensors.12345{atomic.TEMPORARY}"
+    half = run_copy / "segments" / f".999999.safetensors.12345{atomic.TEMPORARY_SUFFIX}"
     half.write_bytes(b"half")
     (run_copy / "segments" / "notes.txt").write_text("mine")
     with Lock(run_copy):
@@ -448,7 +448,7 @@ def test_segments_that_cannot_be_listed_or_opened_are_named_and_not_called_damag
 def test_a_pipe_is_no_segment_and_no_measure_and_nobody_waits_for_it(run_copy: Path):
     pipe = run_copy / "segments" / "000099.safetensors"
     os.mkfifo(pipe)
-    assert Trajectory.open(run_copy).damaged == [f"{pipe} is no regular file, so none of grokscope's."]
+    assert Trajectory.open(run_copy).damaged == [f"{pipe} is not a regular file, so it is not a file of grokscope."]
     (run_copy / "measures").mkdir()
     os.mkfifo(run_copy / "measures" / "weight_norm.safetensors")
     trajectory = Trajectory.open(run_copy)
@@ -460,7 +460,7 @@ def test_a_pipe_is_no_segment_and_no_measure_and_nobody_waits_for_it(run_copy: P
 def test_saving_a_measure_removes_what_was_abandoned_there_and_nothing_that_is_being_written(run_copy: Path):
     folder = run_copy / "measures"
     folder.mkdir()
-    old, young = (folder / f".loss.safetensors.{i}{atomic.TEMPORARY}" for i in (1, 2))
+    old, young = (folder / f".loss.safetensors.{i}{atomic.TEMPORARY_SUFFIX}" for i in (1, 2))
     for path in (old, young):
         path.touch()
     os.utime(old, (0, 0))
