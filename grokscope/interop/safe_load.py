@@ -12,7 +12,6 @@ than it stores, or that two zip readers read differently. This module adds four 
 import io
 import pickletools
 import re
-import shutil
 import warnings
 import zipfile
 from collections import Counter
@@ -145,11 +144,8 @@ def _checked_copy(file: io.FileIO, path: Path) -> io.BytesIO:
         if unpacked > size:
             raise GrokscopeError(f"{path} has {size:,} bytes and claims {unpacked:,}; torch.save does not compress.")
         for name, part in parts:
-            if name == "data.pkl":
-                copy.writestr(f"archive/{name}", _checked_pickle(archive, part, path))
-            else:
-                with archive.open(part) as source, copy.open(f"archive/{name}", "w", force_zip64=True) as sink:
-                    shutil.copyfileobj(source, sink)
+            data = _checked_pickle(archive, part, path) if name == "data.pkl" else archive.read(part)
+            copy.writestr(f"archive/{name}", data)
     copied.seek(0)
     return copied
 
