@@ -1,9 +1,9 @@
-"""The recorder: which checkpoints and log rows a run takes, and when it commits them."""
+"""The checkpointer: which checkpoints and log rows a run takes, and when it commits them."""
 
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,88 +13,115 @@ from torch import Tensor
 
 from grokscope.config import checkpoint_schedule
 from grokscope.store.run_store import RunStore
-from grokscope.training.background_writer import Writer
-from grokscope.training.loop import NotFiniteError, Row, Setup, State
-from grokscope.training.optimizers import n_remembered
+from grokscope.training.background_writer import BackgroundWriter
+from grokscope.training.evaluation import Row
+from grokscope.training.loop import Setup
+from grokscope.training.optimizers import n_values_per_parameter
+from grokscope.training.state import NotFiniteError, State
 
 SEGMENT_CHECKPOINTS = 64
 SEGMENT_BYTES = 2**26
 SEGMENT_SECONDS = 30.0
-"""A segment is committed when it reaches one of these. Nothing that is saved depends on where one ends."""
+"""A segment is committed when it reaches one of these limits. Saved data do not depend on where a segment ends."""
+_SMALLEST_LOSS = float(np.finfo(np.float64).tiny)
+"""The smallest normal float64; a smaller loss has no meaningful logarithm."""
 
 
-class Recorder:
-    """Takes checkpoints and log rows as the schedule says, and commits them in segments while training goes on.
+class Checkpointer:
+    """Takes checkpoints and log rows as the schedule says, and commits them in segments while training continues.
 
-    Use as a context manager, more than once if need be: when the block ends, however it does, what was committed in
-    it is on the disk, or GrokscopeError says why not.
+    Use it as a context manager; the block may be entered repeatedly. At the end of the block every commit in it is on
+    the disk, or GrokscopeError gives the reason.
+
+    Args:
+        store: The run's store, with its lock held.
+        evaluate: Returns the log row of a state; raises NotFiniteError if a loss is not finite.
+        state: The state from which training starts or resumes.
+        resume_state: The resume state that `state` comes from; None at initialization.
+
+    Attributes:
+        latest_row: The latest row of the log; empty before the first evaluation.
     """
 
-    def __init__(self, setup: Setup, run: RunStore, state: State, resumed: Mapping[str, Tensor] | None):
-        self._setup, self._store, self._writer = setup, run, Writer()
-        self._schedule = checkpoint_schedule.parse(setup.config.checkpoints)
-        fixed = self._schedule.fixed_steps(setup.config.n_steps)
+    def __init__(
+        self,
+        store: RunStore,
+        evaluate: Callable[[State], Row],
+        state: State,
+        resume_state: Mapping[str, Tensor] | None = None,
+    ):
+        self._store, self._evaluate, self._writer = store, evaluate, BackgroundWriter()
+        self._config = store.record.config
+        self._schedule = checkpoint_schedule.parse(self._config.checkpoints)
+        fixed = self._schedule.fixed_steps(self._config.n_steps)
         self._fixed = set(fixed.tolist())
-        self._adaptive_left = setup.config.max_checkpoints - len(fixed)
-        self._reference = float(resumed["schedule/reference"]) if resumed else 1.0
-        self._n_adaptive = int(resumed["schedule/n_adaptive"]) if resumed else 0
-        # After a lost segment or a step that was not finite, some later steps are there already.
-        self._have_checkpoints = set(run.steps.tolist())
-        self._have_rows = set(run.log.rows[:, 0].astype(int).tolist())
-        self._said_spent = False
-        # Also of a fork, whose first segment answers for all that went before it.
-        self._begin = state.step if run.segments else -1
-        self._first = run.record.first_step
+        self._max_adaptive = self._config.max_checkpoints - len(fixed)
+        self._reference = float(resume_state["schedule/reference"]) if resume_state else 1.0
+        self._n_adaptive = int(resume_state["schedule/n_adaptive"]) if resume_state else 0
+        # After a lost segment or a NotFiniteError, some later steps are already stored.
+        self._stored_checkpoints = set(store.steps.tolist())
+        self._stored_rows = set(store.log.rows[:, 0].astype(int).tolist())
+        self._has_warned = False
+        # The first segment covers everything before it, also in a fork.
+        self._begin = state.step if store.segments else -1
+        self._first_step = store.record.first_step
         self._steps: list[int] = []
         self._checkpoints: list[Mapping[str, np.ndarray]] = []
         self._rows: list[tuple[float, ...]] = []
         self._committed_at = time.monotonic()
-        self.row: Row = {}
+        self.latest_row: Row = {}
 
-    def __enter__(self) -> "Recorder":
+    def __enter__(self) -> "Checkpointer":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._writer.wait()
 
-    def observe(self, state: State) -> None:
-        """Evaluate, take a checkpoint and commit, each if it is time to; raise what has gone wrong with a commit."""
-        self.take(state)
-        if self.is_due:
+    def record_and_commit(self, state: State) -> None:
+        """Record a state, then commit if a segment is full; raise the failure of an earlier commit."""
+        self.record(state)
+        if self.is_commit_due:
             self.commit(state)
 
-    def take(self, state: State) -> None:
-        """Evaluate and take a checkpoint, each if it is time to; raise what has gone wrong with a commit."""
-        self._writer.check()
-        config, step, amount = self._setup.config, state.step, self._schedule.adaptive
-        wanted = step in self._fixed
-        evaluated = step % config.evaluate_every == 0 or step == config.n_steps
-        # Where a fork begins is kept and evaluated too, but its schedule goes on as its origin's: for that it is a
-        # step like others.
-        begins, is_for_schedule = step == self._first, evaluated or bool(wanted and amount)
-        row = self._setup.evaluate(state) if begins or is_for_schedule else {}
-        if evaluated or begins:
-            self.row = row
-            if step not in self._have_rows:
+    def record(self, state: State) -> None:
+        """Evaluate a state and take a checkpoint, each if it is due; raise the failure of an earlier commit."""
+        self._writer.raise_failure()
+        step = state.step
+        is_fixed, is_first = step in self._fixed, step == self._first_step
+        is_evaluated = step % self._config.evaluate_every == 0 or step == self._config.n_steps
+        # A fork stores its first step, but its schedule continues as its origin's, where that step is not special.
+        is_scheduled = is_evaluated or bool(is_fixed and self._schedule.adaptive)
+        row = self._evaluate(state) if is_first or is_scheduled else {}
+        if is_evaluated or is_first:
+            self.latest_row = row
+            if step not in self._stored_rows:
                 self._rows.append((float(step), *row.values()))
-        if is_for_schedule:
-            # Below the smallest normal number a loss has no meaningful logarithm.
-            test_loss = max(row["test_loss"], float(np.finfo(np.float64).tiny))
-            if amount and not wanted and abs(np.log(test_loss / self._reference)) >= amount:
-                wanted = self._n_adaptive < self._adaptive_left
-                self._n_adaptive += wanted
-                if not wanted and not self._said_spent:
-                    self._said_spent = True
-                    warnings.warn(
-                        f"At step {step} the adaptive schedule has taken all that max_checkpoints = "
-                        f"{config.max_checkpoints:,} leaves it, and takes no more.",
-                        stacklevel=2,
-                    )
-            if wanted:
-                self._reference = test_loss
-        if (wanted or begins) and step not in self._have_checkpoints:
+        is_checkpoint = self._apply_schedule(step, row["test_loss"], is_fixed) if is_scheduled else is_fixed
+        if (is_checkpoint or is_first) and step not in self._stored_checkpoints:
             self._steps.append(step)
             self._checkpoints.append(as_arrays(state.parameters))
+
+    def _apply_schedule(self, step: int, test_loss: float, is_fixed: bool) -> bool:
+        """Return whether an evaluated step is a checkpoint; if it is, its test loss becomes the reference."""
+        test_loss = max(test_loss, _SMALLEST_LOSS)
+        is_checkpoint, threshold = is_fixed, self._schedule.adaptive
+        if threshold and not is_fixed and abs(np.log(test_loss / self._reference)) >= threshold:
+            is_checkpoint = self._n_adaptive < self._max_adaptive
+            self._n_adaptive += is_checkpoint
+            if not is_checkpoint:
+                self._warn_about_limit(step)
+        if is_checkpoint:
+            self._reference = test_loss
+        return is_checkpoint
+
+    def _warn_about_limit(self, step: int) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"The adaptive schedule takes no checkpoints from step {step} on: max_checkpoints = "
+                f"{self._config.max_checkpoints:,} is reached.",
+                stacklevel=2,
+            )
 
     @property
     def folder(self) -> Path:
@@ -102,26 +129,28 @@ class Recorder:
         return self._store.folder
 
     @property
-    def has_taken(self) -> bool:
-        """Whether there are checkpoints or rows of the log that were taken since the last commit."""
+    def has_uncommitted(self) -> bool:
+        """Whether checkpoints or log rows were taken since the last commit."""
         return bool(self._steps or self._rows)
 
     @property
-    def n_bytes(self) -> int:
+    def n_uncommitted_bytes(self) -> int:
         """The bytes of the checkpoints that were taken since the last commit."""
-        return len(self._checkpoints) * sum(array.nbytes for one in self._checkpoints[:1] for array in one.values())
+        if not self._checkpoints:
+            return 0
+        return len(self._checkpoints) * sum(array.nbytes for array in self._checkpoints[0].values())
 
     @property
-    def is_due(self) -> bool:
-        """Whether it is time to commit."""
+    def is_commit_due(self) -> bool:
+        """Whether the segment has reached a limit."""
         return (
             len(self._checkpoints) >= SEGMENT_CHECKPOINTS
-            or self.n_bytes >= SEGMENT_BYTES
+            or self.n_uncommitted_bytes >= SEGMENT_BYTES
             or time.monotonic() - self._committed_at >= SEGMENT_SECONDS
         )
 
     def resume_state(self, state: State) -> dict[str, Tensor]:
-        """Return all that going on from here exactly needs; the parameters are live, the rest are copies."""
+        """Return everything that an exact resume needs; the parameters are live tensors, the others are copies."""
         return {
             "step": torch.tensor(state.step),
             "schedule/reference": torch.tensor(self._reference, dtype=torch.float64),
@@ -133,54 +162,66 @@ class Recorder:
     def commit(
         self, state: State, *, resumable: bool = True, initialization: Mapping[str, np.ndarray] | None = None
     ) -> None:
-        """Begin to write what was taken since the last commit as one segment, with a resume state if `resumable`.
+        """Start to write everything taken since the last commit as one segment.
 
-        A fork's first segment also holds its `initialization`, the parameters of step 0. Wait for the segment before,
-        and raise what went wrong with it: after a segment that is lost none may follow.
+        Nothing is written if there is nothing new. A call waits for the previous segment: no segment may follow a
+        lost one, because a resume from it would leave the gap for ever.
+
+        Args:
+            state: The present state.
+            resumable: Whether the segment gets a resume state; False if the state is not finite.
+            initialization: The parameters of step 0, which a fork's first segment contains.
+
+        Raises:
+            GrokscopeError: The previous segment could not be written.
+            NotFiniteError: The optimizer's state is not finite.
         """
-        if not self.has_taken and state.step == self._begin:
+        if not self.has_uncommitted and state.step == self._begin:
             return
-        resume = as_arrays(self.resume_state(state)) if resumable else None
-        self._require_finite(resume or {}, state.step)
-        # All that the writer gets are copies, or lists that nobody else will touch.
-        segment = partial(
+        resume_state = as_arrays(self.resume_state(state)) if resumable else None
+        self._require_finite(resume_state or {}, state.step)
+        # The writer gets copies, and lists that nothing else changes.
+        write = partial(
             self._store.commit,
             self._steps,
             self._checkpoints,
             coverage=(self._begin, state.step),
             log=self._rows,
-            resume=resume,
+            resume=resume_state,
             initialization=initialization,
         )
-        self._writer.begin(segment)
+        self._writer.submit(write)
         self._begin = state.step
         self._steps, self._checkpoints, self._rows = [], [], []
         self._committed_at = time.monotonic()
 
-    def _require_finite(self, resume: Mapping[str, np.ndarray], step: int) -> None:
-        """Raise NotFiniteError for what the optimizer remembers: an infinite second moment stops a weight without a word.
+    def _require_finite(self, resume_state: Mapping[str, np.ndarray], step: int) -> None:
+        """Raise NotFiniteError if the optimizer's state is not finite, and drop what was taken since the last commit.
 
-        A gradient filter's ring may have places that are no number yet.
+        An infinite second moment would stop a weight without any other sign. NaN in a gradient filter's ring is
+        valid: there it means "no gradient yet".
         """
-        for name, array in resume.items():
-            is_of_optimizer = name.startswith("optimizer/") and not name.startswith("optimizer/filter/")
-            if is_of_optimizer and not np.isfinite(array).all():
-                what, last = name.removeprefix("optimizer/"), max(self._begin, self._first)
-                # Since when is not known: what was taken since the last commit may have been made with it.
+        for name, array in resume_state.items():
+            is_checked = name.startswith("optimizer/") and not name.startswith("optimizer/filter/")
+            if is_checked and not np.isfinite(array).all():
+                # The fault's first step is unknown, so anything taken since the last commit may depend on it.
                 self._steps, self._checkpoints, self._rows = [], [], []
-                raise NotFiniteError(f"The optimizer's {what}", step, last, resumable=False)
+                last_finite = max(self._begin, self._first_step)
+                raise NotFiniteError(
+                    f"The optimizer's {name.removeprefix('optimizer/')}", step, last_finite, resumable=False
+                )
 
 
-def disk_use(setup: Setup) -> int:
-    """Estimate the bytes that a run's fixed checkpoints and their resume states take on disk."""
+def estimate_disk_use(setup: Setup) -> int:
+    """Return about how many bytes the fixed checkpoints of a run and their resume states take on disk."""
     n_bytes = 4 * sum(math.prod(shape) for shape in setup.model.shapes.values())
     n_fixed = len(checkpoint_schedule.parse(setup.config.checkpoints).fixed_steps(setup.config.n_steps))
-    per_segment = min(SEGMENT_CHECKPOINTS, max(SEGMENT_BYTES // n_bytes, 1))
-    # A resume state holds the parameters and what the optimizer remembers of each.
-    n_kept = 1 + n_remembered(setup.config.optimizer)
-    return n_bytes * (n_fixed + n_kept * -(-n_fixed // per_segment))
+    n_per_segment = min(SEGMENT_CHECKPOINTS, max(SEGMENT_BYTES // n_bytes, 1))
+    # A resume state contains the parameters, and the optimizer's values for each of them.
+    n_values = 1 + n_values_per_parameter(setup.config.optimizer)
+    return n_bytes * (n_fixed + n_values * -(-n_fixed // n_per_segment))
 
 
 def as_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Return copies of tensors as NumPy arrays, so that training can go on changing them."""
+    """Return copies of tensors as NumPy arrays, so that training can continue to change the tensors."""
     return {name: tensor.detach().to("cpu", copy=True).numpy() for name, tensor in tensors.items()}

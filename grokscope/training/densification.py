@@ -1,4 +1,4 @@
-"""`densify`: more checkpoints after the fact, by training a stretch of a run again."""
+"""`densify`: more checkpoints after the fact, by retraining a window of a run."""
 
 import math
 from collections.abc import Mapping
@@ -12,84 +12,135 @@ import numpy as np
 from grokscope.disk import atomic
 from grokscope.errors import GrokscopeError
 from grokscope.store.run_store import RunStore, segments_folder
-from grokscope.training.background_writer import Writer
+from grokscope.training.background_writer import BackgroundWriter
 from grokscope.training.checkpointer import SEGMENT_BYTES, SEGMENT_CHECKPOINTS, as_arrays
-from grokscope.training.loop import Setup, State, optimize
-from grokscope.training.replay import Witnesses
-from grokscope.training.run import Observer, latest, require_trained, writing
+from grokscope.training.learner import latest_state
+from grokscope.training.loop import Setup, optimize
+from grokscope.training.replay import ReplayCheck
+from grokscope.training.run import Observer, locked_run, require_trained
 from grokscope.training.signals import InterruptedRunError, deferred_signals
+from grokscope.training.state import State
 from grokscope.trajectory import Trajectory
 
 
 def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: Observer | None = None) -> Trajectory:
-    """Train steps `start` … `stop` of a run once more and add the checkpoints start, start + every, … to it.
+    """Retrain steps `start` to `stop` of a run, and add the checkpoints start, start + every, … that it lacks.
 
-    It begins at the latest resume state at or before `start`, or at initialization where none is left, and adds only
-    steps that the run lacks, or whose checkpoints are damaged. Whatever it
-    passes that was saved before and can be read, a checkpoint or a resume state, must agree to the bit, and a new
-    checkpoint is added only once training has reached the next of these: at the first difference it raises
-    GrokscopeError that names step, tensor and what drifted, and adds nothing more. What waits to be confirmed waits
-    on the disk, under a hidden name, but for about a segment.
+    - Damaged checkpoints among these steps are replaced.
+    - Retraining starts from the latest resume state at or before `start`, or from the initialization.
+    - Every readable checkpoint and resume state on the way must be reproduced bit for bit. A new checkpoint is added
+      only after the next saved state has confirmed it. Until then it waits, beyond about one segment, in a hidden
+      file.
+
+    Args:
+        path: The run's folder.
+        start: The first step, from the run's first step.
+        stop: The last step, up to the run's last step.
+        every: The number of steps from one checkpoint to the next.
+        observer: A function that is called after every step, with the step and an empty row.
+
+    Returns:
+        The trajectory of all checkpoints.
+
+    Raises:
+        GrokscopeError: The steps are not in the run; the run was imported; writing failed; or a saved state was not
+            reproduced, and the error names the step, the tensor and how the environment differs.
+        BusyError: Another process writes the run.
+        InterruptedRunError: A signal stopped the training; confirmed checkpoints are saved.
     """
     folder = Path(path)
     require_trained(RunStore(folder))
-    with deferred_signals() as interrupted, writing(folder) as run, Writer() as writer:
+    with deferred_signals() as interrupted, locked_run(folder) as run, BackgroundWriter() as writer:
         first = run.record.first_step
         if not (first <= start <= stop <= run.last_step and every >= 1):
             raise GrokscopeError(
-                f"densify: start {start}, stop {stop}, every {every}; allowed: {first} <= start <= stop <= "
+                f"densify: start {start}, stop {stop}, every {every}. Allowed: {first} <= start <= stop <= "
                 f"{run.last_step}, the last step of {folder}, and every from 1."
             )
-        setup = Setup(run.record.config)
-        state = _before(setup, run, start)
         requested = set(range(start, stop + 1, every))
-        damaged = run.damage(requested & set(run.steps.tolist())).keys()
-        wanted = requested - set(run.steps.tolist()) | damaged
-        witnesses, n_bytes = (
-            Witnesses(run, damaged),
-            4 * sum(math.prod(shape) for shape in setup.model.shapes.values()),
-        )
-        limit, confirmed = min(SEGMENT_CHECKPOINTS, max(SEGMENT_BYTES // n_bytes, 1)), -1
-        taken: dict[int, Mapping[str, np.ndarray]] = {}
-        hidden: list[list[int]] = []
+        stored = requested & set(run.steps.tolist())
+        missing = requested - stored | run.damage(stored).keys()
+        setup, check = Setup(run.record.config), ReplayCheck(run)
+        state = _start_state(setup, run, start)
+        pending = _PendingCheckpoints(run, writer, _segment_length(setup))
         try:
-            for _ in chain([state], optimize(setup, state)) if wanted else ():
-                if state.step in wanted:
-                    taken[state.step] = as_arrays(state.parameters)
-                if witnesses.confirm(state):
-                    confirmed = state.step
-                    while hidden:
-                        writer.begin(partial(run.reveal, hidden.pop(0)))
-                stopped, is_done = interrupted(), confirmed >= max(wanted)
-                if stopped or is_done:
-                    taken = {step: one for step, one in taken.items() if step <= confirmed}
-                if len(taken) >= limit or (taken and (stopped or is_done)):
-                    for is_hidden in (False, True):
-                        steps = [step for step in taken if (step > confirmed) == is_hidden]
-                        if steps:
-                            some = [taken.pop(step) for step in steps]
-                            writer.begin(partial(run.commit, steps, some, coverage=None, hidden=is_hidden))
-                            hidden += [steps] * is_hidden
-                writer.check()
+            for _ in chain([state], optimize(setup, state)) if missing else ():
+                if state.step in missing:
+                    pending.add(state)
+                if check.confirm(state):
+                    pending.confirm(state.step)
+                signal_number, is_done = interrupted(), pending.confirmed_step >= max(missing)
+                pending.write(is_last=bool(signal_number) or is_done)
+                writer.raise_failure()
                 if observer:
                     observer(state.step, {})
-                if stopped:
-                    raise InterruptedRunError(folder, stopped)
+                if signal_number:
+                    raise InterruptedRunError(folder, signal_number)
                 if is_done:
                     break
-                witnesses.require_later(state.step)
+                check.require_later(state.step)
         finally:
-            with suppress(GrokscopeError):  # It is raised at the end of the writer's block.
+            with suppress(GrokscopeError):  # The end of the writer's block raises it.
                 writer.wait()
-            atomic.remove_temporary(segments_folder(folder))
+            atomic.remove_temporary_files(segments_folder(folder))
     return Trajectory.open(folder)
 
 
-def _before(setup: Setup, run: RunStore, step: int) -> State:
-    """Return the latest state at or before `step`, where none can be read the initialization; a fork has no other."""
+class _PendingCheckpoints:
+    """New checkpoints that wait, in memory and in hidden segments, until a saved state confirms them.
+
+    Attributes:
+        confirmed_step: The last step that was confirmed; −1 before the first.
+    """
+
+    def __init__(self, run: RunStore, writer: BackgroundWriter, segment_length: int):
+        self._run, self._writer, self._segment_length = run, writer, segment_length
+        self._checkpoints: dict[int, Mapping[str, np.ndarray]] = {}
+        self._hidden: list[list[int]] = []
+        self.confirmed_step = -1
+
+    def add(self, state: State) -> None:
+        """Take the checkpoint of a state."""
+        self._checkpoints[state.step] = as_arrays(state.parameters)
+
+    def confirm(self, step: int) -> None:
+        """Confirm everything up to a step, and reveal the hidden segments."""
+        self.confirmed_step = step
+        while self._hidden:
+            self._writer.submit(partial(self._run.reveal, self._hidden.pop(0)))
+
+    def write(self, is_last: bool) -> None:
+        """Write the checkpoints in memory if they fill a segment, unconfirmed ones into a hidden segment.
+
+        The last call writes the rest, and drops the unconfirmed ones.
+        """
+        if is_last:
+            self._checkpoints = {
+                step: checkpoint for step, checkpoint in self._checkpoints.items() if step <= self.confirmed_step
+            }
+        if is_last or len(self._checkpoints) >= self._segment_length:
+            self._commit([step for step in self._checkpoints if step <= self.confirmed_step], hidden=False)
+            self._commit([step for step in self._checkpoints if step > self.confirmed_step], hidden=True)
+
+    def _commit(self, steps: list[int], hidden: bool) -> None:
+        if steps:
+            checkpoints = [self._checkpoints.pop(step) for step in steps]
+            self._writer.submit(partial(self._run.commit, steps, checkpoints, coverage=None, hidden=hidden))
+            if hidden:
+                self._hidden.append(steps)
+
+
+def _segment_length(setup: Setup) -> int:
+    """Return how many checkpoints a segment contains."""
+    n_bytes = 4 * sum(math.prod(shape) for shape in setup.model.shapes.values())
+    return min(SEGMENT_CHECKPOINTS, max(SEGMENT_BYTES // n_bytes, 1))
+
+
+def _start_state(setup: Setup, run: RunStore, step: int) -> State:
+    """Return the latest readable state at or before a step, or the initialization; a fork cannot use the latter."""
     try:
-        return latest(setup, run, step)[0]
+        return latest_state(setup.learner, run, step)[0]
     except GrokscopeError:
         if run.record.origin:
             raise
-        return setup.state()
+        return setup.learner.initial_state()

@@ -1,12 +1,11 @@
 """Ensembles: many models that train in one program, along a leading axis of every tensor.
 
-The gradient is one vmapped backward pass, the update one AdamW over all parameters of all models with a learning
-rate and a decay for each, and nothing in a step waits for the device; on CUDA a step is one replayed graph. Each
-model's trajectory is that of its single run within rounding, which grows as it does between any two machines.
+- The gradient is one vmapped backward pass.
+- The update is one AdamW over all parameters of all models, with a learning rate and a weight decay per model.
+- No operation in a step waits for the device. On CUDA a step is one replayed graph.
+- Each trajectory agrees with that of the single run within rounding. The difference grows as between two machines.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,149 +16,133 @@ from torch import Tensor
 
 from grokscope import environment
 from grokscope.config import RunConfig
-from grokscope.errors import GrokscopeError
-from grokscope.model import losses
+from grokscope.model import losses, transformer
 from grokscope.model.embedding_bag import Entries
 from grokscope.model.equation_batch import Equations
-from grokscope.training.loop import Row, Setup, State, require_finite_losses
+from grokscope.training.dataset import Dataset
+from grokscope.training.ensemble_settings import require_compatible
+from grokscope.training.evaluation import Row, require_finite_losses
+from grokscope.training.learner import require_resumable
+from grokscope.training.loop import training_device
+from grokscope.training.state import State
 
-OPTIMIZERS = ("adamw", "adam")
-_LOGITS_AT_ONCE = 2**27
-"""How many logits of all models together are evaluated at a time: a gigabyte in float64, and as much twice more."""
+_EVALUATED_LOGITS = 2**27
+"""The number of logits that an evaluation computes at a time over all models: a gigabyte in float64."""
 _EPS = 1e-8
 """Adam's ε, torch's default."""
-
-
-def faults(config: RunConfig) -> list[str]:
-    """Return what keeps a run out of an ensemble, one clause each."""
-    o = config.optimizer
-    found = [f"optimizer.name {o.name!r} (allowed: {' or '.join(OPTIMIZERS)})"] if o.name not in OPTIMIZERS else []
-    used = {
-        "optimizer.decay_centre": o.decay_centre != "zero",
-        "optimizer.gradient_filter": o.gradient_filter is not None,
-        "optimizer.update_noise": o.update_noise,
-        "optimizer.weight_noise": o.weight_noise,
-        "optimizer.sam_radius": o.sam_radius,
-        "residual_dropout": config.residual_dropout,
-    }
-    return found + [name for name, is_used in used.items() if is_used]
-
-
-def likeness(config: RunConfig) -> str:
-    """Return a digest of all settings but seeds, learning rate, weight decay and train fraction."""
-    values = config.to_dict()
-    for name in ("split_seed", "init_seed", "training_seed"):
-        del values[name]
-    for name in ("lr", "weight_decay"):
-        del values["optimizer"][name]
-    del values["task"]["train_fraction"]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+_LOG_NAMES: tuple[str, ...] = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Ensemble:
-    """Models that train together, and what each of them is: its `Member` and its `State`.
+    """Models that train together in one program.
 
-    Raise GrokscopeError for configs that differ in more than an ensemble's may, or use what it cannot train.
+    Args:
+        configs: A config per model. They may differ in seeds, learning rate, weight decay and train fraction.
+
+    Attributes:
+        configs: The configs, in the order of the models.
+        datasets: The data of each model.
+        step: The number of updates made.
+
+    Raises:
+        GrokscopeError: A config is invalid, uses a setting that an ensemble cannot train with, or differs from the
+            others in another setting.
     """
 
     def __init__(self, configs: list[RunConfig]):
-        for config in configs:
-            config.validate()
-        cannot = sorted({fault for config in configs for fault in faults(config)})
-        if cannot:
-            raise GrokscopeError(f"An ensemble cannot train with {', '.join(cannot)}; train these runs one by one.")
-        if len({likeness(config) for config in configs}) != 1:
-            raise GrokscopeError(
-                "The runs of an ensemble may differ in seeds, learning rate, weight decay and train fraction only."
-            )
-        self.members = [Member(config, partial(self._row, i)) for i, config in enumerate(configs)]
-        first = self.members[0]
-        self._config, self._model, self._device = first.config, first.model, first.device
-        self._trained = {name: first.model.shapes[name] for name in first.model.trained}
+        require_compatible(configs)
+        environment.keep_memory()
+        self.configs, self._config = configs, configs[0]
+        self._device = training_device(self._config.device)
+        self.datasets = [Dataset(config, self._device) for config in configs]
+        self._model = transformer.build(self._config.model, self.datasets[0].task)
+        # The equations are the same in all models; only the answers may differ.
+        self._all_inputs = self.datasets[0].inputs
+        self._all_equations = self._model.equations(self._all_inputs)
+        self._trained = {name: self._model.shapes[name] for name in self._model.trained}
         self.step = 0
         self._failed_at = self._tensor([-1] * len(configs), torch.long)
         self._rows: tuple[int, list[Row]] = (-1, [])
-        self._evaluated = torch.zeros(len(configs), 4, dtype=torch.float64, device=self._device)
+        self._evaluated = torch.zeros(len(configs), len(_LOG_NAMES), dtype=torch.float64, device=self._device)
         self._graphs: dict[str, torch.cuda.CUDAGraph | None] = {}
 
         self._gather_data()
-        starts = [member.model.initialize(member.config.init_seed) for member in self.members]
+        initializations = [self._model.initialize(config.init_seed) for config in configs]
         self._frozen = {
-            name: torch.stack([one[name] for one in starts]).to(self._device)
-            for name in first.model.shapes
+            name: torch.stack([parameters[name] for parameters in initializations]).to(self._device)
+            for name in self._model.shapes
             if name not in self._trained
         }
-        self._weights = torch.stack([self._flat(one) for one in starts]).to(self._device)
+        self._weights = torch.stack([self._flattened(parameters) for parameters in initializations]).to(self._device)
         self._moments = torch.zeros(2, *self._weights.shape, device=self._device)
-        decays = [one.config.optimizer.weight_decay for one in self.members]
-        self._lr = self._tensor([[one.config.optimizer.lr] for one in self.members], torch.float64)
-        self._decay = self._tensor([[one] for one in decays], torch.float64)
-        # On the device, so that a replayed graph counts by itself.
+        self._lr = self._tensor([[config.optimizer.lr] for config in configs], torch.float64)
+        self._decay = self._tensor([[config.optimizer.weight_decay] for config in configs], torch.float64)
+        # On the device, because a replayed graph cannot read a Python counter.
         self._n_updates = self._tensor(0, torch.long)
 
     def _tensor(self, values: object, dtype: torch.dtype) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=self._device)
 
-    def _flat(self, parameters: Mapping[str, Tensor]) -> Float[Tensor, " n_trained"]:
+    def _flattened(self, parameters: Mapping[str, Tensor]) -> Float[Tensor, " n_trained"]:
+        """Return one model's trained parameters as one vector."""
         return torch.cat([parameters[name].flatten() for name in self._trained])
 
-    def _named(self, flat: Float[Tensor, "models n_trained"]) -> dict[str, Tensor]:
-        """Return views of the trained parameters of all models by name."""
-        parts = flat.split([torch.Size(shape).numel() for shape in self._trained.values()], dim=1)
+    def _unflattened(self, vectors: Float[Tensor, "models n_trained"]) -> dict[str, Tensor]:
+        """Return views of all models' trained parameters by name."""
+        parts = vectors.split([torch.Size(shape).numel() for shape in self._trained.values()], dim=1)
         return {
             name: part.unflatten(1, shape) for (name, shape), part in zip(self._trained.items(), parts, strict=True)
         }
 
     def _gather_data(self) -> None:
-        """Stack the models' training sets, padded to one length; what pads has no weight in the loss."""
-        members = self.members
-        splits = [member.split.train for member in members]
-        self._all_labels = torch.stack([member.labels for member in members])
-        self._is_train = torch.stack([torch.zeros(len(members[0].inputs), device=self._device)] * len(members))
-        for mask, split in zip(self._is_train, splits, strict=True):
-            mask[split.to(self._device)] = 1
-        self._batch, self._share = (one.to(self._device) for one in self._next_batch())
+        """Stack the models' training sets, padded to one length; padding has no weight in the loss."""
+        self._all_labels = torch.stack([dataset.labels for dataset in self.datasets])
+        self._is_train = torch.zeros(len(self.datasets), len(self._all_inputs), device=self._device)
+        for mask, dataset in zip(self._is_train, self.datasets, strict=True):
+            mask[dataset.train] = 1
+        self._batch, self._share = (tensor.to(self._device) for tensor in self._next_batch())
         self._entries: Entries | None = None
         if self._config.batch_size is None and self._device.type == "cpu":
-            prepared = [self._equations(self._inputs(one)).entries for one in self._batch]
-            self._entries = Entries(*(torch.stack(part) for part in zip(*prepared, strict=True)))
+            entries = [self._equations(self._inputs(examples)).entries for examples in self._batch]
+            self._entries = Entries(*(torch.stack(part) for part in zip(*entries, strict=True)))
 
     def _next_batch(self) -> tuple[Int[Tensor, "models batch"], Float[Tensor, "models batch"]]:
-        """Return each model's batch, as indices of equations and what each has as its share of the mean loss."""
-        chosen = [member.split.train[member.chosen(self.step)] for member in self.members]
-        longest = max(member.batch_size for member in self.members)
-        batch, share = torch.zeros(len(chosen), longest, dtype=torch.long), torch.zeros(len(chosen), longest)
-        for i, examples in enumerate(chosen):
+        """Return each model's next batch: the indices of its equations, and the weight of each in the mean loss."""
+        batches = [dataset.split.train[dataset.batch_indices(self.step)] for dataset in self.datasets]
+        longest = max(dataset.batch_size for dataset in self.datasets)
+        batch, share = torch.zeros(len(batches), longest, dtype=torch.long), torch.zeros(len(batches), longest)
+        for i, examples in enumerate(batches):
             batch[i, : len(examples)] = examples
             share[i, : len(examples)] = 1 / len(examples)
         return batch, share.double()
 
     def _inputs(self, examples: Int[Tensor, " n"]) -> Int[Tensor, "n n_ctx"]:
-        # A lookup that can be vmapped over the examples.
-        return torch.index_select(self.members[0].inputs, 0, examples)
+        # Unlike indexing, index_select can be vmapped over the examples.
+        return torch.index_select(self._all_inputs, 0, examples)
 
     def _equations(self, tokens: Int[Tensor, "n n_ctx"], entries: Entries | None = None) -> Equations:
-        return replace(self.members[0].equations, tokens=tokens, given=entries)
+        return replace(self._all_equations, tokens=tokens, precomputed_entries=entries)
 
     def advance(self) -> None:
-        """Make one update of every model; nothing waits for it to be done."""
+        """Make one update of every model, without waiting for the device."""
         if self._config.batch_size is not None:
             batch, share = self._next_batch()
             self._batch.copy_(batch, non_blocking=True)
             self._share.copy_(share, non_blocking=True)
-        self._replayed("update", self._update)
+        self._run_or_replay("update", self._update)
         self.step += 1
 
     @torch.no_grad()
     def _update(self) -> None:
-        """Take the gradient and make the update of AdamW, W ← W − lr λ W − lr m̂ / (√v̂ + ε), in place."""
+        """Compute the gradients, and make AdamW's update W ← W − lr λ W − lr m̂ / (√v̂ + ε) in place."""
         optimizer = self._config.optimizer
-        over = (0, 0, 0, 0, 0, None if self._entries is None else 0)
-        gradient_and_loss = torch.func.vmap(torch.func.grad_and_value(self._loss), in_dims=over)
+        in_dims = (0, 0, 0, 0, 0, None if self._entries is None else 0)
+        gradients_and_loss = torch.func.vmap(torch.func.grad_and_value(self._loss), in_dims=in_dims)
         labels = self._all_labels.gather(1, self._batch)
         with environment.matrix_products(self._config.matrix_products):
-            gradients, loss = gradient_and_loss(
-                self._named(self._weights), self._frozen, self._batch, labels, self._share, self._entries
+            gradients, loss = gradients_and_loss(
+                self._unflattened(self._weights), self._frozen, self._batch, labels, self._share, self._entries
             )
         gradient = torch.cat([gradients[name].flatten(1) for name in self._trained], dim=1)
         update = self._n_updates.double()
@@ -187,15 +170,15 @@ class Ensemble:
     ) -> Float[Tensor, ""]:
         """Return one model's mean loss over its batch."""
         equations = self._equations(self._inputs(examples), entries)
-        found = self._model.logits({**trained, **frozen}, equations)
-        return (losses.cross_entropy(found, labels, self._config.loss_dtype, self._config.loss) * share).sum()
+        logits = self._model.logits({**trained, **frozen}, equations)
+        return (losses.cross_entropy(logits, labels, self._config.loss_dtype, self._config.loss) * share).sum()
 
-    def _replayed(self, name: str, work: Callable[[], None]) -> None:
-        """Do some work; on CUDA, record it as a graph the second time and replay it from then on."""
+    def _run_or_replay(self, name: str, work: Callable[[], None]) -> None:
+        """Run a function; on CUDA, record it as a graph the second time and replay the graph from then on."""
         if self._device.type != "cuda":
             work()
         elif name not in self._graphs:
-            # The first time sets up what must not be set up inside a graph, on a stream of its own.
+            # The first call initializes libraries, which is not allowed while a graph is recorded.
             present, aside = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
             aside.wait_stream(present)
             with torch.cuda.stream(aside):
@@ -210,89 +193,100 @@ class Ensemble:
                     work()
             graph.replay()
 
-    def failures(self) -> list[int]:
-        """Return each model's first update that met a number that is not finite, or −1. Waits for the device."""
+    def failed_updates(self) -> list[int]:
+        """Return each model's first update with a value that is not finite, or −1; this waits for the device."""
         return self._failed_at.tolist()
 
-    def _row(self, i: int) -> Row:
-        """Return a model's row of the log at this step; all models are evaluated at once, at the first call."""
+    def evaluate(self, i: int, state: State) -> Row:
+        """Return model i's log row at the present step.
+
+        The first call at a step evaluates all models.
+
+        Args:
+            i: The number of the model, from 0.
+            state: The model's state at the present step.
+
+        Returns:
+            The log row.
+
+        Raises:
+            NotFiniteError: A loss is not finite.
+        """
         if self._rows[0] != self.step:
-            self._replayed("evaluation", self._evaluate)
-            names = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
-            self._rows = (self.step, [dict(zip(names, row, strict=True)) for row in self._evaluated.tolist()])
-        return self._rows[1][i]
+            self._run_or_replay("evaluation", self._evaluate)
+            rows: list[Row] = [dict(zip(_LOG_NAMES, row, strict=True)) for row in self._evaluated.tolist()]
+            self._rows = (self.step, rows)
+        return require_finite_losses(self._rows[1][i], state.step)
 
     @torch.no_grad()
     def _evaluate(self) -> None:
-        parts = self.members[0].equations.parts(losses.AT_ONCE)
+        """Compute train and test loss and accuracy of all models."""
+        parts = self._all_equations.parts(losses.EVALUATION_CHUNK)
 
-        def one(
+        def model_metrics(
             trained: Mapping[str, Tensor], frozen: Mapping[str, Tensor], labels: Tensor, is_train: Tensor
-        ) -> Float[Tensor, " four"]:
-            found = []
-            for part, its_labels in zip(parts, labels.split(losses.AT_ONCE), strict=True):
-                logits = self._model.logits({**trained, **frozen}, part)
-                loss = losses.cross_entropy(logits, its_labels, self._config.loss_dtype, self._config.loss)
-                found.append(torch.stack([loss.double(), (logits.argmax(-1) == its_labels).double()]))
-            loss, right = torch.cat(found, 1)
-            on_train, on_test = is_train.double(), 1 - is_train.double()
-            return torch.stack([(x * on).sum() / on.sum() for x in (loss, right) for on in (on_train, on_test)])
+        ) -> Float[Tensor, " metrics"]:
+            columns = []
+            for equations, answers in zip(parts, labels.split(losses.EVALUATION_CHUNK), strict=True):
+                logits = self._model.logits({**trained, **frozen}, equations)
+                loss = losses.cross_entropy(logits, answers, self._config.loss_dtype, self._config.loss)
+                columns.append(torch.stack([loss.double(), (logits.argmax(-1) == answers).double()]))
+            loss, is_right = torch.cat(columns, 1)
+            weights = (is_train.double(), 1 - is_train.double())
+            return torch.stack(
+                [(values * weight).sum() / weight.sum() for values in (loss, is_right) for weight in weights]
+            )
 
-        at_once = max(_LOGITS_AT_ONCE // (len(parts[0]) * self._model.d_vocab_out), 1)
-        over_models = torch.func.vmap(one, chunk_size=at_once)
-        found = over_models(self._named(self._weights), self._frozen, self._all_labels, self._is_train)
-        self._evaluated.copy_(found)
-
-    def state(self, i: int) -> State:
-        """Return a model's state at this step, as its single run has it; its tensors are views."""
-        parameters = {name: one[i] for name, one in {**self._named(self._weights), **self._frozen}.items()}
-        return State(
-            self.step, {name: parameters[name] for name in self._model.shapes}, _Moments(partial(self._remembered, i))
+        chunk_size = max(_EVALUATED_LOGITS // (len(parts[0]) * self._model.d_vocab_out), 1)
+        over_models = torch.func.vmap(model_metrics, chunk_size=chunk_size)
+        self._evaluated.copy_(
+            over_models(self._unflattened(self._weights), self._frozen, self._all_labels, self._is_train)
         )
 
-    def _remembered(self, i: int) -> dict[str, Tensor]:
+    def state(self, i: int) -> State:
+        """Return model i's state at the present step, named as in its single run; the tensors are views."""
+        stacked = {**self._unflattened(self._weights), **self._frozen}
+        parameters = {name: stacked[name][i] for name in self._model.shapes}
+        return State(self.step, parameters, _MomentsOfModel(partial(self._optimizer_state, i)))
+
+    def _optimizer_state(self, i: int) -> dict[str, Tensor]:
+        """Return the optimizer's tensors of model i, named as in its single run; empty before the first update."""
+        if not self.step:
+            return {}
         count = torch.tensor(float(self.step))
-        names = ("exp_avg", "exp_avg_sq")
-        moments = {name: self._named(one) for name, one in zip(names, self._moments, strict=True)}
+        moments = {name: self._unflattened(stacked) for name, stacked in zip(_MOMENTS, self._moments, strict=True)}
         return {
             f"{parameter}/{name}": tensor
             for parameter in self._trained
-            for name, tensor in (("step", count), *((name, moments[name][parameter][i]) for name in names))
-            if self.step
+            for name, tensor in (("step", count), *((name, moments[name][parameter][i]) for name in _MOMENTS))
         }
 
     @torch.no_grad()
-    def load(self, i: int, resumed: Mapping[str, Tensor]) -> None:
-        """Go on with a model from a resume state; every model must be loaded from the same step."""
-        self.step = int(resumed["step"])
-        self._n_updates.fill_(self.step)
-        state = {name: resumed[f"parameters/{name}"] for name in self._model.shapes}
+    def load(self, i: int, resume_state: Mapping[str, Tensor]) -> None:
+        """Continue model i from a resume state; all models must be loaded from the same step.
+
+        Raises:
+            GrokscopeError: The resume state does not fit the model's run.
+        """
+        step = int(resume_state["step"])
+        require_resumable(resume_state, self.configs[i], self._model, complete=step > 0)
+        self.step = step
+        self._n_updates.fill_(step)
+        parameters = {name: resume_state[f"parameters/{name}"] for name in self._model.shapes}
         for name, stacked in self._frozen.items():
-            stacked[i] = state[name].to(self._device)
-        self._weights[i] = self._flat(state).to(self._device)
-        if self.step:
-            for stacked, quantity in zip(self._moments, ("exp_avg", "exp_avg_sq"), strict=True):
-                flat = self._flat({name: resumed[f"optimizer/{name}/{quantity}"] for name in self._trained})
-                stacked[i] = flat.to(self._device)
+            stacked[i] = parameters[name].to(self._device)
+        self._weights[i] = self._flattened(parameters).to(self._device)
+        if step:
+            for stacked, quantity in zip(self._moments, _MOMENTS, strict=True):
+                moments = {name: resume_state[f"optimizer/{name}/{quantity}"] for name in self._trained}
+                stacked[i] = self._flattened(moments).to(self._device)
 
 
-class Member(Setup):
-    """What one model of an ensemble trains with; it is evaluated with the others."""
+class _MomentsOfModel:
+    """One model's optimizer state, copied to the CPU on demand."""
 
-    def __init__(self, config: RunConfig, row: Callable[[], Row]):
-        super().__init__(config)
-        self._row_of_member = row
-
-    def evaluate(self, state: State) -> Row:
-        """Return the log's row for the present parameters of the ensemble; raise NotFiniteError as any Setup does."""
-        return require_finite_losses(self._row_of_member(), state.step)
-
-
-class _Moments:
-    """What the optimizer remembers of one model, named as a single run's optimizer names it."""
-
-    def __init__(self, remembered: Callable[[], dict[str, Tensor]]):
-        self._remembered = remembered
+    def __init__(self, read: Callable[[], dict[str, Tensor]]):
+        self._read = read
 
     def state(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._remembered().items()}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._read().items()}

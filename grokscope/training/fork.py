@@ -1,8 +1,8 @@
-"""Forks: a new run that goes on from a step of another, under a config that may differ.
+"""Forks: a new run that continues from a step of another run, under a config that may differ.
 
-The trajectory of a fork begins at that step, its first checkpoint and its first row of the log, and counts on from
-there: warm-up, batches, noise and schedule are functions of the absolute step, so a fork with nothing changed is its
-origin's continuation, bit for bit. What step 0 was it keeps from its origin.
+A fork's trajectory begins at that step, with a checkpoint and a log row, and its steps count on from there. Warm-up,
+batches, noise and schedule are functions of the absolute step. An unchanged fork is therefore its origin's
+continuation, bit for bit. A fork stores its origin's initialization.
 """
 
 import dataclasses
@@ -19,69 +19,82 @@ from torch import Tensor
 
 from grokscope import environment, plugins
 from grokscope.config import RunConfig, TaskConfig
-from grokscope.errors import BusyError, GrokscopeError, quoted_value
+from grokscope.errors import GrokscopeError, quoted_value
 from grokscope.model import transformer
-from grokscope.store.record import FORKED
-from grokscope.store.run_store import RunStore, checked_name, free_name
+from grokscope.store.record import FORKED, Record
+from grokscope.store.run_store import RunStore, new_run_folder
 from grokscope.tasks import Task
-from grokscope.training.checkpointer import Recorder, as_arrays
+from grokscope.training.checkpointer import Checkpointer, as_arrays
+from grokscope.training.learner import latest_state
 from grokscope.training.loop import Setup, optimize
-from grokscope.training.optimizers import remembered
-from grokscope.training.replay import Witnesses
-from grokscope.training.run import Observer, begun, drain, latest, require_trained
+from grokscope.training.optimizers import expected_state
+from grokscope.training.replay import ReplayCheck
+from grokscope.training.run import Observer, create_run, require_trained, train_to_end
 from grokscope.training.signals import deferred_signals
-from grokscope.trajectory import Trajectory, data_digest, open_store
+from grokscope.trajectory import Trajectory, open_store
 
-_BEGINNING = ("model.init", "model.init_scale", "model.positions", "init_seed")
-"""Settings that decide how the weights begin, which a fork's no longer do."""
+_INITIALIZATION = ("model.init", "model.init_scale", "model.positions", "init_seed")
+"""The settings that decide the initialization, which a fork cannot change."""
+_TOKENS = ("task.name", "task.p", "task.group", "task.table", "task.form")
+"""The settings that may decide what the tokens stand for."""
 _OPTIMIZER, _FILTER = "optimizer/", "optimizer/filter/"
 
 
 @dataclass(frozen=True)
 class Fork:
-    """A fork that is ready to be trained: `train` makes the run."""
+    """A fork that is ready to train; `prepare_fork` makes it."""
 
     setup: Setup
-    state: Mapping[str, Tensor]
-    """The resume state that it goes on from."""
+    """The fork's own parts."""
+    resume_state: Mapping[str, Tensor]
+    """The resume state that it starts from."""
     initialization: Mapping[str, np.ndarray] | None
-    """The parameters of step 0, if its origin still has them."""
+    """The parameters of step 0, if the origin still has them."""
     history: tuple[Mapping[str, Any], ...]
-    """What went before in its origin, and last the fork itself."""
+    """The origin's history up to the step, followed by the event of the fork."""
 
-    def sentences(self) -> list[str]:
-        """Say where it comes from and what is not as it was there, a sentence each."""
+    def describe(self) -> list[str]:
+        """Return where the fork starts and what differs from its origin, one sentence each."""
         event = self.history[-1]
-        changed = "; ".join(f"{name} {was} → {now}" for name, (was, now) in event["changed"].items())
-        said = [f"Goes on from {event['run']} at step {event['step']:,}, {changed or 'with nothing changed'}."]
+        changed = "; ".join(f"{name} {before} → {after}" for name, (before, after) in event["changed"].items())
+        sentences = [f"Continues {event['run']} from step {event['step']:,}, {changed or 'with nothing changed'}."]
         if event["other_data"]:
-            said.append("It learns from other examples than its origin did: its train and test sets are its own.")
+            sentences.append("Its train and test sets differ from its origin's.")
         if event["anew"]:
-            said.append(f"Begins anew, since it remembers other things than before: {' and '.join(event['anew'])}.")
-        if event["drift"]:
-            said.append(
-                f"Its environment is another, so bits may differ from its origin's: {'; '.join(event['drift'])}."
+            sentences.append(
+                f"Starts with an empty state, because the tensors differ from the origin's: "
+                f"{' and '.join(event['anew'])}."
             )
-        return said
+        if event["drift"]:
+            sentences.append(
+                f"Its environment differs, so bits may differ from its origin's: {'; '.join(event['drift'])}."
+            )
+        return sentences
 
-    def train(self, run: str, root: Path | str = "checkpoints", observer: Observer | None = None) -> Trajectory:
-        """Train it into the new folder root/run, and return its trajectory; raise as `training.train` does."""
-        folder = Path(root) / checked_name(run)
-        if folder.exists():
-            raise BusyError(f"{folder} exists already; choose another --run name.")
-        with deferred_signals() as interrupted, ExitStack() as held:
-            state = self.setup.state(self.state)
-            recorder = begun(
+    def train(self, folder: Path, observer: Observer | None = None) -> Trajectory:
+        """Train the fork into a new folder, and return its trajectory; raise as `training.train` does.
+
+        Args:
+            folder: The new folder, as `new_run_folder` returns it.
+            observer: A function that is called after every step, with the step and the latest log row.
+
+        Returns:
+            The trajectory of all checkpoints.
+        """
+        config, evaluate = self.setup.config, self.setup.evaluator.evaluate
+        record = Record(config, environment.describe(config.device), self.setup.dataset.digest, self.history)
+        with deferred_signals() as interrupted, ExitStack() as locks:
+            state = self.setup.learner.resumed_state(self.resume_state)
+            checkpointer = create_run(
                 folder,
-                self.setup,
+                record,
+                evaluate,
                 state,
-                environment.present(self.setup.config.device),
-                held,
-                history=self.history,
-                resumed=self.state,
+                locks,
+                resume_state=self.resume_state,
                 initialization=self.initialization,
             )
-            drain(self.setup, state, recorder, observer, interrupted)
+            train_to_end(self.setup, state, checkpointer, observer, interrupted)
         return Trajectory.open(folder)
 
 
@@ -93,24 +106,44 @@ def fork(
     root: Path | str = "checkpoints",
     observer: Observer | None = None,
 ) -> Trajectory:
-    """Go on from `step` of a run as `config` says, as the new run root/run, and return its trajectory.
+    """Continue a step of a run as a new run root/run, and return the new run's trajectory.
 
-    `config` is the origin's with any fields changed (by default none): not those that decide how the weights begin,
-    the parameters' shapes or what the tokens stand for, which GrokscopeError names. `n_steps` counts from the
-    origin's step 0. Without `run` the name is the origin's with "-fork". Raise GrokscopeError as `prepare` and
-    `training.train` do.
+    Args:
+        path: The folder of the origin.
+        step: A step that the origin has trained.
+        config: The fork's config; by default the origin's. Settings of the initialization, the parameters' shapes and
+            the meaning of the tokens cannot change. `n_steps` counts from the origin's step 0.
+        run: The fork's name; by default the origin's with "-fork", then "-fork-2", …
+        root: The folder that contains the runs.
+        observer: A function that is called after every step, with the step and the latest log row.
+
+    Returns:
+        The trajectory of all checkpoints.
+
+    Raises:
+        GrokscopeError: As `prepare_fork` and `training.train` raise.
     """
-    prepared = prepare(path, step, config)
-    name = free_name(f"{Path(path).name}-fork", Path(root)) if run is None else checked_name(run)
-    return prepared.train(name, root, observer)
+    folder = new_run_folder(Path(root), run, f"{Path(path).name}-fork")
+    return prepare_fork(path, step, config).train(folder, observer)
 
 
-def prepare(path: Path | str, step: int, config: RunConfig | None = None) -> Fork:
-    """Make a fork ready, without writing anything.
+def prepare_fork(path: Path | str, step: int, config: RunConfig | None = None) -> Fork:
+    """Prepare a fork without writing a file.
 
-    Where the run has no resume state at `step`, those steps are trained once more from the latest one before, and on
-    to the next that was saved: whatever was saved must agree to the bit. Raise GrokscopeError for a step that the
-    run has not trained, for a field that cannot change, and where training once more gives other bits.
+    If the run has no resume state at `step`, training is repeated from the latest one before, and continues to the
+    next saved state. Every saved state on the way must be reproduced bit for bit.
+
+    Args:
+        path: The folder of the origin.
+        step: A step that the origin has trained.
+        config: The fork's config; by default the origin's.
+
+    Returns:
+        The fork, ready to train.
+
+    Raises:
+        GrokscopeError: The origin has not trained `step`; a setting differs that cannot change; or repeated training
+            gives other bits.
     """
     folder = Path(path)
     run = open_store(folder)
@@ -119,121 +152,140 @@ def prepare(path: Path | str, step: int, config: RunConfig | None = None) -> For
     before, config = run.record.config, config or run.record.config
     if not run.record.first_step <= step <= run.last_step:
         raise GrokscopeError(
-            f"step: {step}; allowed: {run.record.first_step} to {run.last_step}, what {folder} has trained."
+            f"step: {step} is not a trained step of {folder}. Allowed: {run.record.first_step} to {run.last_step}."
         )
     if config.n_steps <= step:
-        raise GrokscopeError(f"n_steps: {config.n_steps} for a fork at step {step}; allowed: from {step + 1}.")
-    changed = changes(before, config)
+        raise GrokscopeError(f"n_steps: {config.n_steps} for a fork at step {step}. Allowed: from {step + 1}.")
+    changed = changed_settings(before, config)
     setup = Setup(config)
-    _require_same_parameters(before, config, changed, trajectory.task, setup.task)
-    resumed = _reached(run, step)
-    state, anew = _carried(setup, resumed)
-    here = environment.present(config.device)
+    _require_same_parameters(before, config, changed, trajectory.task, setup.dataset.task)
+    origin_state = _state_at(run, step)
+    resume_state, emptied = _transferred(setup, origin_state)
     event = {
         "event": FORKED,
         "step": step,
         "run": folder.resolve().name,
         "config_digest": before.digest,
-        "state_digest": _digest(resumed),
+        "state_digest": _digest(origin_state),
         "changed": {name: list(values) for name, values in changed.items()},
-        "other_data": data_digest(setup.task, setup.split) != run.record.data_digest,
-        "anew": anew,
-        "drift": environment.drift(run.record.environment, here),
+        "other_data": setup.dataset.digest != run.record.data_digest,
+        "anew": emptied,
+        "drift": environment.drift(run.record.environment, environment.describe(config.device)),
     }
-    lived = tuple(one for one in run.record.history if one.get("step", 0) <= step)
-    origin = trajectory.initialization
-    return Fork(setup, state, as_arrays(origin) if origin else None, (*lived, event))
+    events = tuple(past for past in run.record.history if past.get("step", 0) <= step)
+    initialization = trajectory.initialization
+    return Fork(setup, resume_state, as_arrays(initialization) if initialization else None, (*events, event))
 
 
-def changes(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that differ, by dotted name, as (before, after) in plain values."""
-    was, now = flat(before.to_dict()), flat(after.to_dict())
-    return {name: (was[name], now[name]) for name in was if was[name] != now[name]}
+def changed_settings(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ between two configs, as plain values (before, after) by dotted name."""
+    values, new_values = flatten_settings(before.to_dict()), flatten_settings(after.to_dict())
+    return {name: (value, new_values[name]) for name, value in values.items() if value != new_values[name]}
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted name."""
-    found: dict[str, Any] = {}
+def flatten_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as one mapping by dotted name."""
+    settings: dict[str, Any] = {}
     for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return found
+        settings |= (
+            flatten_settings(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+        )
+    return settings
 
 
 def _require_same_parameters(
-    before: RunConfig, after: RunConfig, changed: Mapping[str, tuple[Any, Any]], task: Task, its_task: Task
+    before: RunConfig,
+    after: RunConfig,
+    changed: Mapping[str, tuple[Any, Any]],
+    task_before: Task,
+    task_after: Task,
 ) -> None:
-    """Raise GrokscopeError that names a changed field under which the origin's parameters are no model's any more."""
-    shapes = transformer.build(before.model, task).shapes
-    is_same = _tokens(before.task, task) == _tokens(after.task, its_task) and (
-        None in (task.group, its_task.group) or getattr(task.group, "name", "") == getattr(its_task.group, "name", "")
-    )
-    for name, (was, now) in changed.items():
-        table, _, leaf = name.rpartition(".")
-        what = ""
-        if name in _BEGINNING:
-            what = "decides how weights begin, and a fork's have begun"
-        elif table == "model":
-            alone = dataclasses.replace(before.model, **{leaf: now})
-            what = "changes the parameters' shapes" * (transformer.build(alone, task).shapes != shapes)
-        elif leaf in ("name", "p", "group", "table", "form") and table == "task":
-            what = "changes what the tokens are" * (not is_same)
-        if what:
-            raise GrokscopeError(f"{name}: {quoted_value(now)} {what}; allowed in a fork: {quoted_value(was)}.")
+    """Raise GrokscopeError that names a changed setting under which the origin's parameters do not fit the model."""
+    has_same_tokens = _has_same_tokens(before.task, task_before, after.task, task_after)
+    shapes = transformer.build(before.model, task_before).shapes
+    for name, (value, new_value) in changed.items():
+        reason, leaf = "", name.rpartition(".")[2]
+        if name in _INITIALIZATION:
+            reason = "changes the initialization, which a fork takes from its origin"
+        elif name.startswith("model."):
+            model = dataclasses.replace(before.model, **{leaf: new_value})
+            if transformer.build(model, task_before).shapes != shapes:
+                reason = "changes the parameters' shapes"
+        elif name in _TOKENS and not has_same_tokens:
+            reason = "changes what the tokens are"
+        if reason:
+            raise GrokscopeError(
+                f"{name}: {quoted_value(new_value)} {reason}. Allowed in a fork: {quoted_value(value)}."
+            )
 
 
-def _tokens(config: TaskConfig, task: Task) -> tuple[Any, ...]:
-    """Return what tells apart the tokens of two tasks; those of one module name their elements alike."""
+def _has_same_tokens(before: TaskConfig, task_before: Task, after: TaskConfig, task_after: Task) -> bool:
+    """Return whether the tokens of two tasks stand for the same elements."""
+    groups = [task_before.group, task_after.group]
+    if None not in groups and len({getattr(group, "name", "") for group in groups}) > 1:
+        return False
+    return _token_key(before, task_before) == _token_key(after, task_after)
+
+
+def _token_key(config: TaskConfig, task: Task) -> tuple[Any, ...]:
+    """Return what identifies the tokens of a task; tasks of one module name their elements alike."""
     module = plugins.load("tasks", config.name).__module__
     return module, config.form, task.n_elements, task.d_vocab, task.d_vocab_out, task.n_ctx
 
 
-def _reached(run: RunStore, step: int) -> dict[str, Tensor]:
-    """Return the resume state at `step`, trained once more from the one before where none was committed there."""
+def _state_at(run: RunStore, step: int) -> dict[str, Tensor]:
+    """Return the resume state at a step; where none was committed, repeat the training from the one before."""
     setup = Setup(run.record.config)
-    state, resumed = latest(setup, run, step)
+    state, resume_state = latest_state(setup.learner, run, step)
     if state.step == step:
-        return dict(resumed)
-    recorder = Recorder(setup, run, state, resumed)
-    witnesses = Witnesses(run)
-    found = {}
+        return dict(resume_state)
+    # It only replays the adaptive schedule: nothing is committed.
+    checkpointer = Checkpointer(run, setup.evaluator.evaluate, state, resume_state)
+    check = ReplayCheck(run)
     for _ in optimize(setup, state):
-        is_confirmed = witnesses.confirm(state)
+        is_confirmed = check.confirm(state)
         if state.step <= step:
-            # For what the schedule remembers: nothing of it is written.
-            recorder.take(state)
+            checkpointer.record(state)
         if state.step == step:
-            found = {name: torch.from_numpy(one) for name, one in as_arrays(recorder.resume_state(state)).items()}
+            arrays = as_arrays(checkpointer.resume_state(state))
+            resume_state = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if is_confirmed and state.step >= step:
-            return found
-        witnesses.require_later(state.step)
-    raise AssertionError("training has no end of its own")
+            break
+        check.require_later(state.step)
+    return dict(resume_state)
 
 
-def _carried(setup: Setup, resumed: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the resume state with what the new optimizer can go on with, and what of it begins anew.
+def _transferred(setup: Setup, resume_state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the resume state for a fork's optimizer, and the parts of the optimizer that start empty.
 
-    The optimizer, and by itself the gradient filter, goes on if it remembers tensors of the same names and shapes as
-    before, as adam and adamw do of each other; otherwise it begins as at step 0, but for warm-up, which counts steps.
+    The optimizer, and separately the gradient filter, continues if its state has the same names and shapes as before,
+    as between adam and adamw. Otherwise it starts as at step 0, except for warm-up, which counts absolute steps.
     """
-    step = int(resumed["step"])
-    kept = {name: one for name, one in resumed.items() if not name.startswith(_OPTIMIZER)}
-    needed = remembered(setup.config.optimizer, {name: kept[f"parameters/{name}"] for name in setup.model.trained})
-    anew = []
-    for part, is_filter in (("the optimizer", False), ("the gradient filter", True)):
-        there = {name: one for name, one in resumed.items() if name.startswith(_OPTIMIZER)}
-        there = {name: one for name, one in there.items() if name.startswith(_FILTER) == is_filter}
-        wanted = {_OPTIMIZER + name: one.shape for name, one in needed[is_filter].items()}
-        if {name: one.shape for name, one in there.items()} == wanted:
-            kept |= there
-        elif wanted and step:
-            anew.append(part)
-    return kept, anew
+    transferred = {name: tensor for name, tensor in resume_state.items() if not name.startswith(_OPTIMIZER)}
+    trained = {name: transferred[f"parameters/{name}"] for name in setup.model.trained}
+    optimizer_state, filter_state = expected_state(setup.config.optimizer, trained)
+    emptied = []
+    for part, expected, is_filter in (
+        ("the optimizer", optimizer_state, False),
+        ("the gradient filter", filter_state, True),
+    ):
+        present = {
+            name: tensor
+            for name, tensor in resume_state.items()
+            if name.startswith(_OPTIMIZER) and name.startswith(_FILTER) == is_filter
+        }
+        shapes = {_OPTIMIZER + name: tensor.shape for name, tensor in expected.items()}
+        if {name: tensor.shape for name, tensor in present.items()} == shapes:
+            transferred |= present
+        elif shapes and int(resume_state["step"]):
+            emptied.append(part)
+    return transferred, emptied
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of a resume state: of every name and every byte."""
+    """Return the SHA-256 of every name and every byte of a resume state."""
     digest = hashlib.sha256()
-    for name, one in sorted(state.items()):
+    for name, tensor in sorted(state.items()):
         digest.update(name.encode())
-        digest.update(one.contiguous().numpy().tobytes())
+        digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()

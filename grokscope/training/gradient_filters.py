@@ -1,7 +1,14 @@
-"""Gradient filters: what a gradient passes through before the optimizer sees it.
+"""Gradient filters, which change the gradient before the optimizer uses it.
 
-A filter takes and returns each parameter's gradient; what it remembers is in `state`, a tensor a parameter, which
-is saved with the run. `u` is the number of the update, from 0.
+A filter is called as `filter(config, gradients, parameters, state, u)`:
+
+- config: The optimizer's settings.
+- gradients: The gradient of each trained parameter by name; the filter does not change it.
+- parameters: The trained parameters by name; the filter does not change them.
+- state: The filter's own state, a tensor per parameter, which the filter changes in place. Resume states contain it.
+- u: The number of the update, from 0.
+
+It returns the filtered gradient of each parameter.
 """
 
 import math
@@ -24,12 +31,16 @@ def grokfast_ema(
     state: dict[str, Tensor],
     u: int,
 ) -> dict[str, Tensor]:
-    """Return g + λμ with μ ← αμ + (1 − α)g, which amplifies what is slow in the gradient.
+    """Return g + λμ with μ ← αμ + (1 − α)g, which amplifies the slow components of the gradient.
 
-    μ starts at the first gradient (Lee et al. 2024, Grokfast-EMA, algorithm 2 and its code).
+    α is `filter_alpha`, λ is `filter_lambda`, and μ starts as the first gradient. The state contains μ. Arguments are
+    those of every filter (see the module).
+
+    References:
+        Lee et al. 2024, Grokfast-EMA, algorithm 2 and its code.
     """
     for name, gradient in gradients.items():
-        # A fork that begins with this filter has no average yet, whatever its step.
+        # A fork may start with this filter at any step, without an average.
         if u == 0 or name not in state:
             state[name] = gradient.clone()
         else:
@@ -44,14 +55,18 @@ def grokfast_ma(
     state: dict[str, Tensor],
     u: int,
 ) -> dict[str, Tensor]:
-    """Return g + λ · the mean of the last w gradients, this one among them; g itself until there are w.
+    """Return g + λ · mean of the last w gradients, including g; return g itself until there are w gradients.
 
-    (Lee et al. 2024, Grokfast-MA, algorithm 1 and its code.) The state is a ring of w gradients a parameter.
+    w is `filter_window` and λ is `filter_lambda`. The state is a ring of w gradients per parameter. Arguments are
+    those of every filter (see the module).
+
+    References:
+        Lee et al. 2024, Grokfast-MA, algorithm 1 and its code.
     """
     filtered = {}
     for name, gradient in gradients.items():
         if u == 0 or name not in state:
-            # A ring that begins later, in a fork, is no number where it holds no gradient yet.
+            # NaN marks the empty entries of a ring that a fork starts at a later step.
             state[name] = gradient.new_full((config.filter_window, *gradient.shape), math.nan if u else 0.0)
         state[name][u % config.filter_window] = gradient
         if u + 1 >= config.filter_window:
@@ -69,23 +84,29 @@ def orthogonal(
     state: dict[str, Tensor],
     u: int,
 ) -> dict[str, Tensor]:
-    """Return each tensor's g − (w·g / w·w) w, scaled back to the norm of g: ⊥Grad, which cannot scale the weights.
+    """Return g⊥ |g|/|g⊥| with g⊥ = g − (w·g / w·w) w for each tensor: ⊥Grad, which cannot scale the weights.
 
-    (Prieto et al. 2025, section 5 and, for the scale, its code.) Where w is zero, g is returned; where g lies
-    along w, zero.
+    - If w is zero, the result is g.
+    - If g is parallel to w, the result is zero.
+    - The state stays empty.
+
+    Arguments are those of every filter (see the module).
+
+    References:
+        Prieto et al. 2025, section 5; the rescaling to |g| is in its code.
     """
     filtered = {}
     for name, gradient in gradients.items():
         weight, tiny = parameters[name].detach(), torch.finfo(gradient.dtype).tiny
         square = weight.square().sum().clamp_min(tiny)
         across = gradient - (weight * gradient).sum() / square * weight
-        # What is left of a gradient along the weight is rounding, which must not be blown up to its norm.
-        size, left = torch.linalg.vector_norm(gradient), torch.linalg.vector_norm(across)
-        is_rounding = left <= 10 * torch.finfo(gradient.dtype).eps * size
-        # Where little is left, rounding is a part of it: taken out once more, the rest is orthogonal.
+        norm, norm_across = torch.linalg.vector_norm(gradient), torch.linalg.vector_norm(across)
+        # The remainder of a parallel gradient is rounding, which must not be scaled up to the gradient's norm.
+        is_rounding = norm_across <= 10 * torch.finfo(gradient.dtype).eps * norm
+        # A second projection removes the rounding that the first one leaves along the weight.
         across = across - (weight * across).sum() / square * weight
-        left = torch.linalg.vector_norm(across)
-        filtered[name] = torch.where(is_rounding, 0.0, across * (size / left.clamp_min(tiny)))
+        norm_across = torch.linalg.vector_norm(across)
+        filtered[name] = torch.where(is_rounding, 0.0, across * (norm / norm_across.clamp_min(tiny)))
     return filtered
 
 

@@ -1,172 +1,88 @@
-"""The training loop: `optimize` is a generator of steps over a `State`, with everything else in a `Setup`."""
+"""The training loop: `optimize` is a generator that makes one update after another."""
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import Protocol
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from grokscope import environment, rng, tasks
+from grokscope import environment, rng
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
-from grokscope.model import losses, transformer
+from grokscope.model import transformer
 from grokscope.model.equation_batch import Equations
-from grokscope.training.optimizers import Optimizer, noise_like, remembered
+from grokscope.training.dataset import Dataset
+from grokscope.training.evaluation import Evaluator
+from grokscope.training.learner import Learner
+from grokscope.training.optimizers import Optimizer, noise_like
+from grokscope.training.state import NotFiniteError, State
 
 _TINY = 1e-12
-"""Keeps a gradient of zero from being divided by its norm."""
-SCALARS = {
-    "step": torch.tensor(0),
-    "schedule/reference": torch.tensor(1.0, dtype=torch.float64),
-    "schedule/n_adaptive": torch.tensor(0),
-}
-"""What a resume state holds beside parameters and optimizer."""
-Row = dict[str, float]
-"""What the log says of one step: train and test loss and accuracy."""
-
-
-class NotFiniteError(GrokscopeError):
-    """A loss, gradient or weight is not finite; `resumable` says whether a resume from here would stop here again."""
-
-    def __init__(self, what: str, step: int, last_finite: int, *, resumable: bool):
-        super().__init__(
-            f"{what} is not finite at step {step}; the last finite step is {last_finite}. What was saved is "
-            f"intact. A smaller optimizer.lr or model.init_scale, or loss_dtype 'float64', may help."
-        )
-        self.step, self.resumable = step, resumable
-
-
-@dataclass
-class State:
-    """What training changes: the number of updates made, the parameters (in place) and the optimizer."""
-
-    step: int
-    parameters: dict[str, Tensor]
-    optimizer: "Remembers"
-
-
-class Remembers(Protocol):
-    """What a state needs of its optimizer: to tell what it remembers."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Return copies on the CPU, named "parameter/quantity"."""
-        ...
+"""The least norm that a gradient is divided by."""
 
 
 class Setup:
-    """What training reads: config, task, split, model, and the data on the training device."""
+    """The parts of a single run that training reads and never changes.
+
+    Args:
+        config: The run's config.
+
+    Attributes:
+        config: The config, validated.
+        device: The device that training uses.
+        dataset: The task, its split and its batches.
+        model: The architecture.
+        learner: The model's loss, and the states from which training starts or resumes.
+        evaluator: The evaluation of a state, which makes a row of the log.
+
+    Raises:
+        GrokscopeError: The config is invalid, or its device does not exist.
+    """
 
     def __init__(self, config: RunConfig):
         environment.keep_memory()
         self.config = config.validate()
-        self.task, self.split = tasks.load(config.task, config.split_seed)
-        self.model = transformer.build(config.model, self.task)
-        self.device = _device(config.device)
-        self.inputs, self.labels = self.task.inputs.to(self.device), self.task.labels.to(self.device)
-        self._train, self._test = (part.to(self.device) for part in (self.split.train, self.split.test))
-        self.equations = self.model.equations(self.inputs)
-        self._train_equations, self._train_labels = self.equations[self._train], self.labels[self._train]
-        n_train = len(self._train)
-        # Exact: in floating point 0.28 · 25 is above 7.
-        largest = math.ceil(Fraction(str(config.batch_share)) * n_train)
-        self.batch_size = min(config.batch_size, largest) if config.batch_size else n_train
-        """The examples in a batch; the last one of an epoch may have fewer."""
-        self._epoch: tuple[int, Tensor] = (-1, torch.arange(n_train))
-
-    def state(self, resumed: Mapping[str, Tensor] | None = None) -> State:
-        """Return the state at initialization, or the one that `resume_state` described."""
-        if resumed is None:
-            parameters = self.model.initialize(self.config.init_seed)
-        else:
-            parameters = {name: resumed[f"parameters/{name}"] for name in self.model.shapes}
-        # A copy, in memory that torch itself has aligned: where a matrix begins may decide the kernel, and so bits.
-        parameters = {name: tensor.to(self.device, copy=True) for name, tensor in parameters.items()}
-        for name in self.model.trained:
-            parameters[name].requires_grad_()
-        trained = {name: parameters[name] for name in self.model.trained}
-        centre = {}
-        if self.config.optimizer.decay_centre == "initialization":
-            start = self.model.initialize(self.config.init_seed)
-            centre = {name: start[name].to(self.device) for name in trained}
-        optimizer = Optimizer(self.config.optimizer, trained, centre, self.config.training_seed)
-        if resumed is None:
-            return State(0, parameters, optimizer)
-        prefix = "optimizer/"
-        optimizer.load({name[len(prefix) :]: one for name, one in resumed.items() if name.startswith(prefix)})
-        return State(int(resumed["step"]), parameters, optimizer)
-
-    def require_resumable(self, resumed: Mapping[str, Tensor], *, whole: bool = False) -> None:
-        """Raise GrokscopeError that names what a resume state lacks, what is unknown, and what is of another kind.
-
-        Unless it must be `whole`, all of the optimizer's or all of the gradient filter's may be missing, as a fork's.
-        """
-        like = {name: torch.empty(shape) for name, shape in self.model.shapes.items()}
-        expected = {**SCALARS, **{f"parameters/{name}": one for name, one in like.items()}}
-        for part in remembered(self.config.optimizer, {name: like[name] for name in self.model.trained}):
-            named = {f"optimizer/{name}": one for name, one in part.items()}
-            expected |= named if whole or named.keys() & resumed.keys() else {}
-        found = {"lacks": expected.keys() - resumed.keys(), "has unknown": resumed.keys() - expected.keys()}
-        faults = [f"it {what} {', '.join(sorted(names))}" for what, names in found.items() if names]
-        faults += [
-            f"{name} is {_kind(resumed[name])}, not {_kind(expected[name])}"
-            for name in sorted(expected.keys() & resumed.keys())
-            if _kind(resumed[name]) != _kind(expected[name])
-        ]
-        if faults:
-            raise GrokscopeError(f"The resume state does not fit the run: {'; '.join(faults)}.")
+        self.device = training_device(config.device)
+        self.dataset = Dataset(config, self.device)
+        self.model = transformer.build(config.model, self.dataset.task)
+        self.learner = Learner(config, self.model, self.device)
+        equations = self.model.equations(self.dataset.inputs)
+        self.evaluator = Evaluator(config, self.model, self.dataset, equations)
+        self._train_equations = equations[self.dataset.train]
+        self._train_labels = self.dataset.labels[self.dataset.train]
 
     def batch(self, step: int) -> tuple[Equations, Int[Tensor, " batch"]]:
-        """Return the batch of the update that follows `step`: the training examples that `chosen` says."""
+        """Return the equations and answers of the update that follows `step`."""
         if self.config.batch_size is None:
             return self._train_equations, self._train_labels
-        chosen = self.chosen(step).to(self.device)
-        return self._train_equations[chosen], self._train_labels[chosen]
+        indices = self.dataset.batch_indices(step).to(self.device)
+        return self._train_equations[indices], self._train_labels[indices]
 
-    def chosen(self, step: int) -> Int[Tensor, " batch"]:
-        """Return which training examples the update that follows `step` takes: a function of seed and step alone.
 
-        Minibatches run through the training set in a new random order each epoch; an epoch's last may be short.
-        """
-        n_train = len(self._train)
-        if self.config.batch_size is None:
-            return self._epoch[1]
-        epoch, position = divmod(step, -(-n_train // self.batch_size))
-        if self._epoch[0] != epoch:
-            order = rng.permutation("batches", self.config.training_seed, epoch, n_train)
-            self._epoch = (epoch, torch.from_numpy(order))
-        return self._epoch[1][position * self.batch_size :][: self.batch_size]
-
-    def evaluate(self, state: State) -> Row:
-        """Return the log's row for the present parameters; raise NotFiniteError if a loss is not finite."""
-        loss, right = losses.evaluate(
-            self.model, state.parameters, self.equations, self.labels, self.config.loss_dtype, self.config.loss
+def training_device(name: str) -> torch.device:
+    """Return a config's device; raise GrokscopeError if this machine does not have it."""
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise GrokscopeError(
+            f"device: {name!r} does not exist here. Allowed: 'cpu', and the {torch.cuda.device_count()} CUDA devices "
+            f"of this machine."
         )
-        row = {
-            "train_loss": float(loss[self._train].mean()),
-            "test_loss": float(loss[self._test].mean()),
-            "train_accuracy": float(right[self._train].double().mean()),
-            "test_accuracy": float(right[self._test].double().mean()),
-        }
-        return require_finite_losses(row, state.step)
-
-
-def require_finite_losses(row: Row, step: int) -> Row:
-    """Return the row of a step itself; raise NotFiniteError if one of its losses is not finite."""
-    for name in ("train_loss", "test_loss"):
-        if not math.isfinite(row[name]):
-            raise NotFiniteError(f"The {name}", step, step - 1, resumable=False)
-    return row
+    return device
 
 
 def optimize(setup: Setup, state: State) -> Iterator[State]:
-    """Make one update after the other, for ever, and yield the state after each.
+    """Make one update after another without end, and yield the state after each.
 
-    Raise NotFiniteError, naming the tensor, before an update with a loss or gradient that is not finite, and after
-    one that leaves a weight so.
+    Args:
+        setup: The run's parts.
+        state: The state to start from; updates change it in place.
+
+    Yields:
+        The same `state` object, after each update.
+
+    Raises:
+        NotFiniteError: A loss or gradient is not finite, and the update was not made; or a parameter is not finite
+            after the update. The error names the tensor.
     """
     trained = {name: state.parameters[name] for name in setup.model.trained}
     assert isinstance(state.optimizer, Optimizer)
@@ -186,48 +102,61 @@ def optimize(setup: Setup, state: State) -> Iterator[State]:
 
 
 def loss_and_gradients(setup: Setup, state: State) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss on the batch that follows `state.step`, and the gradient that its update is made of.
+    """Return the loss L on the batch that follows `state.step`, and the gradient g for its update.
 
-    Weight noise moves the parameters before the call, θ + σε; sharpness-aware minimization then takes the
-    gradient once more at θ + ρ g/|g|, with the same batch, noise and dropout. What is random depends on the
-    training seed and the step alone.
+    - Plain: g = ∇L(θ).
+    - Weight noise σ: L and g are taken at θ + σε with ε ~ N(0, 1), which replaces θ below.
+    - Sharpness-aware minimization with radius ρ: g = ∇L(θ + ρ ∇L/|∇L|), with the same batch, noise and dropout. The
+      returned loss is L(θ).
+
+    The random numbers are functions of the training seed and the step alone. The parameters are not changed.
+
+    Args:
+        setup: The run's parts.
+        state: The present state.
+
+    Returns:
+        The loss (a scalar, in nats), and the gradient of each trained parameter by name.
+
+    References:
+        Power et al. 2022 (weight noise); Foret et al. 2021, equations 2 and 3 (sharpness-aware minimization).
     """
     config, step = setup.config, state.step
-    inputs, labels = setup.batch(step)
+    equations, labels = setup.batch(step)
     dropout = None
     if config.residual_dropout:
         generator = rng.generator("dropout", config.training_seed, step, setup.device)
-        dropout = setup.model.dropout_masks(len(inputs), config.residual_dropout, generator)
+        dropout = setup.model.dropout_masks(len(equations), config.residual_dropout, generator)
 
     parameters: Mapping[str, Tensor] = state.parameters
     if config.optimizer.weight_noise:
         generator = rng.generator("weight noise", config.training_seed, step, setup.device)
         noise = {name: noise_like(parameters[name], generator) for name in setup.model.trained}
         parameters = _moved(parameters, noise, config.optimizer.weight_noise)
-    loss, gradients = _backward(setup, parameters, inputs, labels, dropout)
+    loss, gradients = _backward(setup, parameters, equations, labels, dropout)
     if config.optimizer.sam_radius:
         norm = float(torch.nn.utils.get_total_norm(list(gradients.values())))
         uphill = _moved(parameters, gradients, config.optimizer.sam_radius / max(norm, _TINY))
-        _, gradients = _backward(setup, uphill, inputs, labels, dropout)
+        _, gradients = _backward(setup, uphill, equations, labels, dropout)
     return loss, gradients
 
 
 def _backward(
     setup: Setup,
     parameters: Mapping[str, Tensor],
-    inputs: Equations,
+    equations: Equations,
     labels: Int[Tensor, " batch"],
     dropout: Mapping[str, Tensor] | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss at these parameters, and its gradient by the trained ones."""
     with environment.matrix_products(setup.config.matrix_products):
-        logits = setup.model.logits(parameters, inputs, dropout)
-        loss = losses.cross_entropy(logits, labels, setup.config.loss_dtype, setup.config.loss).mean()
-        found = torch.autograd.grad(loss, [parameters[name] for name in setup.model.trained])
-    return loss.detach(), dict(zip(setup.model.trained, found, strict=True))
+        loss = setup.learner.loss(parameters, equations, labels, dropout)
+        gradients = torch.autograd.grad(loss, [parameters[name] for name in setup.model.trained])
+    return loss.detach(), dict(zip(setup.model.trained, gradients, strict=True))
 
 
 def _moved(parameters: Mapping[str, Tensor], directions: Mapping[str, Tensor], distance: float) -> dict[str, Tensor]:
-    """Return the parameters, those with a direction moved along it, ready to take a gradient there."""
+    """Return the parameters, moved along their directions where they have one, as leaves of a new graph."""
     return {
         name: tensor.detach().add(directions[name], alpha=distance).requires_grad_() if name in directions else tensor
         for name, tensor in parameters.items()
@@ -235,23 +164,11 @@ def _moved(parameters: Mapping[str, Tensor], directions: Mapping[str, Tensor], d
 
 
 def _require_finite(step: int, tensors: Mapping[str, Tensor], *, resumable: bool) -> None:
+    """Raise NotFiniteError that names the first tensor with a value that is not finite."""
     total = torch.nn.utils.get_total_norm(list(tensors.values()))
     if torch.isfinite(total):
         return
-    # The norm of finite numbers may overflow: only the elements decide.
+    # The norm of finite numbers may overflow, so only the elements decide.
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise NotFiniteError(name, step, step - 1, resumable=resumable)
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {list(tensor.shape)}"
-
-
-def _device(name: str) -> torch.device:
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise GrokscopeError(
-            f"device: {name!r} is not there; this machine has {torch.cuda.device_count()} CUDA devices, and 'cpu'."
-        )
-    return device

@@ -1,12 +1,13 @@
-"""Optimizers: how gradients become updates, in parts that combine, with a state of named tensors for exact resume.
+"""Optimizers: how gradients become updates, in parts that combine, with a named state for exact resume.
 
-A gradient passes through a filter, then through one of torch's optimizers with warm-up; then come what is left of
-a decay towards the initialization, and noise.
+A gradient passes through a filter and then through one of torch's optimizers with warm-up. The rest of a decay
+towards the initialization, and noise, follow.
 """
 
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from grokscope import plugins, rng
@@ -18,30 +19,36 @@ _FILTER = "filter/"
 
 
 def adamw(config: OptimizerConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    """Return AdamW with decoupled weight decay (Loshchilov & Hutter 2019), one fused kernel."""
+    """Return AdamW with decoupled weight decay (Loshchilov & Hutter 2019), as one fused kernel."""
     return torch.optim.AdamW(
         parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
     )
 
 
 def adam(config: OptimizerConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    """Return Adam (Kingma & Ba 2015) without any weight decay, one fused kernel."""
+    """Return Adam (Kingma & Ba 2015) without weight decay, as one fused kernel."""
     return torch.optim.Adam(parameters, lr=config.lr, betas=config.betas, fused=True)
 
 
 def sgd(config: OptimizerConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    """Return stochastic gradient descent with momentum, v ← μv + g + λw and w ← w − lr·v, one fused kernel."""
+    """Return stochastic gradient descent with momentum, v ← μv + g + λw and w ← w − lr·v, as one fused kernel."""
     return torch.optim.SGD(
         parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
     )
 
 
 class Optimizer:
-    """The optimizer that the config names, over named parameters, which it updates in place.
+    """The optimizer of a config, over named parameters, which it updates in place.
 
-    Update number u = 0, 1, … has learning rate lr · min(u / warmup_steps, 1). With adamw's decay centre c at the
-    initialization, decay and update are W ← W − lr·λ(W − c) + lr·ΔW, the decay before the update as in AdamW.
-    Update noise adds lr·σε with ε ~ N(0, 1), drawn anew for each update from a stream of (seed, u).
+    - Update number u = 0, 1, … has the learning rate lr · min(u / warmup_steps, 1).
+    - adamw with the decay centre c = initialization: W ← W − lr·λ(W − c) + lr·ΔW. As in AdamW, the decay comes first.
+    - Update noise adds lr·σε with ε ~ N(0, 1), drawn for each update from a stream of (seed, u).
+
+    Args:
+        config: The optimizer's settings.
+        parameters: The trained parameters by name.
+        centre: The decay centre by name, if `config.decay_centre` is "initialization".
+        seed: The training seed, for update noise.
     """
 
     def __init__(
@@ -59,16 +66,16 @@ class Optimizer:
 
     @torch.no_grad()
     def update(self, gradients: Mapping[str, Tensor], u: int) -> None:
-        """Make update number `u` with the gradient of each parameter."""
+        """Make update number `u` = 0, 1, … with the gradient of each parameter."""
         config = self._config
         lr = learning_rate(config, u)
         for group in self._torch.param_groups:
             group["lr"] = lr
         if config.gradient_filter:
-            transform = gradient_filters.FILTERS[config.gradient_filter]
-            gradients = transform(config, gradients, self._parameters, self._filter_state, u)
+            apply_filter = gradient_filters.FILTERS[config.gradient_filter]
+            gradients = apply_filter(config, gradients, self._parameters, self._filter_state, u)
         for name, parameter in self._parameters.items():
-            # A fused kernel walks parameter, gradient and moments by address, whatever the gradient's strides.
+            # A fused kernel walks parameter, gradient and moments by address, and ignores the gradient's strides.
             parameter.grad = gradients[name].contiguous()
         self._torch.step()
         self._torch.zero_grad(set_to_none=True)
@@ -82,42 +89,53 @@ class Optimizer:
                 parameter.add_(noise_like(parameter, generator), alpha=lr * config.update_noise)
 
     def preconditioner(self) -> dict[str, Tensor]:
-        """Return by parameter the diagonal P of adam's or adamw's last update w ← w − lr P⁻¹ m, on the CPU.
+        """Return the diagonal P of the last update w ← w − lr P⁻¹ m of adam or adamw.
 
-        With t updates made, P = (1 − β₁ᵗ) (√(v / (1 − β₂ᵗ)) + ε), the correction of the mean m's bias included
-        (Cohen et al. 2022, section 2). Raise GrokscopeError for another optimizer, and before the first update.
+        After t updates P = (1 − β₁ᵗ) (√(v / (1 − β₂ᵗ)) + ε), which includes the bias correction of the mean m.
+
+        Returns:
+            P by parameter, in the parameter's shape, in float64 on the CPU.
+
+        Raises:
+            GrokscopeError: The optimizer is neither adam nor adamw, or has made no update.
+
+        References:
+            Cohen et al. 2022, section 2.
         """
         if self._config.name not in ("adam", "adamw") or not self._torch.state:
             raise GrokscopeError(
-                f"There is no preconditioner of {self._config.name!r} after {len(self._torch.state)} updates; "
-                f"allowed: adam or adamw, from the first update."
+                f"optimizer.name: {self._config.name!r} has no preconditioner here. Allowed: adam or adamw, after at "
+                f"least one update."
             )
-        (group,), found = self._torch.param_groups, {}
+        (group,), diagonals = self._torch.param_groups, {}
         for name, parameter in self._parameters.items():
-            remembered = self._torch.state[parameter]
-            t, (beta_1, beta_2) = float(remembered["step"]), group["betas"]
-            root = (remembered["exp_avg_sq"].detach().double().cpu() / (1 - beta_2**t)).sqrt()
-            found[name] = (1 - beta_1**t) * (root + group["eps"])
-        return found
+            moments = self._torch.state[parameter]
+            t, (beta_1, beta_2) = float(moments["step"]), group["betas"]
+            root = (moments["exp_avg_sq"].detach().double().cpu() / (1 - beta_2**t)).sqrt()
+            diagonals[name] = (1 - beta_1**t) * (root + group["eps"])
+        return diagonals
 
     def state(self) -> dict[str, Tensor]:
-        """Return the state as copies on the CPU, named "parameter/quantity", such as "embed.W_E/exp_avg".
+        """Return copies of the optimizer's tensors on the CPU.
 
-        What the gradient filter remembers is named "filter/parameter".
+        Returns:
+            The tensors by "parameter/quantity", such as "embed.W_E/exp_avg". Those of the gradient filter are named
+            "filter/parameter".
         """
         live = {
             f"{name}/{quantity}": tensor
             for name, parameter in self._parameters.items()
             for quantity, tensor in self._torch.state.get(parameter, {}).items()
-            if tensor is not None  # sgd without momentum says so of its buffer.
+            if tensor is not None  # sgd without momentum has None as its buffer.
         }
         live |= {_FILTER + name: tensor for name, tensor in self._filter_state.items()}
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in live.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` returned. Hyperparameters are the config's, not the state's.
+        """Continue from a state that `state` returned; the hyperparameters stay those of the config.
 
-        Nothing is compared here: a fused kernel reads past the end of what is too short (`Setup.require_resumable`).
+        Shapes are not checked here, and a fused kernel reads past the end of a tensor that is too short.
+        `learner.require_resumable` checks them.
         """
         self._torch.state.clear()
         self._filter_state.clear()
@@ -128,7 +146,7 @@ class Optimizer:
             else:
                 name, _, quantity = full_name.rpartition("/")
                 parameter = self._parameters[name]
-                # As in torch's own load_state_dict: everything lives with its parameter, in its own dtype.
+                # As in torch's load_state_dict, every tensor is on its parameter's device and keeps its own dtype.
                 self._torch.state[parameter][quantity] = tensor.to(parameter.device, copy=True)
 
 
@@ -137,27 +155,36 @@ def learning_rate(config: OptimizerConfig, u: int) -> float:
     return config.lr * (min(u / config.warmup_steps, 1) if config.warmup_steps else 1)
 
 
-def remembered(
+def expected_state(
     config: OptimizerConfig, parameters: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return what is remembered after an update with zeros in place of everything: the optimizer's, and the filter's.
+    """Return the state that an optimizer has after an update, with its names, shapes and dtypes.
 
-    So names, shapes and types of what is remembered are known for sure, of a third party's too.
+    The state comes from a real update of zeros, so it is also right for optimizers of other packages. Its values have
+    no meaning.
+
+    Args:
+        config: The optimizer's settings.
+        parameters: The trained parameters by name; only their shapes and dtypes matter.
+
+    Returns:
+        The tensors of the optimizer and those of the gradient filter, each named as in `Optimizer.state`.
     """
-    still = {name: torch.zeros_like(one, requires_grad=False) for name, one in parameters.items()}
-    trial = Optimizer(config, still, still)
-    trial.update({name: torch.zeros_like(one) for name, one in still.items()}, 1)
+    zeros = {name: torch.zeros_like(tensor, requires_grad=False) for name, tensor in parameters.items()}
+    trial = Optimizer(config, zeros, zeros)
+    trial.update({name: torch.zeros_like(tensor) for name, tensor in zeros.items()}, 1)
     state = trial.state()
-    filters_own = {name: one for name, one in state.items() if name.startswith(_FILTER)}
-    return {name: one for name, one in state.items() if name not in filters_own}, filters_own
+    filter_state = {name: tensor for name, tensor in state.items() if name.startswith(_FILTER)}
+    return {name: tensor for name, tensor in state.items() if name not in filter_state}, filter_state
 
 
-def n_remembered(config: OptimizerConfig) -> int:
-    """Return how many numbers the optimizer's state has for each parameter; one of a third party counts as Adam."""
-    moments = bool(config.momentum) if config.name == "sgd" else 2
-    return moments + {"grokfast_ema": 1, "grokfast_ma": config.filter_window}.get(config.gradient_filter or "", 0)
+def n_values_per_parameter(config: OptimizerConfig) -> int:
+    """Return how many numbers the optimizer stores per parameter; optimizers of other packages count as Adam."""
+    n_moments = int(config.momentum > 0) if config.name == "sgd" else 2
+    n_filtered = {"grokfast_ema": 1, "grokfast_ma": config.filter_window}.get(config.gradient_filter or "", 0)
+    return n_moments + n_filtered
 
 
-def noise_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """Return standard normal noise of a tensor's shape, dtype and device."""
+def noise_like(tensor: Float[Tensor, "..."], generator: torch.Generator) -> Float[Tensor, "..."]:
+    """Return standard normal noise with a tensor's shape, dtype and device."""
     return torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype, device=tensor.device)

@@ -1,6 +1,6 @@
-"""Witnesses: what a run has saved, to which training it once more must come, bit for bit."""
+"""Replay: check that retraining reproduces every saved state bit for bit."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 import numpy as np
@@ -10,50 +10,69 @@ from grokscope.errors import GrokscopeError
 from grokscope.store import verify
 from grokscope.store.run_store import RunStore
 from grokscope.training.checkpointer import as_arrays
-from grokscope.training.loop import State
+from grokscope.training.state import State
 
 
-class Witnesses:
-    """The parameters that a run has saved, as checkpoints or to resume from; those that are damaged say nothing."""
+class ReplayCheck:
+    """Compares retrained states with the parameters that a run has saved, in checkpoints and in resume states.
 
-    def __init__(self, run: RunStore, damaged: Collection[int]):
+    Args:
+        run: The store of the run that is retrained.
+
+    Attributes:
+        steps: The steps with saved parameters, whether or not they turn out to be damaged.
+    """
+
+    def __init__(self, run: RunStore):
         self._run = run
-        resumable = {one.resume_step for one in run.resume_points() if one.resume_step is not None}
-        self.steps: set[int] = resumable | (set(run.steps.tolist()) - set(damaged))
+        resumable = {segment.resume_step for segment in run.resume_points() if segment.resume_step is not None}
+        self.steps: set[int] = resumable | set(run.steps.tolist())
 
     def confirm(self, state: State) -> bool:
-        """Return whether there is a witness of this step that can be read, and agrees to the bit.
+        """Compare a state with all readable parameters saved at its step, bit for bit.
 
-        Raise GrokscopeError that names step and tensor, and what drifted, if one does not agree.
+        Args:
+            state: A retrained state.
+
+        Returns:
+            Whether any readable parameters are saved at this step.
+
+        Raises:
+            GrokscopeError: The bits differ. The error names the step, the first tensor, and how the environment
+                differs.
         """
-        found = False
+        is_confirmed = False
         for saved in self._saved(state) if state.step in self.steps else ():
-            found = True
+            is_confirmed = True
             for name, array in as_arrays(state.parameters).items():
                 if array.tobytes() != saved[name].tobytes():
-                    here = environment.present(self._run.record.config.device)
-                    drift = environment.drift(self._run.record.environment, here)
-                    what = "; ".join(drift) or "nothing that is recorded"
-                    raise GrokscopeError(
-                        f"Training {self._run.folder} once more gives other bits at step {state.step}, first in "
-                        f"{name}; nothing more is added. What drifted: {what}."
+                    drift = environment.drift(
+                        self._run.record.environment, environment.describe(self._run.record.config.device)
                     )
-        return found
+                    raise GrokscopeError(
+                        f"Retraining {self._run.folder} gives other bits at step {state.step}, first in {name}. No "
+                        f"further checkpoint is added. Differences in the environment: "
+                        f"{'; '.join(drift) or 'none that is recorded'}."
+                    )
+        return is_confirmed
 
     def require_later(self, step: int) -> None:
-        """Raise GrokscopeError if training that has come to `step` will not come to any other witness."""
+        """Raise GrokscopeError if no saved parameters follow `step`, so that nothing can confirm it any more."""
         if step >= max(self.steps):
+            faults = " ".join(fault.sentence for fault in verify.faults(self._run))
             raise GrokscopeError(
-                f"{self._run.folder}: to the last step, {step}, nothing more can be read that would confirm what was "
-                f"trained once more; nothing more is added. {' '.join(fault.sentence for fault in verify.faults(self._run))}".strip()
+                f"{self._run.folder}: no readable checkpoint or resume state, up to the last step {step}, confirms "
+                f"the retrained steps. No further checkpoint is added. {faults}".strip()
             )
 
     def _saved(self, state: State) -> Iterator[Mapping[str, np.ndarray]]:
+        """Yield the readable parameters saved at the step of a state."""
         if state.step in self._run.steps:
             with suppress(GrokscopeError):
-                yield {name: one[0] for name, one in self._run.read(state.parameters, [state.step]).items()}
+                checkpoint = self._run.read(state.parameters, [state.step])
+                yield {name: stacked[0] for name, stacked in checkpoint.items()}
         for segment in self._run.resume_points():
             if segment.resume_step == state.step:
                 with suppress(GrokscopeError, KeyError):
-                    resumed = segment.resume_state()
-                    yield {name: resumed[f"parameters/{name}"] for name in state.parameters}
+                    resume_state = segment.resume_state()
+                    yield {name: resume_state[f"parameters/{name}"] for name in state.parameters}

@@ -1,7 +1,7 @@
-"""Runs: `train`, `resume` and `densify` drain the training loop into a folder.
+"""Training into a run's folder: `train` starts a run, and `resume` continues one.
 
-What a run saves is a function of its config and its environment, never of the clock: where a segment ends
-depends on time, but the checkpoints, the log and the final resume state are the same wherever it does.
+Saved data are a function of the config and the environment, never of the clock. Where a segment ends depends on time,
+but the checkpoints, the log and the final resume state do not.
 """
 
 import dataclasses
@@ -9,26 +9,29 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from grokscope import environment
 from grokscope.config import RunConfig
 from grokscope.disk import atomic
 from grokscope.disk.lock import Lock
-from grokscope.errors import BusyError, GrokscopeError
-from grokscope.store.run_store import Record, RunStore, Segment, checked_name, create, free_name, segments_folder
-from grokscope.training.checkpointer import Recorder
-from grokscope.training.loop import NotFiniteError, Row, Setup, State, optimize
+from grokscope.errors import GrokscopeError
+from grokscope.store.run_store import Record, RunStore, create, new_run_folder, segments_folder
+from grokscope.training.checkpointer import Checkpointer
+from grokscope.training.evaluation import Row
+from grokscope.training.learner import latest_state
+from grokscope.training.loop import Setup, optimize
 from grokscope.training.signals import InterruptedRunError, deferred_signals
-from grokscope.trajectory import Trajectory, data_digest, open_store
+from grokscope.training.state import NotFiniteError, State
+from grokscope.trajectory import Trajectory, open_store
 
 Observer = Callable[[int, Row], None]
-"""Called after every step with the step and the latest row of the log; what it does cannot touch the training, and
-what it raises ends that, with the step committed."""
+"""A function that is called after every step, with the step and the latest log row.
+
+It cannot change the training. If it raises, the step is committed, and the exception ends the training.
+"""
 
 
 def train(
@@ -37,23 +40,32 @@ def train(
     root: Path | str = "checkpoints",
     observer: Observer | None = None,
 ) -> Trajectory:
-    """Train a model as `config` says into the new folder root/run, and return its trajectory.
+    """Train a model into a new folder root/run, and return its trajectory.
 
-    Without `run` the name is the task's, then TASK-2, … The folder appears with step 0 committed in it. A
-    signal (SIGINT, SIGTERM) commits and raises InterruptedRunError. Raise GrokscopeError for a config that cannot be
-    used, before any file exists; for a name in use; for an I/O error; and for a number that is not finite.
+    The folder appears once step 0 is committed in it. SIGINT and SIGTERM stop the training after a commit.
+
+    Args:
+        config: The config of the run. run: The run's name: up to 100 letters, digits and _ . + = -. By default the
+            task's name, then TASK-2, TASK-3, … root: The folder that contains the runs. observer: A function that is
+            called after every step, with the step and the latest log row.
+
+    Returns:
+        The trajectory of all checkpoints.
+
+    Raises:
+        GrokscopeError: The config or the name is invalid, or writing failed. An invalid config raises before any file
+            is written.
+        BusyError: The name is taken.
+        NotFiniteError: A number is not finite; everything before it is saved.
+        InterruptedRunError: A signal stopped the training; the run is saved.
     """
     setup = Setup(config)
-    name = free_name(config.task.name, Path(root)) if run is None else checked_name(run)
-    folder = Path(root) / name
-    if atomic.is_there(folder):
-        raise BusyError(
-            f"{folder} exists already. Go on with it by `grokscope resume {name}`, or choose another --run name."
-        )
-    with deferred_signals() as interrupted, ExitStack() as held:
-        state = setup.state()
-        recorder = begun(folder, setup, state, environment.present(config.device), held)
-        drain(setup, state, recorder, observer, interrupted)
+    folder = new_run_folder(Path(root), run, config.task.name)
+    with deferred_signals() as interrupted, ExitStack() as locks:
+        state = setup.learner.initial_state()
+        record = Record(config, environment.describe(config.device), setup.dataset.digest)
+        checkpointer = create_run(folder, record, setup.evaluator.evaluate, state, locks)
+        train_to_end(setup, state, checkpointer, observer, interrupted)
     return Trajectory.open(folder)
 
 
@@ -63,11 +75,26 @@ def resume(
     allow_drift: bool = False,
     observer: Observer | None = None,
 ) -> Trajectory:
-    """Go on with a run from its last resume state, exact to the bit, and return its trajectory.
+    """Continue a run from its last resume state, exact to the bit, and return its trajectory.
 
-    `n_steps` may make it longer. Where the environment differs from the run's in anything that decides bits,
-    raise GrokscopeError that names each difference, unless `allow_drift`, which is recorded in the run. A
-    finished run is returned as it is.
+    A finished run is returned unchanged.
+
+    Args:
+        path: The run's folder.
+        n_steps: A new number of steps, at least the present one. By default the number does not change.
+        allow_drift: Whether to continue although the environment differs in something that decides bits. The run's
+            record then contains the differences.
+        observer: A function that is called after every step, with the step and the latest log row.
+
+    Returns:
+        The trajectory of all checkpoints.
+
+    Raises:
+        GrokscopeError: The folder is not a run, has no readable resume state, or was imported; `n_steps` is too
+            small; the environment differs, and the error names each difference; or writing failed.
+        BusyError: Another process writes the run.
+        NotFiniteError: A number is not finite; everything before it is saved.
+        InterruptedRunError: A signal stopped the training; the run is saved.
     """
     folder = Path(path)
     with deferred_signals() as interrupted:
@@ -75,113 +102,150 @@ def resume(
         require_trained(run)
         if n_steps is not None and n_steps < max(run.record.config.n_steps, run.last_step):
             raise GrokscopeError(
-                f"n_steps: {n_steps} would shorten {folder}; allowed: from {run.record.config.n_steps}."
+                f"n_steps: {n_steps} would shorten {folder}. Allowed: from {run.record.config.n_steps}."
             )
         if run.last_step >= (n_steps or run.record.config.n_steps):
             return Trajectory.open(folder)
-        with writing(folder) as run:
-            here = environment.present(run.record.config.device)
-            run.record = renewed(run, here, n_steps, allow_drift)
+        with locked_run(folder) as run:
+            update_record(run, environment.describe(run.record.config.device), n_steps, allow_drift)
             setup = Setup(run.record.config)
-            state, resumed = latest(setup, run, run.last_step)
-            recorder = Recorder(setup, run, state, resumed)
-            drain(setup, state, recorder, observer, interrupted)
+            state, resume_state = latest_state(setup.learner, run, run.last_step)
+            checkpointer = Checkpointer(run, setup.evaluator.evaluate, state, resume_state)
+            train_to_end(setup, state, checkpointer, observer, interrupted)
     return Trajectory.open(folder)
 
 
 def require_trained(run: RunStore) -> None:
-    """Raise GrokscopeError for a run that was imported: nothing says how its optimizer stood, so none can go on."""
+    """Raise GrokscopeError for an imported run, which has no optimizer state to continue from."""
     if run.record.imported:
         raise GrokscopeError(
-            f"{run.folder} was imported: it has checkpoints and no optimizer state, so training cannot go on from "
-            f"them."
+            f"{run.folder} was imported: it has checkpoints and no optimizer state, so it cannot be trained further."
         )
 
 
-def begun(
+def create_run(
     folder: Path,
-    setup: Setup,
+    record: Record,
+    evaluate: Callable[[State], Row],
     state: State,
-    here: Mapping[str, str],
-    held: ExitStack,
+    locks: ExitStack,
     *,
-    history: tuple[Mapping[str, Any], ...] = (),
-    resumed: Mapping[str, Tensor] | None = None,
+    resume_state: Mapping[str, Tensor] | None = None,
     initialization: Mapping[str, np.ndarray] | None = None,
-) -> Recorder:
-    """Make a new run's folder with its first step committed in it, locked for as long as `held`; return its recorder.
+) -> Checkpointer:
+    """Create a run's folder with its first step committed in it, and return the run's checkpointer.
 
-    That is step 0, or for a fork the step that its `history` says, with the resume state it goes on from and its
-    origin's `initialization`.
+    Args:
+        folder: The new folder.
+        record: The run's record.
+        evaluate: Returns the log row of a state.
+        state: The state at the first step: step 0, or the step at which a fork starts.
+        locks: Holds the run's lock until it is closed.
+        resume_state: The resume state that a fork starts from.
+        initialization: The parameters of step 0, which a fork copies from its origin.
+
+    Returns:
+        The checkpointer, which has committed the first step.
+
+    Raises:
+        BusyError: The folder exists by now.
+        GrokscopeError: Writing failed.
+        NotFiniteError: The first evaluation is not finite.
     """
-    record = Record(setup.config, here, data_digest(setup.task, setup.split), history)
-    with atomic.building(folder) as building:
-        # The lock outlives the renaming: it is on the file, whatever the folder above is called.
-        held.enter_context(Lock(building))
-        started = create(building, record)
-        recorder = Recorder(setup, started, state, resumed)
-        with recorder:
-            recorder.take(state)
-            recorder.commit(state, initialization=initialization)
-    started.folder = folder
-    return recorder
+    with atomic.build_folder(folder) as building:
+        # The lock is on the file, so it outlives the renaming of the folder.
+        locks.enter_context(Lock(building))
+        store = create(building, record)
+        checkpointer = Checkpointer(store, evaluate, state, resume_state)
+        with checkpointer:
+            checkpointer.record(state)
+            checkpointer.commit(state, initialization=initialization)
+    store.folder = folder
+    return checkpointer
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[RunStore]:
-    """Yield a run's store under its lock; raise GrokscopeError for no run, a lock that is taken, or other data."""
+def locked_run(folder: Path) -> Iterator[RunStore]:
+    """Lock a run for writing inside the block.
+
+    Yields:
+        The run's store, opened under the lock.
+
+    Raises:
+        GrokscopeError: The folder is not a run, or its task gives other data than the run was trained on.
+        BusyError: Another process writes the run.
+    """
     Record.read(folder)
     with Lock(folder):
-        atomic.remove_temporary(segments_folder(folder))
-        # Opened under the lock: nobody commits behind its back.
+        atomic.remove_temporary_files(segments_folder(folder))
+        # Opened under the lock, so that no other process commits after the store was read.
         run = open_store(folder)
         Trajectory.of_store(run)
         yield run
 
 
-def drain(
+def train_to_end(
     setup: Setup,
     state: State,
-    recorder: Recorder,
+    checkpointer: Checkpointer,
     observer: Observer | None,
     interrupted: Callable[[], int],
 ) -> None:
-    """Train to the last step and commit what is left; raise InterruptedRunError for a signal, having committed.
+    """Train to the last step and commit everything.
 
-    What the observer raises passes through, after a commit too.
+    An exception of the observer passes through after a commit.
+
+    Args:
+        setup: The run's parts.
+        state: The state to start from.
+        checkpointer: The run's checkpointer.
+        observer: A function that is called after every step, with the step and the latest log row.
+        interrupted: Returns the number of a caught signal, or 0.
+
+    Raises:
+        InterruptedRunError: A signal was caught; the run is committed.
+        NotFiniteError: A number is not finite; everything before it is committed.
+        GrokscopeError: Writing failed.
     """
     remaining = setup.config.n_steps - state.step
-    with recorder:
+    with checkpointer:
         try:
             for _ in islice(optimize(setup, state), remaining):
-                recorder.observe(state)
+                checkpointer.record_and_commit(state)
                 if observer:
                     try:
-                        observer(state.step, recorder.row)
+                        observer(state.step, checkpointer.latest_row)
                     except BaseException:
-                        recorder.commit(state)
+                        checkpointer.commit(state)
                         raise
                 if interrupted():
-                    recorder.commit(state)
-                    raise InterruptedRunError(recorder.folder, interrupted())
-            recorder.commit(state)
+                    checkpointer.commit(state)
+                    raise InterruptedRunError(checkpointer.folder, interrupted())
+            checkpointer.commit(state)
         except NotFiniteError as error:
-            if error.resumable or recorder.has_taken:
-                recorder.commit(state, resumable=error.resumable)
+            if error.resumable or checkpointer.has_uncommitted:
+                checkpointer.commit(state, resumable=error.resumable)
             raise
 
 
-def renewed(run: RunStore, here: Mapping[str, str], n_steps: int | None, allow_drift: bool) -> Record:
-    """Return the record with a new length or an allowed drift, and save it; raise GrokscopeError for other drift.
+def update_record(run: RunStore, present: Mapping[str, str], n_steps: int | None, allow_drift: bool) -> None:
+    """Add a new length or an allowed drift to a run's record, and write the record if it changed.
 
-    `here` is what decides bits now.
+    Args:
+        run: The run, locked by the caller.
+        present: The present environment, as `environment.describe` returns it.
+        n_steps: A new number of steps; None for no change.
+        allow_drift: Whether the environment may differ from the recorded one.
+
+    Raises:
+        GrokscopeError: The environment differs without `allow_drift`; the error names each difference.
     """
     record, step = run.record, run.last_step
-    drift = environment.drift(record.environment, here)
+    drift = environment.drift(record.environment, present)
     if drift and not allow_drift:
         raise GrokscopeError(
-            f"{run.folder} was trained elsewhere, and going on here may change bits: {'; '.join(drift)}. "
-            f"Restore what differs, or accept it with --allow-drift, which is recorded in the run."
+            f"{run.folder}: the environment differs from the recorded one, so continuing may change bits: "
+            f"{'; '.join(drift)}. Restore it, or accept the difference with --allow-drift, which the run records."
         )
     history, config = list(record.history), record.config
     if drift:
@@ -190,28 +254,5 @@ def renewed(run: RunStore, here: Mapping[str, str], n_steps: int | None, allow_d
         history.append({"event": "lengthened", "step": step, "from": config.n_steps, "to": n_steps})
         config = dataclasses.replace(config, n_steps=n_steps).validate()
     if len(history) > len(record.history):
-        record = Record(config, here, record.data_digest, tuple(history))
-        record.write(run.folder)
-    return record
-
-
-def latest(setup: Setup, run: RunStore, step: int) -> tuple[State, Mapping[str, Tensor]]:
-    """Return the latest state at or before `step` that can be read, and the resume state that it comes from."""
-    reasons = list(run.damaged)
-    for segment in reversed(run.resume_points()):
-        if (segment.resume_step or 0) <= step:
-            try:
-                return resumed_at(setup, segment)
-            except GrokscopeError as error:
-                reasons.append(str(error))
-    raise GrokscopeError(f"{run.folder} has no readable resume state. {' '.join(reasons)}".strip())
-
-
-def resumed_at(setup: Setup, segment: Segment) -> tuple[State, Mapping[str, Tensor]]:
-    """Return the state at a segment's end, and the resume state it comes from; raise GrokscopeError naming it."""
-    resumed = {name: torch.from_numpy(array) for name, array in segment.resume_state().items()}
-    try:
-        setup.require_resumable(resumed)
-    except GrokscopeError as error:
-        raise GrokscopeError(f"{segment.path} is damaged. {error}") from error
-    return setup.state(resumed), resumed
+        run.record = Record(config, present, record.data_digest, tuple(history))
+        run.record.write(run.folder)

@@ -12,36 +12,45 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class InterruptedRunError(KeyboardInterrupt):
-    """A run, or a sweep, was stopped by a signal after it committed; the command `again` goes on with it."""
+    """A signal stopped a run or a sweep, after it had committed.
 
-    def __init__(self, folder: Path, signal_number: int, again: str = ""):
+    Attributes:
+        folder: The folder of the run or the sweep.
+        signal_number: The number of the signal.
+        command: The command that continues the run or the sweep.
+    """
+
+    def __init__(self, folder: Path, signal_number: int, command: str = ""):
         super().__init__(f"{folder} was stopped by {signal.Signals(signal_number).name} and is saved.")
         self.folder = folder
         self.signal_number = signal_number
-        self.again = again or f"grokscope resume {folder}"
+        self.command = command or f"grokscope resume {folder}"
 
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], int]]:
-    """Catch SIGINT and SIGTERM within the block; yield a function that returns the one that came, or 0.
+    """Catch SIGINT and SIGTERM inside the block.
 
-    A second signal ends the process at once. Outside the main thread, where Python cannot catch signals, the
-    function always returns 0.
+    A second signal ends the process at once. Outside the main thread Python cannot catch signals, so the function
+    always returns 0 there.
+
+    Yields:
+        A function that returns the number of the caught signal, or 0.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
-    came = 0
+    caught = 0
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        nonlocal came
-        if came:
+    def catch(number: int, _frame: FrameType | None) -> None:
+        nonlocal caught
+        if caught:
             os._exit(128 + number)
-        came = number
+        caught = number
 
-    previous = {number: signal.signal(number, note) for number in _SIGNALS}
+    previous = {number: signal.signal(number, catch) for number in _SIGNALS}
     try:
-        yield lambda: came
+        yield lambda: caught
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
