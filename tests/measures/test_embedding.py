@@ -1,7 +1,7 @@
-"""The embedding's circle on planted embeddings whose components, frequencies and shares are known.
+"""The measure `embedding` on planted embeddings with known components, frequencies and shares.
 
-scikit-learn's PCA is an independent oracle: it decomposes the centred points themselves by an SVD, one step at a
-time, where the measure takes eigenvectors of Gram matrices in a batch.
+scikit-learn's PCA is an independent oracle: it decomposes the centred points by an SVD, one step at a time. The
+measure computes eigenvectors of Gram matrices in a batch.
 """
 
 import math
@@ -27,25 +27,26 @@ def directions(k: int, seed: int = 0) -> torch.Tensor:
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Return standard normal numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def circles(n: int, radii: dict[int, float], seed: int = 0) -> torch.Tensor:
-    """Return n points on circles of the given frequencies and radii, each in a plane of its own."""
+    """Return n points on circles of the given frequencies and radii, each in its own plane."""
     angle = 2 * math.pi * torch.arange(n, dtype=torch.float64)[:, None] * torch.tensor(list(radii)) / n + 0.3
     waves = torch.stack([angle.cos(), angle.sin()], -1) * torch.tensor(list(radii.values()))[:, None]
     return waves.flatten(1) @ directions(2 * len(radii), seed) + 1.7
 
 
 def table(values: torch.Tensor, tokens: torch.Tensor | None = None, n_signs: int = 1) -> dict[str, torch.Tensor]:
-    """Return W_E with `values` at the given tokens and something else at the others and at the signs."""
+    """Return W_E with `values` at the given tokens and noise at all others, signs included."""
     tokens = torch.arange(len(values)) if tokens is None else tokens
     W_E = 5 * noise(int(tokens.max()) + 1 + n_signs, WIDTH, seed=99)
     W_E[tokens] = values
     return {"embed.W_E": W_E}
 
 
-def test_one_planted_circle_is_found(plant):
+def test_planted_circle_is_found(plant):
     series = measures.evaluate("embedding", plant({0: {}, 7: table(circles(59, {12: 2.0}))}, p=59))
     np.testing.assert_allclose(series["explained_variance_ratio"][-1, :2], [0.5, 0.5], rtol=1e-9)
     np.testing.assert_allclose(series["component_circularity"][-1, :2], 1, rtol=1e-9)
@@ -58,15 +59,15 @@ def test_one_planted_circle_is_found(plant):
     np.testing.assert_allclose(np.linalg.norm(series["principal_components"][-1, :, :2], axis=1), 2, rtol=1e-9)
 
 
-def test_components_that_hold_no_variance_are_on_no_circle(plant):
-    """A flat circle has two components; the others are rounding, and noise looks a little circular."""
+def test_components_without_variance_are_not_circular(plant):
+    """A flat circle has two components. The others are rounding, which would look slightly circular."""
     series = measures.evaluate("embedding", plant({0: table(circles(59, {12: 2.0}))}, p=59))
     np.testing.assert_allclose(series["explained_variance_ratio"][0, 2:], 0, atol=1e-12)
     assert series["component_circularity"][0, 2:].tolist() == [0] * 8
     assert series["circularity"].tolist() == pytest.approx([0.5])
 
 
-def test_two_circles_come_out_in_the_order_of_their_radii(plant):
+def test_two_circles_are_ordered_by_their_radii(plant):
     series = measures.evaluate("embedding", plant({3: table(circles(59, {7: 2.0, 22: 3.0}))}, p=59))
     expected = np.array([9, 9, 4, 4]) / 26
     np.testing.assert_allclose(series["explained_variance_ratio"][0, :4], expected, rtol=1e-9)
@@ -78,20 +79,20 @@ def test_two_circles_come_out_in_the_order_of_their_radii(plant):
     np.testing.assert_allclose(radii, np.array([[3.0], [2.0]]) * np.ones(59), rtol=1e-9)
 
 
-def test_a_circle_in_noise_has_the_share_that_was_mixed(plant):
+def test_circle_in_noise_has_the_planted_share(plant):
     rows = cyclic.fourier_basis(59)[[0, 23, 24]]
-    other = noise(59, WIDTH)
-    other = other - rows.T @ (rows @ other)
+    rest = noise(59, WIDTH)
+    rest = rest - rows.T @ (rows @ rest)
     circle = circles(59, {12: 1.0})
-    other *= 0.25**0.5 * (circle - circle.mean(0)).norm() / other.norm()
-    series = measures.evaluate("embedding", plant({0: table(circle + other)}, p=59))
+    rest *= 0.25**0.5 * (circle - circle.mean(0)).norm() / rest.norm()
+    series = measures.evaluate("embedding", plant({0: table(circle + rest)}, p=59))
     assert series["frequency_shares"][0, 11] == pytest.approx(1 / 1.25, rel=1e-9)
     assert 12 in series["key_frequencies"]
     assert series["component_frequency"][0, :2].tolist() == [12, 12]
 
 
-def test_shuffled_tokens_are_as_circular_as_chance_makes_them(plant):
-    """The largest of m = 29 shares of noise has mean H_m/m; a wave in a random order is such noise."""
+def test_shuffled_tokens_are_circular_by_chance(plant):
+    """A wave in a random order is noise, whose largest of m = 29 shares has mean H_m/m."""
     options = {"n_shuffles": 200}
     series = measures.evaluate("embedding", plant({0: table(circles(59, {7: 2.0, 22: 3.0}))}, p=59), **options)
     chance = sum(1 / j for j in range(1, 30)) / 29
@@ -102,7 +103,7 @@ def test_shuffled_tokens_are_as_circular_as_chance_makes_them(plant):
     assert series["key_frequency_share_shuffled"][0] < 0.35 < series["key_frequency_share"][0]
 
 
-def test_seeds_of_the_shuffles_agree_within_their_standard_errors(plant):
+def test_shuffles_of_two_seeds_agree_within_their_errors(plant):
     trajectory = plant({0: table(circles(59, {7: 2.0, 22: 3.0}))}, p=59)
     first, second = (measures.evaluate("embedding", trajectory, n_shuffles=40, seed=seed) for seed in (0, 1))
     for name in ("circularity_shuffled", "key_frequency_share_shuffled"):
@@ -112,12 +113,12 @@ def test_seeds_of_the_shuffles_agree_within_their_standard_errors(plant):
 
 
 def wandering(n: int, n_steps: int = 4) -> torch.Tensor:
-    """Return an embedding of generic points, with well separated components, that moves from step to step."""
+    """Return an embedding of generic points that moves over the steps, with well separated components."""
     moves = noise(n_steps, n, WIDTH, seed=5).cumsum(0) * 0.1
     return (noise(n, WIDTH) + moves) * torch.linspace(3, 0.3, WIDTH)
 
 
-def test_all_but_the_aligned_components_is_plain_pca(plant):
+def test_unaligned_quantities_equal_plain_pca(plant):
     values = wandering(23)
     series = measures.evaluate("embedding", plant({10 * i: table(v) for i, v in enumerate(values)}, p=23))
     for step, points in enumerate(values):
@@ -131,15 +132,15 @@ def test_all_but_the_aligned_components_is_plain_pca(plant):
         np.testing.assert_allclose(series["component_circularity"][step], circular, rtol=1e-8)
         assert series["component_frequency"][step].tolist() == frequency.tolist()
         assert series["circularity"][step] == pytest.approx(circular[:4].mean().item(), rel=1e-8)
-        # Order, signs and rotations within planes leave every distance in the ten dimensions as it was.
+        # Order, signs and rotations within planes preserve all distances in the ten dimensions.
         aligned = torch.from_numpy(series["principal_components"][step])
         torch.testing.assert_close(torch.cdist(aligned, aligned), torch.cdist(plain, plain))
     signs = np.sign(coordinates[np.abs(coordinates).argmax(0), np.arange(10)])
     np.testing.assert_allclose(series["principal_components"][-1], coordinates * signs, rtol=1e-7, atol=1e-9)
 
 
-def test_a_circle_under_a_little_noise_does_not_flicker(plant):
-    """Plain PCA is the control: inside a circle's plane it picks other axes at each step."""
+def test_noisy_circle_does_not_flicker(plant):
+    """The control is plain PCA, which picks different axes in a circle's plane at each step."""
     steps = [circles(59, {7: 2.0, 22: 3.0}) + 0.02 * noise(59, WIDTH, seed=seed) for seed in range(8)]
     trajectory = plant({10 * i: table(values) for i, values in enumerate(steps)}, p=59)
     aligned = torch.from_numpy(measures.evaluate("embedding", trajectory)["principal_components"])
@@ -155,13 +156,13 @@ def test_a_circle_under_a_little_noise_does_not_flicker(plant):
 
 @pytest.mark.parametrize("name", ["multiplication", "division"])
 @pytest.mark.parametrize(("p", "frequency"), [(59, 7), (97, 20)])
-def test_a_products_circle_lies_along_the_powers_of_the_primitive_root(plant, name, p, frequency):
-    """The control is the same circle along 1, 2, 3 …, which is no circle to a product."""
-    n, found = p - 1, []
+def test_circle_of_a_product_follows_the_primitive_root(plant, name, p, frequency):
+    """The control is a circle along 1, 2, 3 …, which multiplication does not turn."""
+    n, series = p - 1, []
     for order in (powers(p), torch.arange(1, p)):
         values = table(circles(n, {frequency: 1.0, 3: 0.7}), order)
-        found.append(measures.evaluate("embedding", plant({0: values}, p=p, name=name)))
-    right, wrong = found
+        series.append(measures.evaluate("embedding", plant({0: values}, p=p, name=name)))
+    right, wrong = series
     assert right["tokens"].tolist() == powers(p).tolist() and 0 not in right["tokens"]
     assert right["circularity"][0] == pytest.approx(1)
     assert right["key_frequencies"].tolist() == sorted([frequency, 3])
@@ -170,7 +171,7 @@ def test_a_products_circle_lies_along_the_powers_of_the_primitive_root(plant, na
     assert right["n_examples_off_circle"] == (2 * p - 1 if name == "multiplication" else p - 1)
 
 
-def test_the_last_frequency_of_an_even_circle_is_a_line(plant):
+def test_last_frequency_of_an_even_circle_is_a_line(plant):
     angle = 2 * math.pi * torch.arange(10, dtype=torch.float64) / 10
     values = torch.stack([2 * (3 * angle).cos(), 2 * (3 * angle).sin(), 4 * (5 * angle).cos()], 1) @ directions(3)
     series = measures.evaluate("embedding", plant({0: table(values, powers(11))}, name="division"))
@@ -183,29 +184,34 @@ def test_the_last_frequency_of_an_even_circle_is_a_line(plant):
 
 
 @pytest.mark.parametrize("factor", [3, 7, 28])
-def test_naming_the_residues_anew_moves_the_frequencies_alone(plant, factor):
-    """a ↦ u·a is an automorphism of Z_p: it carries frequency k to ±k/u."""
+def test_renaming_the_residues_only_moves_the_frequencies(plant, factor):
+    """a ↦ u·a is an automorphism of Z_p that maps frequency k to ±k/u."""
     values = circles(59, {7: 2.0, 22: 3.0}) + 0.1 * noise(59, WIDTH)
     renamed = values[torch.arange(59) * factor % 59]
-    one, other = (measures.evaluate("embedding", plant({0: table(v)}, p=59)) for v in (values, renamed))
+    original, moved_series = (measures.evaluate("embedding", plant({0: table(v)}, p=59)) for v in (values, renamed))
     for name in ("circularity", "component_circularity", "explained_variance_ratio", "key_frequency_share"):
-        np.testing.assert_allclose(other[name], one[name], rtol=1e-8)
-    moved = [min(k * factor % 59, -k * factor % 59) for k in one["key_frequencies"].tolist()]
-    assert other["key_frequencies"].tolist() == sorted(moved)
+        np.testing.assert_allclose(moved_series[name], original[name], rtol=1e-8)
+    moved = [min(k * factor % 59, -k * factor % 59) for k in original["key_frequencies"].tolist()]
+    assert moved_series["key_frequencies"].tolist() == sorted(moved)
 
 
-def test_the_untrained_control_is_step_0_or_else_the_seeds_initialization(plant):
+def test_untrained_control_is_step_0_or_the_seeds_initialization(plant):
     first, last = table(noise(59, WIDTH)), table(circles(59, {7: 2.0, 22: 3.0}))
-    of_the_seed, given = (measures.evaluate("embedding", plant({0: s, 5: last}, p=59)) for s in ({}, first))
+    of_the_seed, of_step_0 = (measures.evaluate("embedding", plant({0: s, 5: last}, p=59)) for s in ({}, first))
     selected = measures.evaluate("embedding", plant({0: first, 5: last}, p=59).select([5]))
     without = measures.evaluate("embedding", plant({5: last}, p=59))
     for name in ("circularity", "component_circularity", "key_frequency_share"):
-        for series, start in ((of_the_seed, of_the_seed), (given, given), (selected, given), (without, of_the_seed)):
+        for series, start in (
+            (of_the_seed, of_the_seed),
+            (of_step_0, of_step_0),
+            (selected, of_step_0),
+            (without, of_the_seed),
+        ):
             np.testing.assert_allclose(series[f"{name}_initialization"], start[name][0], rtol=1e-9)
-    assert given["circularity_initialization"] != of_the_seed["circularity_initialization"] < 0.4
+    assert of_step_0["circularity_initialization"] != of_the_seed["circularity_initialization"] < 0.4
 
 
-def test_the_planes_are_of_the_strongest_keys_at_the_last_step(plant):
+def test_planes_are_of_the_strongest_last_key_frequencies(plant):
     many = circles(59, dict(zip(range(3, 11), np.linspace(2, 1, 8).tolist(), strict=True)))
     series = measures.evaluate("embedding", plant({0: {}, 5: table(many)}, p=59))
     assert series["key_frequencies"].tolist() == list(range(3, 11))
@@ -214,7 +220,7 @@ def test_the_planes_are_of_the_strongest_keys_at_the_last_step(plant):
 
 
 @pytest.mark.parametrize(("n_components", "k"), [(1, 1), (3, 3), (10, 10), (40, 10)])
-def test_there_are_as_many_components_as_were_asked_for_or_points_allow(plant, n_components, k):
+def test_number_of_components_is_bounded_by_the_points(plant, n_components, k):
     series = measures.evaluate("embedding", plant({0: {}}), n_components=n_components)
     assert series["principal_components"].shape == (1, 11, k)
     assert series["explained_variance_ratio"].shape == series["component_frequency"].shape == (1, k)
@@ -223,27 +229,27 @@ def test_there_are_as_many_components_as_were_asked_for_or_points_allow(plant, n
 
 
 @pytest.mark.parametrize("options", [{"n_components": 0}, {"n_shuffles": 1}])
-def test_an_option_out_of_range_is_refused_by_name(plant, options):
+def test_option_out_of_range_is_rejected_by_name(plant, options):
     with pytest.raises(GrokscopeError, match=next(iter(options))):
         measures.evaluate("embedding", plant({0: {}}), **options)
 
 
 @pytest.mark.parametrize("name", ["addition", "multiplication", "division"])
-def test_the_smallest_modulus_is_measured(plant, name):
+def test_smallest_modulus_is_measured(plant, name):
     series = measures.evaluate("embedding", plant({0: {}, 1: {}}, p=3, name=name))
     assert all(np.isfinite(series[key]).all() for key in {**series.arrays, **series.constants})
     assert series["circularity"] == pytest.approx([1, 1])
 
 
-def test_an_embedding_that_has_collapsed_is_on_no_circle(plant):
-    """Weight decay alone takes an embedding without a gradient to zero, and a run may end there."""
+def test_collapsed_embedding_is_not_circular(plant):
+    """Weight decay shrinks an embedding without a gradient to zero, and a run may end there."""
     series = measures.evaluate("embedding", plant({0: {}, 9: table(0 * noise(11, WIDTH))}))
     assert series["circularity"][-1] == 0
     assert series["explained_variance_ratio"][-1].tolist() == [0] * 10
     assert series["key_frequencies"].tolist() == []
 
 
-def test_a_task_without_a_circle_has_components_alone(monkeypatch, plant):
+def test_task_without_a_circle_has_only_components(monkeypatch, plant):
     def pairs(config):
         task = addition(config)
         return tasks.Task(**{**vars(task), "name": "pairs", "circle": None})
