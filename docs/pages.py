@@ -1,12 +1,16 @@
 """Pages that are made of what stands elsewhere: READMEs and their figures, a notebook, the measures' docstrings."""
 
 import json
+import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from grokscope import plugins
+from grokscope.measures import declaration_of
+from grokscope.series import ROLES
 
 ROOT = Path(__file__).parent.parent
 INCLUDED = ("checkpoints/README.md", "analyses/README.md", "analyses/figures/*.png")
@@ -32,6 +36,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Return a page with its links as the site needs them: in the repository, docs/ is one folder further down."""
+    folder = "../" * page.file.src_uri.count("/")
+    if page.file.src_uri.startswith("analyses/"):
+        return markdown.replace("](../docs/", "](../")
+    return re.sub(rf"\]\(\.\./{folder}(analyses|checkpoints)/", rf"]({folder}\1/", markdown)
+
+
 def tutorial() -> str:
     """Return the notebook as a page: its text as it stands, its code without the notebook's own commands (`%`)."""
     cells = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))["cells"]
@@ -46,7 +58,29 @@ def tutorial() -> str:
 
 
 def measures() -> str:
-    """Return the page that has mkdocstrings show each built-in measure."""
+    """Return the page on which mkdocstrings shows each built-in measure, with a table of its arrays."""
     places = sorted(plugins.BUILT_IN["measures"].items())
-    shown = "\n::: {place}\n    options:\n      heading: {name}\n      toc_label: {name}\n      heading_level: 2\n"
-    return ABOUT + "".join(shown.format(name=name, place=place.replace(":", ".")) for name, place in places)
+    directive = (
+        "\n::: {place}\n    options:\n      heading: {name}\n      toc_label: {name}\n      heading_level: 2\n"
+    )
+    parts = [directive.format(name=name, place=place.replace(":", ".")) + arrays_of(name) for name, place in places]
+    return ABOUT + "".join(parts)
+
+
+def arrays_of(measure: str) -> str:
+    """Return a table of the arrays that a measure declares, with their dimensions, units and companions."""
+    variables = declaration_of(measure).variables
+    rows = []
+    for name, variable in variables.items():
+        if variable.role not in ("value", "coordinate"):
+            continue
+        companions = ", ".join(
+            other.role for other in variables.values() if other.of == name and other.role in ROLES[2:]
+        )
+        dims = ", ".join(variable.dims)
+        rows.append(f"| `{name}` | {variable.label} | {dims} | {variable.unit} | {companions} |")
+    return (
+        "\n| array | meaning | dimensions | unit | errors and controls |\n|---|---|---|---|---|\n"
+        + "\n".join(rows)
+        + "\n"
+    )
