@@ -138,7 +138,7 @@ def test_batch_size_follows_power2022(name: str, fraction: float, n_train: int, 
     config = dataclasses.replace(config, task=dataclasses.replace(config.task, train_fraction=fraction))
     setup = Setup(config)
     inputs, labels = setup.batch(0)
-    assert len(setup.split.train) == n_train and len(inputs) == len(labels) == n_batch
+    assert len(setup.dataset.split.train) == n_train and len(inputs) == len(labels) == n_batch
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -146,9 +146,9 @@ def test_every_preset_is_valid_and_trainable(name: str):
     config = presets.get(name)
     assert config.faults() == []
     setup = Setup(config)
-    share = len(setup.split.train) / len(setup.task.inputs)
+    share = len(setup.dataset.split.train) / len(setup.dataset.inputs)
     assert abs(share - config.task.train_fraction) < 1e-3
-    state = setup.state()
+    state = setup.learner.initial_state()
     assert state.step == 0 and set(setup.model.trained) <= set(state.parameters)
     assert all(state.parameters[parameter].requires_grad for parameter in setup.model.trained)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from grokscope import tasks
 from grokscope.config import RunConfig, TaskConfig, presets, toml
 from grokscope.errors import GrokscopeError
-from grokscope.training.loop import Setup
 
 
 def test_file_starts_from_its_preset(tmp_path: Path):
@@ -72,7 +72,7 @@ def test_table_file_is_relative_to_the_toml_file(tmp_path: Path, monkeypatch: py
         quick = presets.get("quick")
         expected = dataclasses.replace(quick.task, name="table", table=TABLE.strip())
         assert config == dataclasses.replace(quick, task=expected)
-        assert Setup(config).task.labels.tolist() == [0, 1, 2, 1, 2, 0, 2, 0]
+        assert tasks.build(config.task).labels.tolist() == [0, 1, 2, 1, 2, 0, 2, 0]
 
 
 def test_table_inside_the_toml_file_is_kept_verbatim(tmp_path: Path):
