@@ -25,7 +25,7 @@ FONT_SIZE = 8
 
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 BLACK, DARK_GREY, GREY, LIGHT_GREY, FRAME_GREY = "#000000", "#404040", "#6B6B6B", "#B0B0B0", "#C8C8C8"
-PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
+PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY)
 """The colours of like curves and classes, in order."""
 LineStyle = str | tuple[float, tuple[float, ...]]
 LINE_STYLES: tuple[LineStyle, ...] = ("-", "--", "-.", ":")
@@ -171,7 +171,7 @@ def finish_axes(ax: Axes) -> Axes:
     """Set small labels, remove the frame above and on the right, and add a plain legend if curves have labels."""
     for axis in (ax.xaxis, ax.yaxis):
         axis.label.set_fontsize(FONT_SIZE)
-    ax.tick_params(labelsize=FONT_SIZE)
+    ax.tick_params(which="both", labelsize=FONT_SIZE)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     if ax.get_legend_handles_labels()[1]:

@@ -26,7 +26,6 @@ from grokscope.figures._style import (
     COLUMN_WIDTH,
     FONT_SIZE,
     GREY,
-    LINE_STYLES,
     LOOKS,
     LOSS_MAP,
     OTHER,
@@ -107,20 +106,23 @@ def plot_neurons(series: Series, *, ax: Axes) -> Axes:
         series: The measure `neurons`.
     """
     n_layers = series["mean_neuron_share"].shape[1]
-    for unit, label in (("neuron", "neurons"), ("head", "attention heads")):
-        name = f"mean_{unit}_share"
-        colour = LOOKS[name].colour
+    units = {
+        "mean_neuron_share": ("neurons", ("-", "--", "-.")),
+        "mean_head_share": ("attention heads", ("--", "-.", "-")),
+    }
+    for name, (label, styles) in units.items():
         for layer in range(n_layers):
-            style = LINE_STYLES[layer % 3] if unit == "neuron" else ("--", "-.", "-")[layer % 3]
             layer_label = label if n_layers == 1 else f"{label}, layer {layer}"
-            draw_values(series, 100 * series[name][:, layer], ax, layer_label, Look(colour, style))
+            look = Look(LOOKS[name].colour, styles[layer % len(styles)])
+            draw_values(series, 100 * series[name][:, layer], ax, layer_label, look)
+    for name, (label, _) in units.items():
         for layer in range(n_layers):
-            shuffled, look = 100 * series[f"{name}_shuffled"][:, layer], Look(colour, (0, (1, 2)))
+            shuffled, look = 100 * series[f"{name}_shuffled"][:, layer], Look(LOOKS[name].colour, ":")
             draw_values(series, shuffled, ax, f"_{label}, layer {layer}, shuffled", look, linewidth=1)
-            draw_untrained(ax, 100 * float(series[f"{name}_initialization"][layer]), colour)
-    add_key(ax, "shuffled tokens", Look(GREY, (0, (1, 2))))
+            add_key(ax, "shuffled tokens", Look(GREY, ":"))
+            draw_untrained(ax, 100 * float(series[f"{name}_initialization"][layer]), look.colour)
     ax.set_ylim(-3, 103)
-    return finish_step_axes(series, ax, "in one frequency (%)")
+    return finish_step_axes(series, ax, "variance in best frequency (%)")
 
 
 def plot_clusters(series: Series, *, ax: Axes, n_most: int = 6) -> Axes:

@@ -154,8 +154,9 @@ def plot_spectrum(spectra: Series, *, ax: Axes, step: int, name: str = "W_E") ->
     norms, frequencies = spectra[f"{name}_norms"][row], spectra["frequencies"]
     is_key = np.isin(frequencies, spectra["key_frequencies"])
     ax.bar(frequencies[~is_key], norms[~is_key], color=OTHER_BAR, width=0.8, label="other frequencies")
-    label = "key frequencies (used by the final logits)"
-    ax.bar(frequencies[is_key], norms[is_key], color=KEY_BAR, width=0.8, label=label, hatch="////")
+    if is_key.any():
+        label = "key frequencies (used by the final logits)"
+        ax.bar(frequencies[is_key], norms[is_key], color=KEY_BAR, width=0.8, label=label, hatch="////")
     ax.axhline(norms.max() / 4, color=BLACK, linewidth=0.7, linestyle=":", label="¼ of the largest norm")
     ax.set_xlim(0, len(norms) + 1)
     ax.set_xlabel("frequency k")

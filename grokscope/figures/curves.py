@@ -132,7 +132,7 @@ def plot_rqi(series: Series, *, ax: Axes) -> Axes:
     draw_line(series, "rqi", ax, "RQI")
     draw_controls(series, "rqi", ax, "RQI")
     ax.set_ylim(-0.03, 1.03)
-    return finish_step_axes(series, ax, "share closed (RQI)")
+    return finish_step_axes(series, ax, "share of parallelograms")
 
 
 def plot_parallelogram_distances(series: Series, *, ax: Axes) -> Axes:

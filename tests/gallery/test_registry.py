@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from support.shared import command_line, make_tiny_config
 
-from grokscope import figures, gallery, plugins, tasks
+from grokscope import figures, gallery, measures, plugins, tasks
 from grokscope.config import TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.gallery import registry
@@ -24,8 +24,10 @@ from grokscope.trajectory import Trajectory
 
 @pytest.fixture(scope="module")
 def measured(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the tiny run, shared so that each test evaluates only the measures that are still missing."""
-    return shutil.copytree(tiny_run, tmp_path_factory.mktemp("gallery") / "tiny")
+    """A copy of the tiny run with the measure `embedding`."""
+    run = shutil.copytree(tiny_run, tmp_path_factory.mktemp("gallery") / "tiny")
+    measures.saved("embedding", Trajectory.open(run))
+    return run
 
 
 def in_memory(run: Path) -> Trajectory:
