@@ -1,6 +1,6 @@
 """The measure `algorithm` on models made by hand and on planted trajectories.
 
-The reference for the gradients takes one equation at a time through HookedTransformer's own hooks.
+The oracle of the gradients is HookedTransformer with a hook, one equation at a time.
 """
 
 import math
@@ -8,17 +8,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from support.clock_and_pizza import algorithm_series, share_of_other_formula
+from support.clock_and_pizza import share_of_other_formula
 
-from grokscope import Trajectory, figures, measures, tasks
-from grokscope.circuits.clock_and_pizza import (
-    verdict,
-)
+from grokscope import Trajectory, measures, tasks
+from grokscope.circuits.clock_and_pizza import verdict
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.measures.algorithm import operand_gradients
 from grokscope.model import transformer
-from grokscope.series import Series
 
 ARCHITECTURES = {
     "one layer": ("a b =", ModelConfig(d_model=16, n_heads=2, d_mlp=24)),
@@ -33,30 +30,30 @@ ARCHITECTURES = {
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_operands_gradients_are_those_at_hookedtransformers_embedding(name):
-    """Its own forward, one equation at a time, with a hook that keeps what the embedding gives."""
+def test_operand_gradients_equal_hooked_transformers(name):
+    """The hook makes the output of the embedding a leaf."""
     form, model = ARCHITECTURES[name]
     config = RunConfig(task=TaskConfig(p=7, form=form), model=model)
     parameters = transformer.build(model, tasks.build(config.task)).initialize(0)
     trajectory = Trajectory.from_state_dicts(config, {0: parameters})
-    hooked = trajectory.model.hooked_transformer({name: one.double() for name, one in parameters.items()})
+    hooked = trajectory.model.hooked_transformer({name: tensor.double() for name, tensor in parameters.items()})
     equations, classes = trajectory.task.inputs[[0, 8, 11, 48]], torch.tensor([1, 0, 5, 6])
     first, second = operand_gradients(trajectory, parameters, equations, classes)
-    kept = {}
+    leaves = {}
 
-    def keep(value, hook):
-        kept["embed"] = value.detach().requires_grad_()
-        return kept["embed"]
+    def make_leaf(value, hook):
+        leaves["embed"] = value.detach().requires_grad_()
+        return leaves["embed"]
 
-    for number, (tokens, its_class) in enumerate(zip(equations, classes, strict=True)):
-        logits = hooked.run_with_hooks(tokens[None], fwd_hooks=[("hook_embed", keep)])
-        logits[0, -1, its_class].backward()
-        found = torch.stack([first[number], second[number]])
-        torch.testing.assert_close(found, kept["embed"].grad[0, [0, -2]], rtol=1e-9, atol=1e-12)
+    for i, (tokens, label) in enumerate(zip(equations, classes, strict=True)):
+        logits = hooked.run_with_hooks(tokens[None], fwd_hooks=[("hook_embed", make_leaf)])
+        logits[0, -1, label].backward()
+        gradients = torch.stack([first[i], second[i]])
+        torch.testing.assert_close(gradients, leaves["embed"].grad[0, [0, -2]], rtol=1e-9, atol=1e-12)
 
 
 def symmetric(trajectory) -> dict[str, torch.Tensor]:
-    """Return parameters by which the model sees E_a + E_b only: no positions, and attention that looks at nothing."""
+    """Return parameters of a function of E_a + E_b: zero positions, and uniform attention."""
     parameters = dict(trajectory.first.parameters)
     parameters["pos_embed.W_pos"] = torch.zeros_like(parameters["pos_embed.W_pos"])
     for name in ("W_Q", "b_Q"):
@@ -64,15 +61,15 @@ def symmetric(trajectory) -> dict[str, torch.Tensor]:
     return parameters
 
 
-def test_a_model_of_the_sum_of_the_embeddings_is_symmetric_and_an_asymmetric_one_is_not(plant):
-    untouched = plant({0: {}})
-    even = symmetric(untouched)
+def test_only_a_function_of_the_sum_is_symmetric(plant):
+    untrained = plant({0: {}})
+    even = symmetric(untrained)
     generator = torch.Generator().manual_seed(0)
     lopsided = even | {"pos_embed.W_pos": 20 * torch.randn(3, 16, generator=generator)}
     series = measures.evaluate("algorithm", plant({0: even, 1: lopsided}))
     assert series["gradient_symmetricity"][0] == pytest.approx(1, abs=1e-12)
     assert series["gradient_symmetricity_stderr"][0] < 1e-12
-    # Two equal attention weights, whatever the positions are: only the query sees them, and it is zero.
+    # The attention weights stay equal for any positions, because the query is zero.
     assert series["gradient_symmetricity"][1] == pytest.approx(1, abs=1e-12)
     query = torch.randn(2, 16, 8, generator=generator)
     sharp = plant({0: lopsided | {"blocks.0.attn.W_Q": query}})
@@ -80,7 +77,7 @@ def test_a_model_of_the_sum_of_the_embeddings_is_symmetric_and_an_asymmetric_one
 
 
 @pytest.mark.parametrize("name", ["addition", "subtraction", "multiplication", "division"])
-def test_an_untrained_model_is_near_one_on_both(name, plant):
+def test_untrained_model_is_near_1_on_both(name, plant):
     series = measures.evaluate("algorithm", plant({0: {}}, p=23, name=name, d_model=64, d_mlp=64))
     assert series["gradient_symmetricity"][0] > 0.95
     assert series["distance_irrelevance"][0] > 0.9
@@ -90,7 +87,7 @@ def test_an_untrained_model_is_near_one_on_both(name, plant):
     assert verdict(series).algorithm == "undecided"
 
 
-def test_a_task_without_a_circle_and_options_out_of_range_are_refused(plant):
+def test_wrong_task_and_options_are_rejected(plant):
     with pytest.raises(GrokscopeError, match="is not circular"):
         measures.evaluate("algorithm", plant({0: {}}, name="a2_b2"))
     for option in ("n_triples", "n_pairs", "n_shuffles"):
@@ -98,19 +95,19 @@ def test_a_task_without_a_circle_and_options_out_of_range_are_refused(plant):
             measures.evaluate("algorithm", plant({0: {}}), **{option: 1})
 
 
-def adding(plant, n: int, frequency: int):
-    """Return a trajectory of a model whose neurons make cos(w(i + j)) of one frequency's circle.
+def pizza(plant, n: int, frequency: int):
+    """Return a trajectory of a model that adds by a pizza with one frequency.
 
-    Attention is even over the operands, and hands the sum of two embeddings (cos wi, sin wi) to pairs of ReLU
-    neurons r(z) + r(−z) = |z| in many directions φ, which are read out with cos(2φ) and sin(2φ) of half the angle:
-    Σ_φ |⟨E_a + E_b, u_φ⟩| e^{2iφ} ∝ |E_a + E_b| e^{iw(i + j)}: a pizza of length |cos(w(i − j)/2)|.
+    Uniform attention passes the sum of two embeddings (cos wi, sin wi) to pairs of ReLU neurons
+    r(z) + r(−z) = |z| in many directions φ. They are read out with cos(2φ) and sin(2φ):
+    Σ_φ |⟨E_a + E_b, u_φ⟩| e^{2iφ} ∝ |E_a + E_b| e^{iw(i + j)}, which has length |cos(w(i − j)/2)|.
     """
     width, n_directions = 16, 64
     t = torch.arange(n, dtype=torch.float64) * 2 * math.pi * frequency / n
     W_E = torch.zeros(n + 1, width, dtype=torch.float64)
     W_E[:n, 0], W_E[:n, 1] = t.cos(), t.sin()
     trajectory = plant({0: {}}, p=n, d_model=width, n_heads=1, d_mlp=2 * n_directions)
-    parameters = {name: torch.zeros_like(one).double() for name, one in trajectory.first.parameters.items()}
+    parameters = {name: torch.zeros_like(W).double() for name, W in trajectory.first.parameters.items()}
     parameters["embed.W_E"] = W_E
     parameters["blocks.0.attn.W_V"] = torch.eye(width, dtype=torch.float64)[None]
     parameters["blocks.0.attn.W_O"] = 3 * torch.eye(width, dtype=torch.float64)[None]
@@ -124,20 +121,20 @@ def adding(plant, n: int, frequency: int):
 
 
 @pytest.mark.parametrize("frequency", [1, 4])
-def test_a_pizza_made_by_hand_is_called_a_pizza(frequency, plant):
-    series = measures.evaluate("algorithm", adding(plant, 13, frequency), n_pairs=200)
+def test_pizza_made_by_hand_is_a_pizza(frequency, plant):
+    series = measures.evaluate("algorithm", pizza(plant, 13, frequency), n_pairs=200)
     assert series["circle_frequencies"].tolist() == [frequency]
     assert series["gradient_symmetricity"][0] == pytest.approx(1)
     assert series["distance_irrelevance"][0] < 0.01
     assert series["pizza_explained_variance"][0, 0] == pytest.approx(1, abs=1e-3)
     assert series["clock_explained_variance"][0, 0] == pytest.approx(share_of_other_formula(13, frequency), abs=1e-2)
     assert series["pizza_explained_variance_stderr"][0].tolist() == [0], "all 169 equations were taken"
-    found = verdict(series)
-    assert (found.algorithm, found.circles) == ("pizza", {frequency: "pizza"})
-    assert f"pizza at {frequency}" in found.sentence and "untrained" in found.sentence
+    judgement = verdict(series)
+    assert (judgement.algorithm, judgement.circles) == ("pizza", {frequency: "pizza"})
+    assert f"pizza at {frequency}" in judgement.sentence and "untrained" in judgement.sentence
 
 
-def test_the_frequencies_are_the_strongest_of_the_last_step(plant):
+def test_circle_frequencies_are_the_strongest_of_the_last_step(plant):
     n = 23
     t = torch.arange(n, dtype=torch.float64) * 2 * math.pi / n
     waves = [(k * t + phase).cos() * radius for k, radius in ((3, 1.0), (7, 2.0)) for phase in (0.0, 1.3)]
@@ -147,26 +144,8 @@ def test_the_frequencies_are_the_strongest_of_the_last_step(plant):
     assert series["circle_frequencies"].tolist() == [7, 3]
 
 
-def test_the_figure_shows_the_numbers_that_were_given():
-    log = Series(
-        "log",
-        np.array([0, 10]),
-        {name: np.array([0.0, 1.0]) for name in ("train_accuracy", "test_accuracy")},
-        {"gaps": np.empty((0, 2), np.int64)},
-    )
-    series = algorithm_series(0.33, 0.85, [0.98, 0.81, 0.2], [0.80, 0.99, 0.3])
-    figure = figures.figure_algorithm(log, series)
-    drawn = [np.asarray(line.get_ydata())[-1] for line in figure.axes[2].lines]
-    assert drawn == [0.98, 0.80, 0.81, 0.99, 0.2, 0.3]
-    assert 0.33 in [np.asarray(line.get_ydata())[-1] for line in figure.axes[1].lines]
-    legend = figure.axes[2].get_legend()
-    assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["k = 4", "k = 23", "k = 6"]
-    figures.png(figure, dpi=40)
-
-
 def test_seeds_agree_within_their_standard_errors(plant):
-    one, other = (measures.evaluate("algorithm", plant({0: {}}), seed=seed) for seed in (0, 1))
+    first, second = (measures.evaluate("algorithm", plant({0: {}}), seed=seed) for seed in (0, 1))
     for name in ("gradient_symmetricity", "distance_irrelevance_shuffled"):
-        error = math.hypot(one[f"{name}_stderr"][0], other[f"{name}_stderr"][0])
-        assert 0 < abs(one[name][0] - other[name][0]) < 5 * error
+        error = math.hypot(first[f"{name}_stderr"][0], second[f"{name}_stderr"][0])
+        assert 0 < abs(first[name][0] - second[name][0]) < 5 * error

@@ -1,4 +1,4 @@
-"""Restricted and excluded loss on transformers made by hand, and against a dense implementation with loops."""
+"""The measure `progress` on transformers made by hand, and against a dense implementation with loops."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from grokscope.errors import GrokscopeError
 from grokscope.tasks.circle import on_circle
 
 P = 11
-# For division n = 10, and its last frequency is 5, which has no sine.
+# For division n = 10, whose last frequency 5 has no sine.
 PLANTED = {
     "addition": {2: 3.0, 5: 1.5},
     "subtraction": {1: 2.0, 4: 3.0},
@@ -24,6 +24,7 @@ PLANTED = {
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Return standard normal numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -32,11 +33,12 @@ def made(plant, table: torch.Tensor, name: str = "addition", **more):
 
 
 def cross_entropy(logits: np.ndarray, label: int) -> float:
-    return math.log(sum(math.exp(one - logits[label]) for one in logits))
+    """Return −log p of the label."""
+    return math.log(sum(math.exp(logit - logits[label]) for logit in logits))
 
 
 @pytest.mark.parametrize("name", sorted(PLANTED))
-def test_logits_that_are_cosines_are_nothing_else(plant, name):
+def test_logits_that_are_cosines_are_fully_explained(plant, name):
     alpha = PLANTED[name]
     table = cosines(TaskConfig(name=name, p=P), alpha)
     trajectory = made(plant, table, name)
@@ -65,7 +67,7 @@ def test_logits_that_are_cosines_are_nothing_else(plant, name):
 
 
 def dense(trajectory, table: np.ndarray, key: list[int]) -> dict[str, float]:
-    """Return the same quantities from all n² pairs' projections on Nanda et al.'s u_k and v_k, one by one."""
+    """Return the losses from the projections of all n² pairs on Nanda et al.'s u_k and v_k, one at a time."""
     task, split = trajectory.task, trajectory.split
     tokens, sign = task.circle.tolist(), task.circle_sign
     n = len(tokens)
@@ -76,7 +78,7 @@ def dense(trajectory, table: np.ndarray, key: list[int]) -> dict[str, float]:
     for k in key:
         c, s = np.cos(2 * np.pi * k * t / n), np.sin(2 * np.pi * k * t / n)
         directions = [np.outer(c, c) - sign * np.outer(s, s), np.outer(s, c) + sign * np.outer(c, s)]
-        found = np.zeros((n, n, task.d_vocab_out))
+        projection = np.zeros((n, n, task.d_vocab_out))
         for direction in directions:
             size = np.sqrt((direction**2).sum())
             if size < 1e-9:
@@ -84,8 +86,8 @@ def dense(trajectory, table: np.ndarray, key: list[int]) -> dict[str, float]:
             unit = direction / size
             for label in range(task.d_vocab_out):
                 grid = np.array([[table[a, b, label] for b in tokens] for a in tokens])
-                found[:, :, label] += (grid * unit).sum() * unit
-        projections[k] = found
+                projection[:, :, label] += (grid * unit).sum() * unit
+        projections[k] = projection
     means = np.array([[table[a, b] for b in tokens] for a in tokens]).mean((0, 1))
     restricted, excluded, train_losses, test_losses = [], [], [], []
     one_out = {k: [] for k in key}
@@ -93,11 +95,11 @@ def dense(trajectory, table: np.ndarray, key: list[int]) -> dict[str, float]:
         for j, b in enumerate(tokens):
             where = example[a, b]
             learned, right = int(task.labels[where]), tokens[(i + sign * j) % n]
-            kept = sum((projections[k][i, j] for k in key), np.zeros(task.d_vocab_out))
-            restricted.append(cross_entropy(kept + means, right))
+            projected = sum((projections[k][i, j] for k in key), np.zeros(task.d_vocab_out))
+            restricted.append(cross_entropy(projected + means, right))
             (train_losses if where in train else test_losses).append(cross_entropy(table[a, b], learned))
             if where in train:
-                excluded.append(cross_entropy(table[a, b] - kept, learned))
+                excluded.append(cross_entropy(table[a, b] - projected, learned))
                 for k in key:
                     one_out[k].append(cross_entropy(table[a, b] - projections[k][i, j], learned))
     return {
@@ -110,7 +112,7 @@ def dense(trajectory, table: np.ndarray, key: list[int]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", sorted(PLANTED))
-def test_losses_are_those_of_a_dense_implementation(plant, name):
+def test_losses_equal_those_of_a_dense_implementation(plant, name):
     table = 2 * cosines(TaskConfig(name=name, p=P), PLANTED[name]) + noise(P, P, P)
     trajectory = made(plant, table, name)
     series = measures.evaluate("progress", trajectory)
@@ -124,7 +126,7 @@ def test_losses_are_those_of_a_dense_implementation(plant, name):
 
 
 @pytest.mark.parametrize("name", sorted(PLANTED))
-def test_coefficients_and_shares_are_a_least_squares_fits(plant, name):
+def test_coefficients_and_shares_equal_a_least_squares_fit(plant, name):
     table = cosines(TaskConfig(name=name, p=P), PLANTED[name]) + noise(P, P, P)
     trajectory = made(plant, table, name)
     series = measures.evaluate("progress", trajectory)
@@ -141,8 +143,8 @@ def test_coefficients_and_shares_are_a_least_squares_fits(plant, name):
     assert series["logit_variance_share"][0] == pytest.approx(1 - (left**2).sum() / (logits**2).sum(), rel=1e-9)
 
 
-def test_outliers_are_trained_on_but_the_restricted_loss_asks_for_the_right_answer(plant):
-    """Planted is a table that knows the outliers by heart, over the cosines of the right answers."""
+def test_restricted_loss_uses_correct_answers_of_outliers(plant):
+    """The table has the cosines of the correct answers, and memorizes the outliers."""
     config = TaskConfig(p=P, train_fraction=0.5, outliers=12)
     task, split = tasks.load(config, 0)
     table = cosines(config, PLANTED["addition"])
@@ -158,19 +160,19 @@ def test_outliers_are_trained_on_but_the_restricted_loss_asks_for_the_right_answ
 
 
 @pytest.mark.parametrize("factor", [2, 3, 7])
-def test_multiplying_the_residues_moves_the_frequencies_alone(plant, factor):
-    """a ↦ u·a is an automorphism of Z_p; where it does not keep the split, train and test are not compared."""
+def test_multiplying_the_residues_only_moves_the_frequencies(plant, factor):
+    """a ↦ u·a is an automorphism of Z_p, which does not keep the split into train and test."""
     table = 2 * cosines(TaskConfig(p=P), PLANTED["addition"]) + noise(P, P, P)
     renamed = torch.arange(P) * factor % P
     moved = table[renamed][:, renamed][:, :, renamed]
-    one, other = (measures.evaluate("progress", made(plant, t)) for t in (table, moved))
-    assert sorted(min(k * factor % P, -k * factor % P) for k in one["key_frequencies"]) == list(
-        other["key_frequencies"]
+    before, after = (measures.evaluate("progress", made(plant, t)) for t in (table, moved))
+    assert sorted(min(k * factor % P, -k * factor % P) for k in before["key_frequencies"]) == list(
+        after["key_frequencies"]
     )
     for name in ("restricted_loss", "logit_variance_share"):
-        np.testing.assert_allclose(other[name], one[name], rtol=1e-10)
-    where = [min(k * factor % P, -k * factor % P) - 1 for k in one["frequencies"]]
-    np.testing.assert_allclose(other["cosine_coefficients"][:, where], one["cosine_coefficients"], rtol=1e-9)
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-10)
+    indices = [min(k * factor % P, -k * factor % P) - 1 for k in before["frequencies"]]
+    np.testing.assert_allclose(after["cosine_coefficients"][:, indices], before["cosine_coefficients"], rtol=1e-9)
 
 
 def by_heart(config: TaskConfig, table: torch.Tensor) -> Trajectory:
@@ -179,7 +181,7 @@ def by_heart(config: TaskConfig, table: torch.Tensor) -> Trajectory:
 
 
 def known(config: TaskConfig, size: float) -> torch.Tensor:
-    """Return the table that gives the learned answer of each training pair a logit, and nothing else any."""
+    """Return the table with a logit at the learned answer of each train pair, and zero elsewhere."""
     task, split = tasks.load(config, 0)
     table = torch.zeros(P, P, P, dtype=torch.float64)
     a, b = task.operands[split.train].T
@@ -187,7 +189,7 @@ def known(config: TaskConfig, size: float) -> torch.Tensor:
     return table
 
 
-def test_a_model_that_knows_random_answers_by_heart_has_no_key_frequency():
+def test_memorized_random_answers_have_no_key_frequency():
     config = TaskConfig(p=P, train_fraction=0.5, random_labels=True)
     series = measures.evaluate("progress", by_heart(config, known(config, 9.0)))
     assert series["key_frequencies"].tolist() == []
@@ -196,8 +198,8 @@ def test_a_model_that_knows_random_answers_by_heart_has_no_key_frequency():
     assert series["logit_variance_share"][0] == 0
 
 
-def test_a_table_of_right_answers_has_a_part_in_every_frequency_alike():
-    """Its mean over the pairs of an answer singles out that answer: what Nanda et al.'s projections see in it."""
+def test_memorized_correct_answers_have_all_frequencies_equally():
+    """The mean over the pairs of an answer peaks at that answer, which has all frequencies."""
     config = TaskConfig(p=P, train_fraction=0.5)
     task, split = tasks.load(config, 0)
     series = measures.evaluate("progress", by_heart(config, known(config, 9.0)))
@@ -205,7 +207,7 @@ def test_a_table_of_right_answers_has_a_part_in_every_frequency_alike():
     np.testing.assert_allclose(series["cosine_coefficients"][0], expected, rtol=1e-9)
 
 
-def test_the_key_frequencies_are_those_of_the_last_step(plant):
+def test_key_frequencies_are_those_of_the_last_step(plant):
     early, late = (lookup(cosines(TaskConfig(p=P), alpha)) for alpha in ({1: 4.0}, {2: 4.0, 3: 4.0}))
     series = measures.evaluate("progress", plant({0: early, 5: late}, p=P, **sizes(P, P * P)))
     assert series["key_frequencies"].tolist() == [2, 3]
@@ -215,12 +217,12 @@ def test_the_key_frequencies_are_those_of_the_last_step(plant):
 
 
 @pytest.mark.parametrize("name", ["progress", "fourier", "neurons", "ablations", "parallelograms"])
-def test_a_task_without_a_circle_is_refused(plant, name):
+def test_task_without_a_circle_is_rejected(plant, name):
     with pytest.raises(GrokscopeError, match="is not circular"):
         measures.evaluate(name, plant({0: {}}, name="a2_b2"))
 
 
 @pytest.mark.parametrize("name", ["progress", "fourier", "neurons", "parallelograms"])
-def test_a_single_shuffle_has_no_error_and_is_refused(plant, name):
+def test_single_shuffle_is_rejected(plant, name):
     with pytest.raises(GrokscopeError, match="n_shuffles: 1. Allowed: from 2"):
         measures.evaluate(name, plant({0: {}}), n_shuffles=1)
