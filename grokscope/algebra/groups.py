@@ -131,6 +131,7 @@ def group(name: str) -> Group:
     """Return the group with this name.
 
     The order of the elements is:
+
     - S_n and A_n: the permutations in lexicographic order of their images;
     - D_n: rᵏ for k = 0 … n − 1, then rᵏs, with s·r = r⁻¹·s;
     - C_n: the residues 0 … n − 1 under addition;

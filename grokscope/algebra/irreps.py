@@ -84,6 +84,7 @@ def irreducible_representations(group: Group) -> list[Representation]:
     """Return all real irreducible representations of a group, the trivial one first.
 
     The construction and the names depend on the group:
+
     - S_n: Young's orthogonal form, named by partition: "(3, 2)". (n) is "trivial", (1, …, 1) "sign", (n − 1, 1)
       "standard" and (2, 1, …, 1) "standard × sign".
     - A_n: the restrictions from S_n. A partition and its transpose restrict to the same representation, named by the

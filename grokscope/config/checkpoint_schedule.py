@@ -106,7 +106,7 @@ def parse(text: str) -> Schedule:
 
 
 def _has_form(kind: str, words: list[str]) -> bool:
-    """Return whether the words after the keyword are as many, and of the type, as its form demands."""
+    """Return whether the words after the keyword match its form in number and type."""
     form, _ = _FORMS[kind]
     if len(words) != len(form.split()) - 1:
         return False
