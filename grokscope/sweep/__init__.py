@@ -1,5 +1,5 @@
-"""Sweeps: many runs from one file, each a cell with a name of its own, and what has become of each.
+"""Sweeps: many runs from one file, each a cell with its own name, and the state of each cell.
 
-A cell is a run like any other in the sweep's folder. What a cell is called depends on its settings alone, so a
-sweep can grow; what it has reached stands in the cell's own run, so the same command does only what is left.
+A cell is an ordinary run in the sweep's folder. Its name depends on its settings alone, so a sweep can grow. Its
+progress is stored in the run itself, so the same command trains only the cells that are left.
 """

@@ -21,16 +21,22 @@ N_RESAMPLES = 2000
 Row = dict[str, Any]
 
 
-def table(plan: Sweep, folder: Path) -> list[Row]:
-    """Return a row for each cell: its settings, its state, and what its log says.
+def cell_rows(plan: Sweep, folder: Path) -> list[Row]:
+    """Return a row for each cell: its settings, its state, and the results in its log.
 
-    `memorized` and `generalised` are the first evaluated steps with train and test accuracy of at least 99%; the
-    event lies in the interval (`…_after`, `…`], between two evaluations. Both are infinite where it did not happen
-    within `steps`, the last step evaluated: the cell is censored there. `phase` is Liu et al.'s.
+    - `memorized`, `generalised`: the first evaluated step with a train or test accuracy of at least 99%. The event
+      happened between two evaluations, in the interval (`…_after`, `…`].
+    - `steps`: the last evaluated step. A cell without an event by then is censored: both ends are infinite.
+    - `phase`: the label of Liu et al. 2022 (`phases.liu_phase`).
+    - The last value of every column of the log, and `best_test_accuracy`, its maximum.
+
+    Args:
+        plan: The sweep.
+        folder: The sweep's folder. A cell whose log cannot be read gets the state "failed" and a reason.
     """
     rows = []
     for cell in plan.cells:
-        state = sweep_folder.state(cell, folder)
+        state = sweep_folder.cell_state(cell, folder)
         row = {"cell": cell.name, **cell.settings, "state": state.status, "reason": state.reason}
         if state.step or state.status == "finished":
             try:
@@ -41,22 +47,29 @@ def table(plan: Sweep, folder: Path) -> list[Row]:
     return rows
 
 
-def summary(rows: Iterable[Row], axes: list[str]) -> list[Row]:
-    """Return a row for each combination of settings, over its seeds, finished cells only.
+def summarize(rows: Iterable[Row], axes: list[str]) -> list[Row]:
+    """Return a row for each combination of settings, with medians over its seeds; only finished cells count.
 
-    For each event `…_median` is the median step over the seeds with a 95% percentile bootstrap interval
-    `…_low` … `…_high` (Efron 1979; `bootstrap_median`). A seed without the event counts as later than any step,
-    so a median may be infinite: later than the budget. `n` is the number of seeds, `n_…` of those with the event.
+    - `n`: the number of seeds.
+    - `n_memorized`, `n_generalised`: the number of seeds with the event.
+    - `…_median`, `…_low`, `…_high`: the median step of the event over the seeds, and its 95% percentile bootstrap
+      interval (`bootstrap_median`). A seed without the event counts as later than any step, so a median may be
+      infinite: later than the budget.
+    - `test_accuracy_median`, `best_test_accuracy_median`: medians over the seeds.
+
+    Args:
+        rows: The rows that `cell_rows` returns.
+        axes: The sweep's axes (`Sweep.axes`); "seed" is the axis that is summarized.
     """
-    by = [axis for axis in axes if axis != "seed"]
+    setting_names = [axis for axis in axes if axis != "seed"]
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row["state"] == "finished":
-            # Settings may be lists, which are no keys; their text is.
-            groups.setdefault(repr([row.get(axis) for axis in by]), []).append(row)
-    found = []
+            # A setting may be a list, which is not hashable; its text is.
+            groups.setdefault(repr([row.get(name) for name in setting_names]), []).append(row)
+    medians = []
     for group in groups.values():
-        merged: Row = {axis: group[0].get(axis) for axis in by} | {"n": len(group)}
+        merged: Row = {name: group[0].get(name) for name in setting_names} | {"n": len(group)}
         for event in EVENTS:
             steps = np.array([row[event] for row in group], float)
             median, low, high = bootstrap_median(steps)
@@ -68,53 +81,65 @@ def summary(rows: Iterable[Row], axes: list[str]) -> list[Row]:
             }
         for name in ("test_accuracy", "best_test_accuracy"):
             merged[f"{name}_median"] = float(np.median([row[name] for row in group]))
-        found.append(merged)
-    return found
+        medians.append(merged)
+    return medians
 
 
 def bootstrap_median(
     values: Float[np.ndarray, " n"], level: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Return the median and its percentile bootstrap interval, from 2,000 resamples; infinite values are allowed.
+    """Return the median and its percentile bootstrap interval, from 2,000 resamples.
 
-    With few values the interval is coarse: with three to five it is simply their range, which covers the true median
-    with a probability of 1 − 2^(1−n): 75% for three, 94% for five.
+    The interval of few values is coarse. For three to five values it is their range, which covers the true median with
+    probability 1 − 2^(1−n): 75% for three, 94% for five.
+
+    Args:
+        values: Independent values; infinite values are allowed.
+        level: The nominal coverage of the interval, between 0 and 1.
+        seed: The seed of the resampling.
+
+    Returns:
+        The median, and the lower and upper end of the interval.
+
+    References:
+        Efron 1979, "Bootstrap methods: another look at the jackknife".
     """
     drawn = np.random.default_rng(seed).choice(values, (N_RESAMPLES, len(values)))
     low, high = np.quantile(_median(drawn), [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
     return float(_median(values[None])[0]), float(low), float(high)
 
 
-def write(rows: list[Row], axes: list[str], folder: Path) -> list[Path]:
-    """Write a sweep's table and its summary into its folder as CSV and return their paths."""
+def write_tables(rows: list[Row], axes: list[str], folder: Path) -> list[Path]:
+    """Write results.csv (the cells' rows) and summary.csv (medians over seeds) into a folder; return their paths."""
     import pandas
 
     written = []
-    for name, found in (("results", rows), ("summary", summary(rows, axes))):
+    for name, lines in (("results", rows), ("summary", summarize(rows, axes))):
         text = io.StringIO()
-        pandas.DataFrame(found).to_csv(text, index=False)
+        pandas.DataFrame(lines).to_csv(text, index=False)
         written.append(folder / f"{name}.csv")
         atomic.write_atomic(written[-1], text.getvalue().encode())
     return written
 
 
 def _outcome(trajectory: Trajectory) -> Row:
+    """Return the columns of a cell's row that its log determines."""
     log = trajectory.log
     if not len(log):
         raise GrokscopeError(f"{trajectory.path} has no readable log.")
-    found: Row = {"steps": int(log.steps[-1])}
+    outcome: Row = {"steps": int(log.steps[-1])}
     for event, crossing in zip(EVENTS, (phases.memorization_step(log), phases.generalisation_step(log)), strict=True):
-        found |= {
+        outcome |= {
             f"{event}_after": np.inf if crossing is None else crossing.after,
             event: np.inf if crossing is None else crossing.step,
         }
-    found |= {name: float(array[-1]) for name, array in log.arrays.items()}
-    found["best_test_accuracy"] = float(log["test_accuracy"].max())
-    found["phase"] = phases.liu_phase(log)
-    return found
+    outcome |= {name: float(array[-1]) for name, array in log.arrays.items()}
+    outcome["best_test_accuracy"] = float(log["test_accuracy"].max())
+    outcome["phase"] = phases.liu_phase(log)
+    return outcome
 
 
 def _median(values: Float[np.ndarray, "samples n"]) -> Float[np.ndarray, " samples"]:
-    # NumPy's median of two infinite values is not a number: ∞ − ∞ in its interpolation.
+    # NumPy's median of two infinite values is NaN, because its interpolation computes ∞ − ∞.
     ordered, n = np.sort(values, axis=1), values.shape[1]
     return (ordered[:, (n - 1) // 2] + ordered[:, n // 2]) / 2

@@ -16,41 +16,49 @@ from grokscope.sweep.plan import Cell, Sweep
 
 FORMAT = 1
 BUSY, IO_ERROR = 75, 74
-"""Exit statuses of a cell's process, those that sysexits.h calls EX_TEMPFAIL and EX_IOERR."""
+"""Exit statuses of a cell's process: EX_TEMPFAIL and EX_IOERR of sysexits.h."""
 _RECORD, _FAILURES = "sweep.json", "failures"
 
 
 @dataclass(frozen=True)
 class State:
-    """What has become of a cell."""
+    """The state of a cell, read from its files."""
 
     status: str
-    """"new", "unfinished", "finished", "failed", or "running" in some process."""
+    """"new", "unfinished", "finished", "failed", or "running" in any process."""
     step: int
-    """How far it can be gone on from."""
+    """The last committed step, from which training can continue."""
     reason: str = ""
-    """Why it failed."""
+    """The reason of a failure."""
     is_lost: bool = False
-    """Whether it fails again however often it is tried, as long as its folder is there."""
+    """Whether every retry fails until the cell's folder is moved away."""
 
 
 def load(folder: Path, varies: Iterable[str] = ()) -> Sweep:
-    """Return the sweep that a folder holds; raise GrokscopeError if it holds none, or does not vary `varies`."""
+    """Return the sweep that is stored in a folder.
+
+    Args:
+        folder: The sweep's folder.
+        varies: The dotted names of settings that must vary in the sweep.
+
+    Raises:
+        GrokscopeError: The folder is not a sweep, its record is damaged, or a setting does not vary.
+    """
     path = folder / _RECORD
     if not path.is_file():
-        raise GrokscopeError(f"{folder} is no sweep: it has no {_RECORD}; `grokscope sweep` makes one.")
+        raise GrokscopeError(f"{folder} is not a sweep: it has no {_RECORD}. `grokscope sweep SWEEP.toml` makes one.")
     try:
         values = json.loads(path.read_bytes())
         if values["format"] > FORMAT:
             raise GrokscopeError(f"{path} has format {values['format']}; this grokscope reads up to {FORMAT}.")
         if values.pop("digest") != _digest(values):
             raise GrokscopeError(f"{path} is damaged or was edited: it does not match its digest.")
-        cells = [Cell(one["name"], one["settings"], _config(path, one["config"])) for one in values["cells"]]
+        cells = [Cell(item["name"], item["settings"], _config(path, item["config"])) for item in values["cells"]]
         if not all(IS_NAME.fullmatch(cell.name) and isinstance(cell.settings, dict) for cell in cells):
-            raise ValueError("a cell's name is none")
+            raise ValueError("the name or the settings of a cell are invalid")
         plan = Sweep(tuple(cells), str(values["about"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise GrokscopeError(f"{path} is damaged: it is no record of a sweep ({error}).") from error
+        raise GrokscopeError(f"{path} is damaged: it does not contain a sweep ({error}).") from error
     missing = [name for name in varies if name not in plan.axes]
     if missing:
         raise GrokscopeError(f"{folder} does not vary {', '.join(missing)}; it varies {', '.join(plan.axes)}.")
@@ -65,11 +73,11 @@ def _config(path: Path, values: Mapping[str, Any]) -> RunConfig:
 
 
 def save(sweep: Sweep, folder: Path) -> None:
-    """Write a sweep's record into its folder; raise GrokscopeError as `check` does.
+    """Write a sweep's record into its folder; raise GrokscopeError as `require_compatible` does.
 
-    Cells that were in it and are no longer stay in the folder, as runs.
+    Cells of an earlier record that are not in this sweep stay in the folder as runs.
     """
-    check(sweep, folder)
+    require_compatible(sweep, folder)
     cells = [
         {"name": cell.name, "settings": dict(cell.settings), "config": cell.config.to_dict()} for cell in sweep.cells
     ]
@@ -79,20 +87,20 @@ def save(sweep: Sweep, folder: Path) -> None:
     atomic.write_atomic(folder / _RECORD, text.encode())
 
 
-def check(sweep: Sweep, folder: Path) -> None:
-    """Raise GrokscopeError if the folder is a run's, or has cells of these names with other settings."""
+def require_compatible(sweep: Sweep, folder: Path) -> None:
+    """Raise GrokscopeError if the folder is a run, or a cell in it has other settings or more steps than planned."""
     if (folder / "config.json").exists():
         raise GrokscopeError(f"{folder} is a run, not a sweep; choose another --run name.")
-    other = [cell.name for cell in sweep.cells if _conflicts(cell, folder)]
-    if other:
+    conflicts = [cell.name for cell in sweep.cells if _conflicts(cell, folder)]
+    if conflicts:
         raise GrokscopeError(
-            f"{folder} has {len(other)} cells of these names with other settings or more steps, such as {other[0]}; "
-            f"choose another --run name."
+            f"{folder} has {len(conflicts)} cells of these names with other settings or more steps, such as "
+            f"{conflicts[0]}. Choose another --run name."
         )
 
 
-def state(cell: Cell, folder: Path) -> State:
-    """Return what has become of a cell in the sweep's folder, from its files alone."""
+def cell_state(cell: Cell, folder: Path) -> State:
+    """Return the state of a cell in the sweep's folder, from its files alone."""
     step = 0
     try:
         if (folder / cell.name).is_dir():
@@ -101,7 +109,7 @@ def state(cell: Cell, folder: Path) -> State:
             except GrokscopeError as error:
                 return State("failed", 0, str(error), is_lost=not isinstance(error.__cause__, OSError))
             if run.record.config.digest != cell.config.digest:
-                return State("failed", 0, f"{run.folder} has other settings than the sweep's record.", is_lost=True)
+                return State("failed", 0, f"{run.folder} has other settings than the sweep.", is_lost=True)
             step = run.last_step
             if step >= cell.config.n_steps:
                 return State("finished", step)
@@ -115,23 +123,23 @@ def state(cell: Cell, folder: Path) -> State:
     return State("unfinished" if (folder / cell.name).is_dir() else "new", step)
 
 
-def finished(plan: Sweep, folder: Path) -> list[Cell]:
-    """Return the cells that are finished; raise GrokscopeError if none is."""
-    cells = [cell for cell in plan.cells if state(cell, folder).status == "finished"]
+def finished_cells(plan: Sweep, folder: Path) -> list[Cell]:
+    """Return the finished cells; raise GrokscopeError if there are none."""
+    cells = [cell for cell in plan.cells if cell_state(cell, folder).status == "finished"]
     if not cells:
-        raise GrokscopeError(f"{folder} has no finished cell yet; `grokscope sweep` goes on with it.")
+        raise GrokscopeError(f"{folder} has no finished cell yet. `grokscope sweep SWEEP.toml` continues it.")
     return cells
 
 
 def mark_failed(cell: Cell, folder: Path, reason: str) -> None:
-    """Note that a cell failed, and why; `forget_failure` takes it back."""
+    """Record that a cell failed, and the reason; `forget_failure` removes the record."""
     atomic.make_folder(folder / _FAILURES)
     atomic.write_atomic(_mark(folder, cell), json.dumps({"reason": reason}, ensure_ascii=False).encode())
 
 
 def forget_failure(cell: Cell, folder: Path) -> None:
-    """Take back what `mark_failed` noted."""
-    atomic.remove(_mark(folder, cell))
+    """Remove the record that `mark_failed` wrote."""
+    atomic.remove_file(_mark(folder, cell))
 
 
 def _digest(record: Mapping[str, Any]) -> str:
@@ -143,10 +151,11 @@ def _mark(folder: Path, cell: Cell) -> Path:
 
 
 def _conflicts(cell: Cell, folder: Path) -> bool:
+    """Return whether the cell's folder contains a run with other settings or more steps."""
     if not (folder / cell.name).is_dir():
         return False
     try:
-        there = Record.read(folder / cell.name).config
-        return there.digest != cell.config.digest or there.n_steps > cell.config.n_steps
+        recorded = Record.read(folder / cell.name).config
     except GrokscopeError:
-        return False  # A damaged cell is no conflict: `state` says what is wrong with it.
+        return False  # A damaged cell does not conflict: `cell_state` reports its damage.
+    return recorded.digest != cell.config.digest or recorded.n_steps > cell.config.n_steps

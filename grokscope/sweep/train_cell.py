@@ -1,8 +1,12 @@
-"""The process of one cell: ``python -m grokscope.sweep.train_cell FOLDER PARENT [--allow-drift]``, its config on stdin.
+"""The process of one cell: ``python -m grokscope.sweep.train_cell FOLDER PARENT [--allow-drift]``.
 
-A cell has a process of its own, so that one that dies takes nobody with it, and its bits are those of a fresh
-process. It exits with 0 when the cell is finished, 128 + N after signal N, and with the reason on standard error
-with `BUSY` if somebody else trains it, `IO_ERROR` after an I/O error, and 1 for what would be the same again.
+The cell's config is read as JSON from standard input. Each cell trains in its own process, so one crash does not stop
+the sweep, and its bits are those of a fresh process. The process exits with:
+
+- 0 when the cell is finished;
+- 128 + N after signal N;
+- `BUSY` if another process trains the cell, `IO_ERROR` after an I/O error, and 1 for an error that a retry repeats;
+  the reason is on standard error.
 """
 
 import json
@@ -23,7 +27,7 @@ from grokscope.training.signals import InterruptedRunError
 
 
 def main(arguments: list[str]) -> int:
-    """Train the cell's run, or go on with it, to its end; return the exit status."""
+    """Train or resume the cell's run to its end; return the exit status."""
     folder, allow_drift = Path(arguments[0]), "--allow-drift" in arguments
 
     def train() -> None:
@@ -33,13 +37,13 @@ def main(arguments: list[str]) -> int:
         else:
             run.train(config, folder.name, folder.parent)
 
-    return status(train, int(arguments[1]))
+    return exit_status(train, int(arguments[1]))
 
 
-def status(train: Callable[[], None], parent: int) -> int:
-    """Train as long as the process that started this one lives, and return the exit status that says how it ended."""
-    # The parent's number is given: while this process was importing, the parent may have died already.
-    threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
+def exit_status(train: Callable[[], None], parent: int) -> int:
+    """Train while the parent process lives, and return the exit status that the module's docstring describes."""
+    # The parent passes its own process id, because it may die while this process imports.
+    threading.Thread(target=_stop_with_parent, args=(parent,), daemon=True).start()
     try:
         train()
     except InterruptedRunError as interrupt:
@@ -55,8 +59,8 @@ def status(train: Callable[[], None], parent: int) -> int:
     return 0
 
 
-def _stop_with(parent: int) -> None:
-    """Stop as a signal would, saving everything, when the process that started this one is gone."""
+def _stop_with_parent(parent: int) -> None:
+    """Send this process a SIGTERM, which commits and stops, when its parent process has ended."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The two tables of a sweep: what stands in them, what its medians are, and that they are read again as written."""
+"""The two tables of a sweep: their rows, their medians and intervals, and their CSV files."""
 
 import io
 import itertools
@@ -24,13 +24,13 @@ INF = math.inf
 
 
 def by_enumeration(values: list[float]) -> tuple[float, float, float]:
-    """The median and its 95% percentile bootstrap interval over every possible resample, by Python's own sums."""
+    """Return the median and its 95% percentile bootstrap interval over every possible resample, in plain Python."""
 
-    def median(drawn: Any) -> float:
-        ordered = sorted(drawn)
+    def median(resample: Any) -> float:
+        ordered = sorted(resample)
         return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
-    medians = sorted(median(drawn) for drawn in itertools.product(values, repeat=len(values)))
+    medians = sorted(median(resample) for resample in itertools.product(values, repeat=len(values)))
     low, high = (medians[math.ceil(share * len(medians)) - 1] for share in (0.025, 0.975))
     return median(values), low, high
 
@@ -55,19 +55,20 @@ def by_enumeration(values: list[float]) -> tuple[float, float, float]:
     ],
     ids=str,
 )
-def test_the_interval_is_that_of_all_resamples(values: list[float]):
+def test_interval_matches_all_resamples(values: list[float]):
     assert results.bootstrap_median(np.array(values)) == by_enumeration(values)
 
 
-def test_with_seven_seeds_the_interval_leaves_out_the_ends():
-    # The median of seven draws is the smallest value if four or more are: 1.0% of resamples, and 10% for the next.
+def test_interval_of_seven_seeds_excludes_the_extremes():
+    # The median of seven draws is the smallest value if at least four draws are: in 1.0% of resamples. The second
+    # smallest value or less: in 10%.
     values = np.array([70.0, 10.0, 30.0, 20.0, 50.0, 40.0, 60.0])
     assert results.bootstrap_median(values) == (40.0, 20.0, 60.0)
-    chance = sum(math.comb(7, k) * 6 ** (7 - k) for k in range(4, 8)) / 7**7
-    assert chance < 0.025 < sum(math.comb(7, k) * 2**k * 5 ** (7 - k) for k in range(4, 8)) / 7**7
+    share = sum(math.comb(7, k) * 6 ** (7 - k) for k in range(4, 8)) / 7**7
+    assert share < 0.025 < sum(math.comb(7, k) * 2**k * 5 ** (7 - k) for k in range(4, 8)) / 7**7
 
 
-def test_the_interval_is_the_same_every_time_and_widens_with_its_level():
+def test_interval_is_deterministic_and_widens_with_level():
     values = np.random.default_rng(0).normal(size=25)
     assert results.bootstrap_median(values) == results.bootstrap_median(values)
     widths = [np.diff(results.bootstrap_median(values, level)[1:])[0] for level in (0.5, 0.8, 0.95, 0.999)]
@@ -89,39 +90,39 @@ def row(state: str = "finished", memorized: float = 10, generalised: float = 20,
     }
 
 
-def test_seeds_are_merged_and_settings_are_not():
+def test_summary_merges_seeds_and_separates_settings():
     rows = [row(p=p, seed=seed, generalised=10 * p + seed) for seed in range(3) for p in (5, 7)]
-    found = results.summary(rows, ["p", "seed"])
-    assert [(one["p"], one["n"], one["generalised_median"]) for one in found] == [(5, 3, 51.0), (7, 3, 71.0)]
-    assert [(one["generalised_low"], one["generalised_high"]) for one in found] == [(50, 52), (70, 72)]
-    assert [one["test_accuracy_median"] for one in found] == [0.51, 0.71]
-    assert all("seed" not in one for one in found)
+    summary = results.summarize(rows, ["p", "seed"])
+    assert [(line["p"], line["n"], line["generalised_median"]) for line in summary] == [(5, 3, 51.0), (7, 3, 71.0)]
+    assert [(line["generalised_low"], line["generalised_high"]) for line in summary] == [(50, 52), (70, 72)]
+    assert [line["test_accuracy_median"] for line in summary] == [0.51, 0.71]
+    assert all("seed" not in line for line in summary)
 
 
-def test_a_median_counts_seeds_without_the_event_as_later_than_any_step():
+def test_median_counts_a_seed_without_the_event_as_infinite():
     rows = [row(p=5, seed=seed, generalised=at) for seed, at in enumerate([30, INF, 20])]
     rows += [row(p=7, seed=seed, generalised=at) for seed, at in enumerate([30, INF, INF])]
-    few, most = results.summary(rows, ["p", "seed"])
-    assert (few["n"], few["n_memorized"], few["n_generalised"]) == (3, 3, 2)
-    assert (few["generalised_median"], few["generalised_low"], few["generalised_high"]) == (30, 20, INF)
-    assert (most["n_generalised"], most["generalised_median"], most["generalised_low"]) == (1, INF, 30)
+    first, second = results.summarize(rows, ["p", "seed"])
+    assert (first["n"], first["n_memorized"], first["n_generalised"]) == (3, 3, 2)
+    assert (first["generalised_median"], first["generalised_low"], first["generalised_high"]) == (30, 20, INF)
+    assert (second["n_generalised"], second["generalised_median"], second["generalised_low"]) == (1, INF, 30)
 
 
-def test_only_finished_cells_count():
-    others = [
+def test_summary_counts_only_finished_cells():
+    unfinished = [
         row(state, p=5, seed=seed, generalised=1) for seed, state in enumerate(["failed", "running", "unfinished"])
     ]
-    rows = [row(p=5, seed=9, generalised=50), *others, {"cell": "x", "p": 5, "seed": 4, "state": "new"}]
-    (found,) = results.summary(rows, ["p", "seed"])
-    assert (found["n"], found["generalised_median"]) == (1, 50)
-    assert results.summary(others, ["p", "seed"]) == []
+    rows = [row(p=5, seed=9, generalised=50), *unfinished, {"cell": "x", "p": 5, "seed": 4, "state": "new"}]
+    (line,) = results.summarize(rows, ["p", "seed"])
+    assert (line["n"], line["generalised_median"]) == (1, 50)
+    assert results.summarize(unfinished, ["p", "seed"]) == []
 
 
-def test_lists_are_settings_and_so_is_a_setting_that_a_cell_lacks():
+def test_lists_and_missing_settings_are_grouped():
     rows = [row(betas=betas, seed=seed) for betas in ([0.9, 0.98], [0.5, 0.5]) for seed in (0, 1)]
     rows += [row(p=5, seed=0), row(p=7, seed=0), row(p=7, seed=1)]
-    found = results.summary(rows, ["betas", "p", "seed"])
-    assert [(one["betas"], one["p"], one["n"]) for one in found] == [
+    summary = results.summarize(rows, ["betas", "p", "seed"])
+    assert [(line["betas"], line["p"], line["n"]) for line in summary] == [
         ([0.9, 0.98], None, 2),
         ([0.5, 0.5], None, 2),
         (None, 5, 1),
@@ -129,17 +130,20 @@ def test_lists_are_settings_and_so_is_a_setting_that_a_cell_lacks():
     ]
 
 
-def test_a_seed_that_varies_by_itself_is_a_setting():
+def test_single_seed_that_varies_is_a_setting():
     rows = [row(init_seed=init, seed=seed) for init in (0, 1) for seed in (0, 1, 2)]
-    assert [(one["init_seed"], one["n"]) for one in results.summary(rows, ["init_seed", "seed"])] == [(0, 3), (1, 3)]
+    assert [(one["init_seed"], one["n"]) for one in results.summarize(rows, ["init_seed", "seed"])] == [
+        (0, 3),
+        (1, 3),
+    ]
 
 
-# The table of cells, from runs trained here.
+# The table of cells, from runs that are trained here.
 
 
 @pytest.fixture
 def grokked(tmp_path: Path, tiny_run: Path, tiny_config: RunConfig) -> tuple[Sweep, Path]:
-    """A sweep with the tiny run as one of its cells, which memorizes, and one cell that is not begun."""
+    """A sweep of two cells: the tiny run, which memorizes, and a new cell."""
     settings = {"optimizer.betas": [0.9, 0.98], "seed": 0}
     plan = Sweep((Cell("tiny", settings, tiny_config), Cell("other", {**settings, "seed": 1}, tiny_config)), "Why.")
     shutil.copytree(tiny_run, tmp_path / "sweep" / "tiny")
@@ -147,92 +151,99 @@ def grokked(tmp_path: Path, tiny_run: Path, tiny_config: RunConfig) -> tuple[Swe
     return plan, tmp_path / "sweep"
 
 
-def test_a_cell_s_row_says_what_its_log_says(grokked: tuple[Sweep, Path]):
+def test_row_of_a_cell_matches_its_log(grokked: tuple[Sweep, Path]):
     plan, folder = grokked
-    found, new = results.table(plan, folder)
+    finished, new = results.cell_rows(plan, folder)
     log = Trajectory.open(folder / "tiny").log
     for event, accuracy in (("memorized", "train_accuracy"), ("generalised", "test_accuracy")):
         reached = [int(step) for step, value in zip(log.steps, log[accuracy], strict=True) if value >= 0.99]
         if reached:
             before = [int(step) for step in log.steps if step < reached[0]]
-            assert (found[event], found[f"{event}_after"]) == (reached[0], before[-1] if before else -1)
+            assert (finished[event], finished[f"{event}_after"]) == (reached[0], before[-1] if before else -1)
         else:
-            assert (found[event], found[f"{event}_after"]) == (INF, INF)
-    assert math.isfinite(found["memorized"]), "the tiny run is meant to memorize"
-    assert (found["cell"], found["state"], found["reason"], found["steps"]) == ("tiny", "finished", "", 60)
-    assert found["best_test_accuracy"] == max(log["test_accuracy"])
+            assert (finished[event], finished[f"{event}_after"]) == (INF, INF)
+    assert math.isfinite(finished["memorized"]), "the tiny run is meant to memorize"
+    assert (finished["cell"], finished["state"], finished["reason"], finished["steps"]) == (
+        "tiny",
+        "finished",
+        "",
+        60,
+    )
+    assert finished["best_test_accuracy"] == max(log["test_accuracy"])
     for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
-        assert found[name] == log[name][-1]
-    assert found["phase"] == phases.liu_phase(log)
+        assert finished[name] == log[name][-1]
+    assert finished["phase"] == phases.liu_phase(log)
     assert new == {"cell": "other", "optimizer.betas": [0.9, 0.98], "seed": 1, "state": "new", "reason": ""}
 
 
-def test_the_tables_are_read_again_by_pandas_as_they_were_written(grokked: tuple[Sweep, Path]):
+def test_pandas_reads_the_tables_unchanged(grokked: tuple[Sweep, Path]):
     plan, folder = grokked
-    rows = results.table(plan, folder)
-    paths = results.write(rows, plan.axes, folder)
+    rows = results.cell_rows(plan, folder)
+    paths = results.write_tables(rows, plan.axes, folder)
     assert paths == [folder / "results.csv", folder / "summary.csv"]
-    for path, expected in zip(paths, (rows, results.summary(rows, plan.axes)), strict=True):
+    for path, expected in zip(paths, (rows, results.summarize(rows, plan.axes)), strict=True):
         read = pandas.read_csv(path).to_dict("records")
-        names = {name for one in expected for name in one}
-        for found, one in zip(read, expected, strict=True):
-            assert set(found) == names
-            for name, value in found.items():
-                wanted = one.get(name)
+        names = {name for line in expected for name in line}
+        for line, expected_line in zip(read, expected, strict=True):
+            assert set(line) == names
+            for name, value in line.items():
+                wanted = expected_line.get(name)
                 if wanted is None or wanted == "":
                     assert isinstance(value, float) and math.isnan(value), name
-                elif isinstance(wanted, float):  # pandas before 3 may read the last bit otherwise.
+                elif isinstance(wanted, float):  # pandas before 3 may differ in the last bit.
                     assert value == pytest.approx(wanted, rel=1e-15, abs=0), name
                 else:
                     assert value == (str(wanted) if isinstance(wanted, list) else wanted), name
-    assert "inf" in paths[0].read_text(), "what is censored is written as infinite, not left empty"
+    assert "inf" in paths[0].read_text(), "a censored event is infinite, not empty"
 
 
-def test_a_reason_with_commas_quotes_and_lines_is_read_again(grokked: tuple[Sweep, Path]):
+def test_reason_with_commas_quotes_and_lines_is_read_back(grokked: tuple[Sweep, Path]):
     plan, folder = grokked
     reason = 'It said "no", then\nnothing; "∘".'
     sweep_folder.mark_failed(plan.cells[1], folder, reason)
-    results.write(results.table(plan, folder), plan.axes, folder)
+    results.write_tables(results.cell_rows(plan, folder), plan.axes, folder)
     read = pandas.read_csv(folder / "results.csv")
     assert read["state"].tolist() == ["finished", "failed"] and read["reason"].tolist()[1] == reason
 
 
-def test_a_sweep_with_nothing_finished_has_tables_all_the_same(grokked: tuple[Sweep, Path]):
+def test_sweep_without_finished_cells_has_tables(grokked: tuple[Sweep, Path]):
     plan, folder = grokked
     shutil.rmtree(folder / "tiny")
-    paths = results.write(results.table(plan, folder), plan.axes, folder)
+    paths = results.write_tables(results.cell_rows(plan, folder), plan.axes, folder)
     assert pandas.read_csv(paths[0])["state"].tolist() == ["new", "new"]
-    assert paths[1].exists() and results.summary(results.table(plan, folder), plan.axes) == []
+    assert paths[1].exists() and results.summarize(results.cell_rows(plan, folder), plan.axes) == []
 
 
-def test_every_state_has_its_row(trained: tuple[Sweep, Path]):
-    plan, folder = trained
+def test_cell_in_every_state_has_a_row(partial_sweep: tuple[Sweep, Path]):
+    plan, folder = partial_sweep
     with Lock(folder / "seed=1"):
-        rows = results.table(plan, folder)
-    assert [(one["state"], one.get("steps")) for one in rows] == [("finished", 40), ("running", 10), ("new", None)]
+        rows = results.cell_rows(plan, folder)
+    assert [(line["state"], line.get("steps")) for line in rows] == [("finished", 40), ("running", 10), ("new", None)]
     sweep_folder.mark_failed(plan.cells[1], folder, "So.")
-    rows = results.table(plan, folder)
-    assert [(one["state"], one["reason"]) for one in rows] == [("finished", ""), ("failed", "So."), ("new", "")]
+    rows = results.cell_rows(plan, folder)
+    assert [(line["state"], line["reason"]) for line in rows] == [("finished", ""), ("failed", "So."), ("new", "")]
     assert rows[1]["train_loss"] == Trajectory.open(folder / "seed=1").log["train_loss"][-1]
-    (merged,) = results.summary(rows, plan.axes)
+    (merged,) = results.summarize(rows, plan.axes)
     assert merged["n"] == 1
 
 
-def test_one_damaged_cell_leaves_the_rows_of_the_others(trained: tuple[Sweep, Path]):
-    plan, folder = trained
-    before = results.table(plan, folder)
+def test_damaged_cell_leaves_other_rows_unchanged(partial_sweep: tuple[Sweep, Path]):
+    plan, folder = partial_sweep
+    before = results.cell_rows(plan, folder)
     for path in (folder / "seed=0" / "segments").iterdir():
         path.write_bytes(path.read_bytes()[:50])
-    after = results.table(plan, folder)
+    after = results.cell_rows(plan, folder)
     assert after[0]["state"] in ("failed", "unfinished") and "train_loss" not in after[0]
     assert after[1:] == before[1:]
     assert (
-        io.StringIO(results.write(after, plan.axes, folder)[0].read_text()).readline().startswith("cell,seed,state")
+        io.StringIO(results.write_tables(after, plan.axes, folder)[0].read_text())
+        .readline()
+        .startswith("cell,seed,state")
     )
 
 
-def test_a_cell_trained_alone_has_the_row_of_its_run(trained: tuple[Sweep, Path], tmp_path: Path):
-    plan, folder = trained
+def test_row_of_a_cell_matches_the_run_trained_alone(partial_sweep: tuple[Sweep, Path], tmp_path: Path):
+    plan, folder = partial_sweep
     log = training.train(plan.cells[0].config, "alone", tmp_path).log
-    found = results.table(plan, folder)[0]
-    assert [found[name] for name in log.arrays] == [float(array[-1]) for array in log.arrays.values()]
+    row_of_cell = results.cell_rows(plan, folder)[0]
+    assert [row_of_cell[name] for name in log.arrays] == [float(array[-1]) for array in log.arrays.values()]

@@ -1,37 +1,29 @@
-"""Cells in processes of their own: killed, dying always, diverging, stopped with their sweep, and in two sweeps."""
+"""The workers of a sweep: cells that are killed, crash, diverge or are in use; backends and numbers of jobs."""
 
 import dataclasses
-import io
-import json
-import os
-import random
 import re
-import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.shared import Command, refuse
+from support.sweeps import SMALL, Probe, failure_records, statuses
 
+from grokscope import training
 from grokscope.disk.lock import Lock, is_locked
 from grokscope.errors import GrokscopeError
-from grokscope.store.run_store import Record, RunStore
-from grokscope.sweep import sweep_folder, train_cell, workers
+from grokscope.store.run_store import Record
+from grokscope.sweep import sweep_folder, workers
 from grokscope.sweep.plan import Sweep, read_sweep
 from grokscope.sweep.sweep_folder import BUSY, IO_ERROR
 
-Hand = Any
 Read = Callable[[Path], dict[tuple[Any, ...], tuple[Any, ...]]]
-Written = Callable[..., Path]
+WriteSweep = Callable[..., Path]
 
 EVENTFUL = """
 [[sweep.cells]]
@@ -48,316 +40,138 @@ EVENTS = f"""
 if cell == {DEAD!r}:
     die()
 def observe(step, row):
-    sys.modules["grokscope.recorder"].SEGMENT_SECONDS = 0.0
+    sys.modules["grokscope.training.checkpointer"].SEGMENT_SECONDS = 0.0
     if cell == {KILLED!r}:
         note("steps", f" {{step}}")
         if step == 25 and once("killed"):
             die()
 """
-SLOW = """
-def observe(step, row):
-    if step == 10:
-        note("reached")
-    if step >= 10:
-        time.sleep(0.5)
-"""
-
-
-def statuses(plan: Sweep, folder: Path) -> dict[str, str]:
-    return {cell.name: sweep_folder.state(cell, folder).status for cell in plan.cells}
-
-
-def marks(folder: Path) -> list[str]:
-    """Return the cells that are marked as failed, whatever their state is."""
-    return sorted(path.stem for path in (folder / "failures").glob("*"))
 
 
 @pytest.fixture(scope="module")
-def eventful(
-    small: str, make_hand: Callable[[str], Hand], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Hand]:
-    """A sweep in which one cell is killed once, one dies always and one diverges, at its end; read it only."""
+def eventful(make_probe: Callable[[str], Probe], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Probe]:
+    """The root and the probe of a finished sweep: a cell is killed once, one always crashes, one diverges. Shared."""
     root = tmp_path_factory.mktemp("eventful")
-    (root / "eventful.toml").write_text(small + EVENTFUL)
-    plan, hand = read_sweep(root / "eventful.toml"), make_hand(EVENTS)
+    (root / "eventful.toml").write_text(SMALL + EVENTFUL)
+    plan, probe = read_sweep(root / "eventful.toml"), make_probe(EVENTS)
     sweep_folder.save(plan, root / "eventful")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in hand.environment.items():
+        for name, value in probe.environment.items():
             patch.setenv(name, value)
-        workers.run(plan, root / "eventful", jobs=2)
-    return root, hand
+        workers.run_sweep(plan, root / "eventful", jobs=2)
+    return root, probe
 
 
 @pytest.fixture
-def again(eventful: tuple[Path, Hand], tmp_path: Path) -> tuple[Sweep, Path]:
-    """The plan of the eventful sweep and a copy of its folder that a test may change."""
+def eventful_copy(eventful: tuple[Path, Probe], tmp_path: Path) -> tuple[Sweep, Path]:
+    """The plan of the eventful sweep, and a copy of its folder that a test may change."""
     folder = shutil.copytree(eventful[0] / "eventful", tmp_path / "eventful")
     return read_sweep(eventful[0] / "eventful.toml"), folder
 
 
-def test_whatever_befalls_a_cell_the_others_finish(again: tuple[Sweep, Path]):
-    plan, folder = again
+def test_failing_cells_do_not_stop_the_others(eventful_copy: tuple[Sweep, Path]):
+    plan, folder = eventful_copy
     assert statuses(plan, folder) == {
         KILLED: "finished",
         DEAD: "failed",
         DIVERGED: "failed",
     }
-    assert marks(folder) == [DEAD, DIVERGED]
+    assert failure_records(folder) == [DEAD, DIVERGED]
     assert not any(is_locked(folder / cell.name) for cell in plan.cells)
 
 
-def test_a_cell_whose_process_is_killed_goes_on_and_ends_the_same(
-    eventful: tuple[Path, Hand], whole: Path, saved: Read
+def test_killed_cell_resumes_and_ends_with_the_same_bits(
+    eventful: tuple[Path, Probe], uninterrupted: Path, saved: Read
 ):
-    root, hand = eventful
-    assert hand.noted().count(KILLED) == 2
-    steps = [int(line.split()[1]) for line in (hand.folder / "steps").read_text().splitlines()]
+    root, probe = eventful
+    assert probe.notes().count(KILLED) == 2
+    steps = [int(line.split()[1]) for line in (probe.folder / "steps").read_text().splitlines()]
     assert steps[:25] == list(range(1, 26)), "it is killed at step 25"
-    assert 20 < steps[25] <= 26 and steps[25:] == list(range(steps[25], 41)), "it goes on from its last commit"
-    assert saved(root / "eventful" / KILLED) == saved(whole / KILLED)
+    assert 20 < steps[25] <= 26 and steps[25:] == list(range(steps[25], 41)), "it resumes from its last commit"
+    assert saved(root / "eventful" / KILLED) == saved(uninterrupted / KILLED)
 
 
-def test_a_cell_whose_process_always_dies_is_tried_three_times_and_marked_with_how(
-    eventful: tuple[Path, Hand], again: tuple[Sweep, Path]
-):
-    plan, folder = again
-    assert eventful[1].noted().count(DEAD) == 3
-    state = sweep_folder.state(plan.cells[1], folder)
+def test_crashing_cell_is_tried_three_times(eventful: tuple[Path, Probe], eventful_copy: tuple[Sweep, Path]):
+    plan, folder = eventful_copy
+    assert eventful[1].notes().count(DEAD) == 3
+    state = sweep_folder.cell_state(plan.cells[1], folder)
     assert (state.status, state.step) == ("failed", 0)
-    assert re.match(r"Its process died 3 times, by signal 9\.", state.reason)
+    assert re.match(r"Its process was killed 3 times, by signal 9\.", state.reason)
 
 
-def test_a_cell_that_diverges_is_tried_once_and_marked_with_its_own_sentence(
-    eventful: tuple[Path, Hand], again: tuple[Sweep, Path]
-):
-    plan, folder = again
-    assert eventful[1].noted().count(DIVERGED) == 1
-    state = sweep_folder.state(plan.cells[2], folder)
+def test_diverging_cell_is_tried_once(eventful: tuple[Path, Probe], eventful_copy: tuple[Sweep, Path]):
+    plan, folder = eventful_copy
+    assert eventful[1].notes().count(DIVERGED) == 1
+    state = sweep_folder.cell_state(plan.cells[2], folder)
     assert state.status == "failed"
     assert re.match(r"The .* is not finite at step \d+; the last finite step is \d+\.", state.reason)
     assert "Traceback" not in state.reason and "\n" not in state.reason
 
 
-def test_a_second_run_leaves_what_has_ended_and_a_retry_tries_what_has_failed(
-    again: tuple[Sweep, Path],
-    make_hand: Callable[[str], Hand],
-    hold: Callable[[Hand], None],
-    whole: Path,
+def test_retry_trains_only_failed_cells(
+    eventful_copy: tuple[Sweep, Path],
+    make_probe: Callable[[str], Probe],
+    install_probe: Callable[[Probe], None],
+    uninterrupted: Path,
     saved: Read,
 ):
-    plan, folder = dataclasses.replace(again[0], cells=again[0].cells[:2]), again[1]
-    hold(hand := make_hand(""))
+    plan, folder = dataclasses.replace(eventful_copy[0], cells=eventful_copy[0].cells[:2]), eventful_copy[1]
+    install_probe(probe := make_probe(""))
     before = statuses(plan, folder)
-    workers.run(plan, folder, jobs=2)
-    assert (hand.noted(), statuses(plan, folder)) == ([], before)
-    workers.run(plan, folder, jobs=2, retry=True)
-    assert hand.noted() == [DEAD]
+    workers.run_sweep(plan, folder, jobs=2)
+    assert (probe.notes(), statuses(plan, folder)) == ([], before)
+    workers.run_sweep(plan, folder, jobs=2, retry=True)
+    assert probe.notes() == [DEAD]
     assert statuses(plan, folder) == {**before, DEAD: "finished"}
-    assert marks(folder) == [DIVERGED], "what is no part of the plan is left as it was"
-    assert saved(folder / DEAD) == saved(whole / DEAD)
+    assert failure_records(folder) == [DIVERGED], "a cell outside the plan is unchanged"
+    assert saved(folder / DEAD) == saved(uninterrupted / DEAD)
 
 
-# Stopped with their sweep.
-
-
-@contextmanager
-def a_sweep(path: Path, hand: Hand, *more: Any) -> Iterator[subprocess.Popen[str]]:
-    """Start a `grokscope sweep` in a process of its own; whatever it leaves running is killed in the end."""
-    start = [sys.executable, "-c", "import sys; from grokscope.cli import main; main(sys.argv[1:])"]
-    process = subprocess.Popen(
-        [*start, "sweep", *map(str, (path, "--root", path.parent / "runs", "--jobs", "2", *more))],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=hand.environment,
-    )
-    try:
-        yield process
-    finally:
-        hand.kill()
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.parametrize(
-    ("number", "n_training", "seeds"),
-    [(signal.SIGTERM, 1, [0, 1]), pytest.param(signal.SIGINT, 2, [0, 1, 2], marks=pytest.mark.slow)],
-)
-def test_a_signal_to_the_sweep_commits_every_cell_and_the_command_it_prints_does_the_rest(
-    number: signal.Signals,
-    n_training: int,
-    seeds: list[int],
-    written: Written,
-    grokscope: Command,
-    make_hand: Callable[[str], Hand],
-    wait_until: Callable[..., None],
-    whole: Path,
-    saved: Read,
+def test_cell_in_use_is_not_started(
+    partial_sweep: tuple[Sweep, Path], make_probe: Callable[[str], Probe], install_probe: Callable[[Probe], None]
 ):
-    # The others of the two that are begun still import.
-    path = written(f"[sweep]\nseeds = {seeds}")
-    hand = make_hand(f'if int(cell[-1]) >= {n_training}:\n    wait_for("never")\n{SLOW}')
-    plan, folder = read_sweep(path), path.parent / "runs" / "mine"
-    with a_sweep(path, hand, "--run", "mine") as process:
-        wait_until(lambda: len(hand.noted("reached")) == n_training, "the cells train")
-        wait_until(lambda: len(hand.noted()) == 2, "two cells have begun")
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == 128 + number
-    assert "Traceback" not in errors
-    assert f"{folder} was stopped by {number.name} and is saved" in errors
-    assert not any(hand.is_alive(cell.name) for cell in plan.cells), "a cell outlives its sweep"
-    found = [sweep_folder.state(cell, folder) for cell in plan.cells]
-    assert [state.status for state in found] == ["unfinished"] * n_training + ["new"] * (len(seeds) - n_training)
-    assert all(10 <= state.step < 40 for state in found[:n_training]) and marks(folder) == []
-
-    again = shlex.split(errors.splitlines()[-1])
-    assert again[:2] == ["grokscope", "sweep"]
-    assert grokscope(*again[1:])[0] == 0
-    assert set(statuses(plan, folder).values()) == {"finished"}
-    assert [saved(folder / f"seed={seed}") == saved(whole / f"seed={seed}") for seed in seeds] == [True] * len(seeds)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_cells_still_import_marks_none_of_them(
-    number: signal.Signals, written: Written, make_hand: Callable[[str], Hand], wait_until: Callable[..., None]
-):
-    path, hand = written("[sweep]\nseeds = [0, 1, 2]"), make_hand('wait_for("never")')
-    with a_sweep(path, hand) as process:
-        wait_until(lambda: len(hand.noted()) == 2, "two cells have begun")
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=120)
-    folder = path.parent / "runs" / "small"
-    assert (process.returncode, "Traceback" in errors) == (128 + number, False)
-    assert set(statuses(sweep_folder.load(folder), folder).values()) == {"new"}
-    assert len(hand.noted()) == 2, "the third cell is not begun any more"
-
-
-def test_the_cells_of_a_sweep_that_is_killed_commit_and_stop_even_while_they_import(
-    written: Written, make_hand: Callable[[str], Hand], wait_until: Callable[..., None]
-):
-    path, hand = written("[sweep]\nseeds = [0, 1]"), make_hand(f'if cell == "seed=1": wait_for("orphaned")\n{SLOW}')
-    plan, folder = read_sweep(path), path.parent / "runs" / "small"
-    with a_sweep(path, hand) as process:
-        wait_until(lambda: hand.noted("reached") == ["seed=0"], "the first cell trains")
-        wait_until(lambda: len(hand.noted()) == 2, "the other has begun")
-        process.kill()
-        process.communicate(timeout=120)
-        assert process.returncode == -signal.SIGKILL
-        wait_until(lambda: not hand.is_alive("seed=0"), "the cell that trains stops")
-        (hand.folder / "orphaned").touch()
-        wait_until(lambda: not hand.is_alive("seed=1"), "the cell that imported stops")
-    assert not any(is_locked(folder / cell.name) for cell in plan.cells if (folder / cell.name).is_dir())
-    first, other = (sweep_folder.state(cell, folder) for cell in plan.cells)
-    assert first.status == "unfinished" and 10 <= first.step < 40
-    assert other.status in ("new", "unfinished") and other.step < 10, "it went on as an orphan"
-    assert marks(folder) == [] and list(RunStore(folder / "seed=0").damage()) == []
-
-
-@pytest.mark.slow
-def test_signals_at_any_instant_to_a_sweep_or_to_a_cell_once_or_twice_leave_cells_that_end_the_same(
-    written: Written,
-    make_hand: Callable[[str], Hand],
-    wait_until: Callable[..., None],
-    whole: Path,
-    saved: Read,
-):
-    choose, counts, n_rounds = random.Random(0), Counter[str](), 20
-    for i in range(n_rounds):
-        path = written("[sweep]\nseeds = [0, 1, 2]", f"round{i}.toml")
-        plan, folder = read_sweep(path), path.parent / "runs" / f"round{i}"
-        hand = make_hand("def observe(step, row):\n    time.sleep(0.05)")
-        with a_sweep(path, hand) as process:
-            time.sleep(choose.uniform(0.2, 11))
-            pids = [int(lock.read_text() or 0) for lock in hand.folder.glob("*/lock") if is_locked(lock.parent)]
-            hits_cell = i % 2 and any(pids)
-            for _ in range(choose.choice([1, 2])):
-                with suppress(ProcessLookupError):
-                    os.kill(
-                        choose.choice([pid for pid in pids if pid]) if hits_cell else process.pid,
-                        choose.choice([signal.SIGINT, signal.SIGTERM]),
-                    )
-                time.sleep(choose.uniform(0, 0.05))
-            _, errors = process.communicate(timeout=120)
-            # A second signal ends the command at once; its cells notice that, commit and stop.
-            wait_until(hand.is_idle, "every cell stops", 20)
-        # Before it hears signals, and after, the command ends as any process does.
-        allowed = (
-            {0} if hits_cell else {0, 128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
-        )
-        assert process.returncode in allowed, errors
-        counts["to a cell" if hits_cell else "to the sweep"] += 1
-        for cell in plan.cells:
-            if (folder / cell.name).is_dir():
-                assert list(RunStore(folder / cell.name).damage()) == []
-        with a_sweep(path, make_hand("")) as process:
-            _, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors
-        assert set(statuses(plan, folder).values()) == {"finished"} and marks(folder) == []
-        assert [cell.name for cell in plan.cells if saved(folder / cell.name) != saved(whole / cell.name)] == []
-    print(f"\nsignals to a sweep of three cells, 0 lost, 0 differ: {dict(counts)}")
-
-
-# Two at once.
-
-
-def test_a_cell_that_another_process_trains_is_left_alone(
-    trained: tuple[Sweep, Path], make_hand: Callable[[str], Hand], hold: Callable[[Hand], None]
-):
-    plan, folder = trained
-    hold(hand := make_hand(""))
+    plan, folder = partial_sweep
+    install_probe(probe := make_probe(""))
     with Lock(folder / plan.cells[1].name):
-        workers.run(plan.shard(2, 3), folder, jobs=1)
+        workers.run_sweep(plan.shard(2, 3), folder, jobs=1)
         assert statuses(plan, folder) == {"seed=0": "finished", "seed=1": "running", "seed=2": "new"}
-    assert hand.noted() == [] and marks(folder) == []
+    assert probe.notes() == [] and failure_records(folder) == []
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "reason", "marked"),
+    ("status", "errors", "reason", "recorded"),
     [
-        # A mark would come to light when the file asks for more steps.
-        (BUSY, "It is being written by process 1.", "", []),
+        # A record would make the cell fail once the file asks for more steps.
+        (BUSY, "It is being write_sweep by process 1.", "", []),
         (IO_ERROR, "The disk is full.", "The disk is full.", []),
         (1, "It diverged.", "It diverged.", ["seed=2"]),
     ],
 )
-def test_only_what_would_be_the_same_again_is_marked(
+def test_only_a_lasting_failure_is_recorded(
     status: int,
-    said: str,
+    errors: str,
     reason: str,
-    marked: list[str],
-    trained: tuple[Sweep, Path],
+    recorded: list[str],
+    partial_sweep: tuple[Sweep, Path],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    plan, folder = trained
-    tried: list[Any] = []
-    monkeypatch.setattr(workers, "_process", lambda *given: tried.append(given) or (status, "", said))
-    assert workers.run_cells([plan.cells[2]], folder) == ({plan.cells[2].name: reason} if reason else {})
-    assert (len(tried), marks(folder)) == (1, marked)
+    plan, folder = partial_sweep
+    attempts: list[Any] = []
+    monkeypatch.setattr(workers, "_run_process", lambda *given: attempts.append(given) or (status, "", errors))
+    assert workers.train_cells([plan.cells[2]], folder) == ({plan.cells[2].name: reason} if reason else {})
+    assert (len(attempts), failure_records(folder)) == (1, recorded)
 
 
-@pytest.mark.parametrize("is_taken", [True, False])
-def test_a_cell_s_process_says_by_its_status_that_another_trains_it(
-    is_taken: bool, trained: tuple[Sweep, Path], monkeypatch: pytest.MonkeyPatch
-):
-    plan, folder = trained
-    monkeypatch.setattr(train_cell, "_stop_with", lambda parent: None)
-    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(plan.cells[1].config.to_dict())))
-    with Lock(folder / "seed=1") if is_taken else nullcontext():
-        assert train_cell.main([str(folder / "seed=1"), "1"]) == (BUSY if is_taken else 0)
-
-
-def test_to_look_whether_a_cell_is_running_never_keeps_its_process_from_its_lock(tmp_path: Path):
+def test_checking_a_lock_never_blocks_its_owner(tmp_path: Path):
     with Lock(tmp_path):
         pass
     ended = threading.Event()
 
-    def look() -> None:
+    def check() -> None:
         while not ended.is_set():
             is_locked(tmp_path)
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=check)
     thread.start()
     refused = 0
     try:
@@ -374,45 +188,19 @@ def test_to_look_whether_a_cell_is_running_never_keeps_its_process_from_its_lock
 
 
 @pytest.mark.slow
-def test_two_sweeps_of_the_same_file_at_once_finish_every_cell_and_damage_nothing(
-    written: Written, make_hand: Callable[[str], Hand], whole: Path, saved: Read
-):
-    path, hand = written("[sweep]\nseeds = [0, 1, 2]"), make_hand("")
-    plan, folder = read_sweep(path), path.parent / "runs" / "small"
-    with a_sweep(path, hand) as one, a_sweep(path, hand) as other:
-        for process in (one, other):
-            _, errors = process.communicate(timeout=300)
-            assert (process.returncode, "Traceback" in errors, "failed" in errors) == (0, False, False)
-    assert len(hand.noted()) > 3, "they are meant to meet at some cell"
-    assert set(statuses(plan, folder).values()) == {"finished"} and marks(folder) == []
-    for cell in plan.cells:
-        assert list(RunStore(folder / cell.name).damage()) == []
-        assert saved(folder / cell.name) == saved(whole / cell.name)
-    assert sweep_folder.load(folder) == plan
-
-
-# Elsewhere.
-
-
-@pytest.mark.slow
-def test_a_cell_begun_in_another_environment_says_so_and_goes_on_only_if_drift_is_allowed(
-    trained: tuple[Sweep, Path], tmp_path: Path
-):
-    plan, folder = trained
+def test_other_environment_needs_allow_drift(partial_sweep: tuple[Sweep, Path], tmp_path: Path):
+    plan, folder = partial_sweep
     path = folder / "seed=1" / "config.json"
     record = Record.read(path.parent)
-    there = {**record.environment, "torch": "1.0"}
-    Record(record.config, there, record.data_digest, record.history).write(path.parent)
+    environment = {**record.environment, "torch": "1.0"}
+    Record(record.config, environment, record.data_digest, record.history).write(path.parent)
     shard = plan.shard(2, 3)
-    workers.run(shard, folder, jobs=1)
-    state = sweep_folder.state(shard.cells[0], folder)
+    workers.run_sweep(shard, folder, jobs=1)
+    state = sweep_folder.cell_state(shard.cells[0], folder)
     assert state.status == "failed" and "--allow-drift" in state.reason and "torch" in state.reason
-    workers.run(shard, folder, jobs=1, retry=True, allow_drift=True)
+    workers.run_sweep(shard, folder, jobs=1, retry=True, allow_drift=True)
     assert statuses(shard, folder) == {"seed=1": "finished"}
     assert Record.read(path.parent).history[0]["event"] == "drift allowed"
-
-
-# Backends.
 
 
 RAY = """
@@ -430,95 +218,125 @@ finally:
 
 
 @pytest.mark.slow
-def test_ray_finishes_the_same_file_with_the_same_bits(
-    written: Written, make_hand: Callable[[str], Hand], whole: Path, saved: Read
+def test_ray_gives_the_same_bits(
+    write_sweep: WriteSweep, make_probe: Callable[[str], Probe], uninterrupted: Path, saved: Read
 ):
     pytest.importorskip("ray")
     diverging = 'optimizer.name = "sgd"\noptimizer.lr = 100\nmodel.init_scale = 100'
-    path = written(f"[sweep]\nseeds = [0, 1]\n[[sweep.cells]]\n[[sweep.cells]]\n{diverging}")
+    path = write_sweep(f"[sweep]\nseeds = [0, 1]\n[[sweep.cells]]\n[[sweep.cells]]\n{diverging}")
     root = path.parent / "runs"
-    ended = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", RAY, "sweep", path, "--backend", "ray", "--root", root, "--jobs", "2"],
         capture_output=True,
         text=True,
         timeout=300,
-        env=make_hand("").environment,
+        env=make_probe("").environment,
     )
-    assert ended.returncode == 1 and "grokscope: 2 cells failed" in ended.stderr, ended.stderr
+    assert process.returncode == 1 and "grokscope: 2 cells failed" in process.stderr, process.stderr
     plan, folder = read_sweep(path), root / "small"
     assert list(statuses(plan, folder).values()) == ["finished", "finished", "failed", "failed"]
-    assert "is not finite" in sweep_folder.state(plan.cells[3], folder).reason
+    assert "is not finite" in sweep_folder.cell_state(plan.cells[3], folder).reason
     for seed, cell in enumerate(plan.cells[:2]):
-        assert saved(folder / cell.name) == saved(whole / f"seed={seed}")
+        assert saved(folder / cell.name) == saved(uninterrupted / f"seed={seed}")
 
 
-def test_on_ray_there_is_by_default_a_job_for_each_core_of_the_cluster_not_of_this_machine(
-    trained: tuple[Sweep, Path], monkeypatch: pytest.MonkeyPatch
+def test_ray_uses_every_core_of_the_cluster_by_default(
+    partial_sweep: tuple[Sweep, Path], monkeypatch: pytest.MonkeyPatch
 ):
-    asked: list[Any] = []
+    calls: list[Any] = []
     reasons = [None, {"seed=2": "So."}, None]
 
     def configured(backend: str) -> nullcontext[None]:
-        asked.append(backend)
+        calls.append(backend)
         return nullcontext()
 
     def parallel(n_jobs: int | None = None) -> Callable[..., list[Any]]:
-        asked.append(n_jobs)
+        calls.append(n_jobs)
         return lambda tasks: reasons[: len(list(tasks))]
 
-    monkeypatch.setattr(workers, "require", asked.append)
+    monkeypatch.setattr(workers, "require_backend", calls.append)
     monkeypatch.setattr(workers.joblib, "parallel_config", configured)
     monkeypatch.setattr(workers.joblib, "Parallel", parallel)
-    assert workers.run(*trained, backend="ray") == {"seed=2": "So."}
-    workers.run(*trained, jobs=3, backend="ray")
-    # -1 is what joblib calls as many as there are; two cells are left.
-    assert asked == ["ray", "ray", -1, "ray", "ray", 2]
+    assert workers.run_sweep(*partial_sweep, backend="ray") == {"seed=2": "So."}
+    workers.run_sweep(*partial_sweep, jobs=3, backend="ray")
+    # -1 means every core to joblib; two cells remain.
+    assert calls == ["ray", "ray", -1, "ray", "ray", 2]
 
 
-def test_there_are_no_more_jobs_than_cells(trained: tuple[Sweep, Path], monkeypatch: pytest.MonkeyPatch):
-    asked: list[Any] = []
+def test_jobs_are_at_most_the_remaining_cells(partial_sweep: tuple[Sweep, Path], monkeypatch: pytest.MonkeyPatch):
+    job_counts: list[int] = []
 
     def parallel(n_jobs: int, backend: str) -> Callable[..., list[Any]]:
-        asked.append(n_jobs)
+        job_counts.append(n_jobs)
         return lambda tasks: [{} for _ in tasks]
 
     monkeypatch.setattr(workers.joblib, "Parallel", parallel)
     for jobs in (1, 10**6):
-        workers.run(*trained, jobs=jobs)
-    workers.run(trained[0].shard(1, 3), trained[1], jobs=4)
-    assert asked == [1, 2, 1]
+        workers.run_sweep(*partial_sweep, jobs=jobs)
+    workers.run_sweep(partial_sweep[0].shard(1, 3), partial_sweep[1], jobs=4)
+    assert job_counts == [1, 2, 1]
 
 
-def test_a_cell_whose_record_is_damaged_is_not_tried_again(
-    trained: tuple[Sweep, Path], make_hand: Callable[[str], Hand], hold: Callable[[Hand], None]
+def test_damaged_cell_is_not_retried(
+    partial_sweep: tuple[Sweep, Path], make_probe: Callable[[str], Probe], install_probe: Callable[[Probe], None]
 ):
-    plan, folder = trained
+    plan, folder = partial_sweep
     (folder / "seed=1" / "config.json").write_text("{")
-    hold(hand := make_hand(""))
-    assert sweep_folder.state(plan.cells[1], folder).is_lost
-    assert workers.run(plan.shard(2, 3), folder, jobs=1, retry=True) == {} and hand.noted() == []
+    install_probe(probe := make_probe(""))
+    assert sweep_folder.cell_state(plan.cells[1], folder).is_lost
+    assert workers.run_sweep(plan.shard(2, 3), folder, jobs=1, retry=True) == {} and probe.notes() == []
 
 
-def test_a_cell_s_process_says_by_its_status_that_its_folder_may_not_be_read(
-    trained: tuple[Sweep, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    plan, folder = trained
-    monkeypatch.setattr(train_cell, "_stop_with", lambda parent: None)
-    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(plan.cells[1].config.to_dict())))
-    refuse(monkeypatch, folder / "seed=1")
-    assert train_cell.main([str(folder / "seed=1"), "1"]) == IO_ERROR
-    assert "Permission denied" in capsys.readouterr().err
-
-
-def test_without_ray_there_is_one_clear_error(trained: tuple[Sweep, Path], monkeypatch: pytest.MonkeyPatch):
+def test_missing_ray_is_an_error(partial_sweep: tuple[Sweep, Path], monkeypatch: pytest.MonkeyPatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "ray"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(GrokscopeError, match=r"'ray' is not installed; .*pip install 'grokscope\[ray\]'"):
-        workers.run(*trained, backend="ray")
-    assert statuses(*trained) == {"seed=0": "finished", "seed=1": "unfinished", "seed=2": "new"}
+        workers.run_sweep(*partial_sweep, backend="ray")
+    assert statuses(*partial_sweep) == {"seed=0": "finished", "seed=1": "unfinished", "seed=2": "new"}
 
 
-def test_a_backend_that_nobody_knows_is_refused(trained: tuple[Sweep, Path]):
+def test_sweep_with_an_unknown_backend_is_refused(partial_sweep: tuple[Sweep, Path]):
     with pytest.raises(GrokscopeError, match="backend: 'slurm'; allowed: 'local' or 'ray'"):
-        workers.run(*trained, backend="slurm")
+        workers.run_sweep(*partial_sweep, backend="slurm")
+
+
+def test_cell_in_use_is_skipped_without_a_failure(two_cells: Sweep, tmp_path: Path):
+    cell = two_cells.cells[0]
+    training.train(dataclasses.replace(cell.config, n_steps=10), cell.name, tmp_path)
+    with Lock(tmp_path / cell.name):
+        assert sweep_folder.cell_state(cell, tmp_path).status == "running"
+        assert workers.train_cells([cell], tmp_path) == {}
+    assert sweep_folder.cell_state(cell, tmp_path) == sweep_folder.State("unfinished", 10)
+
+
+def test_io_error_is_a_reason_and_not_recorded(two_cells: Sweep, tmp_path: Path):
+    """The next command may find room on the disk."""
+    (tmp_path / "sweep").write_text("a file in place of the sweep's folder")
+    reason = workers.train_cells(list(two_cells.cells[:1]), tmp_path / "sweep")[two_cells.cells[0].name]
+    assert "Could not" in reason and str(tmp_path / "sweep") in reason
+    assert not (tmp_path / "sweep" / "failures").exists()
+
+
+def test_failure_that_cannot_be_recorded_keeps_its_reason(two_cells: Sweep, tmp_path: Path):
+    (tmp_path / "failures").write_text("a file in place of the folder of failures")
+    reason = workers._mark_failed(two_cells.cells[0], tmp_path, "The loss\x1b[31m is not finite.")
+    assert reason.startswith("The loss?[31m is not finite. (Could not")
+
+
+def test_module_in_the_current_folder_is_not_imported(
+    two_cells: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    trap = tmp_path / "here"
+    trap.mkdir()
+    for name in ("random", "einops", "grokscope"):
+        (trap / f"{name}.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w').close()\n")
+    monkeypatch.chdir(trap)
+    assert workers.train_cells(list(two_cells.cells[:1]), tmp_path / "sweep") == {}
+    assert sweep_folder.cell_state(two_cells.cells[0], tmp_path / "sweep").status == "finished"
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_unknown_backend_is_refused():
+    with pytest.raises(GrokscopeError, match=r"backend: 'slurm'; allowed: 'local' or 'ray'\."):
+        workers.require_backend("slurm")
