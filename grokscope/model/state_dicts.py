@@ -26,9 +26,9 @@ def memory_from_state_dicts(model: Model, state_dicts: Mapping[int, Mapping[str,
         state_dicts: A state dict under TransformerLens names for each step. HookedTransformer's buffers are ignored.
 
     Raises:
-        GrokscopeError: There is no state dict, or a step, name, type or shape is wrong. The message lists all faults.
+        GrokscopeError: No state dict is given, or a step, name, type or shape is wrong. The message lists all faults.
     """
-    faults = [] if state_dicts else ["there is no state dict"]
+    faults = [] if state_dicts else ["no state dict is given"]
     checkpoints: dict[int, Mapping[str, Tensor]] = {}
     for step, state_dict in state_dicts.items():
         if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:

@@ -19,10 +19,11 @@ from grokscope.errors import GrokscopeError
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """All equations of a binary operation in tokens, and the structure that measures and colourings need.
+    """All equations of an operation in tokens, and the structure that measures and colourings need.
 
-    The elements are tokens 0 … n − 1. The next token is "="; the form "a ∘ b =" adds one more for "∘". A model's
-    answer is read at the last position, which always contains "=". `equations` builds a task.
+    The elements are tokens 0 … n − 1; larger tokens are signs. A model's answer is read at the last position.
+    `equations` builds a task of a binary operation: token n is "=", which ends every equation, and the form "a ∘ b ="
+    adds n + 1 for "∘". A task of another package may have other signs, none, or another number of operands.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Task:
     d_vocab_out: int
     """The number of possible answers."""
     circle: Int[Tensor, " n"] | None = None
-    """The tokens in cyclic order: token `circle[j]` lies at angle 2πj/n, with n = len(circle). Elements outside the
+    """The tokens in cyclic order: token `circle[j]` is at angle 2πj/n, with n = len(circle). Elements outside the
     cyclic structure (zero, for multiplication) are left out. None if the operation has no such structure."""
     circle_sign: int = 1
     """The s in position(answer) = position(a) + s · position(b) mod n: 1 to add, −1 to subtract or divide."""
@@ -57,9 +58,37 @@ class Task:
         return self.inputs.shape[1]
 
     @cached_property
-    def operands(self) -> Int[Tensor, "n_examples 2"]:
-        """The operands a and b of each equation."""
-        return self.inputs[:, [0, self.n_ctx - 2]]
+    def operand_positions(self) -> tuple[int, ...]:
+        """The positions of the operands: those that contain an element in every equation."""
+        return tuple((self.inputs < self.n_elements).all(0).nonzero()[:, 0].tolist())
+
+    @cached_property
+    def operands(self) -> Int[Tensor, "n_examples n_operands"]:
+        """The operands of each equation in order, such as a and b."""
+        return self.inputs[:, list(self.operand_positions)]
+
+    @property
+    def answer_position(self) -> int:
+        """The position at which the answer is read: the last one."""
+        return self.n_ctx - 1
+
+    @cached_property
+    def signs(self) -> tuple[str, ...]:
+        """The names of the tokens from n_elements up: "=", "∘", and then numbered signs."""
+        n_signs = self.d_vocab - self.n_elements
+        return ("=", "∘", *(f"sign {i}" for i in range(3, n_signs + 1)))[:n_signs]
+
+    @cached_property
+    def position_names(self) -> tuple[str, ...]:
+        """The name of each position: "a", "b", "c", … for the operands, the sign, or "sign" where signs differ."""
+        operands, names = iter("abcdefghijklmnopqrstuvwxyz"), []
+        for position, tokens in enumerate(self.inputs.T):
+            if position in self.operand_positions:
+                names.append(next(operands, "operand"))
+            else:
+                is_constant = bool((tokens == tokens[0]).all())
+                names.append(self.signs[int(tokens[0]) - self.n_elements] if is_constant else "sign")
+        return tuple(names)
 
     @cached_property
     def n_examples_off_circle(self) -> int:

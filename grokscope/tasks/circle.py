@@ -9,22 +9,25 @@ from torch import Tensor
 
 from grokscope.errors import GrokscopeError
 from grokscope.tasks import Task
+from grokscope.tasks.pair_table import pair_examples, pair_inputs
 
 
 @dataclass(frozen=True, eq=False)
 class Circle:
-    """The equations with both operands on the circle, as a grid over the operands' positions (i, j).
+    """The pairs of operands on the circle, as a grid over the operands' positions (i, j).
 
-    The answer lies at position i + sign·j mod n. Results for addition mod n therefore also apply to subtraction, and,
+    The answer is at position i + sign·j mod n. Results for addition mod n therefore also apply to subtraction, and,
     through the discrete logarithm, to multiplication and division mod p (n = p − 1, without zero).
+
+    A task may lack some of the equations, such as b + a where it has a + b. A model has logits for these pairs too.
+    `inputs` and `answers` contain them, and `examples` marks them with −1. Losses leave them out.
     """
 
+    task: Task
     tokens: Int[Tensor, " n"]
     """The token at each position: a row of W_E and a column of W_U."""
     sign: int
     """1 if the operation adds positions, −1 if it subtracts them."""
-    examples: Int[Tensor, "n n"]
-    """The index into `task.inputs` of the equation with operands at positions i and j."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -35,9 +38,20 @@ class Circle:
         positions = torch.arange(len(self))
         return (positions[:, None] + self.sign * positions) % len(self)
 
+    @cached_property
+    def examples(self) -> Int[Tensor, "n n"]:
+        """The index into `task.inputs` of the equation with operands at positions i and j; −1 without an equation."""
+        return pair_examples(self.task)[self.tokens][:, self.tokens]
+
+    @cached_property
+    def inputs(self) -> Int[Tensor, "n n n_ctx"]:
+        """The tokens of every pair (i, j), also of pairs without an equation."""
+        n = len(self)
+        return pair_inputs(self.task, torch.cartesian_prod(self.tokens, self.tokens).view(n, n, 2))
+
 
 def on_circle(task: Task) -> Circle:
-    """Return the equations of a circular task in the coordinates of its circle.
+    """Return the pairs of a circular task in the coordinates of its circle.
 
     Raises:
         GrokscopeError: The task has no circle.
@@ -48,11 +62,4 @@ def on_circle(task: Task) -> Circle:
             f"has no Fourier frequencies. Circular tasks: addition, subtraction, multiplication, division and the "
             f"composition of a cyclic group."
         )
-    n = len(task.circle)
-    positions = torch.full((task.n_elements,), -1)
-    positions[task.circle] = torch.arange(n)
-    i, j = positions[task.operands].unbind(1)
-    on_grid = (i >= 0) & (j >= 0)
-    examples = torch.empty(n, n, dtype=torch.int64)
-    examples[i[on_grid], j[on_grid]] = torch.arange(len(i))[on_grid]
-    return Circle(task.circle, task.circle_sign, examples)
+    return Circle(task, task.circle, task.circle_sign)

@@ -11,21 +11,25 @@ from grokscope.algebra.groups import Group
 from grokscope.errors import GrokscopeError
 from grokscope.tasks import Task
 from grokscope.tasks.circle import on_circle
+from grokscope.tasks.pair_table import pair_examples, pair_inputs
 
 
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """The equations with both operands in a group, as a grid over elements (x, y) with the answer x·y.
+    """The pairs of operands in a group, as a grid over elements (x, y) with the answer x·y.
 
     A task on a circle of n points composes the positions, which are elements of C_n. Multiplication mod p composes in
-    C_(p−1), without zero. Subtraction and division compose with the inverse of the second operand.
+    C_(p−1), without zero. Subtraction and division compose with the inverse of the second operand. A task may lack
+    some of the equations, as `tasks.circle.Circle` explains.
     """
 
     group: Group
     tokens: Int[Tensor, " n"]
     """The token of each element: a row of W_E and a column of W_U."""
     examples: Int[Tensor, "n n"]
-    """The index into `task.inputs` of the equation with the answer x·y."""
+    """The index into `task.inputs` of the equation with the answer x·y; −1 without an equation."""
+    inputs: Int[Tensor, "n n n_ctx"]
+    """The tokens of every pair, also of pairs without an equation."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -35,13 +39,14 @@ def as_composition(task: Task) -> Composition:
     """Return the equations of a task as the composition of group elements.
 
     Raises:
-        GrokscopeError: The task is neither circular nor the composition of a group.
+        GrokscopeError: The task is neither circular nor the composition of a group, or its equations do not form a
+            table over two operands.
     """
     if task.circle is not None:
         circle = on_circle(task)
         group = groups.group(f"C{len(circle)}")
         second = torch.arange(len(circle)) if circle.sign == 1 else torch.from_numpy(group.inverse)
-        return Composition(group, circle.tokens, circle.examples[:, second])
+        return Composition(group, circle.tokens, circle.examples[:, second], circle.inputs[:, second])
     if task.group is None or not task.is_composition:
         raise GrokscopeError(
             f"{task.formula} is not a composition in a group: its answer is not a·b for all a and b, so it has no "
@@ -49,6 +54,6 @@ def as_composition(task: Task) -> Composition:
             f"division."
         )
     n = len(task.group)
-    examples = torch.empty(n, n, dtype=torch.int64)
-    examples[task.operands[:, 0], task.operands[:, 1]] = torch.arange(len(task.operands))
-    return Composition(task.group, torch.arange(n), examples)
+    elements = torch.arange(n)
+    inputs = pair_inputs(task, torch.cartesian_prod(elements, elements).view(n, n, 2))
+    return Composition(task.group, elements, pair_examples(task), inputs)

@@ -75,7 +75,7 @@ def a3_ab2_b(config: TaskConfig) -> Task:
 def powers(p: int) -> Int[Tensor, " n"]:
     """Return g⁰, g¹, …, g^(p−2) mod p for the smallest primitive root g of the prime p.
 
-    These are the numbers 1 … p − 1, sorted by discrete logarithm. In this order, the product of two numbers lies at
+    These are the numbers 1 … p − 1, sorted by discrete logarithm. In this order, the product of two numbers is at
     the sum of their positions, so multiplication mod p is addition on a circle of n = p − 1 points.
 
     Args:

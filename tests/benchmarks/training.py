@@ -128,9 +128,11 @@ def gigaflop(setup: Setup, loop: Loop) -> float:
     next(steps)
     with FlopCounterMode(display=False) as counter:
         next(steps)
-    c, is_merged = setup.config.model, setup.config.model.n_layers == 1 and not setup.config.model.normalization_type
-    n_sums = len(setup.batch(0)[1]) * (setup.model.n_ctx - 1) * c.n_heads * (c.d_mlp + setup.model.d_vocab_out)
-    return (counter.get_total_flops() + 6 * n_sums * (is_merged and loop is grokscope_steps)) / 1e9
+    n_operations, c = counter.get_total_flops(), setup.config.model
+    if loop is grokscope_steps and c.n_layers == 1 and not c.normalization_type:
+        n_entries = len(setup.batch(0)[1]) * (setup.model.n_ctx - 1) * c.n_heads
+        n_operations += 6 * n_entries * (c.d_mlp + setup.model.d_vocab_out)
+    return n_operations / 1e9
 
 
 def ceiling() -> float:

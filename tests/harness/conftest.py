@@ -1,4 +1,4 @@
-"""What the harnesses share: segments that end by count, one thread, and the process that forks children."""
+"""Fixtures of the harnesses: deterministic segments, one thread, and the process that forks children."""
 
 from collections.abc import Iterator
 
@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from grokscope.training import checkpointer, densification
-from harness.forebear import Forebear
+from harness.fork_server import ForkServer
 
 
 @pytest.fixture
 def segments_by_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """End segments where no clock has a say: at every checkpoint, and every second one of densify's."""
+    """End segments independently of the clock: at every checkpoint, and at every second one in densify."""
     monkeypatch.setattr(checkpointer, "SEGMENT_SECONDS", 1e9)
     monkeypatch.setattr(checkpointer, "SEGMENT_CHECKPOINTS", 1)
     monkeypatch.setattr(densification, "SEGMENT_CHECKPOINTS", 2)
@@ -19,15 +19,15 @@ def segments_by_count(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """A forked child has lost its parent's threads, and other threads are other bits: both sides take one."""
-    before = torch.get_num_threads()
+    """Use one thread here, as forked children do: the number of threads changes the bits."""
+    n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture(scope="package")
-def live() -> Iterator[Forebear]:
-    """The function that lets a child process live a part of a run's life."""
-    with Forebear() as forebear:
-        yield forebear
+def run_child() -> Iterator[ForkServer]:
+    """The function that trains, resumes, densifies or forks a run in a child process."""
+    with ForkServer() as server:
+        yield server

@@ -1,4 +1,4 @@
-"""Disks in the place of ``files.disk``: the operations of writing are numbered, and something happens at one."""
+"""Replacements of `syscalls.disk` that count the operations, and fail or crash at one of them."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from typing import Any
 from grokscope.disk import syscalls
 
 OPERATIONS = [name for name in vars(syscalls.Disk) if not name.startswith("_")]
-NAMES = {
+MESSAGES = {
     "create": "create",
     "write": "write",
     "sync": "fsync",
@@ -19,91 +19,94 @@ NAMES = {
     "rename_folder": "make the folder",
     "open_lock": "open the lock",
 }
-"""What an error calls each operation; those that are not here are a courtesy, and their errors no matter."""
+"""The operation as error messages name it. The errors of all other operations are ignored by grokscope."""
 ERRORS = ["ENOSPC", "EIO", "EACCES", "EROFS", "EDQUOT"]
-DEATHS = ["dies before", "dies within", "dies after"]
-SHORTS = ["writes short once", "writes short for ever", "writes nothing for ever"]
-FAULTS = [*DEATHS, *ERRORS, "stays full", *SHORTS]
+CRASHES = ["crashes before", "crashes within", "crashes after"]
+SHORT_WRITES = ["writes half once", "writes half always", "writes nothing always"]
+FAULTS = [*CRASHES, *ERRORS, "stays full", *SHORT_WRITES]
 _GROWING = ("create", "write", "make_folder")
 
 
-class Died(BaseException):
-    """The process ended here: nothing that it does from now on reaches the disk."""
+class CrashError(BaseException):
+    """The simulated process has crashed: none of its later operations reaches the disk."""
 
 
-class Disk(syscalls.Disk):
-    """A disk that counts its operations; `happen` is what each does."""
+class CountingDisk(syscalls.Disk):
+    """A disk that counts its operations. Subclasses override `perform`."""
 
     def __init__(self):
         self.names: list[str] = []
-        """The operations so far."""
+        """The names of all operations so far."""
 
-    def happen(self, number: int, name: str, arguments: Sequence[Any]) -> Any:
-        """Do operation `number`, from 1."""
+    def perform(self, number: int, name: str, arguments: Sequence[Any]) -> Any:
+        """Perform operation `number`, counted from 1, and return its result."""
         return getattr(syscalls.Disk, name)(self, *arguments)
 
 
-def _numbered(name: str) -> Any:
-    def operation(self: Disk, *arguments: Any) -> Any:
+def _counted(name: str) -> Any:
+    """Return a method that counts an operation and performs it."""
+
+    def operation(self: CountingDisk, *arguments: Any) -> Any:
         self.names.append(name)
-        return self.happen(len(self.names), name, arguments)
+        return self.perform(len(self.names), name, arguments)
 
     return operation
 
 
 for _name in OPERATIONS:
-    setattr(Disk, _name, _numbered(_name))
+    setattr(CountingDisk, _name, _counted(_name))
 
 
-class Faulty(Disk):
-    """A disk with one of FAULTS at operation number `at`."""
+class FaultyDisk(CountingDisk):
+    """A disk with one of FAULTS at operation `fault_number`."""
 
-    def __init__(self, fault: str, at: int):
+    def __init__(self, fault: str, fault_number: int):
         super().__init__()
-        self.fault, self.at, self.is_dead = fault, at, False
+        self.fault, self.fault_number, self.has_crashed = fault, fault_number, False
         self.failed: str | None = None
-        """The first operation that raised OSError."""
+        """The name of the first operation that raised OSError."""
 
-    def happen(self, number: int, name: str, arguments: Sequence[Any]) -> Any:
-        """Do operation `number`, with the fault if it is time."""
-        if self.is_dead:
-            raise Died
-        is_now, half = number == self.at, name == "write" and self._half(arguments)
-        if is_now and self.fault in DEATHS:
-            self.is_dead = True
-            if self.fault == "dies within" and half:
+    def perform(self, number: int, name: str, arguments: Sequence[Any]) -> Any:
+        """Perform operation `number`, with the fault if this is its turn."""
+        if self.has_crashed:
+            raise CrashError
+        is_faulty, half = number == self.fault_number, name == "write" and self._first_half(arguments)
+        if is_faulty and self.fault in CRASHES:
+            self.has_crashed = True
+            if self.fault == "crashes within" and half:
                 syscalls.Disk.write(self, arguments[0], half)
-            elif self.fault == "dies after":
-                done = super().happen(number, name, arguments)
+            elif self.fault == "crashes after":
+                result = super().perform(number, name, arguments)
                 if name in ("create", "open_lock"):
-                    os.close(done)  # As the end of a process does.
-            raise Died
-        if is_now and self.fault in ERRORS or number >= self.at and self.fault == "stays full" and name in _GROWING:
+                    os.close(result)  # The end of a process closes its files.
+            raise CrashError
+        is_full = self.fault == "stays full" and number >= self.fault_number and name in _GROWING
+        if is_full or (is_faulty and self.fault in ERRORS):
             if half:
                 syscalls.Disk.write(self, arguments[0], half)
             self.failed = self.failed or name
             code = getattr(errno, self.fault, errno.ENOSPC)
             raise OSError(code, os.strerror(code))
-        if half and (is_now if self.fault == "writes short once" else number >= self.at):
-            if self.fault == "writes nothing for ever":
+        is_short = is_faulty if self.fault == "writes half once" else number >= self.fault_number
+        if half and is_short and self.fault in SHORT_WRITES:
+            if self.fault == "writes nothing always":
                 self.failed = name
                 return 0
-            if self.fault in SHORTS:
-                return syscalls.Disk.write(self, arguments[0], half)
-        return super().happen(number, name, arguments)
+            return syscalls.Disk.write(self, arguments[0], half)
+        return super().perform(number, name, arguments)
 
     @staticmethod
-    def _half(arguments: Sequence[Any]) -> list[memoryview]:
-        """Return the first half of what was to be written, at least a byte."""
+    def _first_half(arguments: Sequence[Any]) -> list[memoryview]:
+        """Return the first half of the bytes to write, rounded up."""
         data = b"".join(arguments[1])
         return [memoryview(data[: -(-len(data) // 2)])]
 
 
 @contextmanager
-def put(instead: syscalls.Disk) -> Iterator[None]:
-    """Let all writing go to it within the block."""
-    before, syscalls.disk = syscalls.disk, instead
+def use_disk(disk: syscalls.Disk) -> Iterator[None]:
+    """Send all writing to a disk within the block."""
+    previous, syscalls.disk = syscalls.disk, disk
     try:
         yield
     finally:
-        syscalls.disk = before
+        syscalls.disk = previous

@@ -1,4 +1,4 @@
-"""Runs killed by SIGKILL or stopped by signals, in processes of their own, resumed to the end: every bit is there."""
+"""Runs in child processes that are killed or stopped by signals, and then resumed to the end."""
 
 import dataclasses
 import random
@@ -10,149 +10,156 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.shared import KINDS, of_kind
+from support.shared import KINDS, damage_of, of_kind
 
 from grokscope import Trajectory, training
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
 from grokscope.store.run_store import RunStore
-from harness.forebear import Forebear
-from harness.lives import said
+from harness.fork_server import ForkServer
+from harness.scenarios import report
 
-Read = Callable[[Path], dict[tuple[Any, ...], tuple[Any, ...]]]
+ReadSaved = Callable[[Path], dict[tuple[Any, ...], tuple[Any, ...]]]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def committed(run: Path, saved: Read) -> dict:
-    """Return the checkpoints and log rows of a run that must open and be sound; nothing if there is none yet."""
+def read_committed(run: Path, saved: ReadSaved) -> dict:
+    """Return the committed checkpoints and log of a run, which must be undamaged; empty without a run."""
     if not run.exists():
         return {}
-    opened = RunStore(run)
-    assert opened.damaged == [] and list(opened.damage()) == []
+    store = RunStore(run)
+    assert store.damaged == [] and damage_of(store) == []
     assert Trajectory.open(run).first.step == 0
     return {key: value for key, value in saved(run).items() if key[0] in ("checkpoint", "log")}
 
 
 @pytest.mark.parametrize("n_chains", [1, pytest.param(25, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_at_any_instant_again_and_again_a_run_loses_nothing_and_ends_the_same(
-    kind: str, n_chains: int, live: Forebear, tiny_config: RunConfig, tmp_path: Path, saved: Read
+def test_run_killed_at_random_instants_ends_the_same(
+    kind: str, n_chains: int, run_child: ForkServer, tiny_config: RunConfig, tmp_path: Path, saved: ReadSaved
 ):
     config = of_kind(tiny_config, kind)
     durations = []
-    for name in ("whole", "warm"):
+    for name in ("whole", "warm-up"):
         started = time.monotonic()
-        assert live(tmp_path / name, config) == 0
+        assert run_child(tmp_path / name, config) == 0
         durations.append(time.monotonic() - started)
     expected = saved(tmp_path / "whole" / "run")
     training.train(config, "here", tmp_path)
-    assert saved(tmp_path / "here") == expected, "this process computes other bits than the children"
+    assert saved(tmp_path / "here") == expected, "this process computes different bits than the children"
 
-    choose, killed, root = random.Random(f"{kind} {n_chains}"), 0, tmp_path / "killed"
+    generator, n_killed, root = random.Random(f"{kind} {n_chains}"), 0, tmp_path / "killed"
     for _ in range(n_chains):
         before = {}
         for _ in range(5):
-            killed += live(root, config, kill_after=choose.uniform(0, 0.4 * min(durations))) == -signal.SIGKILL
-            after = committed(root / "run", saved)
-            assert before.items() <= after.items(), "something committed is lost or was changed"
+            seconds = generator.uniform(0, 0.4 * min(durations))
+            n_killed += run_child(root, config, kill_after=seconds) == -signal.SIGKILL
+            after = read_committed(root / "run", saved)
+            assert before.items() <= after.items(), "committed data is lost or changed"
             before = after
-        assert live(root, config) == 0
+        assert run_child(root, config) == 0
         assert saved(root / "run") == expected
         shutil.rmtree(root)
-    said(f"{kind}, chains of five kills, 0 lost, 0 differ", {"chains": n_chains, "kills that came in time": killed})
-    assert killed >= 2 * n_chains, "the kills are meant to come while the run trains"
+    counts = {"chains": n_chains, "kills during training": n_killed}
+    report(f"{kind}, chains of five kills, 0 lost, 0 differ", counts)
+    assert n_killed >= 2 * n_chains, "too few kills came while the run was training"
 
 
 @pytest.mark.parametrize("n_chains", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_while_it_is_densified_a_run_loses_nothing_and_ends_the_same(
-    n_chains: int, live: Forebear, tiny_config: RunConfig, tmp_path: Path, saved: Read
+def test_run_killed_during_densify_ends_the_same(
+    n_chains: int, run_child: ForkServer, tiny_config: RunConfig, tmp_path: Path, saved: ReadSaved
 ):
     root, whole, window = tmp_path / "killed", tmp_path / "whole", (5, 25)
-    assert live(whole, tiny_config, seconds=1e9) == 0
+    assert run_child(whole, tiny_config, segment_seconds=1e9) == 0
     origin = shutil.copytree(whole / "run", tmp_path / "origin")
-    live(whole, tiny_config, densify=window)
+    run_child(whole, tiny_config, densify=window)
     expected = saved(whole / "run")
-    shutil.copytree(origin, tmp_path / "once" / "run")
+    shutil.copytree(origin, tmp_path / "timed" / "run")
     started = time.monotonic()
-    assert live(tmp_path / "once", tiny_config, densify=window) == 0
+    assert run_child(tmp_path / "timed", tiny_config, densify=window) == 0
     duration = time.monotonic() - started
     assert len(expected) > len(saved(origin))
 
-    choose, killed = random.Random(n_chains), 0
+    generator, n_killed = random.Random(n_chains), 0
     for _ in range(n_chains):
         before = saved(shutil.copytree(origin, root / "run"))
         for _ in range(5):
-            wait = choose.uniform(0, duration)
-            killed += live(root, tiny_config, densify=window, kill_after=wait) == -signal.SIGKILL
-            committed(root / "run", saved)
+            seconds = generator.uniform(0, duration)
+            n_killed += run_child(root, tiny_config, densify=window, kill_after=seconds) == -signal.SIGKILL
+            read_committed(root / "run", saved)
             after = saved(root / "run")
             assert before.items() <= after.items() and after.items() <= expected.items()
             before = after
-        assert live(root, tiny_config, densify=window) == 0
+        assert run_child(root, tiny_config, densify=window) == 0
         assert saved(root / "run") == expected
         shutil.rmtree(root)
-    said("densify, chains of five kills, 0 lost, 0 differ", {"chains": n_chains, "kills that came in time": killed})
-    assert killed >= n_chains
+    counts = {"chains": n_chains, "kills during training": n_killed}
+    report("densify, chains of five kills, 0 lost, 0 differ", counts)
+    assert n_killed >= n_chains
 
 
-OPERATIONS = [*range(1, 36, 8), 64]
+MOMENTS = [*range(1, 36, 8), 64]
 
 
-@pytest.mark.parametrize("operations", [OPERATIONS, pytest.param([*range(1, 100)], marks=pytest.mark.slow)], ids=len)
-def test_killed_at_any_operation_on_the_disk_a_run_opens_and_ends_the_same(
-    operations: list[int], live: Forebear, tiny_config: RunConfig, tmp_path: Path, saved: Read
+@pytest.mark.parametrize("moments", [MOMENTS, pytest.param([*range(1, 100)], marks=pytest.mark.slow)], ids=len)
+def test_run_killed_at_any_operation_ends_the_same(
+    moments: list[int], run_child: ForkServer, tiny_config: RunConfig, tmp_path: Path, saved: ReadSaved
 ):
     config = dataclasses.replace(tiny_config, n_steps=10, checkpoints="every 3")
     training.train(config, "whole", tmp_path)
     expected = saved(tmp_path / "whole")
-    for n in operations:
+    for n in moments:
         root = tmp_path / str(n)
-        assert live(root, config, operations=n) == -signal.SIGKILL or n > 80, "there are fewer operations than that"
-        committed(root / "run", saved)
-        # And once more, while it goes on.
-        if live(root, config, operations=n) == -signal.SIGKILL:
-            before = committed(root / "run", saved)
-            assert live(root, config) == 0
-            assert before.items() <= committed(root / "run", saved).items()
+        assert run_child(root, config, kill_at_moment=n) == -signal.SIGKILL or n > 80, (
+            "the run has fewer moments than expected"
+        )
+        read_committed(root / "run", saved)
+        # Kill the resumed run too.
+        if run_child(root, config, kill_at_moment=n) == -signal.SIGKILL:
+            before = read_committed(root / "run", saved)
+            assert run_child(root, config) == 0
+            assert before.items() <= read_committed(root / "run", saved).items()
         assert saved(root / "run") == expected
         assert [path.name for path in root.iterdir() if not path.name.startswith(".")] == ["run"]
 
 
-def test_a_writer_that_is_not_atomic_is_caught(live: Forebear, tiny_config: RunConfig, tmp_path: Path, saved: Read):
-    """The control of the test above: killed in the middle of a plain write, a run is damaged, and that is seen."""
-    caught = 0
+def test_writer_that_is_not_atomic_is_detected(
+    run_child: ForkServer, tiny_config: RunConfig, tmp_path: Path, saved: ReadSaved
+):
+    """The control: a run that is killed during a plain write is damaged, and the checks detect it."""
+    n_detected = 0
     for n in range(12, 30, 2):
         root = tmp_path / str(n)
-        live(root, tiny_config, operations=n, naive=True)
+        run_child(root, tiny_config, kill_at_moment=n, naive=True)
         try:
-            committed(root / "run", saved)
+            read_committed(root / "run", saved)
         except (AssertionError, GrokscopeError):
-            caught += 1
-    assert caught
+            n_detected += 1
+    assert n_detected
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_commits_the_present_step(
-    number: int, live: Forebear, tiny_config: RunConfig, tmp_path: Path, saved: Read
+def test_signal_commits_the_current_step(
+    number: int, run_child: ForkServer, tiny_config: RunConfig, tmp_path: Path, saved: ReadSaved
 ):
     training.train(tiny_config, "whole", tmp_path)
-    assert live(tmp_path, tiny_config, signals=((17, number),), seconds=1e9) == 128 + number
+    assert run_child(tmp_path, tiny_config, step_signals=((17, number),), segment_seconds=1e9) == 128 + number
     assert RunStore(tmp_path / "run").last_step == 17
-    assert live(tmp_path, tiny_config, signals=((41, number),), seconds=1e9) == 128 + number
+    assert run_child(tmp_path, tiny_config, step_signals=((41, number),), segment_seconds=1e9) == 128 + number
     assert RunStore(tmp_path / "run").last_step == 41
-    assert live(tmp_path, tiny_config) == 0
+    assert run_child(tmp_path, tiny_config) == 0
     assert saved(tmp_path / "run") == saved(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_exits_at_once_and_the_run_still_opens(
-    second: int, live: Forebear, tiny_config: RunConfig, tmp_path: Path, saved: Read
+def test_second_signal_exits_immediately_without_damage(
+    second: int, run_child: ForkServer, tiny_config: RunConfig, tmp_path: Path, saved: ReadSaved
 ):
     signals = ((17, signal.SIGINT), (17, second))
-    assert live(tmp_path, tiny_config, signals=signals, seconds=1e9) == 128 + second
-    committed(tmp_path / "run", saved)
-    assert RunStore(tmp_path / "run").last_step == 0, "at once is without a commit"
-    assert live(tmp_path, tiny_config) == 0
+    assert run_child(tmp_path, tiny_config, step_signals=signals, segment_seconds=1e9) == 128 + second
+    read_committed(tmp_path / "run", saved)
+    assert RunStore(tmp_path / "run").last_step == 0, "the second signal waited for a commit"
+    assert run_child(tmp_path, tiny_config) == 0
     training.train(tiny_config, "whole", tmp_path)
     assert saved(tmp_path / "run") == saved(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""Nothing is left behind: no open file, thread, hook or memory."""
+"""Nothing leaks: files, threads, hooks and memory."""
 
 import ctypes
 import dataclasses
@@ -12,36 +12,36 @@ from grokscope import Trajectory, measures, training
 from grokscope.config import ModelConfig, RunConfig
 from grokscope.disk import atomic
 from grokscope.disk.lock import Lock, _held
-from harness.lives import compute_little, said, small_config
+from harness.scenarios import fake_computation, report, small_config
 
 N_SNAPSHOTS = 1_000
 
 
-def open_files() -> int:
-    """Return how many files this process has open."""
+def n_open_files() -> int:
+    """Return the number of files that this process has open."""
     return len(os.listdir("/proc/self/fd"))
 
 
 class Mallinfo2(ctypes.Structure):
-    """What glibc says of its memory."""
+    """The memory statistics of glibc."""
 
     _fields_ = tuple((name, ctypes.c_size_t) for name in (*"abcd", "hblkhd", *"ef", "uordblks", *"gh"))
 
 
-def memory() -> float:
-    """Return the MB that are allocated now; not those that glibc keeps for later, which it does on purpose."""
+def allocated_megabytes() -> float:
+    """Return the megabytes that are allocated now, without the memory that glibc reserves for later."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallinfo2"):
-        pytest.skip("this is no glibc that tells how much memory is in use")
+        pytest.skip("needs a glibc with mallinfo2")
     libc.mallinfo2.restype = Mallinfo2
-    found = libc.mallinfo2()
-    return (found.uordblks + found.hblkhd) / 1e6
+    statistics = libc.mallinfo2()
+    return (statistics.uordblks + statistics.hblkhd) / 1e6
 
 
-def test_a_thousand_snapshots_leave_no_open_file_thread_or_hook(tiny_run: Path):
+def test_thousand_snapshots_leak_no_file_thread_or_hook(tiny_run: Path):
     trajectory = Trajectory.open(tiny_run)
     model = trajectory.first.model
-    before = open_files(), threading.active_count()
+    before = n_open_files(), threading.active_count()
     for i in range(N_SNAPSHOTS):
         snapshot = trajectory[i % len(trajectory)]
         assert len(snapshot.parameters)
@@ -49,25 +49,26 @@ def test_a_thousand_snapshots_leave_no_open_file_thread_or_hook(tiny_run: Path):
             model = snapshot.model
             model.run_with_cache(trajectory.task.inputs[:2])
             assert not any(hook.fwd_hooks or hook.bwd_hooks for hook in model.hook_dict.values())
-    after = open_files(), threading.active_count()
-    said(f"{N_SNAPSHOTS:,} snapshots", {"files more": after[0] - before[0], "threads more": after[1] - before[1]})
+    after = n_open_files(), threading.active_count()
+    counts = {"additional files": after[0] - before[0], "additional threads": after[1] - before[1]}
+    report(f"{N_SNAPSHOTS:,} snapshots", counts)
     assert after == before
 
 
-def test_a_thousand_locks_register_nothing_and_leave_no_open_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A hook at fork cannot be taken back: there is one, made when the module is imported."""
+def test_thousand_locks_leak_no_file_or_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A hook at fork cannot be removed, so the module registers a single one at import."""
     registered = []
     monkeypatch.setattr(os, "register_at_fork", lambda **hooks: registered.append(hooks))
-    before = open_files()
+    before = n_open_files()
     for _ in range(1_000):
         with Lock(tmp_path):
             assert len(_held) == 1
         atomic.write_atomic(tmp_path / "file", b"x")
-    assert (registered, _held, open_files()) == ([], set(), before)
+    assert (registered, _held, n_open_files()) == ([], set(), before)
 
 
-def dense(n_checkpoints: int) -> RunConfig:
-    """Return a run with a checkpoint of 130 kB at every step."""
+def dense_config(n_checkpoints: int) -> RunConfig:
+    """Return a config with a checkpoint of 130 kB at every step."""
     model = ModelConfig(d_model=64, n_heads=2, d_mlp=128)
     steps = n_checkpoints - 1
     return dataclasses.replace(
@@ -80,38 +81,39 @@ def dense(n_checkpoints: int) -> RunConfig:
     )
 
 
-def grown(n_checkpoints: int, root: Path, leaks: bool = False) -> tuple[float, float]:
-    """Train, and return by how many MB the memory grew in the last half of the run, and its peak above the start."""
-    kept, levels, begin = [], [], memory()
+def memory_growth(n_checkpoints: int, root: Path, leaks: bool = False) -> tuple[float, float]:
+    """Train, and return the megabytes of growth in the second half of the run, and the peak above the start."""
+    leaked, levels, start = [], [], allocated_megabytes()
 
-    def look(step: int, row: dict[str, float]) -> None:
+    def observe(step: int, row: dict[str, float]) -> None:
         if leaks:
-            kept.append(bytes(os.urandom(1)) * 130_000)
-        levels.append(memory())
+            leaked.append(bytes(os.urandom(1)) * 130_000)
+        levels.append(allocated_megabytes())
 
-    training.train(dense(n_checkpoints), "run", root, observer=look)
+    training.train(dense_config(n_checkpoints), "run", root, observer=observe)
     half = len(levels) // 2
-    # Segments come and go: the lowest level of each quarter is what stays.
-    return min(levels[-half // 2 :]) - min(levels[half : half + half // 2]), max(levels) - begin
+    # Segments are allocated and freed, so compare the lowest levels of the last two quarters.
+    return min(levels[-half // 2 :]) - min(levels[half : half + half // 2]), max(levels) - start
 
 
 @pytest.mark.parametrize("n_checkpoints", [500, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_the_memory_of_a_long_run_and_its_analysis_is_flat(
+def test_memory_of_long_run_and_its_analysis_is_flat(
     n_checkpoints: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    compute_little(monkeypatch)
-    slope, peak = grown(n_checkpoints, tmp_path)
-    trajectory, before = Trajectory.open(tmp_path / "run"), memory()
+    fake_computation(monkeypatch)
+    growth, peak = memory_growth(n_checkpoints, tmp_path)
+    trajectory, before = Trajectory.open(tmp_path / "run"), allocated_megabytes()
     measures.evaluate("weight_norm", trajectory)
-    analysis = memory() - before
-    figures = {"at most": peak, "more in the last half": slope, "more after an analysis": analysis}
-    said(f"{n_checkpoints:,} checkpoints of 0.13 MB, MB in use", {name: round(mb) for name, mb in figures.items()})
-    assert slope < 8 and analysis < 8 and peak < 60
+    analysis = allocated_megabytes() - before
+    megabytes = {"peak": peak, "growth in the second half": growth, "growth by an analysis": analysis}
+    counts = {name: round(value) for name, value in megabytes.items()}
+    report(f"{n_checkpoints:,} checkpoints of 0.13 MB, MB in use", counts)
+    assert growth < 8 and analysis < 8 and peak < 60
 
 
 @pytest.mark.slow
-def test_a_run_that_keeps_what_it_has_taken_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The control: an observer that keeps as much as a checkpoint of every step."""
-    compute_little(monkeypatch)
-    slope, _ = grown(400, tmp_path, leaks=True)
-    assert slope > 8
+def test_leaking_observer_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The control: an observer that keeps the bytes of a checkpoint at every step."""
+    fake_computation(monkeypatch)
+    growth, _ = memory_growth(400, tmp_path, leaks=True)
+    assert growth > 8

@@ -1,4 +1,4 @@
-"""Many processes and one lock; readers beside a writer. None of these processes imports torch."""
+"""Many processes that compete for a lock, and readers during writes. None of these processes imports torch."""
 
 import json
 import os
@@ -16,16 +16,16 @@ from grokscope.disk.syscalls import disk
 from grokscope.errors import BusyError
 from grokscope.store.record import Record
 from grokscope.store.run_store import create
-from harness.lives import said, small_config
+from harness.scenarios import report, small_config
 
 CONTENDER = """
 import os, sys
 from pathlib import Path
 from grokscope.disk.lock import Lock
 from grokscope.errors import GrokscopeError
-assert not {"torch", "numpy", "safetensors"} & set(sys.modules), "a lock needs none of these"
+assert not {"torch", "numpy", "safetensors"} & set(sys.modules), "a lock must not import these"
 print("ready", flush=True)
-os.read(0, 1)  # All begin at once, when the other end is closed.
+os.read(0, 1)  # All start together, when the parent closes the other end.
 try:
     with Lock(Path(sys.argv[1])):
         print(f"won {os.getpid()}", flush=True)
@@ -39,62 +39,64 @@ import sys
 from pathlib import Path
 from grokscope.store.run_store import RunStore
 from grokscope.errors import GrokscopeError
-folder, n, opened, seen = Path(sys.argv[1]), int(sys.argv[2]), 0, 0
+folder, n_commits, n_openings, n_seen = Path(sys.argv[1]), int(sys.argv[2]), 0, 0
 print("ready", flush=True)
-while seen < n:
+while n_seen < n_commits:
     run = RunStore(folder)
     steps = run.steps.tolist()
     assert run.damaged == [] and run.gaps == [] and steps == list(range(len(steps))), steps
-    assert len(steps) >= seen, "a checkpoint that was there is gone"
+    assert len(steps) >= n_seen, "a checkpoint has disappeared"
     last = steps[-2:]
     assert run.read(["w"], last)["w"][:, 0].tolist() == last
-    opened, seen = opened + 1, len(steps)
+    n_openings, n_seen = n_openings + 1, len(steps)
 assert "torch" not in sys.modules
-print(opened, flush=True)
+print(n_openings, flush=True)
 """
 
 
-def start(program: str, *arguments: object, **more) -> subprocess.Popen[str]:
+def start(program: str, *arguments: object, **options) -> subprocess.Popen[str]:
     """Start a Python process that runs a program."""
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **more)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
 
 
-def heard(process: subprocess.Popen[str]) -> str:
+def read_line(process: subprocess.Popen[str]) -> str:
     """Return the next line that a process prints."""
     assert process.stdout
     return process.stdout.readline().strip()
 
 
 @pytest.mark.parametrize("n_processes", [12, pytest.param(100, marks=pytest.mark.slow)])
-def test_of_many_processes_that_take_a_lock_at_once_exactly_one_wins(n_processes: int, tmp_path: Path):
+def test_one_of_many_simultaneous_processes_gets_the_lock(n_processes: int, tmp_path: Path):
     begin, hold = os.pipe(), os.pipe()
-    many = [start(CONTENDER, tmp_path, hold[0], stdin=begin[0], pass_fds=[hold[0]]) for _ in range(n_processes)]
+    contenders = [start(CONTENDER, tmp_path, hold[0], stdin=begin[0], pass_fds=[hold[0]]) for _ in range(n_processes)]
     try:
-        assert [heard(one) for one in many] == ["ready"] * n_processes
+        assert [read_line(process) for process in contenders] == ["ready"] * n_processes
         os.close(begin[1])
-        answers = [heard(one) for one in many]
-        won = [answer for answer in answers if answer.startswith("won ")]
-        owner = rf"process {won[0].split()[1]} on {re.escape(os.uname().nodename)} since \d+-\d+-\d+ \d+:\d+:\d+ UTC"
-        told = [answer for answer in answers if re.match(rf"{tmp_path} is being written by {owner}; ", answer)]
-        said("processes that take one lock", {"won": len(won), "were told who has it": len(told)})
-        assert (len(won), len(told)) == (1, n_processes - 1)
+        answers = [read_line(process) for process in contenders]
+        winners = [answer for answer in answers if answer.startswith("won ")]
+        owner = (
+            rf"process {winners[0].split()[1]} on {re.escape(os.uname().nodename)} since \d+-\d+-\d+ \d+:\d+:\d+ UTC"
+        )
+        refusals = [answer for answer in answers if re.match(rf"{tmp_path} is being written by {owner}\. ", answer)]
+        report("processes that take one lock", {"winners": len(winners), "refusals with owner": len(refusals)})
+        assert (len(winners), len(refusals)) == (1, n_processes - 1)
     finally:
         os.close(hold[1])
-        for one in many:
-            one.communicate()
+        for process in contenders:
+            process.communicate()
         os.close(begin[0])
         os.close(hold[0])
     with Lock(tmp_path):
         pass
 
 
-def test_a_stopped_owner_keeps_its_lock_and_a_killed_one_does_not(tmp_path: Path):
+def test_stopped_owner_keeps_the_lock_and_killed_does_not(tmp_path: Path):
     begin, hold = os.pipe(), os.pipe()
     os.close(begin[1])
     owner = start(CONTENDER, tmp_path, hold[0], stdin=begin[0], pass_fds=[hold[0]])
     try:
-        assert [heard(owner), heard(owner)] == ["ready", f"won {owner.pid}"]
+        assert [read_line(owner), read_line(owner)] == ["ready", f"won {owner.pid}"]
         owner.send_signal(signal.SIGSTOP)
         with pytest.raises(BusyError, match=f"process {owner.pid} "), Lock(tmp_path):
             pass
@@ -105,25 +107,25 @@ def test_a_stopped_owner_keeps_its_lock_and_a_killed_one_does_not(tmp_path: Path
     finally:
         owner.kill()
         owner.communicate()
-        for one in (begin[0], *hold):
-            os.close(one)
+        for descriptor in (begin[0], *hold):
+            os.close(descriptor)
 
 
-@pytest.mark.parametrize("text", ["", "{", json.dumps({"pid": 1, "host": "another", "since": "2001"}), "[1]"])
-def test_whatever_a_dead_owner_left_in_it_a_lock_is_free(text: str, tmp_path: Path):
+@pytest.mark.parametrize("text", ["", "{", json.dumps({"pid": 1, "host": "a", "since": "2001"}), "[1]"])
+def test_lock_file_of_dead_owner_does_not_lock(text: str, tmp_path: Path):
     (tmp_path / "lock").write_text(text)
     with Lock(tmp_path), pytest.raises(BusyError, match=f"process {os.getpid()} "), Lock(tmp_path):
         pass
 
 
-def test_an_owner_that_cannot_say_who_it_is_has_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(disk, "note", lambda file, text: (_ for _ in ()).throw(OSError(28, "full")))
-    with Lock(tmp_path), pytest.raises(BusyError, match="by another process;"), Lock(tmp_path):
+def test_owner_that_cannot_write_its_name_has_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(disk, "write_owner", lambda file, text: (_ for _ in ()).throw(OSError(28, "full")))
+    with Lock(tmp_path), pytest.raises(BusyError, match=r"by another process\."), Lock(tmp_path):
         pass
 
 
 @pytest.mark.parametrize("n_commits", [100, pytest.param(2_000, marks=pytest.mark.slow)])
-def test_readers_beside_a_writer_see_what_is_committed_and_nothing_else(n_commits: int, tmp_path: Path):
+def test_readers_during_writes_see_committed_data_only(n_commits: int, tmp_path: Path):
     run = create(tmp_path / "run", Record(small_config(), {}, ""))
 
     def commit(step: int) -> None:
@@ -131,9 +133,9 @@ def test_readers_beside_a_writer_see_what_is_committed_and_nothing_else(n_commit
 
     commit(0)
     readers = [start(READER, tmp_path / "run", n_commits) for _ in range(4)]
-    assert [heard(one) for one in readers] == ["ready"] * 4
+    assert [read_line(reader) for reader in readers] == ["ready"] * 4
     for step in range(1, n_commits):
         commit(step)
-    opened = [one.communicate()[0].strip() for one in readers]
-    assert [one.returncode for one in readers] == [0] * 4
-    said(f"four readers during {n_commits:,} commits, 0 saw anything else", {"openings": sum(map(int, opened))})
+    n_openings = [int(reader.communicate()[0]) for reader in readers]
+    assert [reader.returncode for reader in readers] == [0] * 4
+    report(f"four readers during {n_commits:,} commits, 0 read other data", {"openings": sum(n_openings)})

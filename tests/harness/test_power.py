@@ -1,4 +1,4 @@
-"""The power goes after each operation on the disk, and what was not yet synced is lost, torn or out of order."""
+"""A loss of power after each operation on the disk: unsynced data is lost, torn or out of order."""
 
 import os
 import shutil
@@ -11,88 +11,90 @@ import pytest
 from grokscope.disk import atomic, syscalls
 from grokscope.errors import GrokscopeError
 from harness import power
-from harness.disks import put
-from harness.lives import LIVES, Acknowledged, Life, compute_little, said
+from harness.disks import use_disk
+from harness.scenarios import SCENARIOS, AcknowledgedCommits, Scenario, fake_computation, report
 
 pytestmark = pytest.mark.usefixtures("segments_by_count")
 
-Losses = Callable[[int], list[tuple[str, int]]]
+SelectLosses = Callable[[int], list[tuple[str, int]]]
 
 
-def recorded(life: Life, root: Path) -> list[power.Operation]:
-    """Return the record of a life, with notes of what it told that it had committed."""
-    life.begin(root)
-    with pytest.MonkeyPatch.context() as patch, put(disk := power.Recorder()):
-        Acknowledged(patch, lambda steps: disk.note_that(steps))
-        life.go_on(root)
+def record_operations(scenario: Scenario, root: Path) -> list[power.Operation]:
+    """Return the record of an undisturbed scenario, with a note for each acknowledged commit."""
+    scenario.prepare(root)
+    with pytest.MonkeyPatch.context() as patch, use_disk(disk := power.RecordingDisk()):
+        AcknowledgedCommits(patch, lambda steps: disk.add_note(steps))
+        scenario.run(root)
     return disk.record
 
 
-def lose_power_everywhere(life: Life, folder: Path, losses: Losses, counts: Counter[str]) -> None:
-    """Let the power go after each operation of a life, lose what may be lost, and check and end the life there."""
-    record = recorded(life, folder / "recorded")
-    life.begin(folder / "first")
-    seen = set()
+def lose_power_everywhere(
+    scenario: Scenario, folder: Path, select_losses: SelectLosses, counts: Counter[str]
+) -> None:
+    """Lose the power after each operation of a scenario, and check that it recovers; update the counts."""
+    record = record_operations(scenario, folder / "recorded")
+    scenario.prepare(folder / "initial")
+    checked_states = set()
     counts["operations"] = len(record)
-    for number, model in enumerate(power.after(folder / "first", relative(record, folder))):
-        acknowledged = set(model.noted[-1][0]) if model.noted else set()
-        for loss, seed in losses(number):
-            left = model.left(loss, seed)
+    for number, model in enumerate(power.replay(folder / "initial", move_record(record, folder))):
+        acknowledged = set(model.notes[-1][0]) if model.notes else set()
+        for loss, seed in select_losses(number):
+            content = model.after_power_loss(loss, seed)
             counts["losses"] += 1
-            # The same may be left after several operations.
-            key = hash((frozenset(left.items()), frozenset(acknowledged)))
-            if key in seen:
+            # Several operations can leave the same state.
+            state = hash((frozenset(content.items()), frozenset(acknowledged)))
+            if state in checked_states:
                 continue
-            seen.add(key)
-            power.lay_out(left, folder / "root")
+            checked_states.add(state)
+            power.write_content(content, folder / "root")
             counts["states"] += 1
-            life.check(folder / "root", acknowledged)
+            scenario.check_recovery(folder / "root", acknowledged)
             shutil.rmtree(folder / "root")
 
 
-def relative(record: list[power.Operation], folder: Path) -> list[power.Operation]:
-    """Return the record as if it were of the folder `first`, which is as `recorded` was before."""
+def move_record(record: list[power.Operation], folder: Path) -> list[power.Operation]:
+    """Return the record with the paths of the folder `recorded` replaced by those of the folder `initial`."""
 
-    def moved(one: object) -> object:
-        if isinstance(one, Path) and (folder / "recorded") in (one, *one.parents):
-            return folder / "first" / one.relative_to(folder / "recorded")
-        return one
+    def move(argument: object) -> object:
+        if isinstance(argument, Path) and (folder / "recorded") in (argument, *argument.parents):
+            return folder / "initial" / argument.relative_to(folder / "recorded")
+        return argument
 
-    return [tuple(map(moved, operation)) for operation in record]
+    return [tuple(map(move, operation)) for operation in record]
 
 
-def some(number: int) -> list[tuple[str, int]]:
-    """Return one way to lose what is not synced, another from one operation to the next."""
+def one_loss(number: int) -> list[tuple[str, int]]:
+    """Return one kind of loss, which changes from one operation to the next."""
     return [(power.LOSSES[number % len(power.LOSSES)], number)]
 
 
-def all_at_once(number: int) -> list[tuple[str, int]]:
-    """Return the ways to lose all that is not synced, of one kind or of both."""
+def complete_losses(number: int) -> list[tuple[str, int]]:
+    """Return the kinds of loss that are not random."""
     return [(loss, 0) for loss in power.LOSSES[:-1]]
 
 
-def all_of(number: int) -> list[tuple[str, int]]:
-    """Return every way to lose what is not synced, with 12 seeds where it is by chance."""
-    return all_at_once(number) + [("random", seed) for seed in range(12)]
+def all_losses(number: int) -> list[tuple[str, int]]:
+    """Return all kinds of loss, the random one with 12 seeds."""
+    return complete_losses(number) + [("random", seed) for seed in range(12)]
 
 
 @pytest.mark.parametrize(
-    ("name", "losses"),
-    [(name, some) for name in LIVES if name != "fork"]
-    + [pytest.param(name, all_of, marks=pytest.mark.slow) for name in LIVES],
+    ("name", "select_losses"),
+    [(name, one_loss) for name in SCENARIOS if name != "fork"]
+    + [pytest.param(name, all_losses, marks=pytest.mark.slow) for name in SCENARIOS],
 )
-def test_a_machine_that_loses_power_loses_nothing_that_was_committed(
-    name: str, losses: Losses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_power_loss_loses_nothing_that_was_committed(
+    name: str, select_losses: SelectLosses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    compute_little(monkeypatch)
+    fake_computation(monkeypatch)
     counts: Counter[str] = Counter()
-    lose_power_everywhere(Life.make(name, tmp_path), tmp_path, losses, counts)
-    said(f"{name}, the power lost after each operation, 0 lost, 0 differ", counts)
+    lose_power_everywhere(Scenario.make(name, tmp_path), tmp_path, select_losses, counts)
+    report(f"{name}, power lost after each operation, 0 lost, 0 differ", counts)
     assert counts["losses"] > counts["operations"] > 9
 
 
-def over_it(path: Path, *parts: bytes | memoryview) -> None:
-    """Write to the final path, with every fsync, as a careful `torch.save` would."""
+def write_to_final_path(path: Path, *parts: bytes | memoryview) -> None:
+    """Write to the final path with every fsync."""
     file = syscalls.disk.create(path)
     atomic._write_all(file, parts)
     syscalls.disk.sync(file)
@@ -100,9 +102,9 @@ def over_it(path: Path, *parts: bytes | memoryview) -> None:
     syscalls.disk.sync_folder(path.parent)
 
 
-def no_sync(path: Path, *parts: bytes | memoryview) -> None:
-    """Write to a temporary file that is renamed without an fsync."""
-    temporary = path.with_name(f".{path.name}{atomic.TEMPORARY}")
+def write_without_fsync(path: Path, *parts: bytes | memoryview) -> None:
+    """Write to a temporary file, and rename it without an fsync."""
+    temporary = path.with_name(f".{path.name}{atomic.TEMPORARY_SUFFIX}")
     file = syscalls.disk.create(temporary)
     atomic._write_all(file, parts)
     os.close(file)
@@ -110,9 +112,9 @@ def no_sync(path: Path, *parts: bytes | memoryview) -> None:
     syscalls.disk.sync_folder(path.parent)
 
 
-def no_sync_of_the_folder(path: Path, *parts: bytes | memoryview) -> None:
-    """Write as `write_atomic` does, but for the fsync of the folder."""
-    temporary = path.with_name(f".{path.name}{atomic.TEMPORARY}")
+def write_without_folder_fsync(path: Path, *parts: bytes | memoryview) -> None:
+    """Write as `write_atomic` does, but without the fsync of the folder."""
+    temporary = path.with_name(f".{path.name}{atomic.TEMPORARY_SUFFIX}")
     file = syscalls.disk.create(temporary)
     atomic._write_all(file, parts)
     syscalls.disk.sync(file)
@@ -120,14 +122,12 @@ def no_sync_of_the_folder(path: Path, *parts: bytes | memoryview) -> None:
     syscalls.disk.replace(temporary, path)
 
 
-@pytest.mark.parametrize("writer", [over_it, no_sync, no_sync_of_the_folder])
-def test_a_writer_that_leaves_something_out_is_caught(
-    writer: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """The control: each of these survives every SIGKILL, or most, and none a loss of power."""
-    compute_little(monkeypatch)
-    life = Life.make("train", tmp_path)
+@pytest.mark.parametrize("writer", [write_to_final_path, write_without_fsync, write_without_folder_fsync])
+def test_incomplete_writer_is_detected(writer: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The control: these writers survive most or all SIGKILLs, but not a loss of power."""
+    fake_computation(monkeypatch)
+    scenario = Scenario.make("train", tmp_path)
     monkeypatch.setattr(atomic, "write_atomic", writer)
     with pytest.raises((AssertionError, GrokscopeError)):
-        lose_power_everywhere(life, tmp_path, all_at_once, counts := Counter())
-    said(f"a writer with {writer.__name__}", {"caught after operations": counts["losses"]})
+        lose_power_everywhere(scenario, tmp_path, complete_losses, counts := Counter())
+    report(writer.__name__, {"losses until detection": counts["losses"]})

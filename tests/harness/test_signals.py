@@ -1,6 +1,6 @@
-"""Signals at any instant, also twice: the status is the signal's, the run opens and ends the same.
+"""Signals at random instants, once and twice: the exit status is that of the signal, and the run ends the same.
 
-The message and a real `grokscope train` are in test_interrupts, a sweep and its workers in sweep/test_workers.
+training/test_signals tests the message and a real `grokscope train`; sweep/test_workers tests sweeps.
 """
 
 import random
@@ -11,39 +11,40 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.shared import read_everything
+from support.shared import damage_of, read_everything
 
 from grokscope.config import RunConfig
 from grokscope.store.run_store import RunStore
-from harness.forebear import Forebear
-from harness.lives import said
+from harness.fork_server import ForkServer
+from harness.scenarios import report
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("n_runs", [3, pytest.param(200, marks=pytest.mark.slow)])
-def test_a_signal_at_any_instant_once_or_twice_leaves_a_run_that_ends_the_same(
-    n_runs: int, live: Forebear, tiny_config: RunConfig, tmp_path: Path
+def test_run_signalled_at_random_instants_ends_the_same(
+    n_runs: int, run_child: ForkServer, tiny_config: RunConfig, tmp_path: Path
 ):
-    assert live(tmp_path / "warm", tiny_config, seconds=0.02) == 0
+    assert run_child(tmp_path / "warm-up", tiny_config, segment_seconds=0.02) == 0
     started = time.monotonic()
-    assert live(tmp_path / "whole", tiny_config, seconds=0.02) == 0
+    assert run_child(tmp_path / "whole", tiny_config, segment_seconds=0.02) == 0
     duration, expected = time.monotonic() - started, read_everything(tmp_path / "whole" / "run")
-    choose, counts = random.Random(n_runs), Counter[str]()
+    generator, counts = random.Random(n_runs), Counter[str]()
     for i in range(n_runs):
-        root, first = tmp_path / "stopped", choose.choice([signal.SIGINT, signal.SIGTERM])
-        after = [(choose.uniform(0.1, 0.9) * duration, int(first))]
+        root, first = tmp_path / "stopped", generator.choice([signal.SIGINT, signal.SIGTERM])
+        signals = [(generator.uniform(0.1, 0.9) * duration, int(first))]
         if i % 2:
-            after.append((choose.uniform(0, 0.02), int(choose.choice([signal.SIGINT, signal.SIGTERM]))))
-        status = live(root, tiny_config, after=tuple(after), seconds=0.02)
-        # A child that is signalled before it trains, or after, ends as any process does.
-        assert status in {0, *(128 + number for _, number in after), *(-number for _, number in after)}
-        counts["ended before it" if status == 0 else f"{len(after)} signals"] += 1
+            second = generator.uniform(0, 0.02), int(generator.choice([signal.SIGINT, signal.SIGTERM]))
+            signals.append(second)
+        status = run_child(root, tiny_config, timed_signals=tuple(signals), segment_seconds=0.02)
+        # A child that is signalled before or after training ends like any other process.
+        assert status in {0, *(128 + number for _, number in signals), *(-number for _, number in signals)}
+        counts["ended before the signal" if status == 0 else f"{len(signals)} signals"] += 1
         if (root / "run").exists():
-            opened = RunStore(root / "run")
-            assert opened.damaged == [] and list(opened.damage()) == []
-        assert live(root, tiny_config, seconds=1e9) == 0
+            store = RunStore(root / "run")
+            assert store.damaged == [] and damage_of(store) == []
+        assert run_child(root, tiny_config, segment_seconds=1e9) == 0
         assert read_everything(root / "run") == expected
         shutil.rmtree(root)
-    said("signals at any instant, 0 lost, 0 differ", counts)
+    report("signals at random instants, 0 lost, 0 differ", counts)
     assert counts["1 signals"] + counts["2 signals"] > n_runs / 3
