@@ -107,7 +107,7 @@ def write_toml(values: dict[str, Any]) -> str:
     lines = [f"{_key(key)} = {_literal(value)}" for key, value in top]
     for name, table in values.items():
         if isinstance(table, dict):
-            lines += [f"[{_key(name)}]", *(f"{_key(key)} = {_literal(one)}" for key, one in table.items())]
+            lines += [f"[{_key(name)}]", *(f"{_key(key)} = {_literal(item)}" for key, item in table.items())]
     return "\n".join(lines) + "\n"
 
 

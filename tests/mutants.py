@@ -1,7 +1,7 @@
-"""Mutants: faults that somebody might make in the code that saves and resumes, each of which some test must notice.
+"""Mutants: plausible mistakes in the code that saves and resumes; a test must notice each of them.
 
-Each takes away one thing that promises 1 to 6 stand on: an fsync, a checksum, a lock, the place in a random stream.
-It is made in a copy of the repository, and the tests named beside it are run there until the first one fails.
+Each removes something that a guarantee needs: an fsync, a checksum, a lock, the position in a random stream.
+Each is made in a copy of the repository, where the named tests run until the first one fails.
 
 How to run: python tests/mutants.py [NUMBER …]; `make test-all` does it too.
 """
@@ -21,7 +21,7 @@ MUTATIONS = "tests/hostile/test_mutations.py"
 
 
 class Mutant(NamedTuple):
-    """A file of the package, what stands there once, what a mutant has instead, and the tests that should notice."""
+    """A file of the package, a text that occurs in it once, its replacement, and the tests that should notice."""
 
     file: str
     old: str
@@ -30,7 +30,7 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
-    # The way of bytes to the disk.
+    # Writing bytes to the disk.
     Mutant(
         "disk/atomic",
         "            syscalls.disk.sync(file)\n",
@@ -240,10 +240,10 @@ MUTANTS = (
         ("tests/test_trajectory.py", "tests/training/test_run.py"),
     ),
     Mutant(
-        "measures/__init__",
-        "trajectory.digest_of(series.steps) == series.digest",
+        "measures/_cache",
+        "sound.digest_of(series.steps) == series.digest",
         "True",
-        ("tests/measures/test_contract.py",),
+        ("tests/measures/test_cache.py",),
     ),
 )
 
@@ -268,7 +268,7 @@ def is_killed(mutant: Mutant) -> bool:
                 subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=600).returncode == 1
             )
         except subprocess.TimeoutExpired:
-            return True  # It hangs: nobody would take that for right.
+            return True  # It hangs, which counts as noticed.
 
 
 def main(numbers: list[int]) -> list[int]:
@@ -278,12 +278,12 @@ def main(numbers: list[int]) -> list[int]:
         mutant = MUTANTS[number]
         killed = is_killed(mutant)
         alive += [] if killed else [number]
-        said = " ".join(mutant.old.split())[:70]
-        print(f"{number:3} {'killed' if killed else 'ALIVE '} {mutant.file}: {said}", flush=True)
+        quote = " ".join(mutant.old.split())[:70]
+        print(f"{number:3} {'killed' if killed else 'ALIVE '} {mutant.file}: {quote}", flush=True)
     n = len(numbers or MUTANTS)
     print(f"{n - len(alive)} of {n} mutants are killed")
     return alive
 
 
 if __name__ == "__main__":
-    sys.exit(len(main([int(one) for one in sys.argv[1:]])) > 0)
+    sys.exit(len(main([int(number) for number in sys.argv[1:]])) > 0)

@@ -24,11 +24,11 @@ def benchmark(name: str) -> ModuleType:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-def test_what_is_measured_on_a_gpu_runs_on_a_processor_too(capsys: pytest.CaptureFixture[str]):
+def test_gpu_benchmark_runs_on_a_processor_too(capsys: pytest.CaptureFixture[str]):
     benchmark("gpu").main(["--device", "cpu", "--small", "--seconds", "0.01"])
     printed = capsys.readouterr().out
     speeds = re.findall(r"(\w+), (\w+), +(\d+) models: +([\d,.]+) steps per second each, +([\d,]+) together", printed)
-    assert [one[:3] for one in speeds] == [
+    assert [match[:3] for match in speeds] == [
         (preset, precision, n)
         for preset in ("nanda2023", "power2022")
         for precision in ("float32", "tf32", "bfloat16")
@@ -41,7 +41,7 @@ def test_what_is_measured_on_a_gpu_runs_on_a_processor_too(capsys: pytest.Captur
     assert re.search(r"nanda2023, 200 steps, 3 checkpoints: [\d.]+ s", printed)
 
 
-def test_the_operations_of_the_plain_loop_are_those_of_its_matrices():
+def test_operations_of_the_plain_loop_are_its_matrix_products():
     """All three positions of 3,830 examples pass every matrix once forward and twice backward; scores by hand."""
     training = benchmark("training")
     setup = Setup(presets.get("nanda2023"))

@@ -18,14 +18,14 @@ PROSE = [
 ]
 BANNED_NAMES = {"found", "said", "asked", "one", "its", "some", "there"}
 BANNED_PHRASES = {
-    "is no": r"\bis no\b(?! longer)",
+    "is no": r"(?<!there )(?<!There )\bis no\b(?! longer)",
     "are none": r"\bare none\b",
     "goes on": r"\bgo(?:es)? on\b",
     "anew": r"\banew\b",
     "once more": r"\bonce more\b",
     "whoever": r"\bwho(?:m)?ever\b",
-    "stands, of a thing": r"\bstands? (?:in|on|at|there|beside|above|below|before|after|alone|as|near)\b",
-    "lies, of a thing": r"\blies? (?:in|on|at|there|beside|within|outside|near|between|above|below)\b",
+    "stands, of a thing": r"\bstands? (?:in|on|at|there|beside|above|below|before|after|alone|as|near)\b|what stands",
+    "lies, of a file": r"\blies? (?:there|beside|in (?:\w+ ){0,2}(?:folder|file|segment|run|archive|package)s?)\b|what lies",
     "had again": r"\bhad again\b",
 }
 MOST_TEST_NAME = 60
@@ -35,7 +35,8 @@ def prose_of(source: str) -> str:
     """Return the docstrings, comments and messages of a Python source."""
     parts = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT or token.type == tokenize.STRING:
+        # A string without a space is a key or a name.
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and " " in token.string):
             parts.append(token.string)
     return "\n".join(parts)
 
@@ -105,7 +106,7 @@ def test_exceptions_end_in_error():
         ("It is no run.", "is no"),
         ("what is no\n    # run", "is no"),
         ("Training goes on.", "goes on"),
-        ("The file lies in a folder.", "lies, of a thing"),
+        ("The file lies in a folder.", "lies, of a file"),
     ],
 )
 def test_phrase_is_counted(text, phrase):
@@ -113,4 +114,4 @@ def test_phrase_is_counted(text, phrase):
 
 
 def test_phrase_that_is_allowed_is_not_counted():
-    assert phrases_in("It is no longer there; the standard stands.").total() == 0
+    assert phrases_in("It is no longer there. There is no step. The points lie on a line.").total() == 0

@@ -40,21 +40,21 @@ def assert_same(one: Series, other: Series) -> None:
             assert array.tobytes() == others[name].tobytes()
 
 
-def test_arrays_and_constants_are_had_by_name():
-    one = series()
-    assert one["circularity"] is one.arrays["circularity"]
-    assert one["gaps"] is one.constants["gaps"]
-    assert one.keys() == ["circularity", "points", "frequencies", "gaps"]
-    assert "points" in one and "frequencies" in one and "steps" not in one
-    assert len(one) == 3
+def test_arrays_and_constants_are_accessed_by_name():
+    made = series()
+    assert made["circularity"] is made.arrays["circularity"]
+    assert made["gaps"] is made.constants["gaps"]
+    assert made.keys() == ["circularity", "points", "frequencies", "gaps"]
+    assert "points" in made and "frequencies" in made and "steps" not in made
+    assert len(made) == 3
 
 
-def test_an_unknown_name_is_refused_with_those_there_are():
+def test_unknown_name_is_refused_with_the_known_names():
     with pytest.raises(GrokscopeError, match="'embedding' has no 'sharpness'; it has: circularity, points"):
         series()["sharpness"]
 
 
-def test_rows_of_numbers_arrays_and_tensors_become_arrays_over_steps_in_their_own_types():
+def test_rows_become_arrays_over_steps_in_their_own_types():
     rows = [
         {
             "loss": 0.5 * i,
@@ -65,12 +65,12 @@ def test_rows_of_numbers_arrays_and_tensors_become_arrays_over_steps_in_their_ow
         }
         for i in range(3)
     ]
-    one = Series.of_rows("made", STEPS, rows, {"frequencies": torch.arange(1, 3), "chance": 0.25})
-    assert one.keys() == ["loss", "n", "shares", "gram", "is", "frequencies", "chance"]
-    assert one["loss"].tolist() == [0, 0.5, 1] and one["n"].tolist() == [0, 1, 2]
-    assert one["shares"].shape == (3, 2) and one["gram"].tolist()[2] == [[2, 0], [0, 2]]
-    found = [str(array.dtype) for array in (*one.arrays.values(), *one.constants.values())]
-    assert found == ["float64", "int64", "float32", "float32", "bool", "int64", "float64"]
+    made = Series.of_rows("made", STEPS, rows, {"frequencies": torch.arange(1, 3), "chance": 0.25})
+    assert made.keys() == ["loss", "n", "shares", "gram", "is", "frequencies", "chance"]
+    assert made["loss"].tolist() == [0, 0.5, 1] and made["n"].tolist() == [0, 1, 2]
+    assert made["shares"].shape == (3, 2) and made["gram"].tolist()[2] == [[2, 0], [0, 2]]
+    dtypes = [str(array.dtype) for array in (*made.arrays.values(), *made.constants.values())]
+    assert dtypes == ["float64", "int64", "float32", "float32", "bool", "int64", "float64"]
     with pytest.raises(ValueError, match="made"):
         Series.of_rows("made", STEPS, rows[:2])
 
@@ -78,7 +78,7 @@ def test_rows_of_numbers_arrays_and_tensors_become_arrays_over_steps_in_their_ow
 @pytest.mark.parametrize(
     ("arrays", "constants"),
     [({"a": np.zeros(2)}, {}), ({"a": np.zeros(3)}, {"a": np.zeros(1)})],
-    ids=["a first axis that is no step", "a name twice"],
+    ids=["an array without a step axis", "a name twice"],
 )
 def test_what_is_no_series_cannot_be_made(arrays, constants):
     with pytest.raises(ValueError, match="log"):
@@ -107,24 +107,24 @@ NUMBERS = st.sampled_from([np.float32, np.float64, np.int32, np.int64, np.uint8,
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), n_steps=st.integers(1, 5))
-def test_any_arrays_and_constants_come_back(data, n_steps, tmp_path_factory):
+def test_any_arrays_and_constants_survive_a_file(data, n_steps, tmp_path_factory):
     shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
     names = st.lists(st.text("abW_./ é", min_size=1, max_size=8), max_size=4, unique=True)
-    found = data.draw(names)
-    split = data.draw(st.integers(0, len(found)))
+    keys = data.draw(names)
+    split = data.draw(st.integers(0, len(keys)))
 
     def draw(leading: tuple[int, ...]) -> np.ndarray:
         return data.draw(hnp.arrays(data.draw(NUMBERS), leading + data.draw(shapes)))
 
-    one = Series(
+    made = Series(
         "measure",
         np.arange(n_steps) * 7,
-        {name: draw((n_steps,)) for name in found[:split]},
-        {name: draw(()) for name in found[split:]},
+        {name: draw((n_steps,)) for name in keys[:split]},
+        {name: draw(()) for name in keys[split:]},
     )
     path = tmp_path_factory.mktemp("series") / "one.safetensors"
-    one.save(path)
-    assert_same(Series.load(path), one)
+    made.save(path)
+    assert_same(Series.load(path), made)
 
 
 def test_views_of_other_arrays_come_back_as_what_they_show(tmp_path):
@@ -172,7 +172,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
     ],
     ids=str,
 )
-def test_a_whole_file_that_is_no_series_is_refused_by_name(arrays: dict, about: dict, tmp_path):
+def test_file_without_a_series_is_refused_by_name(arrays: dict, about: dict, tmp_path):
     usual = {"kind": "series", "measure": "loss", "options": {}, "digest": ""}
     tensor_file.write(tmp_path / "loss.safetensors", {"steps": STEPS, **arrays}, {**usual, **about})
     with pytest.raises(GrokscopeError, match="loss.safetensors is damaged: it is not a series"):
@@ -188,9 +188,9 @@ def test_series_saved_by_version_0_1_still_loads_and_is_valid(tmp_path):
     assert series.words("components") == ["embedding", "positions", "attention", "mlp", "unembedding"]
     assert series.variables == {} and series.variable("weight_norm").label == "weight norm"
     trajectory = Trajectory.open(run)
-    found = measures.found("weight_norm", trajectory)
-    assert found is not None and found.variable("weight_norm").unit == "L2 norm"
-    assert found["weight_norm"].tobytes() == measures.evaluate("weight_norm", trajectory)["weight_norm"].tobytes()
+    saved = measures.found("weight_norm", trajectory)
+    assert saved is not None and saved.variable("weight_norm").unit == "L2 norm"
+    assert saved["weight_norm"].tobytes() == measures.evaluate("weight_norm", trajectory)["weight_norm"].tobytes()
 
 
 def test_labelled_arrays_check_shapes_and_names():

@@ -24,15 +24,15 @@ def trajectory(tiny_run: Path) -> Trajectory:
 
 
 def state_dicts(trajectory: Trajectory) -> dict[int, dict[str, torch.Tensor]]:
-    """Return every snapshot as the state dict of a real HookedTransformer, buffers and all."""
+    """Return every snapshot as the state dict of a HookedTransformer, buffers included."""
     return {snapshot.step: snapshot.model.state_dict() for snapshot in trajectory}
 
 
-def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    """Whether two sets of parameters have the same names, dtypes and bytes."""
-    return one.keys() == other.keys() and all(
-        one[name].dtype == other[name].dtype and one[name].numpy().tobytes() == other[name].numpy().tobytes()
-        for name in one
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Return whether two sets of parameters have the same names, dtypes and bytes."""
+    return first.keys() == second.keys() and all(
+        first[name].dtype == second[name].dtype and first[name].numpy().tobytes() == second[name].numpy().tobytes()
+        for name in first
     )
 
 
@@ -42,7 +42,7 @@ def test_steps_are_the_committed_checkpoints(trajectory: Trajectory):
     assert [snapshot.step for snapshot in trajectory] == STEPS
 
 
-def test_a_snapshot_is_found_by_step_by_position_and_at_the_ends(trajectory: Trajectory):
+def test_snapshot_is_accessed_by_step_and_by_position(trajectory: Trajectory):
     assert equal(trajectory.at(30).parameters, trajectory[3].parameters)
     assert equal(trajectory.at(30).parameters, trajectory[-4].parameters)
     assert equal(trajectory.at(trajectory.steps[3]).parameters, trajectory[3].parameters)
@@ -55,13 +55,13 @@ def test_a_snapshot_is_found_by_step_by_position_and_at_the_ends(trajectory: Tra
 
 
 @pytest.mark.parametrize(("step", "nearest"), [(33, "30 and 40"), (61, "60"), (-1, "0")])
-def test_a_step_without_checkpoint_is_refused_with_its_neighbours(trajectory: Trajectory, step: int, nearest: str):
+def test_step_without_checkpoint_is_refused_with_neighbours(trajectory: Trajectory, step: int, nearest: str):
     with pytest.raises(GrokscopeError, match=rf"no checkpoint at step {step}; the nearest: {nearest}\."):
         trajectory.at(step)
 
 
 @pytest.mark.parametrize("which", [slice(2, 5), slice(None), slice(-2, None), slice(None, None, 3)])
-def test_a_slice_is_a_trajectory_of_those_steps(trajectory: Trajectory, which: slice):
+def test_slice_is_a_trajectory_of_those_steps(trajectory: Trajectory, which: slice):
     part = trajectory[which]
     assert part.steps.tolist() == STEPS[which]
     assert equal(part.last.parameters, trajectory.at(STEPS[which][-1]).parameters)
@@ -69,7 +69,7 @@ def test_a_slice_is_a_trajectory_of_those_steps(trajectory: Trajectory, which: s
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 6, 7, 8, 100])
-def test_thin_keeps_first_and_last_of_at_most_so_many(trajectory: Trajectory, n: int):
+def test_thin_keeps_first_and_last_step(trajectory: Trajectory, n: int):
     kept = trajectory.thin(n).steps.tolist()
     assert len(kept) == min(n, len(STEPS)) and kept == sorted(set(kept)) and set(kept) <= set(STEPS)
     assert kept[-1] == 60 and (n == 1 or kept[0] == 0)
@@ -86,13 +86,13 @@ def test_select_takes_steps_in_any_order_once(trajectory: Trajectory):
     assert trajectory.select(step for step in (10, 20)).steps.tolist() == [10, 20]
 
 
-@pytest.mark.parametrize(("steps", "said"), [([0, 5, 15], "5, 15"), ([], "No step")])
-def test_select_refuses_what_is_not_there_by_name(trajectory: Trajectory, steps: list[int], said: str):
-    with pytest.raises(GrokscopeError, match=said):
+@pytest.mark.parametrize(("steps", "reason"), [([0, 5, 15], "5, 15"), ([], "No step")])
+def test_select_refuses_missing_steps_by_name(trajectory: Trajectory, steps: list[int], reason: str):
+    with pytest.raises(GrokscopeError, match=reason):
         trajectory.select(steps)
 
 
-def test_a_part_knows_the_initialization_and_nothing_else_of_the_rest(trajectory: Trajectory):
+def test_part_of_a_trajectory_has_the_initialization(trajectory: Trajectory):
     part = trajectory.select([40, 60])
     assert part.initialization is not None
     assert equal(part.initialization, trajectory.at(0).parameters)
@@ -109,20 +109,20 @@ def test_parameter_is_the_snapshots_stacked(trajectory: Trajectory):
         assert stacked.numpy().tobytes() == expected.numpy().tobytes()
 
 
-def test_an_unknown_parameter_is_refused_with_the_right_one(trajectory: Trajectory):
+def test_unknown_parameter_is_refused_with_a_suggestion(trajectory: Trajectory):
     with pytest.raises(GrokscopeError, match=r"Did you mean 'embed\.W_E'"):
         trajectory.parameter("embed.WE")
 
 
-def test_what_a_caller_does_to_a_snapshot_stays_with_the_caller(tiny_run: Path, trajectory: Trajectory):
+def test_changing_a_snapshot_does_not_change_the_trajectory(tiny_run: Path, trajectory: Trajectory):
     memory = Trajectory.from_state_dicts(trajectory.config, {s.step: s.parameters for s in trajectory})
-    for one in (trajectory, memory):
-        for tensor in (one.at(10).parameters["embed.W_E"], one.parameter("embed.W_E")):
+    for each in (trajectory, memory):
+        for tensor in (each.at(10).parameters["embed.W_E"], each.parameter("embed.W_E")):
             tensor.zero_()
-        assert equal(one.at(10).parameters, Trajectory.open(tiny_run).at(10).parameters)
+        assert equal(each.at(10).parameters, Trajectory.open(tiny_run).at(10).parameters)
 
 
-def test_the_split_and_the_task_are_the_config_s(trajectory: Trajectory):
+def test_split_and_task_are_those_of_the_config(trajectory: Trajectory):
     config = trajectory.config
     expected = tasks.draw_split(tasks.build(config.task), config.task.train_fraction, config.split_seed)
     assert torch.equal(trajectory.split.train, expected.train)
@@ -139,7 +139,7 @@ def test_the_split_and_the_task_are_the_config_s(trajectory: Trajectory):
     ],
     ids=["nanda", "two layers"],
 )
-def test_a_snapshot_s_model_is_a_hooked_transformer_with_the_same_logits(architecture: ModelConfig, tmp_path: Path):
+def test_snapshot_model_has_the_logits_of_the_pure_function(architecture: ModelConfig, tmp_path: Path):
     from transformer_lens import HookedTransformer
 
     config = RunConfig(
@@ -155,7 +155,7 @@ def test_a_snapshot_s_model_is_a_hooked_transformer_with_the_same_logits(archite
     assert equal(dict(sorted(named.items())), dict(sorted(snapshot.parameters.items())))
 
 
-def test_the_digest_is_a_function_of_config_steps_and_bits_alone(trajectory: Trajectory, tmp_path: Path):
+def test_digest_depends_on_config_steps_and_bits_only(trajectory: Trajectory, tmp_path: Path):
     again = training.train(trajectory.config, "again", tmp_path)
     assert again.digest == trajectory.digest
     assert trajectory.select(STEPS).digest == trajectory.digest
@@ -169,7 +169,7 @@ def test_the_digest_is_a_function_of_config_steps_and_bits_alone(trajectory: Tra
     assert Trajectory.from_state_dicts(trajectory.config, parameters).digest != trajectory.digest
 
 
-def test_state_dicts_of_hooked_transformers_make_the_same_trajectory(trajectory: Trajectory):
+def test_hooked_state_dicts_make_the_same_trajectory(trajectory: Trajectory):
     content = state_dicts(trajectory)
     assert any(name.endswith(".attn.mask") for name in content[0])
     memory = Trajectory.from_state_dicts(trajectory.config, dict(reversed(content.items())))
@@ -178,11 +178,11 @@ def test_state_dicts_of_hooked_transformers_make_the_same_trajectory(trajectory:
     assert memory.digest == trajectory.digest
     assert (memory.path, memory.gaps, memory.damaged) == (None, [], [])
     for name in ("loss", "weight_norm"):
-        one, other = measures.evaluate(name, memory), measures.evaluate(name, trajectory)
-        assert all(np.array_equal(one[key], other[key]) for key in other.keys())  # noqa: SIM118
+        series, expected = measures.evaluate(name, memory), measures.evaluate(name, trajectory)
+        assert all(np.array_equal(series[key], expected[key]) for key in expected.keys())  # noqa: SIM118
 
 
-def test_the_caller_s_tensors_may_change_afterwards(trajectory: Trajectory):
+def test_state_dicts_may_change_afterwards(trajectory: Trajectory):
     content = {0: {name: tensor.clone() for name, tensor in trajectory.first.parameters.items()}}
     memory = Trajectory.from_state_dicts(trajectory.config, content)
     for tensor in content[0].values():
@@ -190,8 +190,8 @@ def test_the_caller_s_tensors_may_change_afterwards(trajectory: Trajectory):
     assert equal(memory.first.parameters, trajectory.first.parameters)
 
 
-def test_float64_is_kept_and_parameters_that_require_grad_are_taken(trajectory: Trajectory):
-    content = {7: {name: one.double().requires_grad_() for name, one in trajectory.last.parameters.items()}}
+def test_float64_and_parameters_with_grad_are_accepted(trajectory: Trajectory):
+    content = {7: {name: tensor.double().requires_grad_() for name, tensor in trajectory.last.parameters.items()}}
     memory = Trajectory.from_state_dicts(trajectory.config, content)
     assert all(tensor.dtype == torch.float64 for tensor in memory.at(7).parameters.values())
     assert memory.parameter("embed.W_E").dtype == torch.float64
@@ -201,7 +201,7 @@ def test_float64_is_kept_and_parameters_that_require_grad_are_taken(trajectory: 
     )
 
 
-def test_every_missing_unknown_and_misshapen_key_is_named_in_one_error(trajectory: Trajectory):
+def test_every_wrong_key_is_named_in_one_error(trajectory: Trajectory):
     content = {step: dict(trajectory.at(step).parameters) for step in (0, 10, 20)}
     del content[0]["embed.W_E"], content[0]["blocks.0.mlp.b_in"]
     content[10]["embed.W_X"] = torch.zeros(3)
@@ -211,7 +211,7 @@ def test_every_missing_unknown_and_misshapen_key_is_named_in_one_error(trajector
     content[-5] = {}
     with pytest.raises(GrokscopeError) as refusal:
         Trajectory.from_state_dicts(trajectory.config, content)
-    heading, *found = str(refusal.value).splitlines()
+    heading, *lines = str(refusal.value).splitlines()
     expected = [
         r"step 0: embed\.W_E is missing",
         r"step 0: blocks\.0\.mlp\.b_in is missing",
@@ -221,11 +221,11 @@ def test_every_missing_unknown_and_misshapen_key_is_named_in_one_error(trajector
         r"step 20: pos_embed\.W_pos is not a tensor",
         r"step -5: allowed: a whole number from 0",
     ]
-    assert len(found) == len(expected)
-    assert all(sum(bool(re.search(one, line)) for line in found) == 1 for one in expected), found
+    assert len(lines) == len(expected)
+    assert all(sum(bool(re.search(pattern, line)) for line in lines) == 1 for pattern in expected), lines
 
 
-def test_no_state_dict_and_a_config_that_cannot_be_used_are_refused(trajectory: Trajectory):
+def test_empty_state_dicts_and_bad_config_are_refused(trajectory: Trajectory):
     with pytest.raises(GrokscopeError, match="no state dict"):
         Trajectory.from_state_dicts(trajectory.config, {})
     wrong = dataclasses.replace(trajectory.config, n_steps=-1)
@@ -233,15 +233,15 @@ def test_no_state_dict_and_a_config_that_cannot_be_used_are_refused(trajectory: 
         Trajectory.from_state_dicts(wrong, {0: trajectory.first.parameters})
 
 
-def test_a_split_of_one_s_own_takes_the_config_s_place(trajectory: Trajectory):
+def test_own_split_replaces_that_of_the_config(trajectory: Trajectory):
     train, test = torch.arange(0, 49, 2), torch.arange(1, 49, 2)
     content = {step: trajectory.at(step).parameters for step in (0, 60)}
     for split in (tasks.Split(train, test), (train, test)):
         memory = Trajectory.from_state_dicts(trajectory.config, content, split)
         assert torch.equal(memory.split.train, train) and torch.equal(memory[1:].split.test, test)
-        found = measures.evaluate("loss", memory)
-        assert not np.array_equal(found["train_loss"], measures.evaluate("loss", trajectory[::6])["train_loss"])
-        assert np.array_equal(found["loss"], measures.evaluate("loss", trajectory[::6])["loss"])
+        series = measures.evaluate("loss", memory)
+        assert not np.array_equal(series["train_loss"], measures.evaluate("loss", trajectory[::6])["train_loss"])
+        assert np.array_equal(series["loss"], measures.evaluate("loss", trajectory[::6])["loss"])
 
 
 @pytest.mark.parametrize(
@@ -249,28 +249,26 @@ def test_a_split_of_one_s_own_takes_the_config_s_place(trajectory: Trajectory):
     [([0, 49], [1]), ([-1], [1]), ([], [1]), ([0, 1], [1, 2]), ([0, 0], [1])],
     ids=["beyond", "below", "no train", "in both", "twice"],
 )
-def test_a_split_that_is_none_is_refused(trajectory: Trajectory, split: tuple[list[int], list[int]]):
+def test_invalid_split_is_refused(trajectory: Trajectory, split: tuple[list[int], list[int]]):
     parts = (torch.tensor(split[0], dtype=torch.int64), torch.tensor(split[1], dtype=torch.int64))
     with pytest.raises(GrokscopeError, match="split"):
         Trajectory.from_state_dicts(trajectory.config, {0: trajectory.first.parameters}, parts)
 
 
-def test_a_trajectory_in_memory_has_no_log(trajectory: Trajectory):
+def test_trajectory_in_memory_has_no_log(trajectory: Trajectory):
     memory = Trajectory.from_state_dicts(trajectory.config, {0: trajectory.first.parameters})
     with pytest.raises(GrokscopeError, match="loss"):
         _ = memory.log
 
 
-def test_the_log_belongs_to_the_run_whichever_steps_are_selected(trajectory: Trajectory):
+def test_log_is_that_of_the_run_for_any_selected_steps(trajectory: Trajectory):
     assert trajectory.log.steps.tolist() == STEPS
     assert trajectory.log.keys() == ["train_loss", "test_loss", "train_accuracy", "test_accuracy", "gaps"]
     assert trajectory.thin(2).log.steps.tolist() == STEPS
 
 
 @pytest.mark.usefixtures("short_segments")
-def test_a_run_opens_while_it_trains_and_shows_what_was_committed_at_that_moment(
-    tiny_config: RunConfig, tmp_path: Path
-):
+def test_run_opens_while_it_trains_with_committed_steps(tiny_config: RunConfig, tmp_path: Path):
     opened: dict[int, Trajectory] = {}
 
     def look(step: int, row: dict[str, float]) -> None:
@@ -279,7 +277,7 @@ def test_a_run_opens_while_it_trains_and_shows_what_was_committed_at_that_moment
     training.train(tiny_config, "run", tmp_path, observer=look)
     for step, trajectory in opened.items():
         # The last commit may still be on its way to the disk.
-        committed = [one for one in STEPS if one <= step]
+        committed = [t for t in STEPS if t <= step]
         assert trajectory.steps.tolist() in (committed, committed[:-1])
         assert trajectory.log.steps.tolist() == trajectory.steps.tolist()
         assert (trajectory.damaged, trajectory.gaps) == ([], [])
@@ -287,7 +285,7 @@ def test_a_run_opens_while_it_trains_and_shows_what_was_committed_at_that_moment
     assert equal(last.parameters, Trajectory.open(tmp_path / "run").at(last.step).parameters)
 
 
-def test_a_run_whose_task_gives_other_examples_is_refused(
+def test_run_whose_task_gives_other_examples_is_refused(
     run_copy: Path, monkeypatch: pytest.MonkeyPatch, permuted: Callable[..., Any]
 ):
     monkeypatch.setattr(rng, "permutation", permuted)

@@ -1,4 +1,4 @@
-"""The store: what is damaged is found and named, and what is not stays readable."""
+"""The store: damage is found and named, and everything else stays readable."""
 
 import dataclasses
 import errno
@@ -30,7 +30,7 @@ def segments(run: Path) -> list[Path]:
 
 
 def holding(run: Path, step: int) -> Path:
-    """Return the segment that holds a checkpoint."""
+    """Return the segment that contains a checkpoint."""
     (path,) = [path for path in segments(run) if step in tensor_file.TensorFile(path).metadata["steps"]]
     return path
 
@@ -57,7 +57,7 @@ def swap_for_folder(path: Path) -> None:
 
 
 def swap_for_stranger(path: Path) -> None:
-    """A file of grokscope's own with sound checksums that is no segment."""
+    """Replace a segment by a series, a file with valid checksums."""
     tensor_file.write(path, {"steps": np.arange(3)}, {"kind": "series"})
 
 
@@ -65,7 +65,7 @@ UNREADABLE = [truncate, flip_header, zero, empty, swap_for_pickle, swap_for_fold
 
 
 @pytest.mark.parametrize("harm", UNREADABLE, ids=lambda harm: harm.__name__)
-def test_a_segment_that_cannot_be_read_leaves_the_others_readable_and_is_named(
+def test_unreadable_segment_leaves_the_others_and_is_named(
     harm: Callable[[Path], None], tiny_run: Path, run_copy: Path
 ):
     path = holding(run_copy, 30)
@@ -84,9 +84,9 @@ def test_a_segment_that_cannot_be_read_leaves_the_others_readable_and_is_named(
     assert damaged.log.steps.tolist() == [t for t in whole.log.steps.tolist() if not begin < t <= end]
     assert measures.evaluate("weight_norm", damaged)["gaps"].tolist() == [[begin + 1, end]]
 
-    found = damage_of(RunStore(run_copy))
-    assert any(path.name in one for one in found)
-    assert any(f"steps {begin + 1} to {end}" in one for one in found)
+    sentences = damage_of(RunStore(run_copy))
+    assert any(path.name in sentence for sentence in sentences)
+    assert any(f"steps {begin + 1} to {end}" in sentence for sentence in sentences)
 
 
 def test_a_segment_that_is_deleted_is_a_gap(run_copy: Path):
@@ -107,7 +107,7 @@ def test_the_loss_of_the_first_segment_is_a_gap_at_step_0(run_copy: Path):
     assert np.isnan(measures.evaluate("weight_norm", damaged)["distance_from_initialization"]).all()
 
 
-def test_without_any_readable_segment_the_run_is_refused_and_each_is_named(run_copy: Path):
+def test_run_without_readable_segment_is_refused_and_named(run_copy: Path):
     for path in segments(run_copy):
         truncate(path)
     with pytest.raises(GrokscopeError) as refusal:
@@ -116,7 +116,7 @@ def test_without_any_readable_segment_the_run_is_refused_and_each_is_named(run_c
 
 
 @pytest.mark.parametrize(("step", "name"), [(30, "embed.W_E"), (40, "blocks.0.mlp.W_in"), (0, "unembed.b_U")])
-def test_a_flipped_bit_in_a_checkpoint_is_named_by_segment_step_and_tensor(run_copy: Path, step: int, name: str):
+def test_flipped_bit_is_named_by_segment_step_and_tensor(run_copy: Path, step: int, name: str):
     path = holding(run_copy, step)
     steps = tensor_file.TensorFile(path).metadata["steps"]
     first, last = place(path, f"checkpoints/{name}")
@@ -142,7 +142,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_named_by_segment_step_and_tensor(run_c
 
 
 @pytest.mark.parametrize("name", ["log", "resume/parameters/embed.W_E", "resume/optimizer/embed.W_E/exp_avg"])
-def test_a_flipped_bit_elsewhere_in_a_segment_is_named_too(run_copy: Path, name: str):
+def test_flipped_bit_outside_checkpoints_is_named(run_copy: Path, name: str):
     path = holding(run_copy, 30)
     flip(path, 8 * place(path, name)[0])
     (sentence,) = damage_of(RunStore(run_copy))
@@ -160,19 +160,19 @@ def test_a_damaged_log_leaves_the_other_segments_rows_readable(tiny_run: Path, r
 
 
 def outcome(run: Path, original: dict[int, bytes]) -> str:
-    """Say how damage to a run shows; fail on any exception but GrokscopeError, and on silently other data."""
+    """Return how damage to a run shows; fail on an exception other than GrokscopeError, and on changed data."""
     try:
         opened = RunStore(run)
     except GrokscopeError:
         return "refused"
-    found = damage_of(opened)
+    sentences = damage_of(opened)
     for step in opened.steps.tolist():
         try:
             read = opened.read([name for name in opened.checksums(step)], [step])
         except GrokscopeError:
             continue
         assert b"".join(read[name].tobytes() for name in sorted(read)) == original[step]
-    return "found" if found else "unnoticed"
+    return "found" if sentences else "unnoticed"
 
 
 @pytest.mark.parametrize("n_flips", [300, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -200,7 +200,7 @@ def test_every_flipped_bit_of_a_segment_is_found(n_flips: int, run_copy: Path):
 
 
 @pytest.mark.parametrize("n_flips", [2_000, pytest.param(None, marks=pytest.mark.slow)], ids=["2000", "every"])
-def test_every_flipped_bit_of_config_json_is_found_or_changes_nothing(n_flips: int | None, run_copy: Path):
+def test_flipped_bit_of_config_is_found_or_changes_nothing(n_flips: int | None, run_copy: Path):
     path = run_copy / "config.json"
     data, record = path.read_bytes(), Record.read(run_copy)
     every = range(8 * len(data))
@@ -251,7 +251,7 @@ def test_a_newer_format_is_refused_with_both_versions(run_copy: Path):
         assert part in str(refusal.value)
 
 
-def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path):
+def test_folder_that_is_not_a_run_is_refused(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     for name in ("empty", "file", "none"):
@@ -259,7 +259,7 @@ def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path):
             Trajectory.open(tmp_path / name)
 
 
-def test_the_segment_of_another_run_is_refused(tiny_config: RunConfig, run_copy: Path, tmp_path: Path):
+def test_segment_of_another_run_is_refused(tiny_config: RunConfig, run_copy: Path, tmp_path: Path):
     other = dataclasses.replace(tiny_config, init_seed=7, n_steps=10)
     stranger = training.train(other, "other", tmp_path).path
     assert stranger is not None
@@ -283,7 +283,7 @@ def test_the_segment_of_another_run_is_refused(tiny_config: RunConfig, run_copy:
     ],
     ids=str,
 )
-def test_a_segment_with_sound_checksums_and_senseless_content_is_refused(change: dict[str, Any], run_copy: Path):
+def test_valid_checksums_with_invalid_content_are_refused(change: dict[str, Any], run_copy: Path):
     path = holding(run_copy, 0)
     file = tensor_file.TensorFile(path)
     content = {name: file.read(name) for name in file.shapes}
@@ -293,7 +293,7 @@ def test_a_segment_with_sound_checksums_and_senseless_content_is_refused(change:
     assert 0 not in opened.steps
 
 
-def test_readers_ignore_what_is_half_written_and_need_no_lock(tiny_run: Path, run_copy: Path):
+def test_readers_ignore_unfinished_files_and_need_no_lock(tiny_run: Path, run_copy: Path):
     half = run_copy / "segments" / f".999999.safetensors.12345{atomic.TEMPORARY_SUFFIX}"
     half.write_bytes(b"half")
     (run_copy / "segments" / "notes.txt").write_text("mine")
@@ -303,7 +303,7 @@ def test_readers_ignore_what_is_half_written_and_need_no_lock(tiny_run: Path, ru
     assert opened.digest == Trajectory.open(tiny_run).digest
 
 
-def test_segments_are_merged_by_step_whatever_their_files_are_called(tiny_run: Path, run_copy: Path):
+def test_segments_merge_by_step_under_any_file_name(tiny_run: Path, run_copy: Path):
     paths = segments(run_copy)
     names = [f"{i:03d}-renamed.safetensors" for i in range(len(paths))]
     random.Random(0).shuffle(names)
@@ -319,9 +319,9 @@ def test_a_run_of_30_000_checkpoints_lists_every_step(tiny_config: RunConfig, tm
     config = dataclasses.replace(tiny_config, checkpoints="every 1", n_steps=29_999, max_checkpoints=30_000)
     run = create(tmp_path / "long", Record(config, {}, ""))
     steps = np.sort(np.random.default_rng(0).permutation(30_000).reshape(-1, 60), axis=1)
-    for end, some in enumerate(steps.tolist()):
-        checkpoints: list[Any] = [{"w": np.full(1, step, np.float32)} for step in some]
-        run.commit(some, checkpoints, coverage=(end - 1, end))
+    for end, segment_steps in enumerate(steps.tolist()):
+        checkpoints: list[Any] = [{"w": np.full(1, step, np.float32)} for step in segment_steps]
+        run.commit(segment_steps, checkpoints, coverage=(end - 1, end))
     opened = RunStore(tmp_path / "long")
     assert opened.steps.tolist() == list(range(30_000))
     chosen = [29_999, 0, 17, 12_345, 17]
@@ -344,10 +344,10 @@ def test_the_record_survives_writing_and_reading(tiny_config: RunConfig, tmp_pat
     assert Record.read(tmp_path) == record
 
 
-def test_only_the_two_committed_kinds_of_file_lie_in_a_run(tiny_run: Path):
-    found = {os.path.relpath(path, tiny_run) for path in tiny_run.rglob("*") if path.is_file()}
-    assert {name for name in found if not name.startswith("segments/")} == {"config.json", "lock"}
-    assert all(name.endswith(".safetensors") for name in found if name.startswith("segments/"))
+def test_run_contains_only_config_lock_and_segments(tiny_run: Path):
+    names = {os.path.relpath(path, tiny_run) for path in tiny_run.rglob("*") if path.is_file()}
+    assert {name for name in names if not name.startswith("segments/")} == {"config.json", "lock"}
+    assert all(name.endswith(".safetensors") for name in names if name.startswith("segments/"))
 
 
 def flip_checkpoint(run: Path, step: int, name: str) -> Path:
@@ -360,18 +360,18 @@ def flip_checkpoint(run: Path, step: int, name: str) -> Path:
 
 
 @pytest.mark.parametrize("step", [0, 30, 60])
-def test_a_measure_leaves_a_damaged_checkpoint_out_and_says_so_for_good(step: int, run_copy: Path):
+def test_measure_leaves_out_damaged_checkpoint_with_a_gap(step: int, run_copy: Path):
     path = flip_checkpoint(run_copy, step, "unembed.W_U")
     trajectory = Trajectory.open(run_copy)
     with pytest.warns(UserWarning, match=rf"{step}\. {path} .*grokscope densify"):
         series = measures.saved("loss", trajectory)
-    assert series.steps.tolist() == [one for one in range(0, 61, 10) if one != step]
+    assert series.steps.tolist() == [t for t in range(0, 61, 10) if t != step]
     assert series["gaps"].tolist() == [[step, step]]
     # Another process knows it from what was saved, and measures nothing again.
     again = Trajectory.open(run_copy)
-    there = measures.found("loss", again)
-    assert there is not None and there.digest == series.digest and len(again) == 7
-    assert measures.sound_trajectory(there, again).lost.keys() == {step}
+    saved = measures.found("loss", again)
+    assert saved is not None and saved.digest == series.digest and len(again) == 7
+    assert measures.sound_trajectory(saved, again).lost.keys() == {step}
     # A recovered checkpoint is measured.
     training.densify(run_copy, step, step)
     mended = Trajectory.open(run_copy)
@@ -380,7 +380,7 @@ def test_a_measure_leaves_a_damaged_checkpoint_out_and_says_so_for_good(step: in
 
 
 @pytest.mark.parametrize("step", [30, 60])
-def test_what_was_measured_before_a_checkpoint_was_found_damaged_stays_without_it(step: int, run_copy: Path):
+def test_earlier_series_loses_only_the_damaged_checkpoint(step: int, run_copy: Path):
     flip_checkpoint(run_copy, step, "unembed.W_U")
     trajectory = Trajectory.open(run_copy)
     # It reads no unembedding.
@@ -393,7 +393,7 @@ def test_what_was_measured_before_a_checkpoint_was_found_damaged_stays_without_i
     assert kept["embedding"].digest == sound.digest
 
 
-def test_of_a_few_checkpoints_of_which_one_is_damaged_others_are_measured(run_copy: Path):
+def test_thinning_replaces_a_damaged_checkpoint(run_copy: Path):
     flip_checkpoint(run_copy, 60, "embed.W_E")
     with pytest.warns(UserWarning, match="densify"):
         series = measures.saved("loss", Trajectory.open(run_copy), 3)
@@ -402,7 +402,7 @@ def test_of_a_few_checkpoints_of_which_one_is_damaged_others_are_measured(run_co
     assert again is not None and again.digest == series.digest
 
 
-def test_pieces_that_other_processes_measure_leave_it_out_too(run_copy: Path):
+def test_parallel_measure_leaves_out_damaged_checkpoint(run_copy: Path):
     flip_checkpoint(run_copy, 30, "embed.W_E")
     trajectory = Trajectory.open(run_copy)
     with pytest.warns(UserWarning, match="checkpoint at step 30"):
@@ -412,7 +412,7 @@ def test_pieces_that_other_processes_measure_leave_it_out_too(run_copy: Path):
 
 
 @pytest.mark.parametrize("harm", [shutil.rmtree, lambda folder: [path.unlink() for path in folder.iterdir()]])
-def test_a_run_without_any_segment_is_damaged(harm: Callable[[Path], Any], run_copy: Path):
+def test_run_without_any_segment_is_damaged(harm: Callable[[Path], Any], run_copy: Path):
     harm(run_copy / "segments")
     opened = RunStore(run_copy)
     assert str(run_copy / "segments") in opened.damaged[0] and opened.gaps == [(0, 0)]
@@ -421,9 +421,7 @@ def test_a_run_without_any_segment_is_damaged(harm: Callable[[Path], Any], run_c
             read(run_copy)
 
 
-def test_segments_that_cannot_be_listed_or_opened_are_named_and_not_called_damaged(
-    run_copy: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_refused_segments_are_named_and_not_called_damaged(run_copy: Path, monkeypatch: pytest.MonkeyPatch):
     path, folder, open_file = holding(run_copy, 30), run_copy / "segments", os.open
 
     def refuse(name: Any, *arguments: Any, **keywords: Any) -> int:
@@ -445,7 +443,7 @@ def test_segments_that_cannot_be_listed_or_opened_are_named_and_not_called_damag
         RunStore(run_copy)
 
 
-def test_a_pipe_is_no_segment_and_no_measure_and_nobody_waits_for_it(run_copy: Path):
+def test_pipe_in_a_run_is_ignored_without_waiting(run_copy: Path):
     pipe = run_copy / "segments" / "000099.safetensors"
     os.mkfifo(pipe)
     assert Trajectory.open(run_copy).damaged == [f"{pipe} is not a regular file, so it is not a file of grokscope."]
@@ -457,7 +455,7 @@ def test_a_pipe_is_no_segment_and_no_measure_and_nobody_waits_for_it(run_copy: P
     assert len(measures.kept(trajectory)) == 1
 
 
-def test_saving_a_measure_removes_what_was_abandoned_there_and_nothing_that_is_being_written(run_copy: Path):
+def test_saving_removes_abandoned_files_only(run_copy: Path):
     folder = run_copy / "measures"
     folder.mkdir()
     old, young = (folder / f".loss.safetensors.{i}{atomic.TEMPORARY_SUFFIX}" for i in (1, 2))
