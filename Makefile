@@ -37,8 +37,13 @@ test-all: $(INSTALLED)
 coverage: $(INSTALLED)
 	@$(PYTEST) -m "not slow" --cov=grokscope --cov-report=term-missing:skip-covered
 
+# The linter of the report's scripts needs Node.js, which nothing else does.
+ESLINT := npx --yes eslint@9.39.5 --config .ci/eslint.config.mjs
+
 check: $(INSTALLED)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+	@if command -v npx >/dev/null; then $(ESLINT) grokscope/report/assets; \
+	else echo "Skipped eslint: Node.js is not installed."; fi
 
 bench: $(INSTALLED)
 	@for name in training checkpoints analysis curvature startup growth; do \

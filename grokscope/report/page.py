@@ -1,8 +1,8 @@
-"""The page itself: one HTML file of text, style, script and numbers, under a policy that lets nothing else run.
+"""Render a page: one HTML file of text, style, script and numbers, under a policy that runs nothing else.
 
-The policy names the style and the script by their hashes and forbids everything else, requests included; only a page
-that is watched may ask where it came from. Text goes through Jinja's escaping or, from the script, into text
-nodes; the numbers are JSON that no parser of HTML can leave.
+The policy names the style and the script by their hashes and forbids everything else, including every request. Only a
+watched page may ask its own server for news. Texts pass through Jinja's escaping, or become text nodes in the script.
+The numbers are JSON that contains no character with a meaning in HTML.
 """
 
 import base64
@@ -11,123 +11,122 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files as resources
+from importlib.resources import files
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from grokscope._version import __version__
-from grokscope.report.commands import again, toml
-from grokscope.report.data import payload
-from grokscope.report.sentences import details, findings, summary
+from grokscope.report.bundle import bundle
+from grokscope.report.commands import format_toml, retraining_recipe
+from grokscope.report.data import run_payload
+from grokscope.report.sentences import details, headlines, summary
 from grokscope.series import Series
 from grokscope.store.record import Record
 from grokscope.trajectory import Trajectory
 
-_COMMON = ("numbers", "elements", "shown", "stages", "chart", "tables", "canvas", "saving", "sheet")
-SCRIPTS = {
-    "page.html": (*_COMMON, "clouds", "spectrum", "heads", "grid", "controls", "run"),
-    "comparison.html": (*_COMMON, "aligned", "comparison"),
-}
-"""Each page's scripts in their order; they share one scope."""
-
 
 @dataclass(frozen=True)
-class Live:
-    """What a page that is watched says and knows of itself."""
+class LiveStatus:
+    """The status line of a watched page, and when the page asks for news."""
 
     version: int
-    """Another for each page: when the server's is another, the page loads itself anew."""
-    every: float
-    """The seconds from one question to the next."""
+    """The number of the page. It reloads itself when the server's number differs."""
+    interval: float
+    """The seconds between two requests."""
     sentence: str
-    """How the run stands."""
+    """The state of the training."""
 
 
-def of_run(
+def render_run(
     trajectory: Trajectory,
     series: Mapping[str, Series],
-    found: Sequence[Series],
+    all_series: Sequence[Series],
     record: Record,
-    live: Live | None = None,
-    refused: Sequence[str] = (),
+    live: LiveStatus | None = None,
+    warnings: Sequence[str] = (),
 ) -> bytes:
-    """Return the page of one run: `series` are the measures by name, `found` everything there is to choose from.
+    """Return the page of one run.
 
-    `refused` says what is missing on it, and why. One that is `live` asks where it came from whether there is a newer
-    one; any other asks nothing of the network.
+    Args:
+        trajectory: The run, with a folder.
+        series: The measures that have a panel of their own, by name; the embedding is required.
+        all_series: Everything that the reader can choose to plot.
+        record: The run's config, environment and history.
+        live: The status line of a watched page; None for a page that makes no requests.
+        warnings: Sentences on what is missing from the page, and why.
     """
     assert trajectory.path is not None
     name, log, task = trajectory.path.name, trajectory.log, trajectory.task
+    n_steps = trajectory.config.n_steps
     return render(
         "page.html",
-        {"name": name, **payload(trajectory, series, found)},
+        ["run", "live"] if live else ["run"],
+        {"name": name, **run_payload(trajectory, series, all_series)},
         title=name,
         task=task,
         n_train=len(trajectory.split.train),
-        summary=summary(log, trajectory.config.n_steps),
+        summary=summary(log, n_steps),
         details=details(log, series),
-        findings=findings(log, series, trajectory.config.n_steps),
+        headlines=headlines(log, series, n_steps),
         gaps=trajectory.gaps,
         origin=trajectory.origin,
-        damaged=[*trajectory.damaged, *refused],
-        again=again(record, name),
-        config=toml(trajectory.config),
+        warnings=[*trajectory.damaged, *warnings],
+        recipe=retraining_recipe(record, name),
+        config=format_toml(trajectory.config),
         environment=record.environment,
-        measured=[(one.measure, len(one), one.options) for one in found],
+        measured=[(measured.measure, len(measured), measured.options) for measured in all_series],
         digest=trajectory.digest,
         n_checkpoints=len(trajectory),
         last_step=int(log.steps[-1]),
-        n_steps=trajectory.config.n_steps,
-        has_circle=task.circle is not None,
-        version=__version__,
+        n_steps=n_steps,
         live=live,
-        more=("live",) if live else (),
     )
 
 
-def render(template: str, numbers: Mapping[str, Any], *, more: Sequence[str] = (), **words: Any) -> bytes:
-    """Return a page of a template, with the numbers for its script, `more` scripts, and the words for itself."""
-    style, script = _text("page.css"), _script([*SCRIPTS[template], *more])
+def render(template: str, modules: Sequence[str], numbers: Mapping[str, Any], **values: Any) -> bytes:
+    """Return a page as UTF-8.
+
+    Args:
+        template: The name of the HTML template in assets/.
+        modules: The names of the JavaScript modules to run, in order.
+        numbers: The payload that the script draws, as JSON values.
+        **values: The variables of the template.
+    """
+    style = _read_asset("page.css")
+    script = bundle(modules, lambda name: _read_asset(f"{name}.js"))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["number"] = lambda value: f"{value:,}"
-    return (
-        environment.from_string(_text(template))
-        .render(
-            style=Markup(style),
-            script=Markup(script),
-            style_hash=_hash(style),
-            script_hash=_hash(script),
-            numbers=Markup(_json(numbers)),
-            **words,
-        )
-        .encode()
+    page = environment.from_string(_read_asset(template)).render(
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_sha256(style),
+        script_hash=_sha256(script),
+        numbers=Markup(_json(numbers)),
+        version=__version__,
+        **values,
     )
-
-
-def _script(names: Sequence[str]) -> str:
-    parts = [_text(f"{name}.js") for name in names]
-    return '(() => {\n"use strict";\n' + "\n".join(parts) + "\n})();"
+    return page.encode()
 
 
 def _json(values: Any) -> str:
-    """Return values as JSON in which no tag, comment or line separator can stand; null is what is no number."""
+    """Return values as JSON without tags, comments and line separators; numbers that are not finite become null."""
     text = json.dumps(_finite(values), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _finite(values: Any) -> Any:
     if isinstance(values, Mapping):
-        return {name: _finite(one) for name, one in values.items()}
+        return {name: _finite(value) for name, value in values.items()}
     if isinstance(values, list | tuple):
-        return [_finite(one) for one in values]
+        return [_finite(value) for value in values]
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
-def _hash(text: str) -> str:
+def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _text(name: str) -> str:
-    return (resources("grokscope.report") / "assets" / name).read_text(encoding="utf-8")
+def _read_asset(name: str) -> str:
+    return (files("grokscope.report") / "assets" / name).read_text(encoding="utf-8")

@@ -1,92 +1,116 @@
-// Every equation as a cell at (a, b): blue those trained on, vermillion those held out, the fuller the better known.
+// Every equation as a cell at (a, b): train pairs in blue, test pairs in orange, fuller for a better prediction.
 
-// Even a cell that is not known at all has this share of its colour.
-const LEAST_FULL = 0.3;
+import { Picture, drawText } from "./canvas.js";
+import { clamp, formatInteger, formatNumber, formatPercent, nearestIndex, unpack } from "./numbers.js";
+import { html } from "./elements.js";
 
-class Grid {
+// The share of its colour that even a badly predicted cell has, so that train and test pairs always differ.
+const LEAST_FULLNESS = 0.3;
+const MARGIN = 26;
+const LONGEST_HORIZONTAL_NAME = 4;
+
+export class Grid {
   constructor(host, page, grid) {
-    Object.assign(this, { page, grid, mode: "probability" });
-    this.logs = unpacked(grid.log_loss);
-    this.right = unpacked(grid.right);
-    this.operands = unpacked(grid.operands);
-    this.answers = unpacked(grid.answers);
-    this.isTrain = unpacked(grid.is_train);
-    this.steps = unpacked(grid.steps);
+    Object.assign(this, { page, mode: "probability" });
+    this.logLoss = unpack(grid.log_loss);
+    this.right = unpack(grid.right);
+    this.operands = unpack(grid.operands);
+    this.answers = unpack(grid.answers);
+    this.isTrain = unpack(grid.is_train);
+    this.steps = unpack(grid.steps);
     this.n = grid.n_elements;
     this.nExamples = this.isTrain.length;
-    this.bytes = this.right.shape[1];
+    this.bytesPerFrame = this.right.shape[1];
     this.cells = new Map();
-    for (let i = 0; i < this.nExamples; i++) this.cells.set(this.operands[2 * i] * this.n + this.operands[2 * i + 1], i);
-    this.small = html("canvas", { width: this.n, height: this.n });
+    for (let i = 0; i < this.nExamples; i++) this.cells.set(this.cellOf(i), i);
+    this.image = html("canvas", { width: this.n, height: this.n });
     this.counts = html("p", { class: "key" });
     this.picture = new Picture(host, page, {
-      label: "Every equation: how well each is known at this step",
+      label: "Every equation: how well the model predicts its answer at this step",
       height: (width) => Math.min(width, 520) + 6,
-      draw: (...all) => this.draw(...all),
-      tell: (x, y) => this.tell(x, y),
+      paint: (...view) => this.paint(...view),
+      describe: (x, y) => this.describe(x, y),
     });
     host.append(this.counts);
   }
 
+  // Return the number of an example's cell, row by row.
+  cellOf(i) {
+    return this.operands[2 * i] * this.n + this.operands[2 * i + 1];
+  }
+
   isRight(frame, i) {
-    return (this.right[frame * this.bytes + (i >> 3)] >> (i & 7)) & 1;
+    return (this.right[frame * this.bytesPerFrame + (i >> 3)] >> (i & 7)) & 1;
   }
 
-  // How full a cell is: 1 for an answer that is certain and right.
+  // Return how full a cell is: 1 if the model is certain of the right answer.
   fullness(frame, i) {
-    const log = this.logs[frame * this.nExamples + i];
-    if (this.mode === "probability") return Math.exp(-(10 ** log));
+    const logLoss = this.logLoss[frame * this.nExamples + i];
+    if (this.mode === "probability") return Math.exp(-(10 ** logLoss));
     if (this.mode === "right") return this.isRight(frame, i);
-    return clamped((2 - log) / 10, 0, 1);
+    return clamp((2 - logLoss) / 10, 0, 1);
   }
 
-  draw(context, width, height, step) {
-    const frame = nearest(this.steps, step);
+  paint(context, width, height, step) {
+    const frame = nearestIndex(this.steps, step);
     const { page, n } = this;
-    const key = `${frame} ${this.mode} ${page.isDark}`;
-    if (this.drawn !== key) this.paint(frame, key);
-    const side = Math.min(width - 26, height - 26);
-    this.box = { left: 26 + Math.max(0, (width - 26 - side) / 2), top: 2, side };
+    const imageKey = `${frame} ${this.mode} ${page.isDark}`;
+    if (this.imageKey !== imageKey) {
+      this.imageKey = imageKey;
+      this.paintCells(frame);
+    }
+    const side = Math.min(width - MARGIN, height - MARGIN);
+    this.box = { left: MARGIN + Math.max(0, (width - MARGIN - side) / 2), top: 2, side };
     context.imageSmoothingEnabled = side < n;
-    context.drawImage(this.small, this.box.left, this.box.top, side, side);
+    context.drawImage(this.image, this.box.left, this.box.top, side, side);
     context.strokeStyle = page.colour("--line");
     context.strokeRect(this.box.left - 0.5, this.box.top - 0.5, side + 1, side + 1);
-    const soft = page.colour("--soft");
-    const bottom = this.box.top + side;
-    const [first, last] = [page.nameOf(0), page.nameOf(n - 1)];
-    write(context, "a", this.box.left - 6, this.box.top + side / 2, { colour: soft, align: "right" });
-    write(context, first, this.box.left, bottom + 15, { colour: soft });
-    write(context, "b", this.box.left + side / 2, bottom + 15, { colour: soft, align: "center" });
-    write(context, last, this.box.left + side, bottom + 15, { colour: soft, align: "right" });
-    // Names of elements are too long for the margin, unless they climb it.
-    const climb = Math.max(first.length, last.length) > 4;
-    for (const [text, level, align] of [[first, this.box.top, "right"], [last, bottom, "left"]]) {
+    this.drawLabels(context);
+  }
+
+  drawLabels(context) {
+    const { page, n } = this;
+    const { left, top, side } = this.box;
+    const colour = page.colour("--soft");
+    const bottom = top + side;
+    const [first, last] = [page.elementName(0), page.elementName(n - 1)];
+    drawText(context, "a", left - 6, top + side / 2, { colour, align: "right" });
+    drawText(context, first, left, bottom + 15, { colour });
+    drawText(context, "b", left + side / 2, bottom + 15, { colour, align: "center" });
+    drawText(context, last, left + side, bottom + 15, { colour, align: "right" });
+    // A long name fits into the left margin only if it runs upwards.
+    const isUpright = Math.max(first.length, last.length) > LONGEST_HORIZONTAL_NAME;
+    for (const [text, y, align] of [[first, top, "right"], [last, bottom, "left"]]) {
       context.save();
-      context.translate(this.box.left - 6, climb ? level : clamped(level, this.box.top + 9, bottom));
-      if (climb) context.rotate(-Math.PI / 2);
-      write(context, text, 0, 0, { colour: soft, align: climb ? align : "right" });
+      context.translate(left - 6, isUpright ? y : clamp(y, top + 9, bottom));
+      if (isUpright) context.rotate(-Math.PI / 2);
+      drawText(context, text, 0, 0, { colour, align: isUpright ? align : "right" });
       context.restore();
     }
   }
 
-  paint(frame, key) {
-    const image = new ImageData(this.n, this.n);
+  // Paint one pixel per cell, and count the right answers.
+  paintCells(frame) {
+    const pixels = new ImageData(this.n, this.n);
     const empty = this.page.rgb("--surface");
-    const full = [this.page.rgb("--c1"), this.page.rgb("--c0")];
-    const right = [0, 0];
-    const count = [0, 0];
+    // By `isTrain`: the colours and counts of test and train pairs.
+    const colours = [this.page.rgb("--c1"), this.page.rgb("--c0")];
+    const [nRight, nPairs] = [[0, 0], [0, 0]];
     for (let i = 0; i < this.nExamples; i++) {
-      const kind = this.isTrain[i];
-      const share = this.fullness(frame, i);
-      const at = 4 * (this.operands[2 * i] * this.n + this.operands[2 * i + 1]);
-      for (let channel = 0; channel < 3; channel++) image.data[at + channel] = empty[channel] + (LEAST_FULL + (1 - LEAST_FULL) * share) * (full[kind][channel] - empty[channel]);
-      image.data[at + 3] = 255;
-      right[kind] += this.isRight(frame, i);
-      count[kind]++;
+      const split = this.isTrain[i];
+      const share = LEAST_FULLNESS + (1 - LEAST_FULLNESS) * this.fullness(frame, i);
+      const at = 4 * this.cellOf(i);
+      for (let channel = 0; channel < 3; channel++) {
+        pixels.data[at + channel] = empty[channel] + share * (colours[split][channel] - empty[channel]);
+      }
+      pixels.data[at + 3] = 255;
+      nRight[split] += this.isRight(frame, i);
+      nPairs[split]++;
     }
-    this.small.getContext("2d").putImageData(image, 0, 0);
-    this.drawn = key;
-    this.counts.textContent = `right at step ${inSteps(this.steps[frame])}: ${inSteps(right[1])} of ${inSteps(count[1])} trained on, ${inSteps(right[0])} of ${inSteps(count[0])} held out`;
+    this.image.getContext("2d").putImageData(pixels, 0, 0);
+    const count = (split) => `${formatInteger(nRight[split])} of ${formatInteger(nPairs[split])}`;
+    const step = formatInteger(this.steps[frame]);
+    this.counts.textContent = `correct at step ${step}: ${count(1)} train pairs, ${count(0)} test pairs`;
   }
 
   choose(mode) {
@@ -94,18 +118,27 @@ class Grid {
     this.picture.draw();
   }
 
-  tell(x, y) {
+  describe(x, y) {
     if (!this.box) return null;
-    const [column, row] = [x - this.box.left, y - this.box.top].map((one) => Math.floor((one / this.box.side) * this.n));
-    const i = column >= 0 && column < this.n && row >= 0 ? this.cells.get(row * this.n + column) : undefined;
+    const cell = (distance) => Math.floor((distance / this.box.side) * this.n);
+    const [column, row] = [cell(x - this.box.left), cell(y - this.box.top)];
+    const isInside = column >= 0 && column < this.n && row >= 0;
+    const i = isInside ? this.cells.get(row * this.n + column) : undefined;
     if (i === undefined) return null;
-    const { page } = this;
-    const frame = nearest(this.steps, page.step);
-    const loss = 10 ** this.logs[frame * this.nExamples + i];
+    const frame = nearestIndex(this.steps, this.page.step);
+    const loss = 10 ** this.logLoss[frame * this.nExamples + i];
+    const [a, b, answer] = [row, column, this.answers[i]].map((element) => this.page.elementName(element));
+    const split = this.isTrain[i] ? "train pair" : "test pair";
+    const probability = formatPercent(Math.exp(-loss), 1);
+    const verdict = this.isRight(frame, i) ? "correct" : "wrong";
     return [
-      `a = ${page.nameOf(row)}; b = ${page.nameOf(column)}; answer ${page.nameOf(this.answers[i])}; ${this.isTrain[i] ? "trained on" : "held out"}`,
-      `loss ≈ ${written(loss, 2)} nats, probability ≈ ${inPercent(Math.exp(-loss), 1)}, ${this.isRight(frame, i) ? "right" : "wrong"}`,
+      `a = ${a}; b = ${b}; answer ${answer}; ${split}`,
+      `loss ≈ ${formatNumber(loss, 2)} nats, probability ≈ ${probability}, ${verdict}`,
     ];
+  }
+
+  draw() {
+    this.picture.draw();
   }
 
   setStep(step) {

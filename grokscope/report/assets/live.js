@@ -1,53 +1,63 @@
-// A page that is watched: it says how the training stands, and loads itself anew when there is a newer one.
+// A watched page: show the training's status, and reload when the server has a newer page.
 
-const MOST_UNANSWERED = 5;
+const MAX_UNANSWERED = 5;
+// The address stores a choice a moment after it was made, and a reload must not lose it.
+const QUIET_MS = 1500;
+const REPORTING_EVENTS = ["pointerdown", "keydown", "wheel", "input", "change"];
 
-function renewing() {
-  const said = document.getElementById("live");
-  const { version, every } = said.dataset;
-  let touched = -Infinity;
-  let [stood, unanswered] = [said.textContent, 0];
-  for (const kind of ["pointerdown", "keydown", "wheel", "input", "change"]) {
-    window.addEventListener(kind, () => { touched = performance.now(); }, { capture: true, passive: true });
-  }
+function start() {
+  const status = document.getElementById("live");
+  const { version, interval } = status.dataset;
+  let lastInput = -Infinity;
+  let lastStatus = status.textContent;
+  let nUnanswered = 0;
+  const noteInput = () => { lastInput = performance.now(); };
+  for (const name of REPORTING_EVENTS) window.addEventListener(name, noteInput, { capture: true, passive: true });
 
-  // Nobody is torn from what they are doing; an address is written a moment after a choice.
-  const isBusy = () => performance.now() - touched < 1500
+  const isBusy = () => performance.now() - lastInput < QUIET_MS
     || document.getElementById("play").getAttribute("aria-pressed") === "true"
     || document.querySelector("details[open]") !== null;
 
-  // The address keeps every choice; who was at the last step is at the new last one.
-  const renew = () => {
+  // Reload with the reader's choices. A reader at the last step moves to the new last step.
+  const reload = () => {
     const slider = document.getElementById("step");
     if (slider.value === slider.max) {
-      const kept = new URLSearchParams(location.hash.slice(1));
-      kept.delete("step");
-      history.replaceState(null, "", `#${kept}`);
+      const parameters = new URLSearchParams(location.hash.slice(1));
+      parameters.delete("step");
+      history.replaceState(null, "", `#${parameters}`);
     }
     location.reload();
   };
 
-  const ask = async () => {
-    let news = null;
+  // Return the server's state, or null if it does not answer.
+  const fetchState = async () => {
     try {
-      const answer = await fetch("state", { cache: "no-store" });
-      if (answer.ok) news = await answer.json();
+      const response = await fetch("state", { cache: "no-store" });
+      return response.ok ? await response.json() : null;
     } catch {
-      news = null;
+      return null;
     }
-    if (news === null) {
-      said.textContent = `${stood} Nobody shows this run any more; the page stays as it is.`;
-      unanswered += 1;
-      if (unanswered > MOST_UNANSWERED) return;
-    } else {
-      [stood, unanswered] = [news.sentence, 0];
-      const isNewer = String(news.version) !== version;
-      if (isNewer && !isBusy()) return renew();
-      said.textContent = isNewer ? `${news.sentence} Newer checkpoints are shown as soon as nothing plays and no table is open.` : news.sentence;
-    }
-    setTimeout(ask, 1000 * Number(every));
   };
-  ask();
+
+  const poll = async () => {
+    const state = await fetchState();
+    if (state === null) {
+      status.textContent = `${lastStatus} This page is no longer updated: grokscope watch has ended.`;
+      nUnanswered += 1;
+      if (nUnanswered > MAX_UNANSWERED) return;
+    } else {
+      [lastStatus, nUnanswered] = [state.status, 0];
+      const isNewer = String(state.version) !== version;
+      if (isNewer && !isBusy()) {
+        reload();
+        return;
+      }
+      const waiting = isNewer ? " Newer checkpoints appear once playback has stopped and all tables are closed." : "";
+      status.textContent = lastStatus + waiting;
+    }
+    setTimeout(poll, 1000 * Number(interval));
+  };
+  poll();
 }
 
-renewing();
+start();

@@ -1,158 +1,187 @@
-// The page of one run: which panel shows what.
+// The page of one run: build its panels from the payload.
+
+import { Chart } from "./chart.js";
+import { Cloud, classLegend } from "./clouds.js";
+import { Grid } from "./grid.js";
+import { Heads } from "./heads.js";
+import { RunPage } from "./run_page.js";
+import { Spectrum } from "./spectrum.js";
+import { addPictureNote } from "./step_note.js";
+import { addStageLegend } from "./stages.js";
+import { addTable, closeTable } from "./tables.js";
+import { bindSaving } from "./saving.js";
+import { fillGroups, findPanel, html } from "./elements.js";
+import { formatInteger, formatPercent, unpack } from "./numbers.js";
+import { unpackLine } from "./curves.js";
+
+// What each panel of a chosen measure shows first: the first of these quantities that the run has.
+const INITIAL_QUANTITIES = {
+  "measure-1": ["weight_norm.norms"],
+  "measure-2": ["sharpness.both"],
+  "measure-3": ["progress.losses", "embedding.circle", "representations.losses", "embedding.effective_dimension"],
+  "measure-4": ["fourier.gini", "representations.embedding_shares", "weight_norm.matrices"],
+};
 
 function buildLosses(page) {
-  const { panel, body } = panelOf("losses");
+  const { panel, body } = findPanel("losses");
   const { log } = page.payload;
-  const steps = unpacked(log.steps);
-  const line = (name, label) => ({ label, steps, values: unpacked(log[name]), gaps: page.gaps });
-  const lines = (kind) => [line(`train_${kind}`, "train"), line(`test_${kind}`, "test")];
-  const loss = new Chart(body.appendChild(html("div")), { lines: lines("loss"), kind: "log", unit: "nats", height: 250, named: true, label: "Cross-entropy loss" }, page);
-  const accuracy = new Chart(body.appendChild(html("div")), { lines: lines("accuracy"), percent: true, unit: "accuracy", height: 180, label: "Accuracy" }, page);
-  page.follow(panel, loss);
-  page.follow(panel, accuracy);
-  page.follow(panel, stageLegend(page, body));
-  addTable(panel, () => ({ spec: { label: "Losses and accuracies", lines: [...loss.spec.lines.map((one) => ({ ...one, label: `${one.label} loss` })), ...accuracy.spec.lines.map((one) => ({ ...one, label: `${one.label} accuracy` }))] } }));
+  const steps = unpack(log.steps);
+  const lines = (kind) => ["train", "test"].map((split) => {
+    return { label: split, steps, values: unpack(log[`${split}_${kind}`]), gaps: page.gaps };
+  });
+  const addChart = (spec) => {
+    const chart = new Chart(body.appendChild(html("div")), spec, page);
+    page.follow(panel, chart);
+    return chart;
+  };
+  const loss = { lines: lines("loss"), kind: "log", unit: "nats", height: 250, label: "Cross-entropy loss" };
+  const accuracy = { lines: lines("accuracy"), isPercent: true, unit: "accuracy", height: 180, label: "Accuracy" };
+  addChart({ ...loss, namesStages: true });
+  addChart(accuracy);
+  page.follow(panel, addStageLegend(page, body));
+  const columns = ["loss", "accuracy"].flatMap((kind) => {
+    return lines(kind).map((line) => ({ ...line, label: `${line.label} ${kind}` }));
+  });
+  addTable(panel, () => ({ label: "Losses and accuracies", lines: columns }));
 }
 
 function buildClouds(page) {
   const { clouds } = page.payload;
-  const { panel, body } = panelOf("embedding");
-  const small = html("div", { class: "planes" });
-  const rest = document.getElementById("planes");
+  const { panel, body } = findPanel("embedding");
+  const { panel: planesPanel, body: planesBody } = findPanel("planes");
+  const figures = html("div", { class: "planes" });
   clouds.planes.forEach((plane, i) => {
-    const share = html("span", {}, plane.kind === "frequency" ? `${inPercent(plane.share)} of variance at the end` : "");
+    const isLarge = i === 0;
+    const isFrequency = plane.kind === "frequency";
+    const caption = html("span", {}, isFrequency ? `${formatPercent(plane.share)} of variance at the end` : "");
+    const title = html("b", {}, isFrequency ? plane.title : "components 1 and 2");
     const frame = html("div", { class: "picture" });
-    const title = plane.kind === "frequency" ? plane.title : "components 1 and 2";
-    const figure = html("figure", {}, html("figcaption", {}, html("b", {}, title), share), frame);
-    if (i === 0) body.append(figure, ...(clouds.classes ? [classLegend(clouds)] : []));
-    else small.append(figure);
-    page.follow(i ? rest : panel, withPicture(new Cloud(frame, share, page, clouds, plane, i === 0)));
+    const figure = html("figure", {}, html("figcaption", {}, title, caption), frame);
+    (isLarge ? body : figures).append(figure);
+    if (isLarge && clouds.classes) body.append(classLegend(clouds));
+    page.follow(isLarge ? panel : planesPanel, new Cloud(frame, caption, page, clouds, plane, isLarge).picture);
   });
   if (clouds.planes.length > 1) {
-    rest.querySelector(".body").append(small);
-    sayThinned(page, rest, clouds);
+    planesBody.append(figures);
+    addThinningNote(page, planesPanel, clouds);
   } else {
-    rest.remove();
+    planesPanel.remove();
   }
-  page.choice("labels", (value) => {
+  page.bindChoice("labels", (value) => {
     page.labels = value === "none" ? null : value;
     page.redraw();
   });
-  sayThinned(page, panel, clouds);
+  addThinningNote(page, panel, clouds);
 }
 
-// Whatever has one picture draws it and follows the step by it.
-function withPicture(part) {
-  return { draw: () => part.picture.draw(), setStep: (step) => part.picture.setStep(step) };
-}
-
-function sayThinned(page, panel, { steps }) {
-  const [n, all] = [unpacked(steps).length, page.steps.length];
-  if (n < all) notePictures(page, panel, `drawn at ${inSteps(n)} of ${inSteps(all)} checkpoints`, unpacked(steps));
+// Say at how many checkpoints a panel is drawn, if not at all of them.
+function addThinningNote(page, panel, { steps }) {
+  const unpacked = unpack(steps);
+  if (unpacked.length === page.steps.length) return;
+  const words = `drawn at ${formatInteger(unpacked.length)} of ${formatInteger(page.steps.length)} checkpoints`;
+  addPictureNote(page, panel, words, unpacked);
 }
 
 function buildSpectrum(page) {
   const { spectra } = page.payload;
-  const { panel, body } = panelOf("spectrum");
+  const { panel, body } = findPanel("spectrum");
   if (!spectra.length) {
     document.getElementById("main").classList.add("no-circle");
     panel.remove();
     return;
   }
-  const select = document.getElementById("spectrum-of");
-  spectra.forEach((one, i) => select.append(html("option", { value: i }, one.title)));
+  const options = spectra.map((spectrum, i) => html("option", { value: i }, spectrum.title));
+  document.getElementById("spectrum-of").append(...options);
   const spectrum = new Spectrum(body, page, spectra);
-  page.choice("spectrum-of", (value) => {
+  page.bindChoice("spectrum-of", (value) => {
     spectrum.choose(Number(value));
-    panel.querySelector("details").open = false;
+    closeTable(panel);
   });
-  page.follow(panel, { draw: () => { spectrum.bars.draw(); spectrum.history.draw(); }, setStep: (step) => spectrum.setStep(step) });
-  addTable(panel, () => ({ spec: { label: spectrum.chosen.title, lines: spectrum.lines() } }));
+  page.follow(panel, spectrum);
+  addTable(panel, () => ({ label: spectrum.spectrum.title, lines: spectrum.lines() }));
 }
 
 function buildHeads(page) {
   const { attention } = page.payload;
-  const { panel, body } = panelOf("heads");
+  const { panel, body } = findPanel("heads");
   if (!attention) {
     panel.remove();
     return;
   }
-  const heads = new Heads(body, page, attention);
-  page.follow(panel, { draw: () => heads.pictures.forEach((one) => one.draw()), setStep: (step) => heads.setStep(step) });
-  const steps = unpacked(attention.steps);
-  notePictures(page, panel, `means over ${inSteps(attention.n_equations)} equations, at ${inSteps(steps.length)} checkpoints`, steps);
+  page.follow(panel, new Heads(body, page, attention));
+  const steps = unpack(attention.steps);
+  const [nEquations, nSteps] = [attention.n_equations, steps.length].map(formatInteger);
+  addPictureNote(page, panel, `means over ${nEquations} equations, at ${nSteps} checkpoints`, steps);
 }
 
 function buildGrid(page) {
-  const { panel, body } = panelOf("pairs");
+  const { panel, body } = findPanel("pairs");
   if (!page.payload.grid) {
     panel.remove();
     return;
   }
   const grid = new Grid(body, page, page.payload.grid);
-  page.choice("pairs-show", (value) => grid.choose(value));
-  page.follow(panel, withPicture(grid));
-  sayThinned(page, panel, page.payload.grid);
+  page.bindChoice("pairs-show", (value) => grid.choose(value));
+  page.follow(panel, grid);
+  addThinningNote(page, panel, page.payload.grid);
 }
 
-// A panel whose quantity is chosen from the list of all that was measured.
-function buildMeasure(page, id, usual) {
+// Build a panel that shows any measured quantity, as the reader chooses.
+function buildMeasure(page, id, initialKeys) {
   const { quantities } = page.payload;
-  const { panel, body } = panelOf(id);
-  const select = document.getElementById(`${id}-of`);
-  const first = usual.find((key) => quantities.some((one) => one.key === key));
-  if (!first) {
+  const { panel, body } = findPanel(id);
+  const find = (key) => quantities.find((quantity) => quantity.key === key);
+  const initial = initialKeys.find(find);
+  if (!initial) {
     panel.remove();
     return;
   }
-  for (const group of new Set(quantities.map((one) => one.group))) {
-    const options = quantities.filter((one) => one.group === group).map((one) => html("option", { value: one.key }, one.title));
-    select.append(html("optgroup", { label: group }, ...options));
-  }
-  select.value = first;
-  const scale = document.getElementById(`${id}-scale`);
-  const heading = document.getElementById(`${id}-title`);
-  const spec = (key) => {
-    const one = quantities.find((quantity) => quantity.key === key);
-    const kind = scale.value === "auto" ? (one.logarithmic && positive(one) ? "log" : "linear") : scale.value;
-    heading.textContent = `${one.group.replaceAll("_", " ")}: ${one.title}`;
-    return { lines: one.lines.map(curve), kind, unit: one.unit, label: `${one.group}: ${one.title}`, height: 250, counted: true };
+  const [select, scale, heading] = ["of", "scale", "title"].map((part) => document.getElementById(`${id}-${part}`));
+  fillGroups(select, quantities.map(({ group, key, title }) => [group, key, title]));
+  select.value = initial;
+  const spec = () => {
+    const { group, title, unit, lines, logarithmic } = find(select.value);
+    const unpacked = lines.map(unpackLine);
+    const canBeLog = unpacked.some((line) => line.values.some((value) => value > 0));
+    const defaultKind = logarithmic && canBeLog ? "log" : "linear";
+    const kind = scale.value === "auto" ? defaultKind : scale.value;
+    heading.textContent = `${group.replaceAll("_", " ")}: ${title}`;
+    return { lines: unpacked, kind, unit, label: `${group}: ${title}`, height: 250, countsCheckpoints: true };
   };
-  const chart = new Chart(body, spec(first), page);
-  const change = () => {
-    chart.change(spec(select.value));
-    panel.querySelector("details").open = false;
+  const chart = new Chart(body, spec(), page);
+  const update = () => {
+    chart.change(spec());
+    closeTable(panel);
   };
-  page.choice(`${id}-of`, change);
-  page.choice(`${id}-scale`, change);
+  page.bindChoice(`${id}-of`, update);
+  page.bindChoice(`${id}-scale`, update);
   page.follow(panel, chart);
-  addTable(panel, () => chart);
+  addTable(panel, () => chart.spec);
 }
 
-const positive = (quantity) => quantity.lines.some((line) => unpacked(line.values).some((value) => value > 0));
-
-function start() {
-  const page = new Page(JSON.parse(document.getElementById("numbers").textContent));
-  page.bindControls();
-  buildLosses(page);
-  buildClouds(page);
-  buildSpectrum(page);
-  buildHeads(page);
-  buildGrid(page);
-  buildMeasure(page, "measure-1", ["weight_norm.norms"]);
-  buildMeasure(page, "measure-2", ["sharpness.both"]);
-  buildMeasure(page, "measure-3", ["progress.losses", "embedding.circle", "representations.losses", "embedding.effective_dimension"]);
-  buildMeasure(page, "measure-4", ["fourier.gini", "representations.embedding_shares", "weight_norm.matrices"]);
-  bindSaving(page);
+function bindCopyButtons() {
   for (const button of document.querySelectorAll("button.copy")) {
     button.addEventListener("click", async () => {
       await navigator.clipboard.writeText(document.getElementById(button.dataset.of).textContent);
       button.textContent = "copied";
     });
   }
+}
+
+function start() {
+  const page = new RunPage(JSON.parse(document.getElementById("numbers").textContent));
+  page.bindControls();
+  buildLosses(page);
+  buildClouds(page);
+  buildSpectrum(page);
+  buildHeads(page);
+  buildGrid(page);
+  for (const [id, keys] of Object.entries(INITIAL_QUANTITIES)) buildMeasure(page, id, keys);
+  bindSaving(page);
+  bindCopyButtons();
   document.documentElement.classList.add("ready");
   page.showStep();
-  page.recall();
+  page.restoreChoices();
 }
 
 start();

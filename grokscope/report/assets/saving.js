@@ -1,58 +1,76 @@
-// Saving a panel as a picture that needs no page round it: title, legend, captions, the run and the step are in it.
+// Save a panel as a self-contained picture: with its title, legend and captions, the run and the step.
 
-const KEPT = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "font-family", "font-size", "font-weight", "opacity"];
+import { SVG_NAMESPACE, html, svg } from "./elements.js";
+import { formatInteger } from "./numbers.js";
+
+const STYLE_PROPERTIES = [
+  "fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linecap",
+  "stroke-linejoin", "font-family", "font-size", "font-weight", "opacity",
+];
 const LONGEST_FILE_NAME = 80;
-const PIXELS = 3;
+const PIXEL_RATIO = 3;
+// The share of a line's height above its baseline, about the same in every font.
+const BASELINE_SHARE = 0.8;
 
-// A drawing that looks the same without the page's style, at its place.
-function standalone(drawing, place) {
-  const copy = drawing.cloneNode(true);
-  const [from, to] = [drawing, copy].map((one) => [one, ...one.querySelectorAll("*")]);
-  from.forEach((element, i) => {
-    const style = getComputedStyle(element);
-    for (const name of KEPT) to[i].setAttribute(name, style.getPropertyValue(name));
-    to[i].removeAttribute("class");
+// Return a copy of an SVG element that looks the same without the page's style, at the given position.
+function inlineStyles(element, position) {
+  const copy = element.cloneNode(true);
+  const [sources, targets] = [element, copy].map((root) => [root, ...root.querySelectorAll("*")]);
+  sources.forEach((source, i) => {
+    const style = getComputedStyle(source);
+    for (const name of STYLE_PROPERTIES) targets[i].setAttribute(name, style.getPropertyValue(name));
+    targets[i].removeAttribute("class");
   });
-  for (const [name, value] of Object.entries(place)) copy.setAttribute(name, value);
+  for (const [name, value] of Object.entries(position)) copy.setAttribute(name, value);
   return copy;
 }
 
-// The lines in which a text stands on the page, each with its rectangle.
-function linesOf(text) {
+// Return the lines into which the page wraps a text node, each with its rectangle.
+function wrappedLines(node) {
   const range = document.createRange();
   const lines = [];
-  let at = 0;
-  for (const sign of text.data) {
-    range.setStart(text, at);
-    range.setEnd(text, (at += sign.length));
+  let end = 0;
+  for (const character of node.data) {
+    range.setStart(node, end);
+    range.setEnd(node, (end += character.length));
     const box = range.getClientRects()[0];
     if (!box || !box.width) continue;
     const line = lines[lines.length - 1];
-    if (line && Math.abs(line.box.top - box.top) < box.height / 2) line.words += sign;
-    else lines.push({ words: sign, box });
+    if (line && Math.abs(line.box.top - box.top) < box.height / 2) line.text += character;
+    else lines.push({ text: character, box });
   }
-  return lines.filter((line) => line.words.trim());
+  return lines.filter((line) => line.text.trim());
 }
 
-// Everything that can be seen of a panel, as one drawing.
-function drawn(panel, background) {
+// Return everything visible in a panel as one SVG element.
+function drawPanel(panel, background) {
   const frame = panel.getBoundingClientRect();
-  const place = (box) => ({ x: box.left - frame.left, y: box.top - frame.top, width: box.width, height: box.height });
-  const whole = svg("svg", { xmlns: SVG, width: frame.width, height: frame.height, viewBox: `0 0 ${frame.width} ${frame.height}` });
-  whole.append(svg("rect", { width: "100%", height: "100%", fill: background }));
-  for (const canvas of panel.querySelectorAll("canvas")) whole.append(svg("image", { href: canvas.toDataURL(), ...place(canvas.getBoundingClientRect()) }));
-  for (const one of panel.querySelectorAll("svg")) whole.append(standalone(one, place(one.getBoundingClientRect())));
-  const texts = document.createTreeWalker(panel, NodeFilter.SHOW_TEXT, (text) => (text.parentElement.closest("svg") ? NodeFilter.FILTER_REJECT : NodeFilter.FILTER_ACCEPT));
+  const { width, height } = frame;
+  const position = (box) => ({
+    x: box.left - frame.left, y: box.top - frame.top, width: box.width, height: box.height,
+  });
+  const picture = svg("svg", { xmlns: SVG_NAMESPACE, width, height, viewBox: `0 0 ${width} ${height}` });
+  picture.append(svg("rect", { width: "100%", height: "100%", fill: background }));
+  for (const canvas of panel.querySelectorAll("canvas")) {
+    const image = { href: canvas.toDataURL(), ...position(canvas.getBoundingClientRect()) };
+    picture.append(svg("image", image));
+  }
+  for (const element of panel.querySelectorAll("svg")) {
+    picture.append(inlineStyles(element, position(element.getBoundingClientRect())));
+  }
+  const isOutsideSvg = (node) =>
+    node.parentElement.closest("svg") ? NodeFilter.FILTER_REJECT : NodeFilter.FILTER_ACCEPT;
+  const texts = document.createTreeWalker(panel, NodeFilter.SHOW_TEXT, isOutsideSvg);
   while (texts.nextNode()) {
     const style = getComputedStyle(texts.currentNode.parentElement);
-    const font = Object.fromEntries(["font-family", "font-size", "font-weight"].map((name) => [name, style.getPropertyValue(name)]));
-    for (const { words, box } of linesOf(texts.currentNode)) {
-      const { x, y, height } = place(box);
-      // Of the height of a line some four fifths lie above its base, in whatever font.
-      whole.append(svg("text", { x, y: y + 0.8 * height, fill: style.color, ...font }, words.trim()));
+    const fonts = ["font-family", "font-size", "font-weight"].map((name) => [name, style.getPropertyValue(name)]);
+    for (const { text, box } of wrappedLines(texts.currentNode)) {
+      const { x, y } = position(box);
+      const attributes = { x, y: y + BASELINE_SHARE * box.height, fill: style.color, ...Object.fromEntries(fonts) };
+      picture.append(svg("text", attributes, text.trim()));
     }
   }
-  return whole;
+  return picture;
 }
 
 function download(blob, name) {
@@ -61,36 +79,51 @@ function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-async function inPixels(blob, { width, height }) {
+async function rasterize(blob, { width, height }) {
   const image = new Image();
   image.src = URL.createObjectURL(blob);
   await image.decode();
   URL.revokeObjectURL(image.src);
-  const canvas = html("canvas", { width: Math.ceil(PIXELS * width), height: Math.ceil(PIXELS * height) });
-  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-  return new Promise((done) => canvas.toBlob(done, "image/png"));
+  const size = { width: Math.ceil(PIXEL_RATIO * width), height: Math.ceil(PIXEL_RATIO * height) };
+  const canvas = html("canvas", size);
+  canvas.getContext("2d").drawImage(image, 0, 0, size.width, size.height);
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
 
-// As SVG; a panel of canvases as PNG.
-async function savePanel(panel, page) {
-  const chosen = [...panel.querySelectorAll(".tools select:not([id$='-scale'], #labels)")].map((one) => one.selectedOptions[0].textContent);
+// Return a line that names the panel's choices, the run, the step and the alignment.
+function captionOf(panel, page) {
+  const selects = [...panel.querySelectorAll(".tools select:not([id$='-scale'], #labels)")];
+  const choices = selects.map((select) => select.selectedOptions[0].textContent);
   const title = panel.querySelector("h2").textContent;
-  const about = [...chosen.filter((one) => !title.includes(one)), page.name, `step ${inSteps(page.step)}`, document.getElementById("aligned")?.textContent];
-  const source = panel.appendChild(html("p", { class: "key" }, about.filter(Boolean).join(" · ")));
+  const alignment = document.getElementById("alignment")?.textContent;
+  const parts = [
+    ...choices.filter((choice) => !title.includes(choice)), page.name, `step ${formatInteger(page.step)}`, alignment,
+  ];
+  return parts.filter(Boolean).join(" · ");
+}
+
+// Save a panel as SVG, or as PNG if it contains canvases.
+async function savePanel(panel, page) {
+  const caption = panel.appendChild(html("p", { class: "key" }, captionOf(panel, page)));
   const hasCanvas = panel.querySelector("canvas") !== null;
   panel.classList.add("saving");
-  page.sharp = hasCanvas;
+  page.isSaving = hasCanvas;
   if (hasCanvas) page.redraw();
   const size = panel.getBoundingClientRect();
-  const blob = new Blob([new XMLSerializer().serializeToString(drawn(panel, page.colour("--surface")))], { type: "image/svg+xml" });
+  const text = new XMLSerializer().serializeToString(drawPanel(panel, page.colour("--surface")));
   panel.classList.remove("saving");
-  source.remove();
-  page.sharp = false;
+  caption.remove();
+  page.isSaving = false;
   if (hasCanvas) page.redraw();
-  const name = `${page.name.replace(/[^\w.-]+/g, "_").slice(0, LONGEST_FILE_NAME)}-${panel.id}-step-${page.step}`;
-  download(hasCanvas ? await inPixels(blob, size) : blob, `${name}.${hasCanvas ? "png" : "svg"}`);
+  const drawing = new Blob([text], { type: "image/svg+xml" });
+  const runName = page.name.replace(/[^\w.-]+/g, "_").slice(0, LONGEST_FILE_NAME);
+  const name = `${runName}-${panel.id}-step-${page.step}`;
+  if (hasCanvas) download(await rasterize(drawing, size), `${name}.png`);
+  else download(drawing, `${name}.svg`);
 }
 
-function bindSaving(page) {
-  for (const button of document.querySelectorAll("button.save")) button.addEventListener("click", () => savePanel(button.closest(".panel"), page));
+export function bindSaving(page) {
+  for (const button of document.querySelectorAll("button.save")) {
+    button.addEventListener("click", () => savePanel(button.closest(".panel"), page));
+  }
 }

@@ -1,38 +1,44 @@
-// The numbers behind each chart as a table, made when it is opened.
+// The numbers of each chart as a table, built when the reader opens it.
 
-const MOST_TABLE_ROWS = 200;
+import { formatInteger, formatNumber, nearestIndex } from "./numbers.js";
+import { html } from "./elements.js";
 
-function addTable(panel, chartOf) {
+const MAX_ROWS = 200;
+
+// Add a closed table below a panel. `specOf` returns the chart's spec when the table is opened.
+export function addTable(panel, specOf) {
   const details = html("details", { class: "table" }, html("summary", {}, "Table of these values"));
   details.addEventListener("toggle", () => {
-    if (!details.open || !chartOf()) return;
-    details.replaceChildren(details.firstElementChild, html("div", { class: "scroll", tabindex: "0" }, tableOf(chartOf().spec)));
+    if (!details.open) return;
+    const scroll = html("div", { class: "scroll", tabindex: "0" }, buildTable(specOf()));
+    details.replaceChildren(details.firstElementChild, scroll);
   });
   panel.append(details);
-  return () => { details.open = false; };
 }
 
-function tableOf(spec) {
-  const table = html("table");
-  const longest = spec.lines.reduce((one, other) => (other.steps.length > one.steps.length ? other : one)).steps;
-  const every = Math.ceil(longest.length / MOST_TABLE_ROWS);
-  const caption = every > 1 ? `${spec.label}, at every ${every}th of ${inSteps(longest.length)} steps, and the last` : spec.label;
-  table.append(html("caption", {}, caption));
-  const columns = spec.lines.flatMap((line) => [
+export function closeTable(panel) {
+  panel.querySelector("details").open = false;
+}
+
+function buildTable({ label, lines }) {
+  const steps = lines.reduce((longest, line) => (line.steps.length > longest.length ? line.steps : longest), []);
+  const stride = Math.ceil(steps.length / MAX_ROWS);
+  const thinned = `${label}: every ${formatInteger(stride)} rows of ${formatInteger(steps.length)}, and the last`;
+  const columns = lines.flatMap((line) => [
     { line, name: line.label, values: line.values },
     ...(line.spread ? [{ line, name: `${line.label}, ±`, values: line.spread }] : []),
     ...(line.shuffled ? [{ line, name: `${line.label}, shuffled`, values: line.shuffled }] : []),
   ]);
-  const head = html("tr", {}, ...["step", ...columns.map((column) => column.name)].map((name) => html("th", { scope: "col" }, name)));
+  const names = ["step", ...columns.map((column) => column.name)];
+  const head = html("tr", {}, ...names.map((name) => html("th", { scope: "col" }, name)));
   const body = html("tbody");
-  for (let j = 0; j < longest.length; j++) {
-    if (j % every && j !== longest.length - 1) continue;
+  steps.forEach((step, j) => {
+    if (j % stride && j !== steps.length - 1) return;
     const cells = columns.map(({ line, values }) => {
-      const k = nearest(line.steps, longest[j]);
-      return html("td", {}, line.steps[k] === longest[j] ? written(values[k], 6) : "");
+      const k = nearestIndex(line.steps, step);
+      return html("td", {}, line.steps[k] === step ? formatNumber(values[k], 6) : "");
     });
-    body.append(html("tr", {}, html("th", { scope: "row" }, inSteps(longest[j])), ...cells));
-  }
-  table.append(html("thead", {}, head), body);
-  return table;
+    body.append(html("tr", {}, html("th", { scope: "row" }, formatInteger(step)), ...cells));
+  });
+  return html("table", {}, html("caption", {}, stride > 1 ? thinned : label), html("thead", {}, head), body);
 }
