@@ -1,4 +1,4 @@
-"""The report: everything that was measured of a run on one page that moves through its steps, in one file."""
+"""The report: one interactive HTML file that shows everything measured of a run, or compares several runs."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,99 +7,129 @@ from grokscope import measures
 from grokscope.disk import atomic
 from grokscope.errors import GrokscopeError
 from grokscope.report import comparison, page
-from grokscope.report.commands import Again, again
+from grokscope.report.commands import Recipe, retraining_recipe
 from grokscope.report.quantities import name_of
-from grokscope.report.sentences import Finding, details, findings, summary
+from grokscope.report.sentences import Headline, details, headlines, summary
 from grokscope.series import Series
 from grokscope.store.run_store import Record
 from grokscope.trajectory import Trajectory
 
 __all__ = [
-    "Again",
-    "Finding",
-    "again",
+    "Headline",
+    "Recipe",
+    "default_series",
     "details",
-    "findings",
+    "headlines",
     "measure_cheap",
+    "retraining_recipe",
     "summary",
-    "usual",
     "write",
+    "write_comparison",
 ]
 
-_BESIDE = ("weight_norm", "sharpness", "attention", "example_loss")
-"""What a report measures beside the embedding."""
-_OF_CIRCLES = {"fourier": 60, "progress": 30}
-_OF_GROUPS, _LARGEST_GROUP = {"representations": 12}, 120
-"""What a report measures of a task with a circle, or in a group of that size at most that turns none, unless it was
-measured before, and at how many checkpoints."""
+_ALWAYS_MEASURED = ("weight_norm", "sharpness", "attention", "example_loss")
+"""What a report measures of every task, apart from the embedding."""
+_MEASURED_OF_CIRCLES = {"fourier": 60, "progress": 30}
+"""What a report measures of a task with a circle, and at how many checkpoints."""
+_MEASURED_OF_GROUPS, _LARGEST_GROUP = {"representations": 12}, 120
+"""What a report measures of other groups up to this size, and at how many checkpoints."""
 
 
 def write(trajectory: Trajectory) -> Path:
-    """Measure what is cheap and not measured yet, write RUN/report.html, and return its path.
+    """Measure what is cheap and missing, write RUN/report.html, and return its path.
 
-    Whatever else lies in RUN/measures is on the page too. Raise GrokscopeError for a trajectory in memory, and for an
-    I/O error.
+    The page also shows every other valid series in RUN/measures.
+
+    Args:
+        trajectory: The run, opened from its folder.
+
+    Raises:
+        GrokscopeError: The trajectory is in memory, the embedding cannot be measured, a saved measure makes no sense,
+            or the file cannot be written.
     """
     folder = trajectory.path
     if folder is None:
-        raise GrokscopeError("A trajectory in memory has no folder for a report.")
-    refused = measure_cheap(trajectory)
-    found, record = measures.kept(trajectory), Record.read(folder)
+        raise GrokscopeError(
+            "A trajectory in memory has no folder for a report. Allowed: a run opened with Trajectory.open."
+        )
+    trajectory, refusals = measure_cheap(trajectory)
+    all_series, record = measures.kept(trajectory), Record.read(folder)
     path = folder / "report.html"
     try:
-        written = page.of_run(trajectory, usual(found, trajectory), found, record, refused=refused)
+        content = page.render_run(
+            trajectory, default_series(all_series, trajectory), all_series, record, warnings=refusals
+        )
     except (ValueError, TypeError, LookupError) as error:
-        # Checksums say that a file is whole, not that a measure of ours wrote it.
+        # A valid checksum proves that the file is intact, not that grokscope wrote it.
         raise GrokscopeError(
-            f"{measures.folder(folder)} holds what no measure gives ({error}); move it away, and it is measured anew."
+            f"{measures.folder(folder)} contains a series that does not match its measure ({error}). "
+            "Move the folder away; the next report measures the run again."
         ) from error
-    atomic.write_atomic(path, written)
+    atomic.write_atomic(path, content)
     return path
 
 
 def write_comparison(folders: Sequence[Path], path: Path | None = None) -> Path:
-    """Write a page on which several runs, or the cells of one sweep, stand beside each other, and return its path.
+    """Write a page that compares several runs, or the cells of one sweep, and return its path.
 
-    By default it is SWEEP/report.html, or comparison.html in the folder that holds the first run. Nothing is measured
-    for it; what all of them have saved of norms, sharpness and the embedding can be compared. It links to those of
-    the runs' own pages that there are. Raise GrokscopeError for a folder that is neither run nor sweep, if nothing in
-    them can be read, and for an I/O error.
+    Nothing is measured: the page compares the logs and the saved norms, sharpness, embeddings and progress measures.
+    It links to the runs' own pages where they exist.
+
+    Args:
+        folders: The folders of the runs, or the folder of one sweep.
+        path: Where to write the page; by default SWEEP/report.html, or comparison.html next to the first run.
+
+    Raises:
+        GrokscopeError: A folder is neither a run nor a sweep, none of the runs has a readable log, or the file cannot
+            be written.
     """
-    is_sweep = len(folders) == 1 and (folders[0] / "sweep.json").is_file()
-    entries, about = comparison.of_sweep(folders[0]) if is_sweep else comparison.of_folders(folders)
-    usual_path = folders[0] / "report.html" if is_sweep else folders[0].parent / "comparison.html"
-    cells_of = folders[0] if is_sweep else None
-    atomic.write_atomic(path or usual_path, comparison.write(entries, about, path or usual_path, cells_of))
-    return path or usual_path
+    if len(folders) == 1 and (folders[0] / "sweep.json").is_file():
+        sweep = folders[0]
+        path = path or sweep / "report.html"
+        content = comparison.render(*comparison.open_sweep(sweep), path, sweep)
+    else:
+        path = path or folders[0].parent / "comparison.html"
+        content = comparison.render(comparison.open_runs(folders), "", path)
+    atomic.write_atomic(path, content)
+    return path
 
 
-def measure_cheap(trajectory: Trajectory) -> list[str]:
-    """Measure what a report needs and was not measured yet, and save it; return why some could not be measured.
+def measure_cheap(trajectory: Trajectory) -> tuple[Trajectory, list[str]]:
+    """Measure what a report needs and the run lacks, and save it in RUN/measures.
 
-    That is the embedding, norms, sharpness at a few checkpoints, attention, the loss of each equation; where the task
-    has a circle the Fourier spectra and the progress measures at a few checkpoints, and where it is a composition in
-    another group of at most 120 elements its representations. Raise GrokscopeError where the embedding cannot be.
+    - every task: the embedding, norms, sharpness at a few checkpoints, attention, the loss of each equation;
+    - a task with a circle: the Fourier spectra and the progress measures at a few checkpoints;
+    - a composition in another group of at most 120 elements: its representations.
+
+    Returns:
+        The trajectory without the checkpoints that turned out to be damaged, and one sentence for each measure that
+        refused.
+
+    Raises:
+        GrokscopeError: The embedding cannot be measured.
     """
     task = trajectory.task
-    measures.saved("embedding", trajectory)
-    more = _OF_CIRCLES
+    trajectory = measures.sound_trajectory(measures.saved("embedding", trajectory), trajectory) or trajectory
+    thinned = _MEASURED_OF_CIRCLES
     if task.circle is None:
-        more = _OF_GROUPS if task.is_composition and task.n_elements <= _LARGEST_GROUP else {}
-    there = usual(measures.kept(trajectory), trajectory) if more else {}
-    refused = []
-    for name in (*_BESIDE, *sorted(more.keys() - there.keys())):
+        is_small = task.is_composition and task.n_elements <= _LARGEST_GROUP
+        thinned = _MEASURED_OF_GROUPS if is_small else {}
+    present = default_series(measures.kept(trajectory), trajectory) if thinned else {}
+    refusals = []
+    for name in (*_ALWAYS_MEASURED, *sorted(thinned.keys() - present.keys())):
         try:
-            measures.saved(name, trajectory, more.get(name))
+            series = measures.saved(name, trajectory, thinned.get(name))
+            trajectory = measures.sound_trajectory(series, trajectory) or trajectory
         except GrokscopeError as error:
-            refused.append(f"The measure {name} is not on this page: {error}")
-    return refused
+            refusals.append(f"The measure {name} is not on this page: {error}")
+    return trajectory, refusals
 
 
-def usual(found: Iterable[Series], trajectory: Trajectory) -> dict[str, Series]:
-    """Return by name the series with the usual options that reach the last checkpoint, of several the longest."""
-    chosen: dict[str, Series] = {}
-    for series in found:
+def default_series(all_series: Iterable[Series], trajectory: Trajectory) -> dict[str, Series]:
+    """Return by name the longest series of each measure with default options that includes the last checkpoint."""
+    longest: dict[str, Series] = {}
+    for series in all_series:
         is_current = name_of(series) == series.measure and series.steps[-1] == trajectory.steps[-1]
-        if is_current and len(series) > len(chosen.get(series.measure, ())):
-            chosen[series.measure] = series
-    return chosen
+        if is_current and len(series) > len(longest.get(series.measure, ())):
+            longest[series.measure] = series
+    return longest

@@ -1,8 +1,8 @@
-"""The commands that make a run again: exact ones, since a run is a function of its config and its environment."""
+"""The commands that retrain a run exactly: a run is a function of its config and its environment."""
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -11,31 +11,36 @@ from grokscope.config import RunConfig, from_dict, presets
 from grokscope.errors import GrokscopeError
 from grokscope.store.record import FORKED, Record
 from grokscope.store.run_store import IS_NAME
-from grokscope.training.fork import changes
+from grokscope.training.fork import changed_settings
 
-_LONG = 400
-"""A setting that takes more characters is no flag any more, but goes into a file."""
+_LONGEST_FLAG = 400
+"""A setting of more characters does not fit on a command line, so the config is written to a TOML file."""
 
 
 @dataclass(frozen=True)
-class Again:
-    """How a run is made again."""
+class Recipe:
+    """The commands that retrain a run."""
 
     commands: tuple[str, ...]
-    """What to type, in order."""
+    """The shell commands, in order; empty if the run's history cannot be read."""
     file: str = ""
-    """The text of the file that the first command reads, where it needs one."""
+    """The text of the TOML file that the first command reads; empty if it reads none."""
     file_name: str = ""
+    """The name of that file."""
     remarks: tuple[str, ...] = ()
-    """What the commands alone do not bring about."""
+    """Sentences about the run that the commands do not reproduce."""
 
 
-def again(record: Record, name: str) -> Again:
-    """Return the commands that train a run again, its history of lengths and forks included.
+def retraining_recipe(record: Record, name: str) -> Recipe:
+    """Return the commands that retrain a run, including the forks and extensions of its history.
 
-    The first trains the preset that is nearest to the config, with what differs as flags; a config with a long table
-    comes as a TOML file. A fork is made again from its origin, and so that is trained first. Checkpoints that
-    `densify` added since are not among what they give. A history that makes no sense gives no commands.
+    The first command trains the preset nearest to the config, with the differences as flags. A config with a long
+    table is written to a TOML file instead. A fork starts from its origin, so the origin is trained first. The
+    commands do not give the checkpoints that `densify` added later.
+
+    Args:
+        record: The run's config, environment and history.
+        name: The run's name. The new run is called NAME-again.
     """
     remarks = tuple(
         f"Its environment changed at step {event['step']:,}: {'; '.join(map(str, event['drift']))}."
@@ -43,76 +48,82 @@ def again(record: Record, name: str) -> Again:
         if event.get("event") == "drift allowed"
     )
     try:
-        return _again(record, name, remarks)
+        return _recipe(record, name, remarks)
     except (GrokscopeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        return Again((), remarks=(*remarks, f"Its history cannot be read, so no command is known: {error}"))
+        remark = f"No command can be given, because the run's history cannot be read: {error}"
+        return Recipe((), remarks=(*remarks, remark))
 
 
-def _again(record: Record, name: str, remarks: tuple[str, ...]) -> Again:
-    new = f"{name}-again" if IS_NAME.fullmatch(f"{name}-again") else "again"
-    first = _first(record)
-    events = _events(record)
-    n_forks = sum(event["event"] == FORKED for event in events)
-    folders = [*(f"{new}-origin-{i + 1}" for i in range(n_forks)), new]
-    preset = _nearest(first)
-    changed = _changed(preset, first)
-    in_file = any(len(str(value)) > _LONG for value in changed.values())
-    source = [f"{new}.toml"] if in_file else [preset, *_flags(changed)]
-    commands = [["grokscope", "train", *source, "--run", folders[0]]]
-    for event in events:
-        if event["event"] == FORKED:
-            origin, *folders = folders
-            flags = _flags({key: now for key, (_, now) in event["changed"].items()})
-            commands.append(["grokscope", "fork", origin, "--step", str(event["step"]), *flags, "--run", folders[0]])
-        else:
-            commands.append(["grokscope", "resume", folders[0], "--n-steps", str(event["to"])])
-    return Again(
-        tuple(" ".join(map(shlex.quote, command)) for command in commands),
-        toml(first) if in_file else "",
-        f"{new}.toml" if in_file else "",
-        remarks,
-    )
-
-
-def toml(config: RunConfig) -> str:
-    """Return a config as a TOML file that `grokscope train` reads."""
+def format_toml(config: RunConfig) -> str:
+    """Return a config as the text of a TOML file that `grokscope train` reads."""
     top, tables = [], []
     for key, value in config.to_dict().items():
         if isinstance(value, Mapping):
-            tables += ["", f"[{key}]", *(f"{name} = {_literal(one)}" for name, one in value.items())]
+            tables += ["", f"[{key}]", *(f"{name} = {_literal(setting)}" for name, setting in value.items())]
         else:
             top.append(f"{key} = {_literal(value)}")
     return "\n".join([*top, *tables]) + "\n"
 
 
-def _events(record: Record) -> list[Mapping[str, Any]]:
+def _recipe(record: Record, name: str, remarks: tuple[str, ...]) -> Recipe:
+    new_name = f"{name}-again" if IS_NAME.fullmatch(f"{name}-again") else "again"
+    config = _initial_config(record)
+    preset = _nearest_preset(config)
+    changes = _changes(preset, config)
+    needs_file = any(len(str(value)) > _LONGEST_FLAG for value in changes.values())
+    file_name = f"{new_name}.toml" if needs_file else ""
+    source = [file_name] if needs_file else [preset, *_flags(changes)]
+    return Recipe(
+        tuple(map(shlex.join, _commands(record, source, new_name))),
+        format_toml(config) if needs_file else "",
+        file_name,
+        remarks,
+    )
+
+
+def _commands(record: Record, source: Sequence[str], new_name: str) -> Iterator[Sequence[str]]:
+    """Yield the commands as lists of words: one that trains, then one for each fork and extension."""
+    events = _lineage(record)
+    n_forks = sum(event["event"] == FORKED for event in events)
+    folder, *later_folders = [*(f"{new_name}-origin-{i + 1}" for i in range(n_forks)), new_name]
+    yield ["grokscope", "train", *source, "--run", folder]
+    for event in events:
+        if event["event"] == FORKED:
+            origin, (folder, *later_folders) = folder, later_folders
+            flags = _flags({key: new for key, (_, new) in event["changed"].items()})
+            yield ["grokscope", "fork", origin, "--step", str(event["step"]), *flags, "--run", folder]
+        else:
+            yield ["grokscope", "resume", folder, "--n-steps", str(event["to"])]
+
+
+def _lineage(record: Record) -> list[Mapping[str, Any]]:
     return [event for event in record.history if event.get("event") in (FORKED, "lengthened")]
 
 
-def _first(record: Record) -> RunConfig:
-    """Return the config that the run, or the run it was forked from, began with: its history read backwards."""
+def _initial_config(record: Record) -> RunConfig:
+    """Return the config of the first training in a run's history, by undoing every fork and extension."""
     values = record.config.to_dict()
-    for event in reversed(_events(record)):
+    for event in reversed(_lineage(record)):
         is_fork = event["event"] == FORKED
-        before = {key: was for key, (was, _) in event["changed"].items()} if is_fork else {"n_steps": event["from"]}
-        for key, was in before.items():
+        previous = {key: old for key, (old, _) in event["changed"].items()} if is_fork else {"n_steps": event["from"]}
+        for key, old in previous.items():
             *tables, leaf = key.split(".")
-            reduce(lambda at, table: at[table], tables, values)[leaf] = was
+            reduce(lambda table, name: table[name], tables, values)[leaf] = old
     return from_dict(values)
 
 
-def _nearest(config: RunConfig) -> str:
-    """Return the name of the preset that differs from a config in the fewest settings, the first of several."""
-    return min(presets.names(), key=lambda name: len(_changed(name, config)))
+def _nearest_preset(config: RunConfig) -> str:
+    """Return the name of the preset that differs from a config in the fewest settings, the first of equals."""
+    return min(presets.names(), key=lambda name: len(_changes(name, config)))
 
 
-def _changed(preset: str, config: RunConfig) -> dict[str, Any]:
-    return {name: now for name, (_, now) in changes(presets.get(preset), config).items()}
+def _changes(preset: str, config: RunConfig) -> dict[str, Any]:
+    return {name: new for name, (_, new) in changed_settings(presets.get(preset), config).items()}
 
 
-def _flags(changed: Mapping[str, Any]) -> Sequence[str]:
+def _flags(changes: Mapping[str, Any]) -> Sequence[str]:
     flags: list[str] = []
-    for name, value in changed.items():
+    for name, value in changes.items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             head, _, leaf = flag.rpartition(".")

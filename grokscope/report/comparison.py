@@ -165,7 +165,11 @@ def _curves(trajectory: Trajectory, n_max: int) -> dict[str, Any]:
 
 
 def _curve(series: Series, name: str, rows: np.ndarray) -> dict[str, Any]:
-    return {"title": series.variable(name).label, "steps": pack(series.steps[rows]), "values": pack(series[name][rows])}
+    return {
+        "title": series.variable(name).label,
+        "steps": pack(series.steps[rows]),
+        "values": pack(series[name][rows]),
+    }
 
 
 def _differing_settings(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What the page draws: a run's numbers as one JSON payload, thinned to what the eye can tell."""
+"""The payload of a run's page: everything that its script draws, as JSON, thinned to what a screen can show."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,62 +8,65 @@ import torch
 from jaxtyping import Bool, Int
 
 from grokscope import phases
-from grokscope.report.encoding import packed, quantised
+from grokscope.report.encoding import pack, quantise
 from grokscope.report.quantities import quantities
 from grokscope.series import Series
+from grokscope.tasks import Task
+from grokscope.tasks.pair_table import has_pair_table
 from grokscope.thinning import spread_evenly
 from grokscope.trajectory import Trajectory
 
-_MOST_ROWS = 4_000
-"""How many rows of the log the page keeps; of a longer one those with the extremes of each stretch."""
+_MAX_LOG_ROWS = 4_000
 _CLOUD, _SPECTRUM, _GRID, _ATTENTION = 1_000_000, 400_000, 1_200_000, 400_000
-"""How many numbers each kind of picture may take over all its steps, of one or two bytes each."""
+"""The budget of each kind of picture: how many numbers, of one or two bytes each, it may take over all its steps."""
+_MAX_GRID_FRAMES = 60
+_LEAST_LOSS = 1e-9
 
 
-def payload(trajectory: Trajectory, series: Mapping[str, Series], found: Sequence[Series]) -> dict[str, Any]:
+def run_payload(trajectory: Trajectory, series: Mapping[str, Series], all_series: Sequence[Series]) -> dict[str, Any]:
     """Return everything that the page of a run draws, as JSON values.
 
-    `series` holds the measures that have a picture of their own, by name, and `found` everything to choose from.
+    Args:
+        trajectory: The run.
+        series: The measures that have a panel of their own, by name; the embedding is required.
+        all_series: Everything that the reader can choose to plot.
     """
     log, task = trajectory.log, trajectory.task
-    embedding = series["embedding"]
     return {
-        "steps": packed(trajectory.steps),
+        "steps": pack(trajectory.steps),
         "log": _log(log),
         "names": None if task.circle is not None or task.group is None else task.group.elements,
-        "stages": [{"name": name, "first": first, "last": last} for name, first, last in phases.stages(log)],
-        "phases": _phases(series),
+        "stages": _stages(phases.stages(log)),
+        "phases": _stages(phases.nanda_stages(series["progress"])) if "progress" in series else [],
         "gaps": log["gaps"].tolist(),
-        "clouds": _clouds(trajectory, embedding),
+        "clouds": _clouds(trajectory, series["embedding"]),
         "spectra": _spectra(series),
-        "attention": _attention(series.get("attention"), task.n_ctx, trajectory.config.task.form),
+        "attention": _attention(series.get("attention"), task),
         "grid": _grid(trajectory, series.get("example_loss")),
-        "quantities": [one.to_plain() for one in quantities(found)],
+        "quantities": [quantity.to_plain() for quantity in quantities(all_series)],
     }
 
 
-def _log(log: Series) -> dict[str, Any]:
-    kept = kept_rows(log)
-    arrays = {name: packed(array[kept]) for name, array in log.arrays.items()}
-    return {"steps": packed(log.steps[kept]), **arrays, "n_rows": len(log.steps)}
+def thinned_rows(log: Series, n_max: int = _MAX_LOG_ROWS) -> Int[np.ndarray, " rows"]:
+    """Return the rows of a log to draw, so that no spike is lost.
 
+    A long log is cut into equal stretches. Of each stretch, the first row and the extremes of every column remain.
 
-def kept_rows(log: Series, most: int = _MOST_ROWS) -> Int[np.ndarray, " rows"]:
-    """Return the rows of a log that are drawn: all, or of each stretch its first and each column's extremes.
-
-    So no spike is lost, and no row that is drawn is anything but a row of the log.
+    Args:
+        log: The log.
+        n_max: The largest number of rows, about twice the pixels of a wide chart by default.
     """
-    n = len(log.steps)
-    if n <= most:
-        return np.arange(n)
+    n_rows = len(log.steps)
+    if n_rows <= n_max:
+        return np.arange(n_rows)
     columns = [array for name, array in log.arrays.items() if name.startswith(("train", "test"))]
-    bounds = np.linspace(0, n, most // (1 + 2 * len(columns)) + 1).round().astype(int)
-    kept = {0, n - 1}
+    bounds = np.linspace(0, n_rows, n_max // (1 + 2 * len(columns)) + 1).round().astype(int)
+    rows = {0, n_rows - 1}
     for first, last in zip(bounds, bounds[1:], strict=False):
-        kept.add(int(first))
+        rows.add(int(first))
         for column in columns:
-            kept |= {first + int(column[first:last].argmin()), first + int(column[first:last].argmax())}
-    return np.array(sorted(kept))
+            rows |= {first + int(column[first:last].argmin()), first + int(column[first:last].argmax())}
+    return np.array(sorted(rows))
 
 
 def n_frames(n_numbers: int, budget: int, n_max: int = 600) -> int:
@@ -71,12 +74,13 @@ def n_frames(n_numbers: int, budget: int, n_max: int = 600) -> int:
     return int(np.clip(budget // max(n_numbers, 1), 2, n_max))
 
 
-def _phases(series: Mapping[str, Series]) -> list[dict[str, Any]]:
-    if "progress" not in series:
-        return []
-    return [
-        {"name": name, "first": first, "last": last} for name, first, last in phases.nanda_stages(series["progress"])
-    ]
+def _log(log: Series) -> dict[str, Any]:
+    rows = thinned_rows(log)
+    return {"steps": pack(log.steps[rows]), **{name: pack(array[rows]) for name, array in log.arrays.items()}}
+
+
+def _stages(stages: Sequence[tuple[str, int, int]]) -> list[dict[str, Any]]:
+    return [{"name": name, "first": first, "last": last} for name, first, last in stages]
 
 
 def _clouds(trajectory: Trajectory, embedding: Series) -> dict[str, Any]:
@@ -90,87 +94,89 @@ def _clouds(trajectory: Trajectory, embedding: Series) -> dict[str, Any]:
             plane |= {"share": float(shares[frequency - 1]), "points": embedding["frequency_planes"][:, i]}
             planes.append(plane)
         planes[0]["frequency"] = int(embedding["component_frequency"][-1, 0])
-    kept = spread_evenly(embedding.steps, n_frames(2 * len(tokens) * len(planes), _CLOUD))
+    rows = spread_evenly(embedding.steps, n_frames(2 * len(tokens) * len(planes), _CLOUD))
     for plane in planes:
-        points = plane["points"][kept]
-        # A single component, of two tokens, is drawn on a line.
+        points = plane["points"][rows]
+        # Two tokens have a single component, so their points lie on a line.
         points = np.pad(points, ((0, 0), (0, 0), (0, 2 - points.shape[2])))
         plane["limit"] = float(np.abs(points).max())
-        plane["points"] = quantised(points)
-    planes[0]["shares"] = packed(embedding["explained_variance_ratio"][kept][:, :2])
+        plane["points"] = quantise(points)
+    planes[0]["shares"] = pack(embedding["explained_variance_ratio"][rows][:, :2])
     group = None if task.circle is not None else task.group
     names = [str(i) for i in range(task.n_elements)] if group is None else group.elements
     return {
-        "steps": packed(embedding.steps[kept]),
+        "steps": pack(embedding.steps[rows]),
         "labels": [names[token] for token in tokens],
         "classes": None if group is None else group.conjugacy_classes[tokens].tolist(),
-        "is_circle": task.circle is not None,
         "planes": planes,
     }
 
 
 def _spectra(series: Mapping[str, Series]) -> list[dict[str, Any]]:
-    """Return the Fourier spectra that were measured, strongest evidence of the circle first."""
-    wanted = [
-        ("embedding", "frequency_shares", "embedding W_E: share of its variance", "share"),
-        ("fourier", "W_L_norms", "neurons to logits W_L: norm", "norm"),
+    """Return the Fourier spectra that were measured: that of the embedding first, then those closer to the logits."""
+    spectra = []
+    for measure, name, title, unit in (
+        ("embedding", "frequency_shares", "embedding W_E: share of variance", "share"),
+        ("fourier", "W_L_norms", "neuron-to-logit map W_L: norm", "norm"),
         ("fourier", "W_U_norms", "unembedding W_U: norm", "norm"),
-        ("progress", "logit_variance_shares", "logits: share of their variance", "share"),
-    ]
-    found = []
-    for measure, name, title, unit in wanted:
-        one = series.get(measure)
-        if one is None or name not in one:
+        ("progress", "logit_variance_shares", "logits: share of variance", "share"),
+    ):
+        spectrum = series.get(measure)
+        if spectrum is None or name not in spectrum:
             continue
-        kept = spread_evenly(one.steps, n_frames(one[name].shape[1], _SPECTRUM))
-        found.append(
+        rows = spread_evenly(spectrum.steps, n_frames(spectrum[name].shape[1], _SPECTRUM))
+        spectra.append(
             {
                 "title": title,
                 "unit": unit,
-                "steps": packed(one.steps[kept]),
-                "frequencies": one["frequencies"].tolist(),
-                "key": one["key_frequencies"].tolist(),
-                "values": quantised(one[name][kept]),
+                "steps": pack(spectrum.steps[rows]),
+                "frequencies": spectrum["frequencies"].tolist(),
+                "key": spectrum["key_frequencies"].tolist(),
+                "values": quantise(spectrum[name][rows]),
             }
         )
-    return found
+    return spectra
 
 
-def _attention(series: Series | None, n_ctx: int, form: str) -> dict[str, Any] | None:
+def _attention(series: Series | None, task: Task) -> dict[str, Any] | None:
     if series is None:
         return None
-    kept = spread_evenly(series.steps, n_frames(series["attention_by_first"][0].size, _ATTENTION))
-    signs = form.split()
+    rows = spread_evenly(series.steps, n_frames(series["attention_by_first"][0].size, _ATTENTION))
+    positions = [
+        f"operand {name}" if position in task.operand_positions else f"“{name}”"
+        for position, name in enumerate(task.position_names)
+    ]
     return {
-        "steps": packed(series.steps[kept]),
-        "positions": [{"a": "first operand a", "b": "second operand b"}.get(sign, f"“{sign}”") for sign in signs]
-        if len(signs) == n_ctx
-        else [f"position {i}" for i in range(n_ctx)],
+        "steps": pack(series.steps[rows]),
+        "positions": positions,
         "operands": series["first_operands"].tolist(),
-        "mean": packed(series["attention"][kept]),
-        "error": packed(series["attention_stderr"][kept]),
-        "by_first": quantised(series["attention_by_first"][kept], 8),
+        "mean": pack(series["attention"][rows]),
+        "error": pack(series["attention_stderr"][rows]),
+        "by_first": quantise(series["attention_by_first"][rows], 8),
         "n_equations": int(series["n_equations"]),
     }
 
 
 def _grid(trajectory: Trajectory, series: Series | None) -> dict[str, Any] | None:
-    """Return each equation's loss at some steps, on a logarithmic scale of 255 levels, and whether it is right."""
+    """Return log10 of each equation's loss at some steps, and which answers are right.
+
+    The result is None for a large task, and for a task whose equations do not fill one cell (a, b) each.
+    """
     task = trajectory.task
     n_examples = len(task.inputs)
-    if series is None or 2 * n_examples > _GRID:
+    if series is None or 2 * n_examples > _GRID or not has_pair_table(task):
         return None
-    kept = spread_evenly(series.steps, n_frames(n_examples, _GRID, n_max=60))
-    logs = np.log10(np.clip(series["example_loss"][kept], 1e-9, None))
-    # Between two levels lies a factor of about 1.1.
+    rows = spread_evenly(series.steps, n_frames(n_examples, _GRID, _MAX_GRID_FRAMES))
+    log_loss = np.log10(np.clip(series["example_loss"][rows], _LEAST_LOSS, None))
     return {
-        "steps": packed(series.steps[kept]),
+        "steps": pack(series.steps[rows]),
         "n_elements": task.n_elements,
-        "operands": packed(task.operands.numpy()),
-        "answers": packed(task.labels.numpy()),
-        "is_train": packed(_is_train(trajectory)),
-        "log_loss": quantised(logs, 8),
-        "right": packed(np.packbits(series["is_right"][kept], axis=1, bitorder="little")),
+        "operands": pack(task.operands.numpy()),
+        "answers": pack(task.labels.numpy()),
+        "is_train": pack(_is_train(trajectory)),
+        # Neighbouring levels differ by a factor of about 1.1, less than a colour shows.
+        "log_loss": quantise(log_loss, 8),
+        "right": pack(np.packbits(series["is_right"][rows], axis=1, bitorder="little")),
     }
 
 

@@ -1,4 +1,4 @@
-"""The report in words: a summary and headline numbers, from what was measured alone."""
+"""The report in words: a summary, detail sentences and headline numbers, all computed from measured numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,187 +9,214 @@ from grokscope import phases
 from grokscope.circuits.clock_and_pizza import verdict
 from grokscope.series import Series
 
-_GROKKED = 2
-"""How many times as late as memorization generalisation must come to be called grokking."""
+_GROKKING_RATIO = 2
+"""A run grokked if generalisation took at least this many times the steps of memorization."""
 _NEAR = 0.25
-"""Within which share of an event's step a checkpoint is said to be near it."""
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+"""A checkpoint is near an event if their steps differ by at most this share of the event's step."""
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One headline number: what it is, the number with its unit, and what stands beside it for comparison."""
+class Headline:
+    """One headline number."""
 
     name: str
+    """The quantity."""
     value: str
-    beside: str = ""
+    """The number with its unit."""
+    context: str = ""
+    """The numbers to compare it with, such as a control."""
 
 
 def summary(log: Series, n_steps: int = 0) -> str:
-    """Say in a few plain sentences what happened, from the numbers alone; with fewer steps than `n_steps`, so far."""
+    """Return one sentence on whether a run memorized, generalised and grokked.
+
+    Args:
+        log: The run's log.
+        n_steps: The planned number of steps. If the log ends earlier, the sentence describes an unfinished run. 0,
+            the default, takes every run as finished.
+    """
     memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
-    last = int(log.steps[-1])
-    present = f"by step {last:,} of {n_steps:,}" if last < n_steps else f"within {last:,} steps"
-    if memorized is None and last < n_steps:
-        return f"The model has not memorized its training set {present}: it is too early to say more."
+    first, last = int(log.steps[0]), int(log.steps[-1])
+    is_unfinished = last < n_steps
+    period = f"by step {last:,} of {n_steps:,}" if is_unfinished else f"within {last:,} steps"
     if memorized is None:
-        return f"The model has not memorized its training set {present}, so there is no grokking to see."
-    said = f"The model memorized its training set by step {memorized.step:,}"
+        outlook = ": it is too early to say more" if is_unfinished else ", so it could not grok"
+        return f"The model has not memorized its training set {period}{outlook}."
+    start = f"The model memorized its training set by step {memorized.step:,}"
     if generalised is None:
-        accuracy = log["test_accuracy"][-1]
-        return f"{said} and has not generalised {present}: the test accuracy is {accuracy:.1%}."
-    if int(log.steps[0]):
-        return f"{said} and generalised by step {generalised.step:,}; its log begins at step {int(log.steps[0]):,}."
+        return f"{start} and has not generalised {period}: its test accuracy is {log['test_accuracy'][-1]:.1%}."
+    if first:
+        return f"{start} and generalised by step {generalised.step:,}; its log begins at step {first:,}."
     if generalised.step <= memorized.step:
-        return f"{said} and generalised with it: there was no delay, and so no grokking."
-    said += f" and generalised at step {generalised.step:,}"
-    ratio = generalised.step / memorized.step if memorized.step else float("inf")
-    late = (
-        ""
-        if ratio == float("inf")
-        else f", {ratio:.0f} times as late"
-        if ratio >= 10
-        else f", {ratio:.2g} times as late"
-    )
-    return f"{said}{late}: {'it grokked' if ratio >= _GROKKED else 'there was hardly a delay'}."
+        return f"{start} and had generalised by then: there was no delay, so this is not grokking."
+    start += f" and generalised at step {generalised.step:,}"
+    if not memorized.step:
+        return f"{start}: it grokked."
+    ratio = generalised.step / memorized.step
+    times = f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
+    conclusion = "it grokked" if ratio >= _GROKKING_RATIO else "there was hardly a delay"
+    return f"{start}, after {times} times as many steps: {conclusion}."
 
 
 def details(log: Series, series: Mapping[str, Series]) -> list[str]:
-    """Return further sentences, each about one thing that was measured: circles, algorithm, phases, sharpness."""
-    said = []
+    """Return one sentence for each measured topic: circles, frequencies, algorithm, phases, sharpness.
+
+    Args:
+        log: The run's log.
+        series: The measures by name; topics without a measure are left out.
+    """
+    sentences = []
     embedding = series.get("embedding")
     if embedding is not None and "circularity" in embedding:
-        share, shuffled = embedding["key_frequency_share"], embedding["key_frequency_share_shuffled"]
-        stand_out = f"{len(embedding['key_frequencies'])} of {len(embedding['frequencies'])} frequencies"
-        said.append(
-            f"At step {embedding.steps[-1]:,} {stand_out} hold {share[-1]:.1%} of the embedding's variance, against "
-            f"{share[0]:.1%} at the first checkpoint and {shuffled[-1]:.1%} with the tokens shuffled: {key}."
-            if (key := _standing_out(embedding))
-            else f"At step {embedding.steps[-1]:,} no frequency of the embedding stands out: {stand_out} are within "
-            "a factor 4 of the strongest."
-        )
-    named = series.get("progress", series.get("fourier"))
-    if named is not None and "key_frequencies" in named:
-        key = named["key_frequencies"]
-        said.append(
-            f"The logits use {len(key)} of them, by a rule confirmed by removing each: {_list(key)}."
-            if len(key)
-            else "Removing any one frequency from the logits hardly raises the loss: none of them is used."
-        )
+        sentences.append(_embedding_sentence(embedding))
+    spectrum = series.get("progress", series.get("fourier"))
+    if spectrum is not None and "key_frequencies" in spectrum:
+        sentences.append(_logits_sentence(spectrum["key_frequencies"]))
     if "representations" in series:
-        found = series["representations"]
-        names = [found.words("representations")[int(i)] for i in found["key_representations"]]
-        said.append(
-            f"The characters of its key representations ({', '.join(names) or 'none'}) explain "
-            f"{found['logit_variance_explained'][-1]:.0%} of the logits' variance, in the untrained model "
-            f"{found['logit_variance_explained_initialization']:.0%}."
-        )
+        sentences.append(_representations_sentence(series["representations"]))
     if "progress" in series:
-        ends = dict(phases.nanda_phases(series["progress"]))
-        clauses = [f"{name} ended at step {at.step:,}" + _since(at) for name, at in ends.items()]
+        ends = phases.nanda_phases(series["progress"])
+        clauses = [f"{name} ended at step {end.step:,}{_interval(end)}" for name, end in ends]
         if clauses:
-            said.append(f"By Nanda et al.'s phases, {'; '.join(clauses)}.")
+            sentences.append(f"By the phases of Nanda et al., {'; '.join(clauses)}.")
     if "algorithm" in series:
-        said.append(verdict(series["algorithm"]).sentence)
+        sentences.append(verdict(series["algorithm"]).sentence)
     if "sharpness" in series:
-        said.append(_sharpness(log, series["sharpness"]))
-    return said
+        sentences.append(_sharpness_sentence(log, series["sharpness"]))
+    return sentences
 
 
-def findings(log: Series, series: Mapping[str, Series], n_steps: int = 0) -> list[Finding]:
-    """Return the headline numbers, each with what it should be compared with; `n_steps` as for `summary`."""
+def headlines(log: Series, series: Mapping[str, Series], n_steps: int = 0) -> list[Headline]:
+    """Return the headline numbers, each with the numbers to compare it with.
+
+    Args:
+        log: The run's log.
+        series: The measures by name; headlines without a measure are left out.
+        n_steps: The planned number of steps, as in `summary`.
+    """
     memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
-    last, missing = ("present", "not yet") if log.steps[-1] < n_steps else ("final", "not within the run")
-    found = [
+    is_unfinished = log.steps[-1] < n_steps
+    last, missing = ("current", "not yet") if is_unfinished else ("final", "not within the run")
+    accuracy = log["test_accuracy"]
+    lines = [
         _crossing("memorized (train accuracy ≥ 99%)", memorized, missing),
         _crossing("generalised (test accuracy ≥ 99%)", generalised, missing),
-        _loss(f"{last} train loss", log["train_loss"][-1], f"at the start {log['train_loss'][0]:.2f}"),
+        _loss(f"{last} train loss", log["train_loss"][-1], f"{log['train_loss'][0]:.2f} at the start"),
         _loss(f"{last} test loss", log["test_loss"][-1], f"highest {log['test_loss'].max():.2f}"),
-        Finding(
-            f"{last} test accuracy",
-            f"{log['test_accuracy'][-1]:.2%}",
-            f"highest {log['test_accuracy'].max():.2%}",
-        ),
+        Headline(f"{last} test accuracy", f"{accuracy[-1]:.2%}", f"highest {accuracy.max():.2%}"),
     ]
     if "weight_norm" in series:
         norm = series["weight_norm"]["weight_norm"]
-        beside = f"at the start {written(norm[0])}, highest {written(norm.max())}"
-        found.append(Finding(f"{last} weight norm", written(norm[-1]), beside))
+        context = f"{format_number(norm[0])} at the start, highest {format_number(norm.max())}"
+        lines.append(Headline(f"{last} weight norm", format_number(norm[-1]), context))
     embedding = series.get("embedding")
     if embedding is not None and "circularity" in embedding:
-        found += [
-            Finding(
+        lines += [
+            Headline(
                 f"{last} circularity of PCs 1–4",
                 f"{embedding['circularity'][-1]:.3f}",
                 f"untrained {embedding['circularity_initialization']:.3f}, "
                 f"shuffled {embedding['circularity_shuffled'][-1]:.3f}",
             ),
-            Finding(
+            Headline(
                 "key frequencies of the embedding",
-                _standing_out(embedding) or "none stands out",
-                f"{embedding['key_frequency_share'][-1]:.1%} of variance; "
+                _distinct_frequencies(embedding) or "none stands out",
+                f"{embedding['key_frequency_share'][-1]:.1%} of variance, "
                 f"shuffled {embedding['key_frequency_share_shuffled'][-1]:.1%}",
             ),
         ]
     if "sharpness" in series:
         top, steps = series["sharpness"]["sharpness"], series["sharpness"].steps
         peak = int(top.argmax())
-        found.append(
-            Finding(
-                f"{last} top Hessian eigenvalue",
-                written(top[-1]),
-                f"at the start {written(top[0])}, highest measured {written(top[peak])} at step {steps[peak]:,}",
-            )
-        )
-    return found
+        highest = f"highest measured {format_number(top[peak])} at step {steps[peak]:,}"
+        context = f"{format_number(top[0])} at the start, {highest}"
+        lines.append(Headline(f"{last} top Hessian eigenvalue", format_number(top[-1]), context))
+    return lines
 
 
-def written(value: float) -> str:
-    """Return a number to three digits as one writes it by hand: 0.0125, 3.65·10⁻⁵."""
+def format_number(value: float) -> str:
+    """Return a number with three significant digits, such as 0.0125 or 3.65·10⁻⁵."""
     mantissa, _, exponent = f"{value:.3g}".partition("e")
-    return f"{mantissa}·10{str(int(exponent)).translate(_RAISED)}" if exponent else mantissa
+    return f"{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPTS)}" if exponent else mantissa
 
 
-def _sharpness(log: Series, sharpness: Series) -> str:
-    """Say how the top eigenvalue moved."""
+def _embedding_sentence(embedding: Series) -> str:
+    share, shuffled = embedding["key_frequency_share"], embedding["key_frequency_share_shuffled"]
+    step, n_all = f"{embedding.steps[-1]:,}", len(embedding["frequencies"])
+    count = f"{len(embedding['key_frequencies'])} of {n_all} frequencies"
+    frequencies = _distinct_frequencies(embedding)
+    if not frequencies:
+        return (
+            f"At step {step}, no frequency of the embedding stands out: {count} are within a factor of 4 of the "
+            "strongest."
+        )
+    return (
+        f"At step {step}, {count} ({frequencies}) hold {share[-1]:.1%} of the embedding's variance, compared with "
+        f"{share[0]:.1%} at the first checkpoint and {shuffled[-1]:.1%} with shuffled tokens."
+    )
+
+
+def _logits_sentence(frequencies: np.ndarray) -> str:
+    if not len(frequencies):
+        return "The logits depend on no single frequency: removing any one of them hardly raises the loss."
+    if len(frequencies) == 1:
+        return f"The logits use frequency {frequencies[0]}: removing it raises the loss."
+    return f"The logits use frequencies {_join(frequencies)}: removing any one of them raises the loss."
+
+
+def _representations_sentence(representations: Series) -> str:
+    words = representations.words("representations")
+    names = ", ".join(words[int(i)] for i in representations["key_representations"]) or "none"
+    return (
+        f"The characters of the key representations ({names}) explain "
+        f"{representations['logit_variance_explained'][-1]:.0%} of the logits' variance, compared with "
+        f"{representations['logit_variance_explained_initialization']:.0%} in the untrained model."
+    )
+
+
+def _sharpness_sentence(log: Series, sharpness: Series) -> str:
+    """Return the sharpness at the run's landmarks."""
     top, steps = sharpness["sharpness"], sharpness.steps
-    words = {"first": "at the first", "highest": "highest", "memorized": "near memorization"}
-    words |= {"generalised": "near generalisation", "last": "at the last"}
+    words = {"first": "first checkpoint", "highest": "highest", "memorized": "near memorization"}
+    words |= {"generalised": "near generalisation", "last": "last checkpoint"}
     crossings = {"memorized": phases.memorization_step(log), "generalised": phases.generalisation_step(log)}
-    # Two landmarks may be one checkpoint, and what is nearest to an event may still be far from it.
-    by_row: dict[int, list[str]] = {}
+    # Two landmarks may share a checkpoint, and the checkpoint nearest to an event may be far from it.
+    landmarks: dict[int, list[str]] = {}
     for name, row in phases.landmarks(log, steps, top):
-        at = crossings.get(name)
-        if at is None or abs(int(steps[row]) - at.step) <= _NEAR * at.step:
-            by_row.setdefault(row, []).append(words[name])
-    clauses = [f"{written(top[row])} ({' and '.join(names)}, step {steps[row]:,})" for row, names in by_row.items()]
-    measured = f"measured at {len(steps):,} checkpoint{'s' * (len(steps) > 1)}"
-    return f"The train loss's sharpness, {measured}, went {' → '.join(clauses)}."
+        crossing = crossings.get(name)
+        if crossing is None or abs(int(steps[row]) - crossing.step) <= _NEAR * crossing.step:
+            landmarks.setdefault(row, []).append(words[name])
+    clauses = [
+        f"{format_number(top[row])} ({' and '.join(names)}, step {steps[row]:,})" for row, names in landmarks.items()
+    ]
+    noun = "checkpoint" if len(steps) == 1 else "checkpoints"
+    return f"The sharpness of the train loss, measured at {len(steps):,} {noun}: {' → '.join(clauses)}."
 
 
-def _standing_out(embedding: Series) -> str:
-    """Return the key frequencies, or nothing where they are most of all."""
-    key = embedding["key_frequencies"]
-    return _list(key) if 2 * len(key) <= len(embedding["frequencies"]) else ""
+def _distinct_frequencies(embedding: Series) -> str:
+    """Return the key frequencies as a list; empty if they are more than half of all frequencies."""
+    frequencies = embedding["key_frequencies"]
+    return _join(frequencies) if 2 * len(frequencies) <= len(embedding["frequencies"]) else ""
 
 
-def _loss(name: str, last: float, beside: str) -> Finding:
-    return Finding(name, f"{written(last)} nats", beside)
+def _loss(name: str, value: float, context: str) -> Headline:
+    return Headline(name, f"{format_number(value)} nats", context)
 
 
-def _since(crossing: phases.Crossing) -> str:
+def _interval(crossing: phases.Crossing) -> str:
     return f" (after {crossing.after:,})" if crossing.after >= 0 else ""
 
 
-def _list(numbers: np.ndarray) -> str:
+def _join(numbers: np.ndarray) -> str:
     return ", ".join(map(str, numbers)) or "none"
 
 
-def _crossing(name: str, crossing: phases.Crossing | None, missing: str) -> Finding:
-    """Return when something was reached, with the evaluation before, when it was not yet."""
+def _crossing(name: str, crossing: phases.Crossing | None, missing: str) -> Headline:
+    """Return the step of an event, with the evaluation before it as context."""
     if crossing is None:
-        return Finding(name, missing)
+        return Headline(name, missing)
     if not crossing.is_seen:
-        return Finding(name, f"by step {crossing.step:,}", "or before: its log begins there")
-    beside = f"not yet at step {crossing.after:,}" if crossing.after >= 0 else "at the first evaluation"
-    return Finding(name, f"step {crossing.step:,}", beside)
+        return Headline(name, f"by step {crossing.step:,}", "or earlier: the log begins there")
+    context = f"not yet at step {crossing.after:,}" if crossing.after >= 0 else "at the first evaluation"
+    return Headline(name, f"step {crossing.step:,}", context)

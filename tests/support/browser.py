@@ -1,215 +1,164 @@
-"""A headless Chromium, driven by its DevTools protocol over a pipe: nothing to install beside the browser itself."""
+"""A headless Chromium, driven by Playwright, and a tab that records the errors and requests of a page."""
 
-import base64
 import json
-import os
 import shutil
-import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Error, Request, sync_playwright
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = (
-    "--headless=new",
-    "--remote-debugging-pipe",
-    "--no-sandbox",  # The tests may run as root, where Chromium has none.
+_PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_FLAGS = (
+    # Tests may run as root, where Chromium's sandbox does not work.
+    "--no-sandbox",
     "--disable-gpu",
+    # Containers often have a small /dev/shm.
     "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--hide-scrollbars",
-    "--disable-background-networking",
-    "--disable-component-update",
 )
 
 
-def program() -> str:
-    """Return the browser's path, or skip the test."""
-    found = next((path for path in map(shutil.which, NAMES) if path), None)
-    if found is None:
-        pytest.skip(f"needs a Chromium: one of {', '.join(NAMES)} in PATH")
-    return found
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start the system's Chromium for the duration of the context; skip the test if there is none."""
+    program = next((path for path in map(shutil.which, _PROGRAMS) if path), None)
+    if program is None:
+        pytest.skip(f"needs Chromium: one of {', '.join(_PROGRAMS)} in PATH")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=_FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
-class Browser:
-    """A browser with one page; whatever the page complains of or asks of the network is kept."""
+class Tab:
+    """A tab of a browser.
 
-    def __init__(self, profile: Path):
-        here, there = os.pipe(), os.pipe()
-        # Chromium reads its commands from descriptor 3 and answers on 4; a plain sh knows descriptors up to 9 alone.
-        self._process = subprocess.Popen(
-            [
-                "bash",
-                "-c",
-                f'exec "$0" "$@" 3<&{here[0]} 4>&{there[1]}',
-                program(),
-                *FLAGS,
-                f"--user-data-dir={profile}",
-            ],
-            pass_fds=(here[0], there[1]),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(here[0])
-        os.close(there[1])
-        self._commands, self._answers = os.fdopen(here[1], "wb"), os.fdopen(there[0], "rb")
-        self._buffer, self._number, self._session = b"", 0, ""
-        self.complaints: list[str] = []
+    Attributes:
+        page: Playwright's page, for everything that this class does not wrap.
+        errors: Errors and warnings of the open page: console messages, exceptions, violations of its policy.
+        requests: The addresses that the open page has requested, without fragments.
+    """
+
+    def __init__(self, browser: Browser, **options: Any):
+        self.page = browser.new_page(**options)
+        self.errors: list[str] = []
         self.requests: list[str] = []
-        self.loaded = self._is_pressed = False
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.send(f"{domain}.enable")
-
-    def __enter__(self) -> "Browser":
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._commands.close()
-        self._process.kill()
-        self._process.wait()
-        self._answers.close()
-
-    def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send a command and return its result, having noted what happened meanwhile."""
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
-        self._commands.write(json.dumps(message).encode() + b"\0")
-        self._commands.flush()
-        while True:
-            answer = self._read()
-            if answer.get("id") == self._number:
-                assert "error" not in answer, f"{method}: {answer['error']}"
-                return answer["result"]
-            self._note(answer)
+        self.page.on("console", self._record_message)
+        self.page.on("pageerror", self._record_error)
+        self.page.on("request", self._record_request)
 
     def open(self, page: Path | str, fragment: str = "", width: int = 1400, height: int = 900) -> None:
-        """Open a file or an address and wait until it is loaded."""
+        """Open a file or an address, and wait until it is loaded and drawn."""
         self.resize(width, height)
-        # From one fragment to another a page is not loaded anew.
-        self.send("Page.navigate", url="about:blank")
-        self.complaints.clear()
+        # Without this, a page with another fragment would not be loaded again.
+        self.page.goto("about:blank")
+        self.errors.clear()
         self.requests.clear()
-        self.loaded = False
-        self.send("Page.navigate", url=(page if isinstance(page, str) else page.resolve().as_uri()) + fragment)
-        while not self.loaded:
-            self._note(self._read())
-        self.frame()
+        address = page if isinstance(page, str) else page.resolve().as_uri()
+        self.page.goto(address + fragment)
+        self.wait_for_frame()
 
-    def resize(self, width: int, height: int, scale: float = 1) -> None:
-        """Give the window another size."""
-        self.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False
-        )
+    def resize(self, width: int, height: int) -> None:
+        """Change the size of the window."""
+        self.page.set_viewport_size({"width": width, "height": height})
 
-    def run(self, expression: str) -> Any:
-        """Return what a JavaScript expression, or the promise that it gives, comes to."""
-        result = self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in result, result["exceptionDetails"]
-        return result["result"].get("value")
+    def evaluate(self, expression: str) -> Any:
+        """Return the value of a JavaScript expression or promise. An expression that is a function is called."""
+        return self.page.evaluate(expression)
 
-    def frame(self) -> None:
-        """Wait until what was asked for is drawn."""
-        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    def wait_for_frame(self) -> None:
+        """Wait until everything requested so far is drawn."""
+        self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))")
 
-    def key(self, key: str) -> None:
-        """Press and release a key."""
-        text = {"text": " "} if key == " " else {}
-        self.send("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
-        self.send("Input.dispatchKeyEvent", type="keyUp", key=key)
-        self.frame()
+    def wait_until(self, condition: str, seconds: float = 30) -> None:
+        """Wait until a JavaScript condition holds, also if the page reloads meanwhile.
 
-    def mouse(self, kind: str, x: float, y: float) -> None:
-        """Do one thing with the mouse: "mouseMoved", "mousePressed" or "mouseReleased"."""
-        self._is_pressed = kind == "mousePressed" or (kind == "mouseMoved" and self._is_pressed)
-        button = {"button": "left"} if self._is_pressed or kind == "mouseReleased" else {}
-        count = 0 if kind == "mouseMoved" else 1
-        self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, clickCount=count, **button)
+        Playwright's own function for this evaluates a text in the page, which the page's policy forbids.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with suppress(Error):
+                if self.evaluate(f"Boolean({condition})"):
+                    return
+            time.sleep(0.05)
+        pytest.fail(f"not true within {seconds:g} s: {condition}")
+
+    def press(self, key: str) -> None:
+        """Press and release a key, and wait for the result."""
+        self.page.keyboard.press(key)
+        self.wait_for_frame()
 
     def click(self, x: float, y: float) -> None:
-        """Click at a place of the window."""
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-            self.mouse(kind, x, y)
-        self.frame()
+        """Click at a point of the window, and wait for the result."""
+        self.page.mouse.click(x, y)
+        self.wait_for_frame()
 
-    def box(self, selector: str) -> dict[str, float]:
-        """Scroll to an element and return where it then is: x, y, width, height."""
-        return self.run(
+    def choose(self, select: str, value: str) -> None:
+        """Choose an option of a list by the list's id."""
+        self.page.select_option(f"#{select}", value)
+
+    def scroll_to(self, selector: str) -> dict[str, float]:
+        """Scroll to an element and return its rectangle in the window: x, y, width, height."""
+        return self.evaluate(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
             " e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect();"
             " return {x: b.x, y: b.y, width: b.width, height: b.height}; })()"
         )
 
-    def screenshot(self, path: Path, whole: bool = True) -> None:
-        """Save the page, or what of it is in the window, as PNG."""
-        shot = self.send("Page.captureScreenshot", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(shot["data"]))
+    def visible_text(self, selector: str) -> str:
+        """Return the text of an element; fail if the element is not visible."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        assert self.evaluate(f"{element}.checkVisibility({{visibilityProperty: true}})")
+        return self.evaluate(f"{element}.textContent")
 
-    def printed(self) -> bytes:
-        """Return the page as a PDF."""
-        return base64.b64decode(self.send("Page.printToPDF", printBackground=True)["data"])
+    def assert_quiet(self, path: Path) -> None:
+        """Assert that a page caused no error, and requested nothing but itself and its own blobs."""
+        self.wait_for_frame()
+        assert self.errors == []
+        outside = [address for address in self.requests if not address.startswith("blob:")]
+        assert outside == [path.resolve().as_uri()]
 
-    def _read(self) -> dict[str, Any]:
-        while b"\0" not in self._buffer:
-            more = os.read(self._answers.fileno(), 1 << 16)
-            assert more, "Chromium has ended"
-            self._buffer += more
-        message, _, self._buffer = self._buffer.partition(b"\0")
-        return json.loads(message)
+    def _record_message(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning", "assert"):
+            self.errors.append(message.text)
 
-    def _note(self, event: dict[str, Any]) -> None:
-        about = event.get("params", {})
-        if event.get("method") == "Page.loadEventFired":
-            self.loaded = True
-        elif event.get("method") == "Runtime.exceptionThrown":
-            self.complaints.append(str(about["exceptionDetails"]))
-        elif event.get("method") == "Runtime.consoleAPICalled" and about["type"] in ("error", "warning", "assert"):
-            self.complaints.append(str(about["args"]))
-        elif event.get("method") == "Log.entryAdded":
-            self.complaints.append(about["entry"]["text"])
-        elif event.get("method") == "Network.requestWillBeSent" and not about["request"]["url"].startswith("data:"):
-            self.requests.append(about["request"]["url"])
+    def _record_error(self, error: Error) -> None:
+        self.errors.append(str(error))
+
+    def _record_request(self, request: Request) -> None:
+        if not request.url.startswith("data:"):
+            self.requests.append(request.url.partition("#")[0])
 
 
-SAVE = """(async () => {
-  const files = [];
+SAVE_PANELS = """(async () => {
+  const downloads = [], blobs = new Map(), drawings = {};
   window.files = new Map();
-  HTMLAnchorElement.prototype.click = function () { files.push([this.download, this.href]); };
-  const [made, ask] = [new Map(), URL.createObjectURL];
-  URL.createObjectURL = (blob) => { const address = ask.call(URL, blob); made.set(address, blob); return address; };
-  const found = {};
+  HTMLAnchorElement.prototype.click = function () { downloads.push([this.download, this.href]); };
+  const createUrl = URL.createObjectURL.bind(URL);
+  URL.createObjectURL = (blob) => { const url = createUrl(blob); blobs.set(url, blob); return url; };
   for (const button of document.querySelectorAll('button.save')) {
     button.click();
-    const drawing = [...made.values()].findLast((one) => one.type === 'image/svg+xml');
-    for (let i = 0; !files.length && i < 600; i++) await new Promise(requestAnimationFrame);
-    const [name, address] = files.pop();
-    window.files.set(name, made.get(address));
-    found[name] = await drawing.text();
+    const drawing = [...blobs.values()].findLast((blob) => blob.type === 'image/svg+xml');
+    for (let i = 0; !downloads.length && i < 600; i++) await new Promise(requestAnimationFrame);
+    const [name, url] = downloads.pop();
+    window.files.set(name, blobs.get(url));
+    drawings[name] = await drawing.text();
   }
-  return found;
+  return drawings;
 })()"""
 
 
-def saved(browser: Browser) -> dict[str, str]:
-    """Save every panel, and return by the file's name the drawing that it is, or that it was made of."""
-    return browser.run(SAVE)
+def save_panels(tab: Tab) -> dict[str, str]:
+    """Save every panel as a picture, and return by file name the SVG that the picture is or was made from."""
+    return tab.evaluate(SAVE_PANELS)
 
 
-def saved_size(browser: Browser, name: str) -> list[int]:
-    """Return the width and height in pixels of a picture that `saved` saved."""
-    script = f"createImageBitmap(files.get({json.dumps(name)})).then((one) => [one.width, one.height])"
-    return browser.run(script)
-
-
-@contextmanager
-def chromium(profile: Path) -> Iterator[Browser]:
-    """Start a browser for as long as the context lasts."""
-    with Browser(profile) as browser:
-        yield browser
+def saved_size(tab: Tab, name: str) -> list[int]:
+    """Return the width and height in pixels of a picture that `save_panels` saved."""
+    script = f"createImageBitmap(files.get({json.dumps(name)})).then((image) => [image.width, image.height])"
+    return tab.evaluate(script)
