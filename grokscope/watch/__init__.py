@@ -1,13 +1,13 @@
-"""Watching a run while it trains: a page that renews itself, served to this machine alone, or the terminal.
+"""Watch a run while it trains: on a page that updates itself, served to this machine only, or in the terminal.
 
-Nothing here writes: a run is opened as any reader opens it, and what is measured stays in memory. Whoever watches may
-come, go or fail without the training's noticing.
+Nothing here writes: a run is opened like any reader opens it, and measured series stay in memory. Watchers can start,
+stop or fail without any effect on the training.
 """
 
-from grokscope.watch.background import Beside
+from grokscope.watch.background import BackgroundWatcher
 from grokscope.watch.server import Server
 from grokscope.watch.terminal import Screen
 from grokscope.watch.view import View
-from grokscope.watch.watched_run import Watched
+from grokscope.watch.watched_run import WatchedRun
 
-__all__ = ["Beside", "Screen", "Server", "View", "Watched"]
+__all__ = ["BackgroundWatcher", "Screen", "Server", "View", "WatchedRun"]

@@ -1,4 +1,4 @@
-"""Watching beside a training: `grokscope watch` in a process of its own, so that nothing can disturb the run."""
+"""Watch a run from a process of its own, `grokscope watch`, so that nothing can disturb the training."""
 
 import os
 import subprocess
@@ -9,24 +9,29 @@ from contextlib import suppress
 from pathlib import Path
 
 Observer = Callable[[int, dict[str, float]], None]
-_PATIENCE = 30.0
-"""The seconds that the page has, when the training has ended, to show its end."""
+_GRACE_SECONDS = 30.0
+"""How long the watcher may run after the training has ended, so that open pages show the last step."""
 
 
-class Beside:
-    """Begins `grokscope watch` beside a training, at its first step, when the run's folder is there.
+class BackgroundWatcher:
+    """Start `grokscope watch` next to a training, at its first step, when the run's folder exists.
 
-    Use as a context manager round the training. When the block ends well the page has a moment to show the last step
-    and then ends; with `stay` it goes on until Ctrl-C. When the block fails it ends at once. Whatever happens to the
-    watching process, what it says or why it could not begin is told to `say`, and the training goes on.
+    Use it as a context manager around the training. If the block ends normally, the watcher first shows the last step
+    and then ends, or with `stay` runs until Ctrl-C. If the block fails, the watcher ends at once. A watcher that
+    fails never affects the training: its output, and the reason why it could not start, are passed to `say`.
+
+    Args:
+        folder: The run's folder.
+        say: Called with each line of the watcher's output.
+        stay: Whether to watch until Ctrl-C after the training has ended.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None], stay: bool = False):
         self._folder, self._say, self._stay = folder, say, stay
         self._process: subprocess.Popen[str] | None = None
-        self._has_begun = False
+        self._was_started = False
 
-    def __enter__(self) -> "Beside":
+    def __enter__(self) -> "BackgroundWatcher":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
@@ -34,31 +39,32 @@ class Beside:
             return
         try:
             if kind is None:
-                # A Ctrl-C here is meant for the page: the training has ended.
+                # The training has ended, so a Ctrl-C now ends only the watcher.
                 with suppress(KeyboardInterrupt, subprocess.TimeoutExpired):
-                    self._process.wait(None if self._stay else _PATIENCE)
+                    self._process.wait(None if self._stay else _GRACE_SECONDS)
         finally:
             self._process.terminate()
             self._process.wait()
 
-    def before(self, observer: Observer) -> Observer:
-        """Return an observer that begins to watch, the first time, and does what another does."""
+    def wrap(self, observer: Observer) -> Observer:
+        """Return an observer of the training that starts the watcher at its first call, then calls `observer`."""
 
         def observe(step: int, row: dict[str, float]) -> None:
-            self._begin_once()
+            self._start_once()
             observer(step, row)
 
         return observe
 
-    def _begin_once(self) -> None:
-        if not self._has_begun:
-            self._has_begun = True
-            try:
-                self._begin()
-            except OSError as error:
-                self._say(f"The run cannot be watched: {error.strerror}. Training goes on.")
+    def _start_once(self) -> None:
+        if self._was_started:
+            return
+        self._was_started = True
+        try:
+            self._start()
+        except OSError as error:
+            self._say(f"The run cannot be watched: {error.strerror}. Training continues.")
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         command = [sys.executable, "-m", "grokscope", "watch", str(self._folder.resolve())]
         self._process = subprocess.Popen(
             command if self._stay else [*command, "--until-end"],
@@ -68,13 +74,13 @@ class Beside:
             text=True,
             errors="replace",
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl-C in the terminal is for the training.
+            start_new_session=True,  # A Ctrl-C in the terminal must reach only the training.
         )
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, self._process.pid, 10)
-        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+        threading.Thread(target=self._relay_output, args=(self._process,), daemon=True).start()
 
-    def _listen(self, process: "subprocess.Popen[str]") -> None:
+    def _relay_output(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:

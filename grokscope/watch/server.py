@@ -1,4 +1,4 @@
-"""A server for one page, to this machine alone: bound to 127.0.0.1, at a secret path, refusing other hosts' names."""
+"""Serve one page to this machine only: bound to 127.0.0.1, at a secret path, under no other host name."""
 
 import json
 import secrets
@@ -12,34 +12,45 @@ from typing import Any, NamedTuple
 from grokscope.errors import GrokscopeError
 
 LOOPBACK = "127.0.0.1"
+_MAX_PORT = 2**16 - 1
 
 
-class _Shown(NamedTuple):
+class _Published(NamedTuple):
     page: bytes
     version: int
     state: bytes
 
 
 class Server:
-    """Serves the page that it was last given by `show`, on a thread of its own, for as long as the block lasts.
+    """Serve the page last passed to `publish`, on a thread of its own, while the context manager is open.
 
-    `address` is http://127.0.0.1:PORT/TOKEN/ with a token of 256 random bits; beside the page lies `state`, which a
-    page asks for to know whether there is a newer one. Anything else is 404 Not Found, without a word on what there
-    is; a request whose Host is not this very server, as of a page elsewhere that had its name point here, is 403
-    Forbidden; methods other than GET and HEAD are 405 or 501. Raise GrokscopeError if the port cannot be had.
+    The page is at http://127.0.0.1:PORT/TOKEN/, with a token of 256 random bits. Next to it, `state` gives the page's
+    version and the run's status as JSON.
+
+    - Every other path gives 404 Not Found, without a hint of what exists.
+    - A request with another Host header gives 403 Forbidden: it comes from a web page whose name resolves to this
+      machine.
+    - Methods other than GET and HEAD give 405 or 501.
+
+    Args:
+        port: The port, from 0 to 65535. 0, the default, takes any free port.
+
+    Raises:
+        GrokscopeError: The port is out of range or not available.
     """
 
     def __init__(self, port: int = 0):
         self._token = secrets.token_urlsafe(32)
-        self._shown = _Shown(b"", 0, b"")
-        self._asked_at, self._loaded = -float("inf"), 0
-        if not 0 <= port < 2**16:
-            raise GrokscopeError(f"--port {port}: allowed: a whole number from 0, any that is free, to 65535.")
+        self._published = _Published(b"", 0, b"")
+        self._last_poll, self._loaded_version = -float("inf"), 0
+        if not 0 <= port <= _MAX_PORT:
+            raise GrokscopeError(f"--port {port}: not a port. Allowed: 0 (any free port) to {_MAX_PORT}.")
         try:
-            self._server = _Quiet((LOOPBACK, port), self._handler())
+            self._server = _QuietServer((LOOPBACK, port), self._handler())
         except OSError as error:
             raise GrokscopeError(
-                f"Port {port} of {LOOPBACK} cannot be had: {error.strerror}; choose another --port, or 0."
+                f"Port {port} of {LOOPBACK} is not available: {error.strerror}. Choose another --port, or 0 for any "
+                "free port."
             ) from error
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
 
@@ -54,31 +65,38 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port that it listens at."""
+        """The port of the server."""
         return self._server.server_address[1]
 
     @property
     def address(self) -> str:
-        """The address of the page; who has it may read the page, from this machine."""
+        """The page's address; everybody on this machine who knows it can read the page."""
         return f"http://{LOOPBACK}:{self.port}/{self._token}/"
 
-    def show(self, page: bytes, version: int, sentence: str) -> None:
-        """Serve a page from now on; `version` is another for each page, and `sentence` says how the run stands."""
-        self._shown = _Shown(page, version, json.dumps({"version": version, "sentence": sentence}).encode())
+    def publish(self, page: bytes, version: int, status: str) -> None:
+        """Serve a page from now on.
 
-    def is_behind(self, seconds: float) -> bool:
-        """Whether a page has asked for news in the last `seconds`, and has not loaded the newest page yet."""
-        return time.monotonic() - self._asked_at < seconds and self._loaded != self._shown.version
+        Args:
+            page: The HTML.
+            version: The number of the page. Open pages with another number reload themselves.
+            status: The state of the run, in one sentence.
+        """
+        self._published = _Published(page, version, json.dumps({"version": version, "status": status}).encode())
 
-    def _found(self, path: str) -> tuple[str, bytes] | None:
-        """Return the kind and the content of what lies at a path, or None."""
-        asked, shown = path.encode("latin-1", "replace"), self._shown
-        if secrets.compare_digest(asked, f"/{self._token}/".encode()):
-            self._loaded = shown.version
-            return "text/html; charset=utf-8", shown.page
-        if secrets.compare_digest(asked, f"/{self._token}/state".encode()):
-            self._asked_at = time.monotonic()
-            return "application/json", shown.state
+    def has_outdated_reader(self, seconds: float) -> bool:
+        """Return whether a page asked for news in the last `seconds` and has not loaded the newest version since."""
+        return time.monotonic() - self._last_poll < seconds and self._loaded_version != self._published.version
+
+    def _resource(self, path: str) -> tuple[str, bytes] | None:
+        """Return the type and the content of the resource at a path, or None."""
+        requested, published = path.encode("latin-1", "replace"), self._published
+        # Comparison in constant time: the path contains the secret.
+        if secrets.compare_digest(requested, f"/{self._token}/".encode()):
+            self._loaded_version = published.version
+            return "text/html; charset=utf-8", published.page
+        if secrets.compare_digest(requested, f"/{self._token}/state".encode()):
+            self._last_poll = time.monotonic()
+            return "application/json", published.state
         return None
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -93,10 +111,10 @@ class Server:
                 hosts = self.headers.get_all("Host", [])
                 if hosts not in ([f"{LOOPBACK}:{server.port}"], [f"localhost:{server.port}"]):
                     return self.send_error(HTTPStatus.FORBIDDEN)
-                found = server._found(self.path)
-                if found is None:
+                resource = server._resource(self.path)
+                if resource is None:
                     return self.send_error(HTTPStatus.NOT_FOUND)
-                kind, content = found
+                kind, content = resource
                 self.send_response(HTTPStatus.OK)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(content)))
@@ -111,10 +129,11 @@ class Server:
             do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = refuse
 
             def end_headers(self) -> None:
-                # What a policy in the page itself cannot say, and nothing of the address to anybody.
+                # A policy in the page itself cannot forbid frames.
                 self.send_header("Content-Security-Policy", "frame-ancestors 'none'")
                 self.send_header("X-Content-Type-Options", "nosniff")
                 self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+                # The address contains the secret.
                 self.send_header("Referrer-Policy", "no-referrer")
                 self.send_header("Cache-Control", "no-store")
                 super().end_headers()
@@ -128,10 +147,10 @@ class Server:
         return Handler
 
 
-class _Quiet(ThreadingHTTPServer):
+class _QuietServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a reader that went away in the middle of an answer; a fault of our own is told as ever."""
+        """Ignore a reader that disconnects during the answer; report every other error."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)

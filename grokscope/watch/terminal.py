@@ -1,4 +1,4 @@
-"""A run in the terminal: how it stands, losses and accuracies, and their curves over the logarithm of the step."""
+"""A run in the terminal: its status, losses and accuracies, and their curves over the logarithm of the step."""
 
 from collections.abc import Iterator
 
@@ -11,25 +11,26 @@ from rich.text import Text
 
 from grokscope import phases
 from grokscope.errors import quoted_name
-from grokscope.notebook import LEVELS, number
-from grokscope.watch.watched_run import Watched
+from grokscope.notebook import LINEAR_BELOW_STEP, format_number
+from grokscope.watch.watched_run import WatchedRun
 
-_BLOCKS, _PLAIN = "▁▂▃▄▅▆▇█", "_.-~=+*#"
-_BESIDE = 32
-"""The columns that names, numbers and the spaces between them take beside a curve."""
+_BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
+_LABEL_WIDTH = 32
+"""The columns left of a curve, for its name, its last value and the spaces between them."""
+_LEAST_CURVE_WIDTH = 8
 
 
 class Screen:
-    """What rich draws of a run; `line` says the same in a line, for where there is no terminal."""
+    """The run as rich draws it in a terminal; `line` is its one-line form for any other output."""
 
-    def __init__(self, run: Watched):
+    def __init__(self, run: WatchedRun):
         self._run = run
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Group]:
-        """Draw the run as wide as the terminal."""
+        """Draw the run in the full width of the terminal."""
         run, log = self._run, self._run.trajectory.log
         config = run.trajectory.config
-        width = max(options.max_width - _BESIDE, 8)
+        width = max(options.max_width - _LABEL_WIDTH, _LEAST_CURVE_WIDTH)
         table = Table.grid(padding=(0, 2))
         table.add_column(justify="right")
         table.add_column(justify="right")
@@ -37,78 +38,91 @@ class Screen:
         table.add_row("step", f"{run.step:,}", ProgressBar(config.n_steps, run.step, width))
         losses = np.concatenate([log["train_loss"], log["test_loss"]])
         for name, style in (("train_loss", "blue"), ("test_loss", "yellow")):
-            curve = sparkline(log.steps, log[name], _span(losses), width, is_log=True, is_plain=options.ascii_only)
-            table.add_row(name.replace("_", " "), number(log[name][-1]), Text(curve, style))
+            limits = _log_limits(losses)
+            curve = sparkline(log.steps, log[name], limits, width, is_log=True, is_ascii=options.ascii_only)
+            table.add_row(name.replace("_", " "), format_number(log[name][-1]), Text(curve, style))
         for name, style in (("train_accuracy", "blue"), ("test_accuracy", "yellow")):
-            curve = sparkline(log.steps, log[name], (0.0, 1.0), width, is_plain=options.ascii_only)
+            curve = sparkline(log.steps, log[name], (0.0, 1.0), width, is_ascii=options.ascii_only)
             table.add_row(name.replace("_", " "), f"{log[name][-1]:.2%}", Text(curve, style))
-        table.add_row("", "step", Text(_axis(log.steps, width), "dim"))
+        table.add_row("", "step", Text(_step_axis(log.steps, width), "dim"))
         yield Group(
             Text(f"{quoted_name(run.folder.name)}: {run.trajectory.task.formula}", "bold"),
-            Text(quoted_name(run.sentence)),
-            Text(self._beside()),
+            Text(quoted_name(run.status)),
+            Text(self._progress()),
             table,
         )
 
     @property
     def line(self) -> str:
-        """How the run stands, in a line."""
+        """The status, losses and accuracies in one line."""
         last = {name: array[-1] for name, array in self._run.trajectory.log.arrays.items()}
         return (
-            f"{self._run.sentence} {self._beside()} · loss {last['train_loss']:.1e} train "
+            f"{self._run.status} {self._progress()} · loss {last['train_loss']:.1e} train "
             f"{last['test_loss']:.1e} test · accuracy {last['train_accuracy']:.0%} train "
             f"{last['test_accuracy']:.0%} test"
         )
 
-    def _beside(self) -> str:
+    def _progress(self) -> str:
+        """Return the stage, the number of checkpoints and the speed."""
         run = self._run
-        log, n, speed = run.trajectory.log, len(run.trajectory), run.steps_per_second
+        log, n_checkpoints, speed = run.trajectory.log, len(run.trajectory), run.steps_per_second
         stage = "memorized" if phases.memorization_step(log) else "before memorization"
         stage = "generalised" if phases.generalisation_step(log) else stage
-        said = [stage, f"{n:,} checkpoint{'s' * (n != 1)} committed"]
-        return " · ".join([*said, *([f"{speed:,.0f} steps/s"] if speed and not run.is_over else [])])
+        parts = [stage, f"{n_checkpoints:,} {'checkpoint' if n_checkpoints == 1 else 'checkpoints'} committed"]
+        if speed and not run.is_over:
+            parts.append(f"{speed:,.0f} steps/s")
+        return " · ".join(parts)
 
 
 def sparkline(
     steps: Int[np.ndarray, " steps"],
     values: Float[np.ndarray, " steps"],
-    span: tuple[float, float],
+    limits: tuple[float, float],
     width: int,
     *,
     is_log: bool = False,
-    is_plain: bool = False,
+    is_ascii: bool = False,
 ) -> str:
-    """Return a curve over the logarithm of the step in one line of `width` signs, the higher the larger.
+    """Return a curve over the logarithm of the step as one line of text.
 
-    A sign stands for the last value up to the right end of its column; the lowest and highest for the ends of `span`
-    and what lies beyond. On a logarithmic scale zero is the lowest; a value that is no number is a blank.
+    Each column shows the last value up to its right end.
+
+    Args:
+        steps: The increasing steps.
+        values: One value per step. NaN gives a space.
+        limits: The values of the lowest and the highest block. Values beyond them get the same blocks.
+        width: The number of columns.
+        is_log: Whether the value axis is logarithmic; then zero gets the lowest block.
+        is_ascii: Whether to use ASCII characters instead of blocks.
     """
-    signs = _PLAIN if is_plain else _BLOCKS
-    place = np.log1p(steps / LEVELS)
-    ends = np.linspace(place[0], place[-1], width + 1)[1:]
-    shown = values[np.searchsorted(place, ends + 1e-9, side="right") - 1]
-    low, high = span
+    blocks = _ASCII_BLOCKS if is_ascii else _BLOCKS
+    positions = np.log1p(steps / LINEAR_BELOW_STEP)
+    ends = np.linspace(positions[0], positions[-1], width + 1)[1:]
+    column_values = values[np.searchsorted(positions, ends + 1e-9, side="right") - 1]
+    low, high = limits
     if is_log:
-        low, high, shown = np.log(low), np.log(high), np.log(np.maximum(shown, low))
-    height = np.clip((shown - low) / (high - low or 1), 0, 1) * (len(signs) - 1)
-    return "".join(" " if np.isnan(one) else signs[round(float(one))] for one in height)
+        low, high, column_values = np.log(low), np.log(high), np.log(np.maximum(column_values, low))
+    heights = np.clip((column_values - low) / (high - low or 1), 0, 1) * (len(blocks) - 1)
+    return "".join(" " if np.isnan(height) else blocks[round(float(height))] for height in heights)
 
 
-def _span(values: Float[np.ndarray, " values"]) -> tuple[float, float]:
-    """Return the smallest and the largest of the values that a logarithmic axis can have."""
-    allowed = values[np.isfinite(values) & (values > 0)]
-    return (float(allowed.min()), float(allowed.max())) if len(allowed) else (1.0, 1.0)
+def _log_limits(values: Float[np.ndarray, " values"]) -> tuple[float, float]:
+    """Return the smallest and the largest positive finite value; 1 and 1 if there is no such value."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    return (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
 
 
-def _axis(steps: Int[np.ndarray, " steps"], width: int) -> str:
-    """Return the steps under a curve: the first, powers of ten where there is room, and the last."""
-    place = np.log1p(steps / LEVELS)
+def _step_axis(steps: Int[np.ndarray, " steps"], width: int) -> str:
+    """Return the labels under a curve: the first step, powers of ten where they fit, and the last step."""
+    positions = np.log1p(steps / LINEAR_BELOW_STEP)
+    length = positions[-1] - positions[0] or 1
     first, last = f"{steps[0]:,}", f"{steps[-1]:,}"
-    signs = list(first.ljust(width - len(last)) + last)[-width:] if steps[-1] > steps[0] else list(first)
+    characters = list((first.ljust(width - len(last)) + last)[-width:] if steps[-1] > steps[0] else first)
     for power in range(1, len(str(int(steps[-1])))):
-        said, share = f"{10**power:,}", (np.log1p(10**power / LEVELS) - place[0]) / (place[-1] - place[0] or 1)
-        at = int(share * width) - 1
-        room = signs[max(at - 1, 0) : at + len(said) + 1]
-        if at > 0 and at + len(said) + 1 < width and set(room) == {" "}:
-            signs[at : at + len(said)] = said
-    return "".join(signs)
+        label = f"{10**power:,}"
+        share = (np.log1p(10**power / LINEAR_BELOW_STEP) - positions[0]) / length
+        start = int(share * width) - 1
+        space = characters[max(start - 1, 0) : start + len(label) + 1]
+        if start > 0 and start + len(label) + 1 < width and set(space) == {" "}:
+            characters[start : start + len(label)] = label
+    return "".join(characters)

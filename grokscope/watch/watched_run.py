@@ -1,4 +1,4 @@
-"""A run as it was last looked at: what is committed, and whether it is being trained."""
+"""The state of a run at the last look: what is committed, and whether a process is training it."""
 
 from pathlib import Path
 
@@ -8,85 +8,91 @@ from grokscope.errors import GrokscopeError
 from grokscope.store.run_store import segments_folder
 from grokscope.trajectory import Trajectory, open_store
 
-_Signature = list[tuple[str, int, int, int]]
+_Fingerprint = list[tuple[str, int, int, int]]
 
 
-class Watched:
-    """A run's folder that is looked at again and again; it is only read, and its lock is never held.
+class WatchedRun:
+    """A run's folder that is read repeatedly. It is never written, and its lock is never held.
 
-    `trajectory` is what was readable when it was last looked at, and `store` what it reads. Raise GrokscopeError if
-    that is nothing at first; what goes wrong later is its `fault`, and `trajectory` stays what it was.
+    Attributes:
+        folder: The run's folder.
+        store: The run's files, as of the last successful look.
+        trajectory: The run's checkpoints and log, as of the last successful look.
+        fault: Why the last look failed; empty if it succeeded.
+
+    Raises:
+        GrokscopeError: The folder is not a run, or its log cannot be read. Later failures are stored in `fault`.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.fault = ""
-        self._signature = self._signed()
+        self._fingerprint = self._read_fingerprint()
         self._open()
-        self._status = self._found_status()
+        self._state = self._read_state()
 
-    def look(self) -> bool:
-        """Look at the folder; return whether it was read, for something was committed, measured or lost since."""
-        signature = self._signed()
-        is_changed = bool(self.fault) or signature != self._signature
+    def refresh(self) -> bool:
+        """Read the folder if it has changed or the last look failed; return whether it was read."""
+        fingerprint = self._read_fingerprint()
+        is_changed = bool(self.fault) or fingerprint != self._fingerprint
         if is_changed:
-            self._signature, self.fault = signature, ""
+            self._fingerprint, self.fault = fingerprint, ""
             try:
                 self._open()
             except GrokscopeError as error:
                 self.fault = str(error)
-        self._status = self._found_status()
+        self._state = self._read_state()
         return is_changed and not self.fault
 
-    def fail(self, error: GrokscopeError) -> None:
-        """Take note of a fault that showed when more was read than `look` does; the next look tries again."""
-        self.fault, self._status = str(error), "unreadable"
+    def record_fault(self, error: GrokscopeError) -> None:
+        """Store an error from reading a checkpoint, so that the next look reads the folder again."""
+        self.fault, self._state = str(error), "unreadable"
 
     @property
     def step(self) -> int:
-        """The last step that was committed and evaluated."""
+        """The last committed step with a log row."""
         return int(self.trajectory.log.steps[-1])
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is to come: the last step is reached, or nobody trains the run at this moment."""
-        return self._status != "training"
+        """Whether no process is training the run, because it is complete, stopped or unreadable."""
+        return self._state != "training"
 
     @property
-    def sentence(self) -> str:
-        """How the run stands, in one sentence."""
+    def status(self) -> str:
+        """The state of the run, in one sentence."""
         step, n_steps = f"{self.step:,}", f"{self.trajectory.config.n_steps:,}"
         return {
-            "unreadable": f"The run cannot be read any more; this is what it was at step {step}. {self.fault}",
-            "imported": f"An imported run, of checkpoints to step {step}.",
-            "finished": f"Training has ended: it has reached its last step, {step}.",
-            "training": f"Training goes on: committed to step {step} of {n_steps}.",
-            "stopped": f"Training has stopped at step {step} of {n_steps}: nobody trains this run at the moment.",
-        }[self._status]
+            "unreadable": f"The run can no longer be read; this is its state at step {step}. {self.fault}",
+            "imported": f"An imported run with checkpoints up to step {step}.",
+            "finished": f"Training has finished at its last step, {step}.",
+            "training": f"Training is in progress: committed up to step {step} of {n_steps}.",
+            "stopped": f"Training stopped at step {step} of {n_steps}: no process is training this run.",
+        }[self._state]
 
     @property
     def steps_per_second(self) -> float | None:
-        """The speed of training between the last two commits, by their files' times; None where there are not two."""
-        ends: dict[int, float] = {}
+        """The training speed between the last two commits, by their file times; None before two commits."""
+        times: dict[int, float] = {}
         for segment in self.store.segments:
             try:
                 if segment.coverage:
-                    ends[segment.coverage[1]] = segment.path.stat().st_mtime
+                    times[segment.coverage[1]] = segment.path.stat().st_mtime
             except OSError:
-                continue  # It was removed since.
-        if len(ends) < 2:
+                continue  # The segment has been removed since.
+        if len(times) < 2:
             return None
-        (before, then), (step, now) = sorted(ends.items())[-2:]
-        return (step - before) / (now - then) if now > then else None
+        (previous_step, previous_time), (step, time) = sorted(times.items())[-2:]
+        return (step - previous_step) / (time - previous_time) if time > previous_time else None
 
     def _open(self) -> None:
-        opened = open_store(self.folder)
-        trajectory = Trajectory.of_store(opened)
+        store = open_store(self.folder)
+        trajectory = Trajectory.of_store(store)
         if not len(trajectory.log):
             raise GrokscopeError(f"{self.folder} has no readable log. {' '.join(trajectory.damaged)}".strip())
-        self.store, self.trajectory = opened, trajectory
+        self.store, self.trajectory = store, trajectory
 
-    def _found_status(self) -> str:
+    def _read_state(self) -> str:
         if self.fault:
             return "unreadable"
         if self.store.record.imported:
@@ -95,18 +101,18 @@ class Watched:
             return "finished"
         return "training" if is_locked(self.folder) else "stopped"
 
-    def _signed(self) -> _Signature:
-        """Return what tells a folder that has changed from one that has not, without opening a file in it."""
-        places = [
-            self.folder.glob("config.json"),
-            segments_folder(self.folder).glob("[!.]*.safetensors"),
-            measures.folder(self.folder).glob("[!.]*.safetensors"),
+    def _read_fingerprint(self) -> _Fingerprint:
+        """Return the names, sizes and times of the run's files, which differ when one was written or removed."""
+        paths = [
+            *self.folder.glob("config.json"),
+            *segments_folder(self.folder).glob("[!.]*.safetensors"),
+            *measures.folder(self.folder).glob("[!.]*.safetensors"),
         ]
-        found: _Signature = []
-        for path in (path for place in places for path in place):
+        fingerprint: _Fingerprint = []
+        for path in paths:
             try:
-                about = path.stat()
+                status = path.stat()
             except OSError:
-                continue  # It was removed since.
-            found.append((str(path), about.st_ino, about.st_size, about.st_mtime_ns))
-        return sorted(found)
+                continue  # The file has been removed since.
+            fingerprint.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
+        return sorted(fingerprint)
