@@ -1,11 +1,11 @@
-"""Does the network add by a clock or by a pizza?
+"""Does the network add with a clock or with a pizza?
 
-Claim: Zhong et al. 2023 (arXiv 2306.17844): networks with attention tend to add angles (clock), those with uniform
-attention take averages of the two embeddings (pizza); gradient symmetricity and distance irrelevance tell them apart,
-0.33 and 0.85 for a clock, 0.99 and 0.17 for a pizza. On an untrained network both read near 1.
+Claim: networks with attention tend to add angles (clock), and networks with uniform attention average the two
+embeddings (pizza). Gradient symmetricity and distance irrelevance tell them apart: 0.33 and 0.85 for a clock, 0.99
+and 0.17 for a pizza. Both are near 1 for an untrained network. (Zhong et al. 2023, arXiv 2306.17844.)
 
 How to run: python analyses/clock_or_pizza.py checkpoints/RUN, for any task with a circle
-Found: analyses/README.md.
+Findings: docs/papers/zhong2023.md
 """
 
 from pathlib import Path

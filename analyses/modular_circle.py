@@ -1,11 +1,11 @@
 """Does the embedding become a circle, and when?
 
-Claim: on modular arithmetic the token embeddings come to lie on circles, one for each of a few key frequencies,
-as the network generalises (Power et al. 2022, figure 3; Nanda et al. 2023, section 4; Liu et al. 2022).
-For multiplication and division the circle is that of the discrete logarithm.
+Claim: on modular arithmetic the token embeddings form circles, one for each of a few key frequencies, as the network
+generalises (Power et al. 2022, figure 3; Nanda et al. 2023, section 4; Liu et al. 2022). For multiplication and
+division the circle is that of the discrete logarithm.
 
-How to run: python analyses/modular_circle.py checkpoints/RUN
-Found: README.md, "What we measured".
+How to run: python analyses/modular_circle.py checkpoints/RUN, for any task with a circle
+Findings: docs/results.md
 """
 
 from pathlib import Path
@@ -19,24 +19,24 @@ from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
-    """Print each key frequency's share of the embedding's variance beside its controls; return the circles."""
+    """Print each key frequency's share of the embedding's variance, with its controls; return the circles."""
     trajectory = Trajectory.open(run)
     if trajectory.task.circle is None:
-        raise GrokscopeError(f"{trajectory.task.formula} turns no circle, so its embedding has none to show.")
+        raise GrokscopeError(f"{trajectory.task.formula} has no circle. Allowed: a task of modular arithmetic.")
     embedding = measures.saved("embedding", trajectory)
     n = len(embedding["tokens"])
     print(f"{trajectory.task.formula}: {n} tokens on the circle, step {embedding.steps[-1]:,}")
     if embedding["n_examples_off_circle"]:
-        print(f"{embedding['n_examples_off_circle']} equations have an operand on no circle (zero) and are left out")
+        print(f"left out: {embedding['n_examples_off_circle']} equations with a zero, which is not on the circle")
     for frequency in embedding["key_frequencies"]:
         shares = embedding["frequency_shares"][:, frequency - 1]
-        print(f"frequency {frequency:>3}: {shares[-1]:6.1%} of the variance, {shares[0]:.1%} at the first checkpoint")
+        print(f"frequency {frequency:>3}: {shares[-1]:6.1%} of the variance (first checkpoint {shares[0]:.1%})")
     print(
-        f"together {embedding['key_frequency_share'][-1]:.1%}; as many frequencies of shuffled tokens "
-        f"{embedding['key_frequency_share_shuffled'][-1]:.1%}\n"
-        f"circularity of PCs 1-4: {embedding['circularity'][-1]:.3f}; untrained "
-        f"{embedding['circularity_initialization']:.3f}, shuffled {embedding['circularity_shuffled'][-1]:.3f} "
-        f"± {2 * embedding['circularity_shuffled_stderr'][-1]:.3f}"
+        f"all key frequencies: {embedding['key_frequency_share'][-1]:.1%} "
+        f"({embedding['key_frequency_share_shuffled'][-1]:.1%} in as many frequencies of shuffled tokens)\n"
+        f"circularity of PCs 1-4: {embedding['circularity'][-1]:.3f} "
+        f"(untrained {embedding['circularity_initialization']:.3f}, shuffled "
+        f"{embedding['circularity_shuffled'][-1]:.3f} ± {2 * embedding['circularity_shuffled_stderr'][-1]:.3f})"
     )
     return figures.figure_embedding(embedding, figures.representative_steps(trajectory.log, trajectory.steps))
 

@@ -1,11 +1,11 @@
-"""Where in the plane of data and weight decay does a network comprehend, grok, memorize or stay confused?
+"""At which train fractions and weight decays does a network comprehend, grok, memorize or stay confused?
 
-Claim: training ends in one of four phases, by when train and test accuracy reach 90%: comprehension (test within 10³
-steps of train), grokking (later), memorization (train alone), confusion (neither); grokking lies between
-comprehension and memorization (Liu et al. 2022, section 4).
+Claim: a run ends in one of four phases, by the steps at which train and test accuracy reach 90%. In comprehension,
+test follows train within 10³ steps. In grokking it follows later. In memorization only train reaches 90%. In
+confusion neither does. Grokking lies between comprehension and memorization (Liu et al. 2022, section 4).
 
 How to run: grokscope sweep analyses/phase_diagram.toml, then python analyses/phase_diagram.py RUN
-Found: analyses/README.md.
+Findings: docs/papers/liu2022.md
 """
 
 from collections import Counter
@@ -21,11 +21,11 @@ FRACTION, DECAY = "task.train_fraction", "optimizer.weight_decay"
 
 
 def main(run: Path) -> Figure:
-    """Print how many cells are in each phase; return the phase diagram."""
+    """Print the number of runs in each phase; return the phase diagram."""
     plan = sweep_folder.load(run, [FRACTION, DECAY])
-    rows = [row for row in results.table(plan, run) if row["state"] == "finished"]
-    counts = Counter(row["phase"] for row in rows)
-    print(f"{len(rows)} of {len(plan.cells)} cells: " + ", ".join(f"{n} {name}" for name, n in counts.most_common()))
+    rows = [row for row in results.cell_rows(plan, run) if row["state"] == "finished"]
+    counts = ", ".join(f"{n} {phase}" for phase, n in Counter(row["phase"] for row in rows).most_common())
+    print(f"{len(rows)} of {len(plan.cells)} runs: {counts}")
     figure = figures.new_figure(figures.PAGE_WIDTH, 3)
     figures.plot_phase_diagram(rows, ax=figure.subplots(), x=FRACTION, y=DECAY)
     figure.suptitle(plan.about, fontsize=8, parse_math=False)

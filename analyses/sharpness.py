@@ -1,11 +1,11 @@
 """Is the minimum that generalises flatter?
 
-Claim: Power et al. 2022 (section 3.4) suppose that training drifts to flatter minima, which generalise. Here the
-sharpness is the top eigenvalue of the train loss's Hessian. After memorization the loss is nearly zero, and the
-Hessian of a cross-entropy shrinks with it: a small eigenvalue late in a run says little by itself.
+Claim: Power et al. 2022 (section 3.4) suppose that training drifts to flatter minima, which generalise. Sharpness
+here is the top eigenvalue of the Hessian of the train loss. After memorization the loss is nearly zero, and the
+Hessian of a cross-entropy shrinks with the loss. A small eigenvalue late in a run therefore proves little.
 
 How to run: python analyses/sharpness.py checkpoints/RUN
-Found: README.md, "What we measured".
+Findings: docs/results.md
 """
 
 from pathlib import Path
@@ -18,13 +18,13 @@ from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
-    """Print sharpness and trace at the run's landmarks; return them under the losses."""
+    """Print sharpness and trace at the run's landmarks; return them below the losses."""
     trajectory = Trajectory.open(run)
     series = measures.saved("sharpness", trajectory)
     top, trace, error = (series[name] for name in ("sharpness", "hessian_trace", "hessian_trace_stderr"))
-    for name, row in phases.landmarks(trajectory.log, series.steps, top):
+    for landmark, row in phases.landmarks(trajectory.log, series.steps, top):
         print(
-            f"{name:<15}step {series.steps[row]:>7,}  top eigenvalue {top[row]:9.3g}  "
+            f"{landmark:<15}step {series.steps[row]:>7,}  top eigenvalue {top[row]:9.3g}  "
             f"trace {trace[row]:9.3g} ± {2 * error[row]:.1g}"
         )
     return figures.figure_sharpness(trajectory.log, series)

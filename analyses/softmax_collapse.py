@@ -1,12 +1,12 @@
 """Does softmax collapse stop learning?
 
-Claim: without weight decay the gradient turns to where it only scales the weights up (naive loss minimization), the
-margins grow until the softmax collapses in float32, and then learning stops before it generalises (Prieto et al.
-2025). What stops is judged by the gradient: where an example has collapsed, the loss computed in float32 loses the
-right answer's part of it, and the last layer's norm runs away in slingshots (Thilak et al. 2022).
+Claim: without weight decay the gradient turns until it only scales the weights up (naive loss minimization). The
+margins grow until the softmax collapses in float32, and learning stops before the network generalises (Prieto et al.
+2025). The gradient shows what stops: for a collapsed example, a float32 loss loses the right answer's part of it.
+The norm of the last layer may also grow in slingshots (Thilak et al. 2022).
 
 How to run: python analyses/softmax_collapse.py checkpoints/RUN
-Found: analyses/README.md.
+Findings: docs/papers/prieto2025.md
 """
 
 from pathlib import Path
@@ -24,22 +24,22 @@ def main(run: Path) -> Figure:
     series, log = measures.saved("numerics", trajectory), trajectory.log
     single, double = (series.words("dtypes").index(name) for name in ("float32", "float64"))
     print(f"trained with {trajectory.config.loss} in {trajectory.config.loss_dtype}")
-    for name, row in phases.landmarks(log, series.steps, series["naive_loss_cosine"]):
+    for landmark, row in phases.landmarks(log, series.steps, series["naive_loss_cosine"]):
         print(
-            f"{'most naive' if name == 'highest' else name:<13}step {series.steps[row]:>7,}  "
-            f"collapsed in float32 {series['collapse_share'][row, single]:6.1%}, "
-            f"float64 {series['collapse_share'][row, double]:6.1%}  "
-            f"|∇L| {series['gradient_norm'][row, double]:8.2g}, "
-            f"float32's cosine with it {series['gradient_cosine'][row, single]:5.2f}  "
-            f"−∇L with w {series['naive_loss_cosine'][row]:5.2f}  "
+            f"{'most naive' if landmark == 'highest' else landmark:<13}step {series.steps[row]:>7,}  "
+            f"collapsed {series['collapse_share'][row, single]:6.1%} in float32, "
+            f"{series['collapse_share'][row, double]:6.1%} in float64  "
+            f"‖∇L‖ {series['gradient_norm'][row, double]:8.2g}, "
+            f"cosine of float32's ∇L with it {series['gradient_cosine'][row, single]:5.2f}  "
+            f"cosine of −∇L and w {series['naive_loss_cosine'][row]:5.2f}  "
             f"smallest margin {series['train_margins'][row, 0]:6.1f}"
         )
-    found = phases.slingshots(log, measures.saved("weight_norm", trajectory))
-    print(f"slingshots: {len(found)}")
-    for one in found:
+    slingshots = phases.slingshots(log, measures.saved("weight_norm", trajectory))
+    print(f"slingshots: {len(slingshots)}")
+    for slingshot in slingshots:
         print(
-            f"  steps {one.first:,} to {one.last:,}: ‖W_U‖ grew by {one.growth:.1%}, "
-            f"train loss {one.height:.2g} at step {one.peak:,}"
+            f"  steps {slingshot.first:,} to {slingshot.last:,}: ‖W_U‖ grows by {slingshot.growth:.1%}, "
+            f"train loss {slingshot.height:.2g} at step {slingshot.peak:,}"
         )
     return figures.figure_numerics(log, series)
 

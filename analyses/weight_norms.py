@@ -1,10 +1,10 @@
 """Do the weights shrink as the network generalises?
 
-Claim: the norm rises while the training set is memorized and falls, under weight decay, in the cleanup that
-ends in generalisation (Nanda et al. 2023, section 5.2; Liu et al. 2023, Omnigrok).
+Claim: the norm rises while the network memorizes. Weight decay lowers it in the cleanup that ends in generalisation
+(Nanda et al. 2023, section 5.2; Liu et al. 2023, Omnigrok).
 
 How to run: python analyses/weight_norms.py checkpoints/RUN
-Found: README.md, "What we measured".
+Findings: docs/results.md
 """
 
 from pathlib import Path
@@ -17,18 +17,19 @@ from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
-    """Print norms and the way gone at the run's landmarks, its norm's highest among them; return the curves."""
+    """Print norms and path length at the run's landmarks, including the largest norm; return the curves."""
     trajectory = Trajectory.open(run)
-    series, path = measures.saved("weight_norm", trajectory), measures.saved("path", trajectory)
-    norm, distance = series["weight_norm"], series["distance_from_initialization"]
-    components = series.words("components")
-    for name, row in phases.landmarks(trajectory.log, series.steps, norm):
-        parts = zip(components, series["component_norms"][row], strict=True)
+    norms, path = measures.saved("weight_norm", trajectory), measures.saved("path", trajectory)
+    norm, distance = norms["weight_norm"], norms["distance_from_initialization"]
+    components = norms.words("components")
+    for landmark, row in phases.landmarks(trajectory.log, norms.steps, norm):
+        sizes = zip(components, norms["component_norms"][row], strict=True)
+        by_component = ", ".join(f"{component} {size:.2f}" for component, size in sizes)
         print(
-            f"{name:<15}step {series.steps[row]:>7,}  ‖w‖ {norm[row]:7.2f}  ‖w − w₀‖ {distance[row]:7.2f}  "
-            f"path {path['path_length'][row]:7.2f}  {', '.join(f'{part} {size:.2f}' for part, size in parts)}"
+            f"{landmark:<15}step {norms.steps[row]:>7,}  ‖w‖ {norm[row]:7.2f}  ‖w − w₀‖ {distance[row]:7.2f}  "
+            f"path length {path['path_length'][row]:7.2f}  {by_component}"
         )
-    return figures.figure_path(trajectory.log, series, path)
+    return figures.figure_path(trajectory.log, norms, path)
 
 
 if __name__ == "__main__":

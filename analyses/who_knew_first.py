@@ -1,13 +1,12 @@
-"""How early could one have known that the network was going to generalise?
+"""How early do hidden progress measures reveal that the network will generalise?
 
-Claim: Nanda et al. 2023 (section 5): hidden progress measures move long before the test accuracy does. Here a measure
-knows from the first checkpoint at which it lies outside its control band and stays there: the mean ± 4 standard
-deviations of the same measure with the tokens in random orders (`grokscope.phases.departure`). It is set against the
-step at which the test accuracy passes 50%. To know by some of them takes the key frequencies of the last step: what
-was there to see, had one known where to look.
+Claim: progress measures change long before the test accuracy does (Nanda et al. 2023, section 5). A measure knows
+from the first checkpoint at which it leaves its control for good. The control is the same measure with the tokens in
+random orders, mean ± 4 standard deviations (`grokscope.phases.departure`). The reference is the step at which the
+test accuracy reaches 50%. Some measures use the key frequencies of the last step, which nobody knows in advance.
 
 How to run: python analyses/who_knew_first.py checkpoints/RUN, for any task with a circle
-Found: analyses/README.md.
+Findings: docs/results.md
 """
 
 from pathlib import Path
@@ -20,14 +19,16 @@ from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
-    """Print since when each measure has left its control, and return a figure of it."""
-    asked = registry.FigureRequest(Trajectory.open(run))
-    found, landmarks = builtin.find_departures(asked), builtin.accuracy_landmarks(asked)
+    """Print when each measure leaves its control for good; return the figure of it."""
+    request = registry.FigureRequest(Trajectory.open(run))
+    landmarks, departures = builtin.accuracy_landmarks(request), builtin.find_departures(request)
     half = landmarks["test accuracy 50%"]
-    for name, at in {**landmarks, **found}.items():
-        ahead = f", {1 - at.step / half.step:.0%} before it" if at and half and name in found else ""
-        print(f"{name:<33}{'never' if at is None else f'step {at}'}{ahead}")
-    return registry.figure("departures", asked)
+    for label, crossing in landmarks.items():
+        print(f"{label:<41}{'never' if crossing is None else f'step {crossing}'}")
+    for label, crossing in departures.items():
+        ahead = f", {1 - crossing.step / half.step:.0%} before it" if crossing and half else ""
+        print(f"{label:<41}{'never' if crossing is None else f'step {crossing}'}{ahead}")
+    return registry.figure("departures", request)
 
 
 if __name__ == "__main__":

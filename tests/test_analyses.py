@@ -1,4 +1,4 @@
-"""The analyses: their settings are sound, and each script runs on small runs of its own sweep."""
+"""The analyses: their settings are valid, and each script runs on small runs of its own sweep."""
 
 import dataclasses
 import importlib.util
@@ -18,7 +18,7 @@ from grokscope.sweep.plan import Cell, Sweep, read_sweep
 
 ANALYSES = Path(__file__).parent.parent / "analyses"
 SWEEPS = sorted(path for path in ANALYSES.rglob("*.toml") if "[sweep]" in path.read_text(encoding="utf-8"))
-USED_BY = {
+USERS = {
     "division_grokking": ["division_grokking", "double_descent"],
     "data_fraction": ["data_fraction"],
     "variants": ["variants"],
@@ -29,10 +29,12 @@ USED_BY = {
     "phase_diagram": ["phase_diagram"],
     "flat_minima": ["flat_minima"],
 }
-OF_ONE_FORM = ("phase_diagram", "flat_minima")
+"""Sweep → the scripts that read it."""
+SINGLE_FORM = ("phase_diagram", "flat_minima")
+"""Sweeps without a reduced form."""
 
 
-def loaded(name: str) -> ModuleType:
+def load(name: str) -> ModuleType:
     """Return the script of that name as a module."""
     (path,) = ANALYSES.rglob(f"{name}.py")
     spec = importlib.util.spec_from_file_location(name, path)
@@ -42,8 +44,8 @@ def loaded(name: str) -> ModuleType:
     return module
 
 
-def small(cell: Cell) -> Cell:
-    """Return a cell with the same settings on a tiny task and model, trained in a blink."""
+def shrink(cell: Cell) -> Cell:
+    """Return the cell on a tiny task and model with six steps; its other settings are unchanged."""
     group = "A5" if cell.config.task.name == "composition" and cell.config.task.p == 47 else "S3"
     share = max(cell.config.task.train_fraction, 0.5)
     config = dataclasses.replace(
@@ -60,16 +62,16 @@ def small(cell: Cell) -> Cell:
 
 
 @pytest.mark.parametrize("path", sorted(ANALYSES.rglob("*.toml")), ids=lambda path: path.stem)
-def test_every_file_of_settings_is_sound(path: Path):
+def test_every_toml_file_is_valid(path: Path):
     if path in SWEEPS:
         plan = read_sweep(path)
         assert plan.about
-        assert ("reduced form" in plan.about) == path.stem.endswith(".reduced") or path.stem in OF_ONE_FORM
+        assert ("reduced form" in plan.about) == path.stem.endswith(".reduced") or path.stem in SINGLE_FORM
     else:
         toml.read(path)
 
 
-def test_each_reduced_form_varies_what_the_full_one_does():
+def test_reduced_sweeps_vary_the_axes_of_the_full_ones():
     full = [path for path in SWEEPS if path.parent.name == "power2022" and not path.stem.endswith(".reduced")]
     assert len(full) == 7
     for path in full:
@@ -77,42 +79,43 @@ def test_each_reduced_form_varies_what_the_full_one_does():
         assert set(read_sweep(path).axes) <= set(reduced.axes) | {"seed"}
 
 
-# These measure by every maximiser and all noise there is: many times the work of any other.
+# These evaluate every maximiser and all noise, many times the work of any other script.
 COSTLY = ("flatness_families", "flat_minima", "loss_landscape")
 
 
-def sparing(names: Iterable[str]) -> list[ParameterSet]:
+def with_slow_marks(names: Iterable[str]) -> list[ParameterSet]:
+    """Return test parameters, with the costly scripts marked as slow."""
     return [pytest.param(name, marks=[pytest.mark.slow] if name in COSTLY else []) for name in names]
 
 
-@pytest.mark.parametrize("name", sparing(USED_BY))
-def test_each_script_runs_on_small_runs_of_its_sweep(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (path,) = [one for one in SWEEPS if one.stem in (f"{name}.reduced", *OF_ONE_FORM) and name in one.stem]
+@pytest.mark.parametrize("name", with_slow_marks(USERS))
+def test_script_runs_on_small_runs_of_its_sweep(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (path,) = [path for path in SWEEPS if path.stem in (f"{name}.reduced", *SINGLE_FORM) and name in path.stem]
     plan = read_sweep(path)
-    plan = Sweep(tuple(small(cell) for cell in plan.cells[:4]), plan.about)
+    plan = Sweep(tuple(shrink(cell) for cell in plan.cells[:4]), plan.about)
     sweep_folder.save(plan, tmp_path / name)
     for cell in plan.cells:
         training.train(cell.config, cell.name, tmp_path / name)
-    for script in USED_BY[name]:
-        assert isinstance(loaded(script).main(tmp_path / name), Figure)
+    for script in USERS[name]:
+        assert isinstance(load(script).main(tmp_path / name), Figure)
         assert len(capsys.readouterr().out.splitlines()) >= 1
 
 
-OF_A_RUN = sorted(path.stem for path in ANALYSES.glob("*.py") if path.stem not in USED_BY)
+RUN_SCRIPTS = sorted(path.stem for path in ANALYSES.glob("*.py") if path.stem not in USERS)
 
 
-@pytest.mark.parametrize("name", sparing(OF_A_RUN))
-def test_each_script_of_a_run_answers_its_question_on_a_small_one(
+@pytest.mark.parametrize("name", with_slow_marks(RUN_SCRIPTS))
+def test_script_of_a_run_prints_findings_for_a_small_run(
     name: str, run_copy: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert isinstance(loaded(name).main(run_copy), Figure)
+    assert isinstance(load(name).main(run_copy), Figure)
     assert len(capsys.readouterr().out.splitlines()) > 1
 
 
-def test_the_script_of_groups_tells_of_cosets_where_there_are_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_group_script_prints_the_best_cosets(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     task = TaskConfig(name="composition", group="S3", train_fraction=0.7)
     config = dataclasses.replace(make_tiny_config(), task=task, n_steps=10)
     training.train(config, "s3", tmp_path)
-    assert isinstance(loaded("group_circuit").main(tmp_path / "s3"), Figure)
+    assert isinstance(load("group_circuit").main(tmp_path / "s3"), Figure)
     printed = capsys.readouterr().out
-    assert "best cosets by embedding, left: of ⟨" in printed and "standard" in printed
+    assert "best left cosets in W_E: of ⟨" in printed and "standard" in printed

@@ -1,11 +1,11 @@
 """Does division grok decades of steps after it is memorized? (Power et al. 2022, figure 1 left)
 
-Claim: on division mod 97 with half of the equations, train accuracy is near 1 before 10³ updates and test accuracy
-only near 10⁶, with Adam and no weight decay.
+Claim: on division mod 97 with half of the equations, Adam and no weight decay, train accuracy is near 1 before 10³
+updates, and test accuracy only near 10⁶.
 
-How to run: grokscope sweep analyses/power2022/division_grokking.toml (full; .reduced.toml: reduced), then
-python analyses/power2022/division_grokking.py RUN
-Found: analyses/README.md.
+How to run: grokscope sweep analyses/power2022/division_grokking.toml (full) or division_grokking.reduced.toml
+(reduced), then python analyses/power2022/division_grokking.py RUN
+Findings: docs/papers/power2022.md
 """
 
 from pathlib import Path
@@ -19,18 +19,18 @@ from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
-    """Print when each run memorized and generalised; return train and test accuracy over the decades of steps."""
+    """Print when each run memorized and generalised; return its train and test accuracy."""
     plan = sweep_folder.load(run)
-    cells = sweep_folder.finished(plan, run)
     logs = {}
-    for cell in cells:
+    for cell in sweep_folder.finished_cells(plan, run):
         log = Trajectory.open(run / cell.name).log
         memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
         task, optimizer = cell.config.task, cell.config.optimizer
         title = f"{optimizer.name}, decay {optimizer.weight_decay:g}, {task.train_fraction:.0%} of mod {task.p}"
         print(
-            f"{title}, seed {cell.config.init_seed}: train 99% at {memorized or '—'}, test 99% at "
-            f"{generalised or '—'}; best test accuracy {log['test_accuracy'].max():.1%} in {log.steps[-1]:,} steps"
+            f"{title}, seed {cell.config.init_seed}: train 99% at {memorized or 'no step'}, test 99% at "
+            f"{generalised or 'no step'}; best test accuracy {log['test_accuracy'].max():.1%} in "
+            f"{log.steps[-1]:,} steps"
         )
         logs[f"{title}\nseed {cell.config.init_seed}"] = log
     return figures.figure_train_and_test(logs, "accuracy", title=plan.about)

@@ -1,11 +1,11 @@
 """Does the test loss descend twice? (Power et al. 2022, figure 4)
 
-Claim: the test loss falls, rises by orders of magnitude while the training set is memorized, and falls again as the
-network generalises, long after.
+Claim: the test loss falls, rises by orders of magnitude while the network memorizes, and falls again as it
+generalises much later.
 
-How to run: the runs of division_grokking.toml (or its reduced form), then
+How to run: the sweep division_grokking.toml or its reduced form, then
 python analyses/power2022/double_descent.py RUN
-Found: analyses/README.md.
+Findings: docs/papers/power2022.md
 """
 
 from pathlib import Path
@@ -20,23 +20,25 @@ from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
-    """Print the test loss at its first low, its peak and its last low; return both losses of each run."""
+    """Print the test loss at its first minimum, its peak and its last minimum; return the losses of each run."""
     plan = sweep_folder.load(run)
-    cells = sweep_folder.finished(plan, run)
     logs = {}
-    for cell in cells:
+    for cell in sweep_folder.finished_cells(plan, run):
         log = Trajectory.open(run / cell.name).log
         loss, optimizer = log["test_loss"], cell.config.optimizer
-        title = f"{optimizer.name}, decay {optimizer.weight_decay:g}, {cell.config.task.train_fraction:.0%}"
-        logs[f"{title}, seed {cell.config.init_seed}"] = log
+        title = (
+            f"{optimizer.name}, decay {optimizer.weight_decay:g}, {cell.config.task.train_fraction:.0%}, "
+            f"seed {cell.config.init_seed}"
+        )
+        logs[title] = log
         peak = int(np.argmax(loss))
         first = int(np.argmin(loss[: peak + 1]))
         last = peak + int(np.argmin(loss[peak:]))
-        low, high, end = (f"{loss[i]:.3g} at step {log.steps[i]:,}" for i in (first, peak, last))
-        fell = "yes" if 0 < first < peak and loss[last] < loss[first] else "no"
+        descends_twice = "yes" if 0 < first < peak and loss[last] < loss[first] else "no"
+        first_low, high, last_low = (f"{loss[i]:.3g} at step {log.steps[i]:,}" for i in (first, peak, last))
         print(
-            f"{title}, seed {cell.config.init_seed}: test loss {loss[0]:.3g} at the start, first low {low}, peak "
-            f"{high}, lowest after it {end}; twice below the start's: {fell}"
+            f"{title}: test loss {loss[0]:.3g} at the start, first minimum {first_low}, peak {high}, last minimum "
+            f"{last_low}; descends twice: {descends_twice}"
         )
     return figures.figure_train_and_test(logs, "loss", title=plan.about)
 

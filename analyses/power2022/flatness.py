@@ -1,11 +1,11 @@
-"""Do the networks that generalise lie in flatter minima? (Power et al. 2022, section 3.4 and appendix)
+"""Do the networks that generalise have flatter minima? (Power et al. 2022, section 3.4 and appendix)
 
 Claim: over many runs on S5, stopped when about half of them have generalised, Keskar et al.'s sharpness φ of the
-training loss and the test accuracy have a Spearman correlation of -0.795.
+training loss and the test accuracy have a Spearman correlation of −0.795.
 
-How to run: grokscope sweep analyses/power2022/flatness.toml (full; .reduced.toml: reduced), then
+How to run: grokscope sweep analyses/power2022/flatness.toml (full) or flatness.reduced.toml (reduced), then
 python analyses/power2022/flatness.py RUN
-Found: analyses/README.md.
+Findings: docs/papers/power2022.md
 """
 
 from pathlib import Path
@@ -21,9 +21,9 @@ from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
-    """Print the correlation of φ at the last step with the test accuracy there; return the runs as points."""
+    """Print the correlation of φ and test accuracy at the last step; return a point for each run."""
     plan = sweep_folder.load(run, ["task.train_fraction"])
-    cells = sweep_folder.finished(plan, run)
+    cells = sweep_folder.finished_cells(plan, run)
     sharpness, accuracy, fraction = [], [], []
     for cell in cells:
         trajectory = Trajectory.open(run / cell.name)
@@ -32,18 +32,18 @@ def main(run: Path) -> Figure:
         accuracy.append(100 * float(trajectory.log["test_accuracy"][-1]))
         fraction.append(cell.config.task.train_fraction)
     correlation, p_value = spearmanr(sharpness, accuracy)
-    low, high = interval(np.array(sharpness), np.array(accuracy))
+    low, high = bootstrap_interval(np.array(sharpness), np.array(accuracy))
     generalised = np.mean(np.array(accuracy) >= 99)
     print(
-        f"{len(cells)} of {len(plan.cells)} runs, {generalised:.0%} with test accuracy of 99%: Spearman correlation "
-        f"of φ and test accuracy {correlation:.3f} (95% bootstrap interval {low:.3f} to {high:.3f}, "
-        f"p = {p_value:.1g}); the paper: -0.795"
+        f"{len(cells)} of {len(plan.cells)} runs, {generalised:.0%} with a test accuracy of 99%. Spearman "
+        f"correlation of φ and test accuracy: {correlation:.3f} (95% bootstrap interval {low:.3f} to {high:.3f}, "
+        f"p = {p_value:.1g}); in the paper: -0.795"
     )
     for share in sorted(set(fraction)):
-        of = [i for i, one in enumerate(fraction) if one == share]
+        rows = [i for i, cell_fraction in enumerate(fraction) if cell_fraction == share]
         print(
-            f"{share:.0%} of the equations: φ {np.median([sharpness[i] for i in of]):.3g}, test accuracy "
-            f"{np.median([accuracy[i] for i in of]):.1f}% (medians of {len(of)})"
+            f"{share:.0%} of the equations: median φ {np.median([sharpness[i] for i in rows]):.3g}, median test "
+            f"accuracy {np.median([accuracy[i] for i in rows]):.1f}% ({len(rows)} runs)"
         )
     figure = figures.new_figure(figures.PAGE_WIDTH, 3)
     ax = figure.subplots()
@@ -62,14 +62,14 @@ def main(run: Path) -> Figure:
     return figure
 
 
-def interval(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Return the 95% bootstrap interval of Spearman's correlation, 2,000 times over runs drawn with replacement.
+def bootstrap_interval(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Return the 95% interval of Spearman's correlation, from 2,000 resamples of the runs with replacement.
 
-    Draws in which all runs are alike have no correlation and are left out.
+    A resample without variance has no correlation and is left out.
     """
-    drawn = np.random.default_rng(0).integers(len(x), size=(2_000, len(x)))
-    found = [spearmanr(x[i], y[i])[0] for i in drawn if np.ptp(x[i]) and np.ptp(y[i])]
-    low, high = np.quantile(found or [np.nan], [0.025, 0.975])
+    resamples = np.random.default_rng(0).integers(len(x), size=(2_000, len(x)))
+    correlations = [spearmanr(x[i], y[i])[0] for i in resamples if np.ptp(x[i]) and np.ptp(y[i])]
+    low, high = np.quantile(correlations or [np.nan], [0.025, 0.975])
     return float(low), float(high)
 
 

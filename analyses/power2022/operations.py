@@ -1,11 +1,11 @@
 """Which operations generalise from how much data? (Power et al. 2022, figure 2 right)
 
-Claim: symmetric operations (a + b, a·b, a² + b², a² + ab + b²) need less data than their likes that are not;
-a³ + ab² + b never generalises within 10⁵ updates, up to 95% of the data.
+Claim: symmetric operations (a + b, a·b, a² + b², a² + ab + b²) need less data than similar ones that are not
+symmetric. a³ + ab² + b never generalises within 10⁵ updates, up to 95% of the data.
 
-How to run: grokscope sweep analyses/power2022/operations.toml (full; .reduced.toml: reduced), then
+How to run: grokscope sweep analyses/power2022/operations.toml (full) or operations.reduced.toml (reduced), then
 python analyses/power2022/operations.py RUN
-Found: analyses/README.md.
+Findings: docs/papers/power2022.md
 """
 
 from pathlib import Path
@@ -20,15 +20,17 @@ FRACTION = "task.train_fraction"
 
 
 def main(run: Path) -> Figure:
-    """Print each operation's best test accuracy at each fraction; return them as curves."""
+    """Print the best test accuracy of each operation at each train fraction; return them as curves."""
     plan = sweep_folder.load(run, [FRACTION, "task.name"])
-    rows = results.summary(results.table(plan, run), plan.axes)
+    rows = results.summarize(results.cell_rows(plan, run), plan.axes)
     operations = {cell.config.task.name: tasks.build(cell.config.task) for cell in plan.cells}
     groups = {}
     for name, task in operations.items():
-        found = groups[task.formula] = [row for row in rows if row["task.name"] == name]
-        shown = ", ".join(f"{row[FRACTION]:.0%}: {row['best_test_accuracy_median']:.1%}" for row in found)
-        print(f"{task.formula:<42}{'symmetric' if task.is_commutative else '':<11}{shown}")
+        groups[task.formula] = [row for row in rows if row["task.name"] == name]
+        accuracies = ", ".join(
+            f"{row[FRACTION]:.0%}: {row['best_test_accuracy_median']:.1%}" for row in groups[task.formula]
+        )
+        print(f"{task.formula:<42}{'symmetric' if task.is_commutative else '':<11}{accuracies}")
     return figures.figure_against(
         groups, "best_test_accuracy_median", axis=FRACTION, ylabel="best test accuracy (%)", title=plan.about
     )

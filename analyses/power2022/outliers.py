@@ -1,12 +1,11 @@
-"""How many wrong answers does generalisation bear? (Power et al. 2022, section 3.3)
+"""How many wrong answers in the training set does generalisation tolerate? (Power et al. 2022, section 3.3)
 
-Claim: with k of the training answers replaced by those of other training equations (k from 10 to 3,000 of 7,200 in
-S5), up to about 1,000 have little effect on test accuracy, while train accuracy, wrong answers included, still
-reaches 100%.
+Claim: k of the 7,200 training answers in S5, from 10 to 3,000, are replaced by those of other training equations. Up
+to about 1,000 have little effect on test accuracy. Train accuracy, wrong answers included, still reaches 100%.
 
-How to run: grokscope sweep analyses/power2022/outliers.toml (full; .reduced.toml: reduced), then
+How to run: grokscope sweep analyses/power2022/outliers.toml (full) or outliers.reduced.toml (reduced), then
 python analyses/power2022/outliers.py RUN
-Found: analyses/README.md.
+Findings: docs/papers/power2022.md
 """
 
 from pathlib import Path
@@ -21,15 +20,17 @@ from grokscope.trajectory import Trajectory
 
 
 def main(run: Path) -> Figure:
-    """Print the median best train and test accuracy for each number of outliers; return one seed's curves."""
+    """Print the median best train and test accuracy for each number of outliers; return the curves of one seed."""
     plan = sweep_folder.load(run, ["task.outliers"])
-    cells = sweep_folder.finished(plan, run)
+    cells = sweep_folder.finished_cells(plan, run)
     figure = figures.new_figure(figures.PAGE_WIDTH, 2.8)
     axes = figure.subplots(1, 2, sharey=True)
     for line, k in enumerate(sorted({cell.config.task.outliers for cell in cells})):
         runs = [Trajectory.open(run / cell.name) for cell in cells if cell.config.task.outliers == k]
         n_train = len(runs[0].split.train)
-        train, test = (np.median([one.log[f"{part}_accuracy"].max() for one in runs]) for part in ("train", "test"))
+        train, test = (
+            np.median([trajectory.log[f"{part}_accuracy"].max() for trajectory in runs]) for part in ("train", "test")
+        )
         print(
             f"{k:>5} of {n_train:,} answers replaced ({k / n_train:5.1%}), {len(runs)} seeds: median best train "
             f"accuracy {train:.1%}, test accuracy {test:.1%}"
