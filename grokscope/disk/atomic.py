@@ -34,7 +34,8 @@ def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
 
     Raises:
         GrokscopeError: An operation failed; the message names it and the path. For a full disk, the message states
-            the bytes needed and the bytes free. The temporary file is removed, and `path` is unchanged.
+            the bytes needed and the bytes free. The temporary file is removed. `path` is unchanged, unless only the
+            fsync of its folder failed.
     """
     temporary = path.with_name(_temporary_name(path))
     operation = "create"
