@@ -1,4 +1,4 @@
-"""Options of measures: what a text gives, and what a value of the right kind is."""
+"""Options of measures: parsing from text, defaults, and types."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -22,7 +22,7 @@ def measure(
     plain=7,
     is_shown: bool = False,
 ) -> None:
-    """Return nothing; it is here for its signature."""
+    """Return nothing; only the signature is read."""
 
 
 @pytest.mark.parametrize(
@@ -43,19 +43,19 @@ def measure(
         ("1\nother = 2", "1\nother = 2"),
     ],
 )
-def test_a_text_gives_a_name_and_a_value(text, value):
-    found = _options.from_text(f"option={text}")
-    assert found == ("option", value) and type(found[1]) is type(value)
+def test_text_gives_a_name_and_a_value(text, value):
+    option = _options.from_text(f"option={text}")
+    assert option == ("option", value) and type(option[1]) is type(value)
 
 
 @pytest.mark.parametrize("text", ["", "option", "=1", "option="])
-def test_what_is_no_option_and_value_is_refused(text):
+def test_text_without_option_and_value_is_rejected(text):
     with pytest.raises(GrokscopeError, match="--set .*allowed: an option and its value"):
         _options.from_text(text)
 
 
 @pytest.mark.parametrize(
-    ("given", "completed"),
+    ("options", "completed"),
     [
         ({}, {}),
         ({"share": 1}, {"share": 1.0}),
@@ -66,15 +66,15 @@ def test_what_is_no_option_and_value_is_refused(text):
         ({"is_shown": True}, {"is_shown": True}),
     ],
 )
-def test_what_is_not_given_is_the_default_and_a_whole_number_may_stand_for_a_float(given, completed):
+def test_defaults_complete_options_and_int_becomes_float(options, completed):
     defaults = {"share": 0.5, "n": 3, "perplexity": None, "names": None, "plain": 7, "is_shown": False}
-    found = _options.complete(measure, "measure", given)
-    assert found == {**defaults, **completed}
-    assert [type(found[name]) for name in completed] == [type(value) for value in completed.values()]
+    all_options = _options.complete(measure, "measure", options)
+    assert all_options == {**defaults, **completed}
+    assert [type(all_options[name]) for name in completed] == [type(value) for value in completed.values()]
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "message"),
     [
         ({"share": "x"}, "share = 'x'; allowed: a finite number"),
         ({"share": float("inf")}, "share = inf; allowed: a finite number"),
@@ -88,12 +88,12 @@ def test_what_is_not_given_is_the_default_and_a_whole_number_may_stand_for_a_flo
         ({"shares": 1}, "'shares'; allowed: share, n, .*Did you mean 'share'"),
     ],
 )
-def test_a_wrong_option_is_refused_with_what_is_allowed(given, said):
-    with pytest.raises(GrokscopeError, match=said):
-        _options.complete(measure, "measure", given)
+def test_wrong_option_is_rejected_with_the_allowed_values(options, message):
+    with pytest.raises(GrokscopeError, match=message):
+        _options.complete(measure, "measure", options)
 
 
-def elsewhere(
+def third_party(
     trajectory: "Unknown",
     *,
     needed: int,
@@ -103,13 +103,13 @@ def elsewhere(
     several: Sequence[int] = (),
     unknown: "Unknown" = 0,
 ) -> None:
-    """Return nothing; it is annotated as a measure in a package of somebody else's may be."""
+    """Return nothing; the annotations are those of a measure in a third-party package."""
 
 
-def test_the_annotations_of_others_are_read_as_far_as_they_are_understood():
-    given = {"needed": 1, "word": "b", "pair": (3, 4.5), "listed": ["x"], "several": (1,), "unknown": "y"}
-    assert _options.complete(elsewhere, "elsewhere", given) == given
+def test_unknown_annotations_of_third_parties_are_accepted():
+    options = {"needed": 1, "word": "b", "pair": (3, 4.5), "listed": ["x"], "several": (1,), "unknown": "y"}
+    assert _options.complete(third_party, "third_party", options) == options
     with pytest.raises(GrokscopeError, match="word = 'c'; allowed: 'a' or 'b'"):
-        _options.complete(elsewhere, "elsewhere", {**given, "word": "c"})
+        _options.complete(third_party, "third_party", {**options, "word": "c"})
     with pytest.raises(GrokscopeError, match="the option needed has no default; set it"):
-        _options.complete(elsewhere, "elsewhere", {})
+        _options.complete(third_party, "third_party", {})
