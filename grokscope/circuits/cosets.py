@@ -18,7 +18,8 @@ _MOST_ELEMENTS = 120
 class CosetClusters:
     """The cosets of every class of conjugate subgroups, except the trivial subgroup and the whole group.
 
-    There are no classes for more than 120 elements or 200 classes, or for a group without such a subgroup.
+    `classes` is empty for a group with more than 120 elements, with more than 200 classes, or without such a
+    subgroup.
     """
 
     def __init__(self, group: Group):

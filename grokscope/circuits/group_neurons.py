@@ -25,7 +25,7 @@ class GroupNeurons:
 
     def __init__(self, model: Model, task: Task, composition: Composition, isotypic: IsotypicBasis):
         self.model, self.isotypic = model, isotypic
-        self.batches = model.equations(task.inputs[composition.examples.flatten()]).parts(_PAIRS_PER_BATCH)
+        self.batches = model.equations(composition.inputs.flatten(0, 1)).parts(_PAIRS_PER_BATCH)
         self.product = torch.from_numpy(composition.group.table).flatten()
         self.hook_name = f"blocks.{model.config.n_layers - 1}.mlp.hook_post"
 

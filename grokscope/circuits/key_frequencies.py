@@ -12,7 +12,7 @@ from einops import reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokscope.circuits.pairs import CircleGrid, pair_losses
+from grokscope.circuits.pairs import CircleGrid
 from grokscope.fourier import cyclic, cyclic_2d
 from grokscope.model.forward import Parameters
 from grokscope.model.transformer import Model
@@ -41,7 +41,7 @@ class KeyFrequencies:
     neurons: Bool[Tensor, " n_frequencies"]
     """Rule (c): whether a neuron of any block has a share of at least `CLUSTER_THRESHOLD` in the frequency."""
     loss: Float[Tensor, ""]
-    """The loss over all pairs on the circle, with the correct answers."""
+    """The loss over the task's equations on the circle, with the correct answers."""
     loss_without: Float[Tensor, " n_frequencies"]
     """The same loss with one frequency removed from the logits."""
 
@@ -82,7 +82,7 @@ def key_frequencies(grid: CircleGrid, parameters: Parameters) -> KeyFrequencies:
         cyclic.key_frequencies(cyclic.fourier_norms(parameters["embed.W_E"][grid.circle.tokens].double())),
         cyclic.key_frequencies(cyclic.fourier_norms(neuron_logits(grid.model, parameters)[grid.circle.tokens])),
         torch.stack([(share >= CLUSTER_THRESHOLD).any(-1) for share in shares]).any(0),
-        pair_losses(logits, grid.answer_tokens).mean(),
+        grid.mean_loss(logits),
         losses_without_frequency(grid, logits),
     )
 
@@ -121,14 +121,14 @@ def losses_without_frequency(
         logits: Its logits, from `CircleGrid.logits`.
 
     Returns:
-        The mean cross-entropy in nats over all pairs, with the correct answers.
+        The mean cross-entropy in nats over the task's equations, with the correct answers.
     """
     answers = grid.circle.answers
     means = cyclic_2d.answer_means(logits, answers)
     losses = []
     for k in cyclic.frequencies(len(answers)):
         (wave,) = cyclic_2d.answer_waves(means, k[None])
-        losses.append(pair_losses(logits - wave[answers], grid.answer_tokens).mean())
+        losses.append(grid.mean_loss(logits - wave[answers]))
     return torch.stack(losses)
 
 

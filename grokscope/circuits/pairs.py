@@ -29,35 +29,51 @@ It can be iterated any number of times.
 class CircleGrid:
     """A model on all pairs (i, j) of positions on the circle of a circular task, as an n × n grid.
 
-    Equations with an operand off the circle are left out. The logits of a grid are n² · classes numbers in memory.
+    - Equations with an operand off the circle are left out.
+    - Logits and activations cover all pairs, also those that have no equation in the task. Losses leave these out.
+    - The logits of a grid are n² · classes numbers in memory.
     """
 
     circle: Circle
     model: Model
     equations: Equations
-    """The equations of all pairs (i, j); j changes fastest."""
+    """All pairs (i, j) in tokens; j changes fastest."""
     labels: Int[Tensor, "n n"]
-    """The answer of each pair that the run was trained on, outliers and random labels included."""
+    """The answer of each pair that the run was trained on, outliers and random labels included. It is the correct
+    answer for a pair without an equation."""
+    is_equation: Bool[Tensor, "n n"]
+    """Whether the task has an equation with each pair."""
     is_train: Bool[Tensor, "n n"]
     """Whether each pair belongs to the train split."""
+    is_test: Bool[Tensor, "n n"]
+    """Whether each pair belongs to the test split."""
 
     @classmethod
     def of(cls, model: Model, task: Task, split: Split) -> "CircleGrid":
         """Return the grid of a task.
 
         Raises:
-            GrokscopeError: The task has no circle.
+            GrokscopeError: The task has no circle, or its equations do not form a table over two operands.
         """
         circle = on_circle(task)
-        is_train = torch.zeros(len(task.inputs), dtype=torch.bool)
-        is_train[split.train] = True
-        inputs = rearrange(task.inputs[circle.examples], "i j n_ctx -> (i j) n_ctx")
-        return cls(circle, model, model.equations(inputs), task.labels[circle.examples], is_train[circle.examples])
+        examples, is_equation = circle.examples, circle.examples >= 0
+        is_train, is_test = (torch.isin(examples, part) for part in (split.train, split.test))
+        equations = model.equations(rearrange(circle.inputs, "i j n_ctx -> (i j) n_ctx"))
+        labels = torch.where(is_equation, task.labels[examples], circle.tokens[circle.answers])
+        return cls(circle, model, equations, labels, is_equation, is_train, is_test)
 
     @property
     def answer_tokens(self) -> Int[Tensor, "n n"]:
         """The token of each pair's correct answer; ignores outliers and random labels."""
         return self.circle.tokens[self.circle.answers]
+
+    def mean_loss(self, logits: Float[Tensor, "n n classes"]) -> Float[Tensor, ""]:
+        """Return the mean `pair_losses` over the task's equations, with the correct answers."""
+        return pair_losses(logits, self.answer_tokens)[self.is_equation].mean()
+
+    def mean_over_equations(self, by_answer: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        """Return the mean over the task's equations of a quantity that the answer's position determines."""
+        return _mean_over_equations(by_answer, self.circle.answers[self.is_equation])
 
     @torch.no_grad()
     def logits(self, parameters: Parameters, hook: Hook | None = None) -> Float[Tensor, "n n classes"]:
@@ -91,12 +107,13 @@ class CircleGrid:
             For each block, the attention of each head to the first operand (n, n, n_heads).
         """
         neurons, attention, n = [], [], len(self.circle)
+        first = self.circle.task.operand_positions[0]
 
         def record(name: str, value: Tensor) -> Tensor:
             if name.endswith("hook_post"):
                 neurons.append(value[:, -1].unflatten(0, (n, n)))
             else:
-                attention.append(value[:, :, -1, 0].unflatten(0, (n, n)))
+                attention.append(value[:, :, -1, first].unflatten(0, (n, n)))
             return value
 
         self.logits(parameters, record)
@@ -113,13 +130,15 @@ class GroupLogits:
 
     The mean over the answers is subtracted from the logits of each pair, because a softmax ignores it. Answers that
     are not group elements, such as zero for multiplication, have no logit here. `batches` computes the logits of one
-    checkpoint; `product_means` and `losses` reduce them.
+    checkpoint; `product_means` and `losses` reduce them. As in a `CircleGrid`, losses leave out the pairs without an
+    equation.
     """
 
     def __init__(self, model: Model, task: Task, split: Split, composition: Composition):
         examples = composition.examples.flatten()
         self.model, self.tokens = model, composition.tokens
-        self.parts = model.equations(task.inputs[examples]).parts(max(1, _LOGITS_PER_BATCH // len(composition)))
+        inputs = model.equations(composition.inputs.flatten(0, 1))
+        self.parts = inputs.parts(max(1, _LOGITS_PER_BATCH // len(composition)))
         self.table = torch.from_numpy(composition.group.table)
         self.product = self.table.flatten()
         element = torch.full((task.d_vocab_out,), -1)
@@ -127,6 +146,7 @@ class GroupLogits:
         self.labels = element[task.labels[examples]]
         # The answer of an outlier may not be a group element.
         self.is_trained = torch.isin(examples, split.train) & (self.labels >= 0)
+        self.is_equation = examples >= 0
 
     def batches(self, parameters: Parameters) -> LogitBatches:
         """Return the logits at these parameters; a single batch is stored, several are recomputed per iteration."""
@@ -158,6 +178,10 @@ class GroupLogits:
         shuffled = [product_sums[:, order.argsort()] for product_sums, order in zip(sums[1:], orders, strict=True)]
         return sums[0] / n, torch.stack(shuffled) / n, square / n**3
 
+    def mean_over_equations(self, by_product: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        """Return the mean over the task's equations of a quantity that the product determines."""
+        return _mean_over_equations(by_product, self.product[self.is_equation])
+
     def losses(
         self, batches: LogitBatches, removed: Float[Tensor, "n_removed n n"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, " n_removed"]]:
@@ -168,21 +192,21 @@ class GroupLogits:
             removed: Tables of logits to subtract, one at a time: removed[·, product, answer].
 
         Returns:
-            loss: Over all pairs, with the correct answers.
+            loss: Over the task's equations, with the correct answers.
             train loss: Over the train pairs, with the answers that the run was trained on.
             excluded losses: The train loss after each subtraction.
         """
         loss, train_loss = torch.zeros(2, dtype=torch.float64)
         excluded = torch.zeros(len(removed), dtype=torch.float64)
         for rows, logits in batches:
-            loss += cross_entropy(logits, self.product[rows]).sum()
+            loss += cross_entropy(logits, self.product[rows])[self.is_equation[rows]].sum()
             is_trained = self.is_trained[rows]
             logits, product, labels = (x[is_trained] for x in (logits, self.product[rows], self.labels[rows]))
             train_loss += cross_entropy(logits, labels).sum()
             for i, table in enumerate(removed):
                 excluded[i] += cross_entropy(logits - table[product], labels).sum()
         n_trained = self.is_trained.sum()
-        return loss / len(self.product), train_loss / n_trained, excluded / n_trained
+        return loss / self.is_equation.sum(), train_loss / n_trained, excluded / n_trained
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,3 +222,10 @@ class _RecomputedBatches:
             logits = model.logits(self.parameters, part)[:, tokens].double()
             yield slice(start, start + len(part)), logits - logits.mean(-1, keepdim=True)
             start += len(part)
+
+
+def _mean_over_equations(values: Float[Tensor, " n"], answers: Int[Tensor, " n_equations"]) -> Float[Tensor, ""]:
+    """Return the mean of values[answers]."""
+    # If every answer has n equations, each weight is exactly 1.
+    weights = torch.bincount(answers, minlength=len(values)).to(values) / len(values)
+    return (weights * values).sum() / weights.sum()

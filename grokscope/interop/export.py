@@ -56,14 +56,12 @@ def export(trajectory: Trajectory, steps: Iterable[int | np.integer], folder: Pa
 def _tokens(trajectory: Trajectory, step: int) -> dict[str, object]:
     task = trajectory.task
     elements = list(task.group.elements) if task.group else [str(i) for i in range(task.n_elements)]
-    positions = trajectory.config.task.form.split()
-    signs = ["=", "∘"][: task.d_vocab - task.n_elements]
     return {
         "task": task.formula,
-        "tokens": elements + signs,
+        "tokens": [*elements, *task.signs],
         "answers": elements[: task.d_vocab_out],
-        "positions": positions,
-        "answer_position": len(positions) - 1,
+        "positions": task.position_names,
+        "answer_position": task.answer_position,
         "step": step,
         "run": trajectory.config.to_dict(),
         "config_digest": trajectory.config.digest,

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokscope.circuits.key_frequencies import CLUSTER_THRESHOLD, losses_without_frequency, restricted_logits
-from grokscope.circuits.pairs import CircleGrid, pair_losses
+from grokscope.circuits.pairs import CircleGrid
 from grokscope.fourier import cyclic, cyclic_2d
 from grokscope.measures._declaration import measure
 from grokscope.model.forward import Parameters
@@ -27,7 +27,7 @@ _VARIABLES = {
 
 @measure(n_checkpoints=24, by_checkpoint=True, variables=_VARIABLES)
 def ablations(trajectory: Trajectory) -> Series:
-    """Compute the mean cross-entropy over all pairs on the circle with parts of the computation removed.
+    """Compute the mean cross-entropy over the equations on the circle with parts of the computation removed.
 
     All losses are those of a softmax, in nats, against the correct answers. u_k and v_k are the cosine and the sine
     of frequency k in the answer's position (`fourier.cyclic_2d`).
@@ -44,9 +44,9 @@ def ablations(trajectory: Trajectory) -> Series:
           of key frequencies (`circuits.key_frequencies`).
         - `loss_with_only_frequency` (steps, frequencies): the logits reduced to these projections and each class's
           mean.
-        - `loss_with_polynomials` (steps): the neurons of the last block with a share of at least 0.85 in one
-          frequency, as in the measure `neurons`, replaced by their polynomial of degree 2 in its waves. It is near
-          `loss` if the polynomial is all that they contribute.
+        - `loss_with_polynomials` (steps): the clustered neurons of the last block replaced by their polynomial of
+          degree 2 in the waves of their frequency. Clustered neurons have a share of at least 0.85, as in the measure
+          `neurons`. The loss stays near `loss` if they contribute only the polynomial.
         - `loss_with_all_polynomials` (steps): all neurons of the last block replaced.
         - `loss_without_attention`, `loss_without_mlp` (steps): attention, or the MLP, adds nothing to the residual
           stream, in any block. Without attention the answer's position sees no operand, so the loss is at least
@@ -80,24 +80,23 @@ def _row(grid: CircleGrid, parameters: Parameters) -> dict[str, Tensor]:
     """Return the losses of one checkpoint."""
     logits, tokens = grid.logits(parameters), grid.circle.tokens
     means = cyclic_2d.answer_means(logits, grid.circle.answers)
-    only = [cross_entropy(restricted_logits(means, k[None]), tokens).mean() for k in cyclic.frequencies(len(tokens))]
-
-    def loss(ablated: Tensor) -> Tensor:
-        return pair_losses(ablated, grid.answer_tokens).mean()
-
+    only = [
+        grid.mean_over_equations(cross_entropy(restricted_logits(means, k[None]), tokens))
+        for k in cyclic.frequencies(len(tokens))
+    ]
     post = grid.activations(parameters)[0][-1]
     blocks = cyclic_2d.pair_blocks(post)
     share, frequency = cyclic_2d.largest_share(cyclic_2d.block_shares(blocks, post))
     polynomials = cyclic_2d.block_functions(blocks, frequency, len(tokens))
     clustered_polynomials = torch.where(share >= CLUSTER_THRESHOLD, polynomials, post)
     return {
-        "loss": loss(logits),
+        "loss": grid.mean_loss(logits),
         "loss_without_frequency": losses_without_frequency(grid, logits),
         "loss_with_only_frequency": torch.stack(only),
-        "loss_with_polynomials": loss(_logits_with_neurons(grid, parameters, clustered_polynomials)),
-        "loss_with_all_polynomials": loss(_logits_with_neurons(grid, parameters, polynomials)),
-        "loss_without_attention": loss(grid.logits_without(parameters, "attn")),
-        "loss_without_mlp": loss(grid.logits_without(parameters, "mlp")),
+        "loss_with_polynomials": grid.mean_loss(_logits_with_neurons(grid, parameters, clustered_polynomials)),
+        "loss_with_all_polynomials": grid.mean_loss(_logits_with_neurons(grid, parameters, polynomials)),
+        "loss_without_attention": grid.mean_loss(grid.logits_without(parameters, "attn")),
+        "loss_without_mlp": grid.mean_loss(grid.logits_without(parameters, "mlp")),
     }
 
 

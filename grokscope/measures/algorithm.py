@@ -65,7 +65,8 @@ def algorithm(
     Args:
         trajectory: The checkpoints to measure. The circles are those of the last one.
         n_triples: The number of random triples (a, b, c) for gradient symmetricity, from 2.
-        n_pairs: The number of random equations for the explained variances, from 2; all of them if there are no more.
+        n_pairs: The number of random equations for the explained variances, from 2. If the circle has fewer, all of
+            them are used.
         n_shuffles: The number of random orders of the control, from 2, because the control has a standard error.
         seed: The seed of the triples, the equations and the random orders. All steps share them.
 
@@ -73,7 +74,7 @@ def algorithm(
         Series with arrays over the steps.
 
         - `gradient_symmetricity`, `gradient_symmetricity_stderr` (steps): 1 for a pizza, about 0.3 for a clock.
-        - `distance_irrelevance` (steps), over all equations on the circle: about 0.2 for a pizza, 0.9 for a clock.
+        - `distance_irrelevance` (steps), over all pairs on the circle: about 0.2 for a pizza, 0.9 for a clock.
         - `clock_explained_variance`, `pizza_explained_variance`, each with `…_stderr` (steps, circles), from 0 to 1:
           the share of an isolated circle's logit variance that each formula explains. A circle of either kind gives
           0.81 to the other formula.
@@ -135,7 +136,7 @@ class _Probes:
     classes: Int[Tensor, " n_triples"]
     """The answer c, right or wrong, of each triple."""
     all_pairs: Equations
-    """All equations on the circle, (i, j) in the order of the grid."""
+    """All pairs (i, j) on the circle in the order of the grid, also pairs without an equation in the task."""
     pairs: Equations
     """The random equations on which the isolated circles are evaluated."""
     totals: Int[Tensor, " n_pairs"]
@@ -151,14 +152,13 @@ class _Probes:
     ) -> "_Probes":
         """Draw everything from one stream."""
         n, generator = len(circle), torch.Generator().manual_seed(seed)
-        inputs = trajectory.task.inputs
-        examples = circle.examples.flatten()
-        triples = inputs[examples[torch.randint(n * n, (n_triples,), generator=generator)]]
+        inputs = circle.inputs.flatten(0, 1)
+        triples = inputs[torch.randint(n * n, (n_triples,), generator=generator)]
         classes = circle.tokens[torch.randint(n, (n_triples,), generator=generator)]
         drawn = torch.randperm(n * n, generator=generator)[:n_pairs].sort().values
         i, j = drawn // n, circle.sign * (drawn % n)
         orders = controls.random_orders(n, n_shuffles, generator)
-        all_pairs = trajectory.model.equations(inputs[examples])
+        all_pairs = trajectory.model.equations(inputs)
         return cls(triples, classes, all_pairs, all_pairs[drawn], i + j, i - j, orders)
 
 
@@ -213,14 +213,13 @@ def operand_gradients(
     own rows in W_E for them, so that one backward pass of the model's plain form returns all gradients.
 
     Args:
-        trajectory: The trajectory of the model.
+        trajectory: The trajectory of the model. Its task has two operands.
         parameters: All parameters of a checkpoint.
         equations: The tokens of each equation.
         classes: The class of each equation.
     """
     plain = {name: tensor.detach().double() for name, tensor in parameters.items()}
-    n, length = equations.shape
-    positions, W_E = [0, length - 2], plain["embed.W_E"]
+    n, positions, W_E = len(equations), trajectory.task.operand_positions, plain["embed.W_E"]
     operands = [W_E[equations[:, position]].requires_grad_() for position in positions]
     tokens = equations.clone()
     for i, position in enumerate(positions):

@@ -28,15 +28,15 @@ _VARIABLES = with_companions(
 
 @measure(n_checkpoints=120, by_checkpoint=True, variables=_VARIABLES)
 def attention(trajectory: Trajectory, *, n_partners: int = 6, seed: int = 0) -> Series:
-    """Compute the mean attention of each head from the answer's position, the "=", to each position of the equation.
+    """Compute the mean attention of each head from the answer's position, the last one, to each position.
 
     The weights are a softmax, so they sum to 1 over the positions. In networks that add by a clock, the attention to
     the first operand is periodic in that operand.
 
     Args:
         trajectory: The checkpoints to measure.
-        n_partners: The number of equations per first operand, from 1; all of them if there are no more. The same
-            partners, by their rank among an operand's equations, are used for every first operand and step.
+        n_partners: The number of equations per first operand, from 1. If an operand has fewer, all of them are used.
+            The same partners, by their rank among an operand's equations, are used for every first operand and step.
         seed: The seed of the draw of partners.
 
     Returns:

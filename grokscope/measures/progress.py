@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokscope.circuits import controls
@@ -27,6 +27,8 @@ class _Shuffle:
     """The position in this order of the answer that the order gives to each pair."""
     answer_tokens: Int[Tensor, "n n"]
     """The token of each pair's correct answer."""
+    is_equation: Bool[Tensor, "n n"]
+    """Whether the task has an equation with each pair."""
     key: Int[Tensor, " n_key"]
     """The strongest frequencies in this order."""
 
@@ -64,10 +66,10 @@ _PANELS = (
 def progress(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Series:
     """Compute the restricted loss, the excluded loss and the fit Σ_k α_k cos(w_k(m − l)) to the logits.
 
-    u_k and v_k are the unit functions cos(w_k m) and sin(w_k m) of the pairs (i, j), with m = i ± j the answer's
-    position on the task's circle (`fourier.cyclic_2d`). The key frequencies are those that a rule names and removal
-    confirms at the last step (`circuits.key_frequencies`). Only pairs with both operands on the circle take part.
-    Losses are the cross-entropy of a softmax.
+    m = i ± j is the answer's position on the task's circle for operands at i and j. u_k and v_k are the unit
+    functions cos(w_k m) and sin(w_k m) of the pairs (`fourier.cyclic_2d`). The key frequencies are those that a rule
+    names and removal confirms at the last step (`circuits.key_frequencies`). Only pairs with both operands on the
+    circle take part. Losses are the cross-entropy of a softmax over the task's equations; all else covers all pairs.
 
     Args:
         trajectory: The checkpoints to measure. The key frequencies are those of the last one.
@@ -78,12 +80,12 @@ def progress(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> S
     Returns:
         Series with arrays over the steps. Losses are in nats; ln(classes) is a guess.
 
-        - `restricted_loss` (steps): over all pairs, against the correct answers, of logits that keep only their
+        - `restricted_loss` (steps): over all equations, against the correct answers, of logits that keep only their
           projections on u_k and v_k of the key frequencies, and each class's mean. It falls as the circuit forms,
           before the test loss does.
         - `restricted_to_test_ratio` (steps): over the test loss. It is below 1 if the rest of the logits does harm.
-        - `excluded_loss` (steps): over the train pairs, of the logits without those projections. It rises once the
-          network stops memorizing; ln(classes) means that nothing else is left.
+        - `excluded_loss` (steps): over the train equations, of the logits without those projections. It rises once
+          the network stops memorizing; ln(classes) means that nothing else is left.
         - `excluded_loss_by_frequency` (steps, key frequencies): the same without one key frequency.
         - `train_loss`, `test_loss` (steps): of the unchanged logits.
         - `cosine_coefficients` (steps, frequencies), in units of logits: α_k of the least-squares fit to the logits
@@ -139,8 +141,8 @@ def _row(
     logits, answers, tokens = grid.logits(parameters), grid.circle.answers, grid.circle.tokens
     losses = pair_losses(logits, grid.labels)
     means = cyclic_2d.answer_means(logits, answers)
-    restricted = cross_entropy(restricted_logits(means, key), tokens).mean()
-    test_loss = losses[~grid.is_train].mean()
+    restricted = grid.mean_over_equations(cross_entropy(restricted_logits(means, key), tokens))
+    test_loss = losses[grid.is_test].mean()
 
     train_logits, train_answers = logits[grid.is_train], answers[grid.is_train]
     waves = cyclic_2d.answer_waves(means, key)
@@ -178,7 +180,7 @@ def _shuffles(
         tokens = grid.circle.tokens[order]
         coefficients = cyclic_2d.cosine_coefficients(cyclic_2d.answer_means(last, answers)[:, tokens])
         strongest = cyclic_2d.cosine_variances(coefficients, n).argsort(descending=True)[: max(n_key, 1)] + 1
-        shuffles.append(_Shuffle(tokens, answers, grid.answer_tokens, strongest))
+        shuffles.append(_Shuffle(tokens, answers, grid.answer_tokens, grid.is_equation, strongest))
     return shuffles
 
 
@@ -190,8 +192,9 @@ def _shuffled_quantities(
     log_probabilities = restricted_logits(means, shuffle.key).log_softmax(-1)
     coefficients = cyclic_2d.cosine_coefficients(means[:, shuffle.tokens])
     shares = _variance_shares(coefficients, variance, len(shuffle.tokens))
+    losses = -log_probabilities[shuffle.answers, shuffle.answer_tokens]
     return {
-        "restricted_loss": -log_probabilities[shuffle.answers, shuffle.answer_tokens].mean(),
+        "restricted_loss": losses[shuffle.is_equation].mean(),
         "logit_variance_share": shares[shuffle.key - 1].sum(),
     }
 

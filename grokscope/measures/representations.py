@@ -103,8 +103,8 @@ def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 
 
         - `embedding_shares`, `unembedding_shares` (steps, k): the share of the variance of W_E's rows, or W_U's
           columns, in ρ's isotypic subspace V_ρ, the span of ρ's matrix entries. The shares sum to 1.
-        - `neuron_shares` (steps, k): the share of the variance of the last MLP's activations, over all pairs, in ρ's
-          block of products of functions of a and of b in 1 ⊕ V_ρ.
+        - `neuron_shares` (steps, k): the share of the variance of the last MLP's activations over all pairs in ρ's
+          block. The block contains the products of a function of a and a function of b in 1 ⊕ V_ρ.
         - `neuron_operand_shares` (steps, k): the part of it that depends on one operand alone.
         - `neuron_product_shares` (steps, k): the part of it that depends on a·b alone, which the paper calls the
           hidden representation.
@@ -235,7 +235,7 @@ def _logit_quantities(
         {"logit_similarity": characters.similarity(characters.coefficients(shuffled), mean_square)}
         for shuffled in shuffled_means
     ]
-    # The means stand for n pairs each, so their squares are compared with 1/n of the n³ logits' square.
+    # Each mean is over n pairs, so the squares are compared with 1/n of the square of all n³ logits.
     square = (mean_square * len(means) ** 2).clamp_min(torch.finfo(torch.float64).tiny)
     return {
         "logit_similarity": characters.similarity(characters.coefficients(means), mean_square),
@@ -259,8 +259,9 @@ def _losses(
         for indices in (key, *key[:, None])
     ]
     projections = torch.stack([characters.logits(selection) for selection in selections])
-    # Every product has equally many pairs, and the restricted logits depend on the product alone.
-    restricted = cross_entropy(projections[0] + means.mean(0), torch.arange(len(means))).mean()
+    # The restricted logits depend on the product alone.
+    by_product = cross_entropy(projections[0] + means.mean(0), torch.arange(len(means)))
+    restricted = group_logits.mean_over_equations(by_product)
     loss, train_loss, excluded = group_logits.losses(batches, projections)
     return {
         "loss": loss,

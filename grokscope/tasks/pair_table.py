@@ -8,6 +8,11 @@ from grokscope.errors import GrokscopeError
 from grokscope.tasks import Task
 
 
+def has_pair_table(task: Task) -> bool:
+    """Return whether every equation has two operands, and no other equation has the same ones."""
+    return len(task.operand_positions) == 2 and len(task.operands.unique(dim=0)) == len(task.operands)
+
+
 def pair_examples(task: Task) -> Int[Tensor, "n_elements n_elements"]:
     """Return the index into `task.inputs` of the equation with operands a and b; −1 if the task lacks it.
 
@@ -45,8 +50,8 @@ def pair_inputs(task: Task, pairs: Int[Tensor, "*pairs 2"]) -> Int[Tensor, "*pai
     signs = [position for position in range(task.n_ctx) if position not in task.operand_positions]
     if not (task.inputs[:, signs] == task.inputs[0, signs]).all():
         raise GrokscopeError(
-            f"{task.formula}: its equations differ in their signs. Allowed: the same signs in every equation, because "
-            f"this measure reads the model on all pairs of operands."
+            f"{task.formula}: its equations differ in their signs. Allowed: the same signs in every equation, "
+            f"because this measure reads the model on all pairs of operands."
         )
     tokens = task.inputs[0].expand(*pairs.shape[:-1], -1).clone()
     tokens[..., list(task.operand_positions)] = pairs

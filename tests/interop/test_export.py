@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.plugin_tasks import register_task as register_task
+from support.plugin_tasks import three_operands, two_tokens
 from support.shared import command_line, make_tiny_config
 
 from grokscope import tasks
@@ -70,6 +72,21 @@ def test_files_equal_the_checkpoint_and_load_strictly(normalization_type, tmp_pa
     assert tokens["positions"] == ["a", "∘", "b", "="] and tokens["answer_position"] == 3
     assert [tokens["tokens"][i] for i in inputs[8].tolist()][1::2] == ["∘", "="]
     assert (tokens["step"], tokens["config_digest"]) == (7, config.digest)
+
+
+@pytest.mark.parametrize(
+    ("function", "positions", "answer_position"),
+    [(three_operands, ["a", "b", "c", "="], 3), (two_tokens, ["a", "b"], 1)],
+)
+def test_positions_of_a_plugin_task_are_its_own(function, positions, answer_position, register_task, tmp_path):
+    config = dataclasses.replace(
+        make_tiny_config(), task=register_task(function), model=ModelConfig(d_model=8, n_heads=2, d_mlp=8)
+    )
+    built = transformer.build(config.model, tasks.build(config.task))
+    (folder,) = export.export(Trajectory.from_state_dicts(config, {0: built.initialize(0)}), [0], tmp_path)
+    tokens = json.loads((folder / "tokens.json").read_text())
+    assert tokens["positions"] == positions and tokens["answer_position"] == answer_position
+    assert len(tokens["tokens"]) == built.d_vocab
 
 
 def test_missing_step_or_existing_folder_writes_nothing(tiny_run, tmp_path):

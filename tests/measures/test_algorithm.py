@@ -3,12 +3,17 @@
 The oracle of the gradients is HookedTransformer with a hook, one equation at a time.
 """
 
+import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 from support.clock_and_pizza import share_of_other_formula
+from support.plugin_tasks import register_task as register_task
+from support.plugin_tasks import two_tokens
 
 from grokscope import Trajectory, measures, tasks
 from grokscope.circuits.clock_and_pizza import verdict
@@ -17,11 +22,14 @@ from grokscope.errors import GrokscopeError
 from grokscope.measures.algorithm import operand_gradients
 from grokscope.model import transformer
 
+FOREIGN = Path(__file__).parents[2].parent / "shared" / "foreign"
 ARCHITECTURES = {
-    "one layer": ("a b =", ModelConfig(d_model=16, n_heads=2, d_mlp=24)),
-    "with a sign": ("a ∘ b =", ModelConfig(d_model=16, n_heads=2, d_mlp=24)),
+    "one layer": ("a b =", [0, 1], ModelConfig(d_model=16, n_heads=2, d_mlp=24)),
+    "with a sign": ("a ∘ b =", [0, 2], ModelConfig(d_model=16, n_heads=2, d_mlp=24)),
+    "two tokens": ("a b", [0, 1], ModelConfig(d_model=16, n_heads=2, d_mlp=24)),
     "two layers, LayerNorm": (
         "a b =",
+        [0, 1],
         ModelConfig(
             d_model=16, n_heads=2, d_mlp=24, n_layers=2, normalization_type="LN", act_fn="gelu", biases="all"
         ),
@@ -30,10 +38,11 @@ ARCHITECTURES = {
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_operand_gradients_equal_hooked_transformers(name):
+def test_operand_gradients_equal_hooked_transformers(name, register_task):
     """The hook makes the output of the embedding a leaf."""
-    form, model = ARCHITECTURES[name]
-    config = RunConfig(task=TaskConfig(p=7, form=form), model=model)
+    form, positions, model = ARCHITECTURES[name]
+    task = dataclasses.replace(register_task(two_tokens), p=7) if form == "a b" else TaskConfig(p=7, form=form)
+    config = RunConfig(task=task, model=model)
     parameters = transformer.build(model, tasks.build(config.task)).initialize(0)
     trajectory = Trajectory.from_state_dicts(config, {0: parameters})
     hooked = trajectory.model.hooked_transformer({name: tensor.double() for name, tensor in parameters.items()})
@@ -49,7 +58,33 @@ def test_operand_gradients_equal_hooked_transformers(name):
         logits = hooked.run_with_hooks(tokens[None], fwd_hooks=[("hook_embed", make_leaf)])
         logits[0, -1, label].backward()
         gradients = torch.stack([first[i], second[i]])
-        torch.testing.assert_close(gradients, leaves["embed"].grad[0, [0, -2]], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(gradients, leaves["embed"].grad[0, positions], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.skipif(not FOREIGN.is_dir(), reason="needs the published files")
+def test_published_clock_of_two_tokens_has_published_values(register_task):
+    weights = torch.load(FOREIGN / "zhong2023" / "model_l8k1hzciux.pt", weights_only=True, map_location="cpu")
+    block = "blocks.0."
+    parameters = {
+        "embed.W_E": weights["embed.W_E"].T,
+        "pos_embed.W_pos": weights["pos_embed.W_pos"],
+        "unembed.W_U": weights["unembed.W_U"],
+        f"{block}attn.W_O": rearrange(
+            weights[f"{block}attn.W_O"], "d_model (head d_head) -> head d_head d_model", head=4
+        ),
+        **{f"{block}attn.W_{name}": weights[f"{block}attn.W_{name}"].mT for name in "QKV"},
+        **{f"{block}mlp.{name}": weights[f"{block}mlp.{name}"].T for name in ("W_in", "W_out")},
+        **{f"{block}mlp.{name}": weights[f"{block}mlp.{name}"] for name in ("b_in", "b_out")},
+    }
+    config = RunConfig(task=dataclasses.replace(register_task(two_tokens), p=59), model=ModelConfig())
+    shapes = transformer.build(config.model, tasks.build(config.task)).shapes
+    zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    trajectory = Trajectory.from_state_dicts(config, {0: zeros | parameters})
+    series = measures.evaluate("algorithm", trajectory, n_triples=2000)
+    tolerance = 3 * series["gradient_symmetricity_stderr"][0]
+    assert series["gradient_symmetricity"][0] == pytest.approx(0.3336, abs=tolerance)
+    assert tolerance < 0.05
+    assert series["distance_irrelevance"][0] == pytest.approx(0.8483, abs=2e-4)
 
 
 def symmetric(trajectory) -> dict[str, torch.Tensor]:

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 from support.pages import assert_harmless, read_page, read_payload, unpack
+from support.plugin_tasks import both_signs, three_operands, two_tokens
+from support.plugin_tasks import register_task as register_task
 
 import grokscope
 from grokscope import measures, report
@@ -62,6 +64,26 @@ def test_group_without_circle_has_no_frequencies(tiny_config, tmp_path):
     # S3 has two classes of proper subgroups apart from the trivial one: of order 2 and 3.
     silhouettes = quantities["representations.embedding_left_silhouette"]
     assert len({line["label"] for line in silhouettes["lines"]}) == 2
+
+
+@pytest.mark.parametrize("function", [three_operands, both_signs, two_tokens])
+def test_grid_needs_one_equation_per_pair_of_operands(function, register_task, tiny_config, tmp_path):
+    task = dataclasses.replace(register_task(function), p=5)
+    config = dataclasses.replace(tiny_config, task=task, n_steps=2, checkpoints="every 1")
+    trajectory = grokscope.train(config, "run", tmp_path)
+    series = {name: measures.evaluate(name, trajectory) for name in ("embedding", "example_loss", "attention")}
+    payload = data.run_payload(trajectory, series, list(series.values()))
+    cells = trajectory.task.operands.unique(dim=0)
+    if function is two_tokens:
+        assert unpack(payload["grid"]["operands"]).tolist() == trajectory.task.operands.tolist() == cells.tolist()
+    else:
+        assert payload["grid"] is None
+    expected = {
+        three_operands: ["operand a", "operand b", "operand c", "“=”"],
+        both_signs: ["operand a", "“sign”", "operand b", "“=”"],
+        two_tokens: ["operand a", "operand b"],
+    }
+    assert payload["attention"]["positions"] == expected[function]
 
 
 def test_number_of_frames_fits_the_budget():
