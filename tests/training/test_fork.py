@@ -1,4 +1,4 @@
-"""Forks: with nothing changed the origin's continuation bit for bit, and with something changed that alone."""
+"""Forks: bit-exact continuations when nothing changes, and otherwise different only in what changes."""
 
 import dataclasses
 import json
@@ -10,21 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.shared import KINDS, Command, command_line, flip, make_tiny_config, of_kind, place
+from support.shared import KINDS, Saved, damage_of, flip, make_tiny_config, of_kind, place
 
-from grokscope import Trajectory, environment, measures, phases, report, training
+from grokscope import Trajectory, environment, fork, measures, phases, report, training
 from grokscope.config import OptimizerConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.series import Series
 from grokscope.store import verify
 from grokscope.store.run_store import Record, RunStore
-from grokscope.training import checkpointer, loop
-from grokscope.training import fork as training_fork
-from grokscope.training.fork import prepare
+from grokscope.training import checkpointer
+from grokscope.training.fork import prepare_fork
+from grokscope.training.loop import Setup
+from grokscope.training.optimizers import Optimizer
 from grokscope.training.signals import InterruptedRunError
 
-Saved = dict[tuple[Any, ...], tuple[Any, ...]]
 Read = Callable[[Path], Saved]
+Origin = Callable[[str], Path]
 
 CONFIGS = {
     **{kind: of_kind(make_tiny_config(), kind) for kind in KINDS},
@@ -36,14 +37,32 @@ CONFIGS = {
     ),
     "long warm-up": dataclasses.replace(make_tiny_config(), optimizer=OptimizerConfig(lr=1e-2, warmup_steps=50)),
 }
+CHANGES = {
+    "weight decay": {"optimizer.weight_decay": 0.0},
+    "learning rate and length": {"optimizer.lr": 3e-3, "n_steps": 80},
+    "split": {"split_seed": 5, "task.train_fraction": 0.4},
+    "batches": {"batch_size": 8, "training_seed": 2},
+    "optimizer": {"optimizer.name": "sgd", "optimizer.momentum": 0.9, "optimizer.weight_decay": 0.0},
+    "grokfast_ma": {"optimizer.gradient_filter": "grokfast_ma", "optimizer.filter_window": 5},
+    "grokfast_ema": {"optimizer.gradient_filter": "grokfast_ema"},
+    "adaptive schedule": {"checkpoints": "every 25 + adaptive 0.05", "evaluate_every": 3},
+    "activation": {"model.act_fn": "gelu"},
+    "biases": {"model.biases": "all"},
+    "operation": {"task.name": "subtraction"},
+}
+REFUSED = {
+    "model.d_model": 32, "model.n_heads": 4, "model.d_mlp": 8, "model.n_layers": 2, "model.normalization_type": "LN",
+    "model.init": "torch", "model.init_scale": 2.0, "model.positions": "sinusoidal", "init_seed": 1,
+    "task.p": 5, "task.form": "a ∘ b =", "task.name": "composition",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The function that returns an origin, trained once, committed every other checkpoint."""
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Origin:
+    """A function that returns an origin, trained once, with a commit at every other checkpoint."""
     folder = tmp_path_factory.mktemp("origins")
 
-    def of(name: str) -> Path:
+    def train(name: str) -> Path:
         path = folder / name.replace(" ", "_")
         if not path.exists():
             with pytest.MonkeyPatch.context() as patch:
@@ -51,102 +70,135 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
                 training.train(CONFIGS[name], path.name, folder)
         return path
 
-    return of
+    return train
 
 
-def from_step(content: Saved, step: int) -> Saved:
-    """Return what was saved from a step on, of checkpoints, log and the last resume state."""
-    return {key: value for key, value in content.items() if key[0] == "resume" or (len(key) > 1 and key[1] >= step)}
-
-
-@pytest.mark.parametrize("step", [0, 23, 30, 50])
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_fork_with_nothing_changed_is_its_origins_continuation(
-    name: str, step: int, whole: Callable[[str], Path], saved: Read, tmp_path: Path
-):
-    origin = whole(name)
-    forked = training_fork.fork(origin, step, root=tmp_path)
-    assert forked.path is not None and forked.path == tmp_path / f"{origin.name}-fork"
-    content, expected = saved(forked.path), from_step(saved(origin), step)
-    assert expected.items() <= content.items()
-    # Where it begins is saved too, whether the schedule says so or not.
-    new = {key[:2] for key in set(content) - set(expected) if key[0] != "config"}
-    assert new <= {("checkpoint", step), ("log", step)}
-    assert (int(forked.steps[0]), int(forked.log.steps[0])) == (step, step)
-    assert list(RunStore(forked.path).damage()) == [] and forked.gaps == [] and len(forked.log["gaps"]) == 0
-    (at_zero,) = Trajectory.open(origin).select([0])
-    assert forked.initialization is not None
-    assert all(torch.equal(one, at_zero.parameters[name]) for name, one in forked.initialization.items())
-
-
-def test_the_parameters_it_begins_with_are_the_origins_at_that_step(run_copy: Path, tmp_path: Path):
-    forked = training_fork.fork(run_copy, 23, root=tmp_path)
-    dense = training.densify(run_copy, 23, 23).at(23).parameters
-    assert all(torch.equal(one, dense[name]) for name, one in forked.first.parameters.items())
-
-
-CHANGED = {
-    "weight decay": {"optimizer.weight_decay": 0.0},
-    "learning rate and length": {"optimizer.lr": 3e-3, "n_steps": 80},
-    "split": {"split_seed": 5, "task.train_fraction": 0.4},
-    "batches": {"batch_size": 8, "training_seed": 2},
-    "another optimizer": {"optimizer.name": "sgd", "optimizer.momentum": 0.9, "optimizer.weight_decay": 0.0},
-    "a filter": {"optimizer.gradient_filter": "grokfast_ma", "optimizer.filter_window": 5},
-    "an average": {"optimizer.gradient_filter": "grokfast_ema"},
-    "adaptive": {"checkpoints": "every 25 + adaptive 0.05", "evaluate_every": 3},
-    "activation": {"model.act_fn": "gelu"},
-    "biases": {"model.biases": "all"},
-    "operation": {"task.name": "subtraction"},
-}
-
-
-def with_changes(config: RunConfig, changed: dict[str, Any]) -> RunConfig:
-    for name, value in changed.items():
+def with_changes(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
+    """Return a config with changes by dotted name."""
+    for name, value in changes.items():
         table, _, leaf = name.rpartition(".")
         part = dataclasses.replace(getattr(config, table) if table else config, **{leaf: value})
         config = dataclasses.replace(config, **{table: part}) if table else part
     return config
 
 
-@pytest.mark.parametrize("name", CHANGED)
-def test_a_fork_that_is_killed_and_resumed_is_one_that_was_not(
-    name: str, run_copy: Path, saved: Read, tmp_path: Path
-):
-    config = with_changes(make_tiny_config(), CHANGED[name])
-    uninterrupted = training_fork.fork(run_copy, 30, config, "whole", tmp_path)
+def changed_tiny_config(**changes: Any) -> RunConfig:
+    """Return the tiny config with changes of its optimizer."""
+    return with_changes(make_tiny_config(), {f"optimizer.{name}": value for name, value in changes.items()})
 
-    def stop(step: int, row: dict[str, float]) -> None:
+
+def content_from(content: Saved, step: int) -> Saved:
+    """Return the saved checkpoints and log rows from a step on, and the last resume state."""
+    return {key: value for key, value in content.items() if key[0] == "resume" or (len(key) > 1 and key[1] >= step)}
+
+
+def path_of(trajectory: Trajectory) -> Path:
+    assert trajectory.path is not None
+    return trajectory.path
+
+
+def scale_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Change the updates slightly, as another version of torch might."""
+    update = Optimizer.update
+
+    def changed_update(self: Optimizer, gradients: Any, u: int) -> None:
+        update(self, {name: 1.01 * gradient for name, gradient in gradients.items()}, u)
+
+    monkeypatch.setattr(Optimizer, "update", changed_update)
+
+
+# Unchanged forks.
+
+
+@pytest.mark.parametrize("step", [0, 23, 30, 50])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_unchanged_fork_is_its_origin_s_continuation(
+    name: str, step: int, origin: Origin, saved: Read, tmp_path: Path
+):
+    path = origin(name)
+    forked = fork(path, step, root=tmp_path)
+    assert path_of(forked) == tmp_path / f"{path.name}-fork"
+    content, expected = saved(path_of(forked)), content_from(saved(path), step)
+    assert expected.items() <= content.items()
+    # The first step is saved too, whether or not it is scheduled.
+    additional = {key[:2] for key in set(content) - set(expected) if key[0] != "config"}
+    assert additional <= {("checkpoint", step), ("log", step)}
+    assert (int(forked.steps[0]), int(forked.log.steps[0])) == (step, step)
+    assert damage_of(RunStore(path_of(forked))) == [] and forked.gaps == [] and len(forked.log["gaps"]) == 0
+    initialization = Trajectory.open(path).at(0).parameters
+    assert forked.initialization is not None
+    assert all(torch.equal(tensor, initialization[name]) for name, tensor in forked.initialization.items())
+
+
+def test_fork_starts_with_its_origin_s_parameters(run_copy: Path, tmp_path: Path):
+    forked = fork(run_copy, 23, root=tmp_path)
+    expected = training.densify(run_copy, 23, 23).at(23).parameters
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in forked.first.parameters.items())
+
+
+def test_fork_of_a_fork_continues_exactly_and_records_both(run_copy: Path, saved: Read, tmp_path: Path):
+    config = with_changes(make_tiny_config(), {"optimizer.weight_decay": 0.1})
+    child = path_of(fork(run_copy, 20, config, "child", tmp_path))
+    grandchild = fork(child, 37, run="grandchild", root=tmp_path)
+    assert content_from(saved(child), 37).items() <= saved(tmp_path / "grandchild").items()
+    record = Record.read(tmp_path / "grandchild")
+    assert [(event["run"], event["step"]) for event in record.history] == [("copy", 20), ("child", 37)]
+    assert record.history[0]["config_digest"] == make_tiny_config().digest
+    assert (record.first_step, grandchild.steps[0]) == (37, 37)
+    assert grandchild.initialization is not None
+    initialization = Trajectory.open(run_copy).at(0).parameters
+    assert all(torch.equal(tensor, initialization[name]) for name, tensor in grandchild.initialization.items())
+    with pytest.raises(GrokscopeError, match=r"step: 19 is not a trained step of .*\. Allowed: 20 to 60"):
+        prepare_fork(child, 19)
+
+
+def test_replay_that_differs_from_saved_bits_raises(run_copy: Path, monkeypatch: pytest.MonkeyPatch):
+    scale_gradients(monkeypatch)
+    with pytest.raises(GrokscopeError, match="gives other bits at step 30"):
+        prepare_fork(run_copy, 25)
+    assert prepare_fork(run_copy, 40), "a step with a resume state needs no replay"
+
+
+# Changed forks.
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_interrupted_fork_resumes_to_the_bit(name: str, run_copy: Path, saved: Read, tmp_path: Path):
+    config = with_changes(make_tiny_config(), CHANGES[name])
+    uninterrupted = fork(run_copy, 30, config, "uninterrupted", tmp_path)
+
+    def interrupt(step: int, row: dict[str, float]) -> None:
         if step in (31, 43):
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(InterruptedRunError):
-        training_fork.fork(run_copy, 30, config, "stopped", tmp_path, observer=stop)
+        fork(run_copy, 30, config, "interrupted", tmp_path, observer=interrupt)
     with pytest.raises(InterruptedRunError):
-        training.resume(tmp_path / "stopped", observer=stop)
-    resumed = training.resume(tmp_path / "stopped")
-    assert saved(tmp_path / "stopped") == saved(tmp_path / "whole")
+        training.resume(tmp_path / "interrupted", observer=interrupt)
+    resumed = training.resume(tmp_path / "interrupted")
+    assert saved(tmp_path / "interrupted") == saved(tmp_path / "uninterrupted")
     assert resumed.digest == uninterrupted.digest and resumed.origin == uninterrupted.origin
-    assert list(RunStore(tmp_path / "stopped").damage()) == []
+    assert damage_of(RunStore(tmp_path / "interrupted")) == []
     assert resumed.origin is not None
-    was = make_tiny_config().to_dict()
-    assert set(resumed.origin["changed"]) == set(CHANGED[name])
-    for field, (before, after) in resumed.origin["changed"].items():
-        table, _, leaf = field.rpartition(".")
-        assert before == (was[table] if table else was)[leaf] and after == CHANGED[name][field]
+    values = make_tiny_config().to_dict()
+    assert set(resumed.origin["changed"]) == set(CHANGES[name])
+    for setting, (before, after) in resumed.origin["changed"].items():
+        table, _, leaf = setting.rpartition(".")
+        assert before == (values[table] if table else values)[leaf] and after == CHANGES[name][setting]
 
 
-def test_only_what_was_changed_is_other_than_in_the_origin(whole: Callable[[str], Path], tmp_path: Path):
-    """By hand: one step of AdamW at the absolute step's warm-up, from the origin's own moments."""
-    origin = whole("long warm-up")
+def test_fork_changes_only_the_changed_setting(origin: Origin, tmp_path: Path):
+    """The expected update is written out: AdamW with the absolute step's warm-up and the origin's own moments."""
+    path = origin("long warm-up")
     config = with_changes(CONFIGS["long warm-up"], {"optimizer.weight_decay": 0.0, "checkpoints": "every 1"})
-    forked = training_fork.fork(origin, 20, config, root=tmp_path)
-    segment = next(one for one in RunStore(origin).resume_points() if one.resume_step == 20)
-    state = {name: torch.from_numpy(one) for name, one in segment.resume_state().items()}
-    setup = loop.Setup(config)
+    forked = fork(path, 20, config, root=tmp_path)
+    segment = next(segment for segment in RunStore(path).resume_points() if segment.resume_step == 20)
+    state = {name: torch.from_numpy(array) for name, array in segment.resume_state().items()}
+    setup = Setup(config)
+    dataset, train = setup.dataset, setup.dataset.split.train
     parameters = {name: state[f"parameters/{name}"].clone().requires_grad_() for name in setup.model.shapes}
-    loss = torch.nn.functional.cross_entropy(
-        setup.model.logits(parameters, setup.inputs[setup.split.train]).double(), setup.labels[setup.split.train]
-    )
+    logits = setup.model.logits(parameters, dataset.inputs[train]).double()
+    loss = torch.nn.functional.cross_entropy(logits, dataset.labels[train])
     (gradient,) = torch.autograd.grad(loss, [parameters["embed.W_E"]])
     mean, square = (state[f"optimizer/embed.W_E/exp_avg{suffix}"].double() for suffix in ("", "_sq"))
     mean, square = 0.9 * mean + 0.1 * gradient, 0.98 * square + 0.02 * gradient.double() ** 2
@@ -155,128 +207,123 @@ def test_only_what_was_changed_is_other_than_in_the_origin(whole: Callable[[str]
     torch.testing.assert_close(forked.at(21).parameters["embed.W_E"].double(), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_what_the_optimizer_goes_on_with_and_what_begins_anew(run_copy: Path):
-    def anew(step: int = 30, **changed: Any) -> list[str]:
-        config = with_changes(make_tiny_config(), {f"optimizer.{name}": value for name, value in changed.items()})
-        fork = prepare(run_copy, step, config)
-        assert bool(fork.history[-1]["anew"]) == any("Begins anew" in one for one in fork.sentences())
-        remembers = any(name.startswith("optimizer/") for name in fork.state)
-        assert remembers == (
-            step > 0 and "the optimizer" not in fork.history[-1]["anew"] and changed.get("name") != "sgd"
-        )
-        return fork.history[-1]["anew"]
+def test_optimizer_state_is_kept_only_if_its_tensors_match(run_copy: Path):
+    def emptied_parts(step: int = 30, **changes: Any) -> list[str]:
+        prepared = prepare_fork(run_copy, step, changed_tiny_config(**changes))
+        emptied = prepared.history[-1]["anew"]
+        assert bool(emptied) == any("empty state" in sentence for sentence in prepared.describe())
+        has_state = any(name.startswith("optimizer/") for name in prepared.resume_state)
+        assert has_state == (step > 0 and "the optimizer" not in emptied and changes.get("name") != "sgd")
+        return emptied
 
-    assert anew(name="adam", weight_decay=0.0) == anew(betas=(0.8, 0.9)) == anew(gradient_filter="orthogonal") == []
-    assert anew(name="sgd", momentum=0.9) == ["the optimizer"]
-    assert anew(name="sgd") == [], "it remembers nothing"
-    assert anew(gradient_filter="grokfast_ma") == anew(gradient_filter="grokfast_ema") == ["the gradient filter"]
-    assert anew(0, gradient_filter="grokfast_ema", name="sgd", momentum=0.9) == []
+    assert emptied_parts(name="adam", weight_decay=0.0) == []
+    assert emptied_parts(betas=(0.8, 0.9)) == emptied_parts(gradient_filter="orthogonal") == []
+    assert emptied_parts(name="sgd", momentum=0.9) == ["the optimizer"]
+    assert emptied_parts(name="sgd") == [], "sgd without momentum has no state"
+    for name in ("grokfast_ma", "grokfast_ema"):
+        assert emptied_parts(gradient_filter=name) == ["the gradient filter"]
+    assert emptied_parts(0, gradient_filter="grokfast_ema", name="sgd", momentum=0.9) == []
 
 
-def test_a_window_of_gradients_that_begins_late_adds_nothing_until_it_is_full(run_copy: Path, tmp_path: Path):
-    """Its first updates are the plain optimizer's; the one that fills the window is not."""
+def test_new_gradient_window_adds_nothing_until_it_is_full(run_copy: Path, tmp_path: Path):
+    """The first updates are those of the plain optimizer; the update that fills the window differs."""
     dense = {"checkpoints": "every 1", "n_steps": 40}
-    plain = training_fork.fork(run_copy, 30, with_changes(make_tiny_config(), dense), "plain", tmp_path)
-    filtered = {**dense, "optimizer.gradient_filter": "grokfast_ma", "optimizer.filter_window": 5}
-    late = training_fork.fork(run_copy, 30, with_changes(make_tiny_config(), filtered), "late", tmp_path)
-    same = [
-        torch.equal(plain.at(step).parameters["embed.W_E"], late.at(step).parameters["embed.W_E"])
+    plain = fork(run_copy, 30, with_changes(make_tiny_config(), dense), "plain", tmp_path)
+    with_filter = {**dense, "optimizer.gradient_filter": "grokfast_ma", "optimizer.filter_window": 5}
+    filtered = fork(run_copy, 30, with_changes(make_tiny_config(), with_filter), "filtered", tmp_path)
+    is_equal = [
+        torch.equal(plain.at(step).parameters["embed.W_E"], filtered.at(step).parameters["embed.W_E"])
         for step in range(30, 36)
     ]
-    assert same == [True] * 5 + [False]
+    assert is_equal == [True] * 5 + [False]
 
 
-REFUSED = {
-    "model.d_model": 32, "model.n_heads": 4, "model.d_mlp": 8, "model.n_layers": 2, "model.normalization_type": "LN",
-    "model.init": "torch", "model.init_scale": 2.0, "model.positions": "sinusoidal", "init_seed": 1,
-    "task.p": 5, "task.form": "a ∘ b =", "task.name": "composition",
-}  # fmt: skip
+def test_changed_data_and_environment_are_recorded_and_described(run_copy: Path, monkeypatch: pytest.MonkeyPatch):
+    describe = environment.describe
+    monkeypatch.setattr(environment, "describe", lambda device: {**describe(device), "torch": "1.0.0"})
+    changed = prepare_fork(run_copy, 30, with_changes(make_tiny_config(), {"split_seed": 5}))
+    description = " ".join(changed.describe())
+    assert changed.history[-1]["other_data"] and "train and test sets differ" in description
+    assert any("torch" in clause for clause in changed.history[-1]["drift"]) and "torch was" in description
+    assert "split_seed 0 → 5" in description
+    assert not prepare_fork(run_copy, 30, changed_tiny_config(lr=1.0)).history[-1]["other_data"]
+
+
+# Forks that are refused.
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_change_is_refused_by_name(name: str, run_copy: Path, tmp_path: Path):
+def test_setting_that_cannot_change_is_named(name: str, run_copy: Path, tmp_path: Path):
     config = with_changes(make_tiny_config(), {name: REFUSED[name], "optimizer.lr": 1e-3})
-    with pytest.raises(GrokscopeError, match=rf"^{name}: .*{REFUSED[name]}.*allowed in a fork: ") as refused:
-        training_fork.fork(run_copy, 30, config, root=tmp_path / "none")
-    assert "\n" not in str(refused.value)
+    with pytest.raises(GrokscopeError, match=rf"^{name}: .*{REFUSED[name]}.*Allowed in a fork: ") as raised:
+        fork(run_copy, 30, config, root=tmp_path / "none")
+    assert "\n" not in str(raised.value)
     assert not (tmp_path / "none").exists()
 
 
-def test_another_group_is_refused_also_where_it_is_as_large(tmp_path: Path):
+def test_other_group_of_the_same_order_is_refused(tmp_path: Path):
     task = TaskConfig(name="composition", group="S3", train_fraction=0.6)
     config = dataclasses.replace(make_tiny_config(), task=task, n_steps=10)
     training.train(config, "S3", tmp_path)
-    with pytest.raises(GrokscopeError, match=r"^task.group: 'C6' changes what the tokens are; .*'S3'"):
-        prepare(tmp_path / "S3", 10, with_changes(config, {"task.group": "C6", "n_steps": 20}))
-    assert prepare(tmp_path / "S3", 10, with_changes(config, {"task.name": "aba", "n_steps": 20}))
+    with pytest.raises(GrokscopeError, match=r"^task.group: 'C6' changes what the tokens are\. .*'S3'"):
+        prepare_fork(tmp_path / "S3", 10, with_changes(config, {"task.group": "C6", "n_steps": 20}))
+    assert prepare_fork(tmp_path / "S3", 10, with_changes(config, {"task.name": "aba", "n_steps": 20}))
 
 
 @pytest.mark.parametrize(
-    ("step", "n_steps", "said"),
+    ("step", "n_steps", "message"),
     [
-        (-1, 60, "step: -1; allowed: 0 to 60"),
-        (61, 90, "step: 61; allowed: 0 to 60"),
+        (-1, 60, "step: -1 is not a trained step .*Allowed: 0 to 60"),
+        (61, 90, "step: 61 is not a trained step .*Allowed: 0 to 60"),
         (60, 60, "n_steps: 60.*from 61"),
     ],
 )
-def test_a_step_that_cannot_be_is_refused(step: int, n_steps: int, said: str, run_copy: Path):
-    with pytest.raises(GrokscopeError, match=said):
-        prepare(run_copy, step, with_changes(make_tiny_config(), {"n_steps": n_steps}))
+def test_invalid_step_is_refused(step: int, n_steps: int, message: str, run_copy: Path):
+    with pytest.raises(GrokscopeError, match=message):
+        prepare_fork(run_copy, step, with_changes(make_tiny_config(), {"n_steps": n_steps}))
 
 
-def test_a_fork_of_a_fork_goes_on_exactly_and_knows_where_it_came_from(run_copy: Path, saved: Read, tmp_path: Path):
-    config = with_changes(make_tiny_config(), {"optimizer.weight_decay": 0.1})
-    child = training_fork.fork(run_copy, 20, config, "child", tmp_path)
-    grandchild = training_fork.fork(child.path or "", 37, run="grandchild", root=tmp_path)
-    assert from_step(saved(tmp_path / "child"), 37).items() <= saved(tmp_path / "grandchild").items()
-    history = Record.read(tmp_path / "grandchild").history
-    assert [(one["run"], one["step"]) for one in history] == [("copy", 20), ("child", 37)]
-    assert history[0]["config_digest"] == make_tiny_config().digest
-    assert (Record.read(tmp_path / "grandchild").first_step, grandchild.steps[0]) == (37, 37)
-    assert grandchild.initialization is not None
-    start = Trajectory.open(run_copy).at(0).parameters
-    assert all(torch.equal(one, start[name]) for name, one in grandchild.initialization.items())
-    with pytest.raises(GrokscopeError, match="step: 19; allowed: 20 to 60"):
-        prepare(child.path or "", 19)
+# Forks as runs.
 
 
-def test_what_came_after_the_step_is_no_part_of_a_forks_history(run_copy: Path, tmp_path: Path):
+def test_fork_history_ends_at_its_step(run_copy: Path, tmp_path: Path):
     training.resume(run_copy, n_steps=70)
     assert Record.read(run_copy).history[0]["event"] == "lengthened"
-    forked = training_fork.fork(run_copy, 30, root=tmp_path)
-    assert [one["event"] for one in Record.read(forked.path or Path()).history] == ["forked"]
+    forked = fork(run_copy, 30, root=tmp_path)
+    assert [event["event"] for event in Record.read(path_of(forked)).history] == ["forked"]
 
 
-def test_a_fork_is_lengthened_densified_and_measured_like_any_run(run_copy: Path, tmp_path: Path):
+def test_fork_is_lengthened_densified_and_measured(run_copy: Path, tmp_path: Path):
     config = with_changes(make_tiny_config(), {"optimizer.weight_decay": 0.0})
-    fork = training_fork.fork(run_copy, 25, config, "fork", tmp_path).path or Path()
-    longer = training.resume(fork, n_steps=75)
-    again = training_fork.fork(run_copy, 25, with_changes(config, {"n_steps": 75}), "long", tmp_path)
-    assert longer.select(again.steps).digest == again.digest
-    denser = training.densify(fork, 25, 33)
+    path = path_of(fork(run_copy, 25, config, "fork", tmp_path))
+    lengthened = training.resume(path, n_steps=75)
+    long = fork(run_copy, 25, with_changes(config, {"n_steps": 75}), "long", tmp_path)
+    assert lengthened.select(long.steps).digest == long.digest
+    denser = training.densify(path, 25, 33)
     assert set(range(25, 34)) <= set(denser.steps.tolist())
-    with pytest.raises(GrokscopeError, match=r"allowed: 25 <= start"):
-        training.densify(fork, 24, 33)
-    assert list(RunStore(fork).damage()) == []
+    with pytest.raises(GrokscopeError, match=r"Allowed: 25 <= start"):
+        training.densify(path, 24, 33)
+    assert damage_of(RunStore(path)) == []
     norms = measures.evaluate("weight_norm", denser)
-    start = Trajectory.open(run_copy).at(0).parameters
-    moved = {name: one - start[name] for name, one in denser.first.parameters.items()}
-    expected = sum(float(one.double().square().sum()) for name, one in moved.items() if name in denser.model.trained)
-    assert norms["distance_from_initialization"][0] == pytest.approx(expected**0.5)
+    initialization = Trajectory.open(run_copy).at(0).parameters
+    squares = [
+        float((tensor - initialization[name]).double().square().sum())
+        for name, tensor in denser.first.parameters.items()
+        if name in denser.model.trained
+    ]
+    assert norms["distance_from_initialization"][0] == pytest.approx(sum(squares) ** 0.5)
     assert norms.steps[0] == 25 and np.isfinite(norms["distance_from_initialization"]).all()
-    assert (
-        measures.evaluate("embedding", denser)["circularity_initialization"]
-        == measures.evaluate("embedding", Trajectory.open(run_copy).select([0, 60]))["circularity_initialization"]
-    )
+    control = measures.evaluate("embedding", Trajectory.open(run_copy).select([0, 60]))
+    for_fork = measures.evaluate("embedding", denser)
+    assert for_fork["circularity_initialization"] == control["circularity_initialization"]
 
 
 @pytest.mark.slow
-def test_a_fork_has_a_report(run_copy: Path, tmp_path: Path):
-    """Also one that begins with what a report looks for behind it."""
-    assert report.write(training_fork.fork(run_copy, 55, root=tmp_path)).is_file()
+def test_fork_after_grokking_has_a_report(run_copy: Path, tmp_path: Path):
+    assert report.write(fork(run_copy, 55, root=tmp_path)).is_file()
 
 
-def test_what_a_fork_had_done_before_it_began_is_said_so():
+def test_event_before_a_log_s_first_row_is_reported_as_such():
     accuracies = {"train_accuracy": np.array([1.0, 1.0, 1.0]), "test_accuracy": np.array([0.1, 0.5, 1.0])}
     log = Series("log", np.array([50, 60, 70]), accuracies)
     assert str(phases.memorization_step(log)) == "50 (or before)"
@@ -286,104 +333,31 @@ def test_what_a_fork_had_done_before_it_began_is_said_so():
     assert phases.stages(unlearned) == [("before memorization", 50, 70)]
 
 
-def test_a_lost_first_segment_is_a_gap_from_where_the_fork_begins(
-    run_copy: Path, tmp_path: Path, short_segments: None
-):
-    fork = training_fork.fork(run_copy, 30, root=tmp_path).path or Path()
-    min((fork / "segments").glob("*")).unlink()
-    lost = Trajectory.open(fork)
-    assert lost.gaps == [(30, 30)] and lost.initialization is None
-    (fault,) = verify.faults(RunStore(fork))
-    assert "Nothing is left that leads to step 30; a new fork of copy at step 30" in fault.remedy
-
-
-def test_data_and_environment_that_differ_are_recorded_and_said(run_copy: Path, monkeypatch: pytest.MonkeyPatch):
-    present = environment.present
-    monkeypatch.setattr(environment, "present", lambda device: {**present(device), "torch": "1.0.0"})
-    fork = prepare(run_copy, 30, with_changes(make_tiny_config(), {"split_seed": 5}))
-    said = " ".join(fork.sentences())
-    assert fork.history[-1]["other_data"] and "its train and test sets are its own" in said
-    assert any("torch" in one for one in fork.history[-1]["drift"]) and "torch was" in said
-    assert "split_seed 0 → 5" in said
-    same = prepare(run_copy, 30, with_changes(make_tiny_config(), {"optimizer.lr": 1.0}))
-    assert not same.history[-1]["other_data"]
-
-
-def test_training_there_once_more_must_give_the_bits_that_were_saved(run_copy: Path, monkeypatch: pytest.MonkeyPatch):
-    update = loop.Optimizer.update
-    monkeypatch.setattr(
-        loop.Optimizer,
-        "update",
-        lambda self, gradients, u: update(self, {name: 1.01 * one for name, one in gradients.items()}, u),
+def test_lost_first_segment_is_a_gap_at_the_fork_s_first_step(run_copy: Path, tmp_path: Path, short_segments: None):
+    path = path_of(fork(run_copy, 30, root=tmp_path))
+    min((path / "segments").glob("*")).unlink()
+    trajectory = Trajectory.open(path)
+    assert trajectory.gaps == [(30, 30)] and trajectory.initialization is None
+    (fault,) = verify.faults(RunStore(path))
+    assert "No readable resume state precedes step 30. To recompute everything, fork copy again at step 30" in (
+        fault.remedy
     )
-    with pytest.raises(GrokscopeError, match="gives other bits at step 30"):
-        prepare(run_copy, 25)
-    assert prepare(run_copy, 40), "a commit is gone on from as it is"
 
 
-def test_an_older_reader_sees_a_whole_run(run_copy: Path, tmp_path: Path):
-    """It knows nothing of forks: neither an unknown key nor a stretch without a segment may be in its way."""
-    fork = training_fork.fork(run_copy, 30, root=tmp_path).path or Path()
-    values = json.loads((fork / "config.json").read_bytes())
-    usual = json.loads((run_copy / "config.json").read_bytes())
-    assert set(values) == set(usual) and values["format"] == usual["format"] == 1
-    reached = -1
-    for begin, end in sorted(one.coverage for one in RunStore(fork).segments if one.coverage):
-        assert begin <= reached
-        reached = max(reached, end)
-
-
-@pytest.fixture
-def grokscope(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    return command_line(capsys, monkeypatch, tmp_path / "here")
-
-
-def test_the_command_forks_a_run_with_its_settings_but_those_that_are_flags(grokscope: Command, run_copy: Path):
-    status, output, errors = grokscope(
-        "fork", run_copy, "--step", 25, "--run", "new", "--optimizer.weight-decay", 0, "--n-steps", 70
-    )
-    assert status == 0, errors
-    assert "No commit at step 25" in output
-    assert "Goes on from copy at step 25, optimizer.weight_decay 1.0 → 0.0; n_steps 60 → 70." in output
-    record = Record.read(Path("checkpoints/new"))
-    assert record.config == with_changes(make_tiny_config(), {"optimizer.weight_decay": 0.0, "n_steps": 70})
-    assert grokscope("verify", "new")[0] == 0
-    assert "forked from copy at 25" in grokscope("list", "runs")[1]
-    status, output, _ = grokscope("fork", "new", "--step", 70, "--n-steps", 72)
-    assert status == 0 and Path("checkpoints/new-fork").is_dir()
-    assert grokscope("resume", "new-fork", "--n-steps", 75)[0] == 0
-    assert json.loads(grokscope("log", "new-fork")[1].splitlines()[0])["step"] == 70
-
-
-@pytest.mark.parametrize(
-    ("flags", "status", "said"),
-    [
-        (["--step", 25, "--model.d-model", 32], 1, "model.d_model: 32 changes the parameters' shapes"),
-        (["--step", 99], 1, "step: 99; allowed: 0 to 60"),
-        (["--step", 25, "--optimizer.lr", -1], 1, "optimizer.lr: -1"),
-        (["--step", 25, "--run", "../x"], 1, "is no name for a run"),
-        ([], 2, "--step"),
-    ],
-)
-def test_a_mistake_is_one_message(flags: list[Any], status: int, said: str, grokscope: Command, run_copy: Path):
-    found, _, errors = grokscope("fork", run_copy, *flags)
-    assert (found, said in errors) == (status, True), errors
-    assert not Path("checkpoints").exists()
-
-
-def test_a_name_in_use_is_refused_before_anything_is_trained(grokscope: Command, run_copy: Path):
-    assert grokscope("fork", run_copy, "--step", 50, "--run", "new", "--batch-size", "none")[0] == 0
-    status, _, errors = grokscope("fork", run_copy, "--step", 25, "--run", "new")
-    assert status == 1 and "exists already" in errors
-    assert "is no folder" in grokscope("fork", "nothing", "--step", 1)[2]
-
-
-def test_the_damaged_log_of_a_fork_s_first_segment_is_a_gap_from_its_first_step(tiny_run: Path, tmp_path: Path):
-    path = training_fork.fork(tiny_run, 20, run="fork", root=tmp_path).path
-    assert path
-    opened = RunStore(path)
-    first = next(one for one in opened.segments if one.coverage == (-1, 20))
+def test_damaged_log_is_a_gap_from_the_fork_s_first_step(tiny_run: Path, tmp_path: Path):
+    path = path_of(fork(tiny_run, 20, run="fork", root=tmp_path))
+    first = next(segment for segment in RunStore(path).segments if segment.coverage == (-1, 20))
     flip(first.path, 8 * place(first.path, "log")[0])
-    damaged = RunStore(path)
-    damaged.log()
-    assert damaged.log_gaps == [(20, 20)]
+    assert RunStore(path).log.gaps == [(20, 20)]
+
+
+def test_fork_s_format_is_that_of_any_run(run_copy: Path, tmp_path: Path):
+    """A reader that does not know forks must meet neither an unknown key nor steps without a segment."""
+    path = path_of(fork(run_copy, 30, root=tmp_path))
+    values = json.loads((path / "config.json").read_bytes())
+    expected = json.loads((run_copy / "config.json").read_bytes())
+    assert set(values) == set(expected) and values["format"] == expected["format"] == 1
+    covered = -1
+    for begin, end in sorted(segment.coverage for segment in RunStore(path).segments if segment.coverage):
+        assert begin <= covered
+        covered = max(covered, end)

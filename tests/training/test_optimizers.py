@@ -1,4 +1,4 @@
-"""Optimizers, decay centre, filters and noise, against steps written out in NumPy with float64."""
+"""Optimizers, decay centre, filters and noise, against updates written in NumPy in float64."""
 
 import dataclasses
 from typing import Any
@@ -16,38 +16,42 @@ EPS = 1e-8
 
 
 def gradient(name: str, u: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the gradient of update u: any numbers will do, of very different sizes."""
+    """Return an arbitrary gradient for update u; its scale differs widely between updates."""
     generator = np.random.default_rng([u, len(name)])
     return generator.standard_normal(shape) * 10.0 ** generator.uniform(-4, 1)
 
 
-def start() -> dict[str, torch.Tensor]:
+def initial_parameters() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return {name: torch.randn(shape, generator=generator) for name, shape in {"a": (3, 4), "bb": (5,)}.items()}
 
 
 def update(optimizer: Optimizer, parameters: dict[str, torch.Tensor], updates: range) -> None:
     for u in updates:
-        drawn = {name: gradient(name, u, tuple(parameter.shape)) for name, parameter in parameters.items()}
-        optimizer.update({name: torch.from_numpy(one).float() for name, one in drawn.items()}, u)
+        gradients = {name: gradient(name, u, tuple(tensor.shape)) for name, tensor in parameters.items()}
+        optimizer.update({name: torch.from_numpy(g).float() for name, g in gradients.items()}, u)
 
 
-def by_hand(config: OptimizerConfig, w: np.ndarray, name: str, centre: np.ndarray | None = None) -> list[np.ndarray]:
-    """Return the weights after each update, with linear warm-up, as the papers and their code have them.
+def expected_weights(
+    config: OptimizerConfig, w: np.ndarray, name: str, centre: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """Return the weights after each update, with linear warm-up, as the papers and their code define them.
 
-    Adam with bias correction (Kingma & Ba 2015, algorithm 1); AdamW's decay before the update, towards zero
-    (Loshchilov & Hutter 2019, algorithm 2) or a centre (Power et al. 2022, their code); gradient descent with
-    momentum as torch documents it. The filters are those of Lee et al. 2024 and Prieto et al. 2025.
+    - Adam with bias correction: Kingma & Ba 2015, algorithm 1.
+    - AdamW, whose decay comes before the update: Loshchilov & Hutter 2019, algorithm 2. Decay towards a centre: the
+      code of Power et al. 2022.
+    - Gradient descent with momentum: torch's documentation.
+    - Filters: Lee et al. 2024 and Prieto et al. 2025.
     """
-    (beta1, beta2), m, v, found = config.betas, np.zeros_like(w), np.zeros_like(w), []
+    (beta1, beta2), m, v, weights = config.betas, np.zeros_like(w), np.zeros_like(w), []
     past: list[np.ndarray] = []
     for u in range(N_UPDATES):
         g = gradient(name, u, w.shape).astype(np.float32).astype(np.float64)
         past.append(g)
         if config.gradient_filter == "grokfast_ema":
             mu = past[0]
-            for one in past[1:]:
-                mu = config.filter_alpha * mu + (1 - config.filter_alpha) * one
+            for past_g in past[1:]:
+                mu = config.filter_alpha * mu + (1 - config.filter_alpha) * past_g
             g = g + config.filter_lambda * mu
         elif config.gradient_filter == "grokfast_ma" and len(past) >= config.filter_window:
             g = g + config.filter_lambda * np.mean(past[-config.filter_window :], axis=0)
@@ -66,8 +70,8 @@ def by_hand(config: OptimizerConfig, w: np.ndarray, name: str, centre: np.ndarra
             v = beta2 * v + (1 - beta2) * g**2
             m_hat, v_hat = m / (1 - beta1 ** (u + 1)), v / (1 - beta2 ** (u + 1))
             w = w - lr * m_hat / (np.sqrt(v_hat) + EPS)
-        found.append(w)
-    return found
+        weights.append(w)
+    return weights
 
 
 def sgd(**settings: Any) -> OptimizerConfig:
@@ -100,10 +104,10 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-def test_updates_are_those_by_hand(config: OptimizerConfig):
-    parameters, centre = start(), start() if config.decay_centre == "initialization" else {}
+def test_updates_match_numpy(config: OptimizerConfig):
+    parameters, centre = initial_parameters(), initial_parameters() if config.decay_centre == "initialization" else {}
     expected = {
-        name: by_hand(
+        name: expected_weights(
             config, tensor.double().numpy(), name, centre[name].double().numpy() if name in centre else None
         )
         for name, tensor in parameters.items()
@@ -115,9 +119,9 @@ def test_updates_are_those_by_hand(config: OptimizerConfig):
             np.testing.assert_allclose(tensor.numpy(), expected[name][u], rtol=4e-6, atol=4e-7)
 
 
-def test_the_order_of_decay_and_update_can_be_seen():
-    """A control of the test above: decay after the update would be another number, far beyond the tolerance."""
-    config, w = CONFIGS["to the initialization"], start()["bb"].double().numpy()
+def test_order_of_decay_and_update_exceeds_the_tolerance():
+    """The control of the test above: decay after the update gives other weights, far beyond the tolerance."""
+    config, w = CONFIGS["to the initialization"], initial_parameters()["bb"].double().numpy()
     g, lr = gradient("bb", 0, (5,)), config.lr
     step = lr * g / (np.abs(g) + EPS)
     decay = config.weight_decay * lr
@@ -125,77 +129,79 @@ def test_the_order_of_decay_and_update_can_be_seen():
     assert (abs(before - after) > 1e-2).all()
 
 
-def test_the_centre_may_be_anywhere_and_counts_only_where_it_is_asked_for():
-    ones, found = {name: torch.ones_like(tensor) for name, tensor in start().items()}, {}
+def test_decay_centre_matters_only_when_it_is_configured():
+    ones, weights = {name: torch.ones_like(tensor) for name, tensor in initial_parameters().items()}, {}
     for decay_centre in ("zero", "initialization"):
         config = dataclasses.replace(CONFIGS["to the initialization"], decay_centre=decay_centre)
-        parameters = start()
-        expected = by_hand(
+        parameters = initial_parameters()
+        expected = expected_weights(
             config, parameters["a"].double().numpy(), "a", np.ones((3, 4)) if decay_centre != "zero" else None
         )
         update(Optimizer(config, parameters, ones), parameters, range(N_UPDATES))
         np.testing.assert_allclose(parameters["a"].numpy(), expected[-1], rtol=4e-6, atol=4e-7)
-        found[decay_centre] = parameters["a"]
-    assert (abs(found["zero"] - found["initialization"]) > 0.1).all()
-    assert all((one == 1).all() for one in ones.values())
+        weights[decay_centre] = parameters["a"]
+    assert (abs(weights["zero"] - weights["initialization"]) > 0.1).all()
+    assert all((tensor == 1).all() for tensor in ones.values())
 
 
-def test_without_a_gradient_only_the_decay_moves_and_what_lies_at_its_centre_stays():
+def test_zero_gradient_leaves_only_the_decay_to_its_centre():
     config = OptimizerConfig(lr=0.1, weight_decay=2.0, warmup_steps=0, decay_centre="initialization")
     weight, centre = torch.tensor([1.0, 3.0, -2.0]), torch.tensor([1.0, 1.0, 0.0])
     Optimizer(config, {"a": weight}, {"a": centre}).update({"a": torch.zeros(3)}, 0)
     torch.testing.assert_close(weight, torch.tensor([1.0, 3.0 - 0.2 * 2, -2.0 + 0.2 * 2]))
 
 
-def test_a_gradient_s_memory_order_does_not_matter():
-    """A gradient comes out of autograd in any memory order; a fused kernel that ignores strides scrambles it."""
-    config, found = OptimizerConfig(warmup_steps=0), []
-    drawn = torch.from_numpy(gradient("a", 0, (2, 3, 4))).float()
-    for one in (drawn, drawn.permute(2, 0, 1).contiguous().permute(1, 2, 0)):
-        assert torch.equal(one, drawn)
+def test_memory_order_of_a_gradient_does_not_matter():
+    """Autograd returns gradients in any memory order, and a fused kernel that ignores strides would scramble them."""
+    config, weights = OptimizerConfig(warmup_steps=0), []
+    row_major = torch.from_numpy(gradient("a", 0, (2, 3, 4))).float()
+    for g in (row_major, row_major.permute(2, 0, 1).contiguous().permute(1, 2, 0)):
+        assert torch.equal(g, row_major)
         parameter = torch.ones(2, 3, 4)
-        Optimizer(config, {"a": parameter}).update({"a": one}, 0)
-        found.append(parameter)
-    assert torch.equal(*found)
+        Optimizer(config, {"a": parameter}).update({"a": g}, 0)
+        weights.append(parameter)
+    assert torch.equal(*weights)
 
 
-def test_the_first_update_of_a_warm_up_moves_nothing_and_counts():
-    config, parameters = OptimizerConfig(lr=1.0, warmup_steps=2), start()
+def test_first_update_of_warm_up_moves_nothing_but_counts():
+    config, parameters = OptimizerConfig(lr=1.0, warmup_steps=2), initial_parameters()
     optimizer = Optimizer(config, parameters)
     update(optimizer, parameters, range(1))
-    assert all(torch.equal(parameters[name], tensor) for name, tensor in start().items())
+    assert all(torch.equal(parameters[name], tensor) for name, tensor in initial_parameters().items())
     assert all(optimizer.state()[f"{name}/step"] == 1 for name in parameters)
     update(optimizer, parameters, range(1, 2))
-    assert all(not torch.equal(parameters[name], tensor) for name, tensor in start().items())
+    assert all(not torch.equal(parameters[name], tensor) for name, tensor in initial_parameters().items())
 
 
 @pytest.mark.parametrize("n", [0, 1, 4])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-def test_an_optimizer_goes_on_from_its_state_to_the_bit_and_from_another_does_not(config: OptimizerConfig, n: int):
-    whole = start()
-    update(Optimizer(config, whole, start()), whole, range(N_UPDATES))
+def test_optimizer_resumes_exactly_from_its_state_alone(config: OptimizerConfig, n: int):
+    uninterrupted = initial_parameters()
+    update(Optimizer(config, uninterrupted, initial_parameters()), uninterrupted, range(N_UPDATES))
 
     has_state = n > 0 and (
         config.name != "sgd" or config.momentum > 0 or "grokfast" in (config.gradient_filter or "")
     )
-    for is_right in (True, False):
-        halves = start()
-        first = Optimizer(config, halves, start())
-        update(first, halves, range(n))
-        halves = {name: tensor.clone() for name, tensor in halves.items()}
+    for is_own_state in (True, False):
+        parameters = initial_parameters()
+        first = Optimizer(config, parameters, initial_parameters())
+        update(first, parameters, range(n))
+        parameters = {name: tensor.clone() for name, tensor in parameters.items()}
         state = first.state()
         assert bool(state) == has_state
-        if not is_right:
+        if not is_own_state:
             state = {name: tensor * (0.5 if tensor.ndim else 1) for name, tensor in state.items()}
-        second = Optimizer(config, halves, start())
+        second = Optimizer(config, parameters, initial_parameters())
         second.load(state)
-        update(second, halves, range(n, N_UPDATES))
-        same = all(halves[name].numpy().tobytes() == tensor.numpy().tobytes() for name, tensor in whole.items())
-        # Without memory, betas of zero, what is in the state does not matter.
-        assert same == (is_right or not has_state or config.betas == (0.0, 0.0))
+        update(second, parameters, range(n, N_UPDATES))
+        is_exact = all(
+            parameters[name].numpy().tobytes() == tensor.numpy().tobytes() for name, tensor in uninterrupted.items()
+        )
+        # With betas of zero the updates do not depend on the state.
+        assert is_exact == (is_own_state or not has_state or config.betas == (0.0, 0.0))
 
 
-def test_each_part_names_its_own_state():
+def test_state_contains_the_quantities_of_each_part():
     expected = {
         "sgd": set(),
         "sgd with momentum": {"momentum_buffer"},
@@ -203,38 +209,38 @@ def test_each_part_names_its_own_state():
         "nanda": {"step", "exp_avg", "exp_avg_sq"},
     }
     for kind, quantities in expected.items():
-        parameters = start()
+        parameters = initial_parameters()
         optimizer = Optimizer(CONFIGS[kind], parameters)
         update(optimizer, parameters, range(2))
-        assert set(optimizer.state()) == {f"{name}/{one}" for name in parameters for one in quantities}
-    parameters = start()
+        assert set(optimizer.state()) == {f"{name}/{quantity}" for name in parameters for quantity in quantities}
+    parameters = initial_parameters()
     optimizer = Optimizer(CONFIGS["sgd, grokfast_ma"], parameters)
     update(optimizer, parameters, range(2))
-    assert {name: tuple(one.shape) for name, one in optimizer.state().items()} == {
+    assert {name: tuple(tensor.shape) for name, tensor in optimizer.state().items()} == {
         "filter/a": (3, 3, 4),
         "filter/bb": (3, 5),
     }
 
 
-def test_a_state_is_a_copy_and_is_copied():
-    config, parameters = CONFIGS["adamw, grokfast_ema"], start()
+def test_state_and_load_copy_their_tensors():
+    config, parameters = CONFIGS["adamw, grokfast_ema"], initial_parameters()
     optimizer = Optimizer(config, parameters)
     update(optimizer, parameters, range(2))
     state = optimizer.state()
-    kept = {name: tensor.clone() for name, tensor in state.items()}
+    before = {name: tensor.clone() for name, tensor in state.items()}
     update(optimizer, parameters, range(2, 4))
-    assert all(torch.equal(state[name], tensor) for name, tensor in kept.items())
+    assert all(torch.equal(state[name], tensor) for name, tensor in before.items())
     optimizer.load(state)
     update(optimizer, parameters, range(4, 6))
-    assert all(torch.equal(state[name], tensor) for name, tensor in kept.items())
+    assert all(torch.equal(state[name], tensor) for name, tensor in before.items())
 
 
-def test_hyperparameters_are_the_config_s_and_not_the_state_s():
-    parameters = start()
+def test_load_keeps_the_hyperparameters_of_the_config():
+    parameters = initial_parameters()
     first = Optimizer(CONFIGS["nanda"], parameters)
     update(first, parameters, range(2))
-    other = OptimizerConfig(lr=0.5, weight_decay=0.25, betas=(0.1, 0.2), warmup_steps=0)
-    second = Optimizer(other, parameters)
+    config = OptimizerConfig(lr=0.5, weight_decay=0.25, betas=(0.1, 0.2), warmup_steps=0)
+    second = Optimizer(config, parameters)
     second.load(first.state())
     before = parameters["bb"].double().numpy()
     m, v = (first.state()[f"bb/{name}"].double().numpy() for name in ("exp_avg", "exp_avg_sq"))
@@ -249,9 +255,9 @@ LARGE = {"a": (100, 150), "bb": (9_000,), "c": (80, 10)}
 
 
 def noise_of(config: OptimizerConfig, u: int, seed: int = 0, first: int | None = None) -> dict[str, np.ndarray]:
-    """Return what update noise adds in update `u`, over lr·σ: the difference from the same update without it.
+    """Return what update noise adds in update `u`, divided by lr·σ: the difference from the update without noise.
 
-    Updates begin at `first`, else at `u` itself. The weights begin at zero, where a small difference is exact.
+    Updates start at `first`, by default at `u`. The weights start at zero, where a small difference is exact.
     """
     moved = {}
     for sigma in (config.update_noise, 0.0):
@@ -278,42 +284,43 @@ NOISY = {
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adam in warm-up"])
-def test_update_noise_is_standard_normal_times_learning_rate_and_sigma(kind: str):
+def test_update_noise_is_standard_normal_times_lr_and_sigma(kind: str):
     for u in (1, 6):
-        drawn = noise_of(NOISY[kind], u)
-        for noise in drawn.values():
+        for noise in noise_of(NOISY[kind], u).values():
             n = noise.size
             assert abs(noise.mean()) < 4 / n**0.5
             assert abs(noise.var() - 1) < 4 * (2 / n) ** 0.5
             assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
-            assert stats.kstest(noise.ravel() * 1.1, "norm").pvalue < 1e-3 or n < 5000, "the test is meant to see"
+            assert stats.kstest(noise.ravel() * 1.1, "norm").pvalue < 1e-3 or n < 5000, (
+                "the test must notice a wrong scale"
+            )
 
 
-def test_update_noise_is_a_function_of_seed_and_update_and_differs_between_all_of_them():
+def test_update_noise_is_a_function_of_seed_and_update():
     config = NOISY["adamw"]
-    drawn = {(u, seed): noise_of(config, u, seed) for u in (0, 1, 5) for seed in (0, 1)}
-    for (u, seed), noise in drawn.items():
+    noises = {(u, seed): noise_of(config, u, seed) for u in (0, 1, 5) for seed in (0, 1)}
+    for (u, seed), noise in noises.items():
         if u:
-            again = noise_of(config, u, seed, first=0)
+            repeated = noise_of(config, u, seed, first=0)
             for name in LARGE:
-                np.testing.assert_allclose(again[name], noise[name], atol=1e-5)
-    flat = [one.ravel()[:800] for noise in drawn.values() for one in noise.values()]
-    correlations = np.corrcoef(flat) - np.eye(len(flat))
+                np.testing.assert_allclose(repeated[name], noise[name], atol=1e-5)
+    samples = [tensor.ravel()[:800] for noise in noises.values() for tensor in noise.values()]
+    correlations = np.corrcoef(samples) - np.eye(len(samples))
     assert abs(correlations).max() < 5 / 800**0.5
 
 
-def test_in_the_first_update_of_a_warm_up_there_is_no_noise_either():
-    parameters = start()
+def test_first_update_of_warm_up_has_no_noise():
+    parameters = initial_parameters()
     update(Optimizer(NOISY["adam in warm-up"], parameters), parameters, range(1))
-    assert all(torch.equal(parameters[name], tensor) for name, tensor in start().items())
+    assert all(torch.equal(parameters[name], tensor) for name, tensor in initial_parameters().items())
 
 
-def test_what_is_left_of_the_decay_and_the_noise_are_added_both():
-    """The weights begin at zero: decay towards ones adds lr·λ to what noise alone gives."""
+def test_noise_and_decay_to_the_centre_add_up():
+    """The weights start at zero, so decay towards ones adds lr·λ to the noise."""
     config = NOISY["to the initialization"]
-    found = []
+    weights = []
     for centre in (0.0, 1.0):
         parameters = {"a": torch.zeros(4, 5)}
         Optimizer(config, parameters, {"a": torch.full((4, 5), centre)}).update({"a": torch.ones(4, 5)}, 0)
-        found.append(parameters["a"])
-    torch.testing.assert_close(found[1] - found[0], torch.full((4, 5), config.lr * config.weight_decay))
+        weights.append(parameters["a"])
+    torch.testing.assert_close(weights[1] - weights[0], torch.full((4, 5), config.lr * config.weight_decay))

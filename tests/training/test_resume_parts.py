@@ -1,4 +1,4 @@
-"""Every part of training, and all together: a run that was stopped goes on exact to the bit, with controls."""
+"""Exact resume with every part of training alone and with all of them together, and with controls."""
 
 import dataclasses
 import json
@@ -13,23 +13,27 @@ from typing import Any
 
 import pytest
 import torch
-from support.shared import make_tiny_config
+from support.shared import Saved, make_tiny_config
 
 from grokscope import rng, training
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig, presets
 from grokscope.disk import tensor_file
 from grokscope.store.run_store import RunStore, segments_folder
-from grokscope.training import checkpointer, loop, optimizers
+from grokscope.training import checkpointer
+from grokscope.training.checkpointer import estimate_disk_use
+from grokscope.training.loop import Setup
+from grokscope.training.optimizers import Optimizer
 from grokscope.training.signals import InterruptedRunError
 
-Read = Callable[[Path], dict[tuple[Any, ...], tuple[Any, ...]]]
+Read = Callable[[Path], Saved]
+Uninterrupted = Callable[[str], Path]
 
 N_STEPS, STOPS = 20, (9, 11)
 POWER = [name for name in presets.names() if name.startswith("power2022")]
 
 
-def shrunk(config: RunConfig) -> RunConfig:
-    """Return a preset on S3, or on numbers mod 7, with a small model: all that it combines, in no time."""
+def shrink(config: RunConfig) -> RunConfig:
+    """Return a preset on S3, or on numbers mod 7, with a small model and few steps."""
     return dataclasses.replace(
         config,
         task=dataclasses.replace(config.task, group="S3", p=7),
@@ -41,10 +45,10 @@ def shrunk(config: RunConfig) -> RunConfig:
 
 
 def tiny(**changes: Any) -> RunConfig:
-    """Return the tiny config of all tests, for 20 steps; what OptimizerConfig knows changes the optimizer."""
+    """Return the tiny config with 20 steps and some changes, which apply to the optimizer if it has the field."""
     config = dataclasses.replace(make_tiny_config(), n_steps=N_STEPS, checkpoints="every 4", evaluate_every=4)
-    of_optimizer = {field.name for field in dataclasses.fields(OptimizerConfig)} & changes.keys()
-    optimizer = dataclasses.replace(config.optimizer, **{name: changes.pop(name) for name in of_optimizer})
+    names = {field.name for field in dataclasses.fields(OptimizerConfig)} & changes.keys()
+    optimizer = dataclasses.replace(config.optimizer, **{name: changes.pop(name) for name in names})
     return dataclasses.replace(config, optimizer=optimizer, **changes)
 
 
@@ -76,7 +80,7 @@ EVERYTHING = RunConfig(
 PARTS = {
     "grokfast_ema": tiny(gradient_filter="grokfast_ema", filter_alpha=0.9),
     "grokfast_ma": tiny(gradient_filter="grokfast_ma", filter_window=6),
-    "grokfast_ma, its window not yet full": tiny(gradient_filter="grokfast_ma", filter_window=15),
+    "grokfast_ma with a long window": tiny(gradient_filter="grokfast_ma", filter_window=15),
     "orthogonal": tiny(gradient_filter="orthogonal", weight_decay=0.0, loss="stablemax"),
     "adam": tiny(name="adam", weight_decay=0.0),
     "sgd": tiny(name="sgd", lr=0.1, weight_decay=1e-3),
@@ -93,10 +97,10 @@ PARTS = {
     "batch share": tiny(batch_share=0.3),
     "everything": EVERYTHING,
 }
-REMEMBERING = [
+WITH_STATE = [
     "grokfast_ema",
     "grokfast_ma",
-    "grokfast_ma, its window not yet full",
+    "grokfast_ma with a long window",
     "sgd with momentum",
     "dropout",
     "update noise",
@@ -104,31 +108,33 @@ REMEMBERING = [
     "everything",
     "power2022-decay-to-init",
 ]
-CONFIGS = PARTS | {name: shrunk(presets.get(name)) for name in POWER}
+"""Configs in which a part of training has a state or draws random numbers."""
+CONFIGS = PARTS | {name: shrink(presets.get(name)) for name in POWER}
 
 
-def stopping_at(step: int) -> Callable[[int, dict[str, float]], None]:
+def interrupt_at(step: int) -> Callable[[int, dict[str, float]], None]:
+    """Return an observer that raises SIGINT at a step."""
     return lambda now, row: signal.raise_signal(signal.SIGINT) if now == step else None
 
 
-def stopped(config: RunConfig, root: Path, step: int) -> Path:
-    """Train into root/run until a signal comes at a step, and return the run's folder."""
+def train_until(config: RunConfig, root: Path, step: int) -> Path:
+    """Train into root/run until a signal at a step, and return the run's folder."""
     with pytest.raises(InterruptedRunError):
-        training.train(config, "run", root, observer=stopping_at(step))
+        training.train(config, "run", root, observer=interrupt_at(step))
     return root / "run"
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the uninterrupted runs."""
-    return tmp_path_factory.mktemp("whole")
+    return tmp_path_factory.mktemp("uninterrupted")
 
 
 @pytest.fixture
-def whole(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """The function that returns a config's uninterrupted run, in segments of two checkpoints. Read it, or copy it."""
+def uninterrupted(root: Path, monkeypatch: pytest.MonkeyPatch) -> Uninterrupted:
+    """A function that returns a config's uninterrupted run, in segments of two checkpoints; tests only read it."""
 
-    def make(name: str) -> Path:
+    def train(name: str) -> Path:
         folder = root / str(list(CONFIGS).index(name))
         if not folder.exists():
             with monkeypatch.context() as patch:
@@ -136,46 +142,45 @@ def whole(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
                 training.train(CONFIGS[name], folder.name, root)
         return folder
 
-    return make
+    return train
 
 
-def test_there_are_the_nine_variants_of_power_et_al_and_the_preset_they_vary():
+def test_power_presets_are_the_nine_variants_and_their_base():
     assert len(POWER) == 10 and all(not CONFIGS[name].faults() for name in POWER)
-    parts = {(one.optimizer.name, one.optimizer.decay_centre) for one in map(CONFIGS.get, POWER) if one}
-    assert parts == {("adam", "zero"), ("adamw", "zero"), ("adamw", "initialization")}
+    optimizers = [CONFIGS[name].optimizer for name in POWER]
+    variants = {(optimizer.name, optimizer.decay_centre) for optimizer in optimizers}
+    assert variants == {("adam", "zero"), ("adamw", "zero"), ("adamw", "initialization")}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_run_stopped_twice_is_resumed_to_the_bit(name: str, tmp_path: Path, whole: Callable, saved: Read):
-    expected, run = saved(whole(name)), stopped(CONFIGS[name], tmp_path, STOPS[0])
+def test_run_stopped_twice_resumes_to_the_bit(name: str, tmp_path: Path, uninterrupted: Uninterrupted, saved: Read):
+    expected, run = saved(uninterrupted(name)), train_until(CONFIGS[name], tmp_path, STOPS[0])
     with pytest.raises(InterruptedRunError):
-        training.resume(run, observer=stopping_at(STOPS[1]))
+        training.resume(run, observer=interrupt_at(STOPS[1]))
     assert RunStore(run).last_step == STOPS[1]
     training.resume(run)
-    found = saved(run)
-    assert found.keys() == expected.keys()
-    assert found == expected
-    assert {key[1] for key in found if key[0] == "resume"} == {N_STEPS}
-    assert len({key[1] for key in found if key[0] == "checkpoint"}) > 4
+    content = saved(run)
+    assert content.keys() == expected.keys()
+    assert content == expected
+    assert {key[1] for key in content if key[0] == "resume"} == {N_STEPS}
+    assert len({key[1] for key in content if key[0] == "checkpoint"}) > 4
 
 
-@pytest.mark.parametrize("name", REMEMBERING)
-def test_a_run_whose_later_segments_are_gone_makes_them_again_to_the_bit(
-    name: str, tmp_path: Path, whole: Callable, saved: Read
+@pytest.mark.parametrize("name", WITH_STATE)
+def test_lost_last_segments_are_retrained_to_the_bit(
+    name: str, tmp_path: Path, uninterrupted: Uninterrupted, saved: Read
 ):
-    cut = shutil.copytree(whole(name), tmp_path / "cut")
+    cut = shutil.copytree(uninterrupted(name), tmp_path / "cut")
     segments = sorted(segments_folder(cut).glob("*.safetensors"))
     for path in segments[-(-len(segments) // 2) :]:
         path.unlink()
     assert 0 < RunStore(cut).last_step < N_STEPS
     training.resume(cut)
-    assert saved(cut) == saved(whole(name))
+    assert saved(cut) == saved(uninterrupted(name))
 
 
-def test_a_run_with_everything_on_is_densified_and_lengthened_to_the_bit(
-    tmp_path: Path, whole: Callable, saved: Read
-):
-    run = shutil.copytree(whole("everything"), tmp_path / "run")
+def test_run_with_all_parts_is_densified_and_lengthened(tmp_path: Path, uninterrupted: Uninterrupted, saved: Read):
+    run = shutil.copytree(uninterrupted("everything"), tmp_path / "run")
     trajectory = training.densify(run, 6, 16, 2)
     assert set(range(6, 17, 2)) <= set(trajectory.steps.tolist())
     training.train(dataclasses.replace(EVERYTHING, checkpoints="every 1"), "dense", tmp_path)
@@ -187,36 +192,43 @@ def test_a_run_with_everything_on_is_densified_and_lengthened_to_the_bit(
     assert saved(tmp_path / "long").items() <= saved(run).items()
 
 
-def forgets(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what comes after the resume at the first stop forget one thing, or count its steps from there."""
+# Controls.
+
+
+def forget(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every later resume lose one part of the state, or count its random streams from the first stop."""
     if kind in ("filter/", "/momentum_buffer", "/exp_avg", "/step"):
-        load = optimizers.Optimizer.load
+        load = Optimizer.load
 
-        def forgetful(self: Any, state: dict[str, torch.Tensor]) -> None:
-            assert any(kind in name for name in state), "there is nothing of the kind to forget"
-            load(self, {name: torch.zeros_like(one) if kind in name else one for name, one in state.items()})
+        def forgetful_load(self: Any, state: dict[str, torch.Tensor]) -> None:
+            assert any(kind in name for name in state), "the state has no such part"
+            load(
+                self,
+                {name: torch.zeros_like(tensor) if kind in name else tensor for name, tensor in state.items()},
+            )
 
-        monkeypatch.setattr(optimizers.Optimizer, "load", forgetful)
+        monkeypatch.setattr(Optimizer, "load", forgetful_load)
     elif kind == "centre":
-        start = optimizers.Optimizer.__init__
+        initialize = Optimizer.__init__
 
-        def begun_here(self: Any, config: Any, parameters: Any, centre: Any, seed: int = 0) -> None:
-            start(self, config, parameters, {name: one.detach().clone() for name, one in parameters.items()}, seed)
+        def initialize_here(self: Any, config: Any, parameters: Any, centre: Any, seed: int = 0) -> None:
+            present = {name: tensor.detach().clone() for name, tensor in parameters.items()}
+            initialize(self, config, parameters, present, seed)
 
-        monkeypatch.setattr(optimizers.Optimizer, "__init__", begun_here)
+        monkeypatch.setattr(Optimizer, "__init__", initialize_here)
     else:
         generator = rng.generator
 
-        def shifted(purpose: str, seed: int, index: int | str, device: Any = "cpu") -> torch.Generator:
+        def shifted_generator(purpose: str, seed: int, index: int | str, device: Any = "cpu") -> torch.Generator:
             return generator(purpose, seed, int(index) - STOPS[0] if purpose == kind else index, device)
 
-        monkeypatch.setattr(rng, "generator", shifted)
+        monkeypatch.setattr(rng, "generator", shifted_generator)
 
 
 FORGOTTEN = [
     ("grokfast_ema", "filter/"),
     ("grokfast_ma", "filter/"),
-    ("grokfast_ma, its window not yet full", "filter/"),
+    ("grokfast_ma with a long window", "filter/"),
     ("sgd with momentum", "/momentum_buffer"),
     ("sgd with momentum and grokfast_ema", "filter/"),
     ("sgd with momentum and grokfast_ema", "/momentum_buffer"),
@@ -232,42 +244,52 @@ FORGOTTEN = [
 
 
 @pytest.mark.parametrize(("name", "kind"), FORGOTTEN, ids=[f"{name}-{kind.strip('/')}" for name, kind in FORGOTTEN])
-def test_the_comparison_catches_a_resume_that_forgets_a_part(
-    name: str, kind: str, tmp_path: Path, whole: Callable, saved: Read, monkeypatch: pytest.MonkeyPatch
+def test_comparison_notices_a_forgotten_part(
+    name: str,
+    kind: str,
+    tmp_path: Path,
+    uninterrupted: Uninterrupted,
+    saved: Read,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    """The control of the tests above: what they compare is fine enough to notice, for each thing that is kept."""
-    expected, run = saved(whole(name)), stopped(CONFIGS[name], tmp_path, STOPS[0])
-    forgets(kind, monkeypatch)
+    """The control of the tests above: their comparison notices each part that a resume may lose."""
+    expected, run = saved(uninterrupted(name)), train_until(CONFIGS[name], tmp_path, STOPS[0])
+    forget(kind, monkeypatch)
     training.resume(run)
-    found = saved(run)
-    # How many checkpoints an adaptive schedule takes is the run's own, but the last step is everyone's.
-    assert {key for key in found if key[0] == "resume"} == {key for key in expected if key[0] == "resume"}
-    assert found != expected
-    assert any(found[key] != value for key, value in expected.items() if key[0] == "resume")
+    content = saved(run)
+    # An adaptive schedule may take other checkpoints, but the last step is the same.
+    assert {key for key in content if key[0] == "resume"} == {key for key in expected if key[0] == "resume"}
+    assert content != expected
+    assert any(content[key] != value for key, value in expected.items() if key[0] == "resume")
+
+
+# The size of a resume state.
 
 
 @pytest.mark.parametrize("name", ["grokfast_ma", "sgd"])
-def test_the_estimate_of_disk_use_knows_what_each_part_remembers(name: str, tmp_path: Path):
-    """A resume state of grokfast_ma is by far larger than the checkpoints beside it: w gradients a parameter."""
+def test_estimate_of_disk_use_includes_the_optimizer_state(name: str, tmp_path: Path):
+    """A resume state of grokfast_ma has w gradients per parameter, so it is far larger than a checkpoint."""
     config = dataclasses.replace(CONFIGS[name], checkpoints="every 1", n_steps=40)
     if name == "grokfast_ma":
         config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, filter_window=100))
     path = training.train(config, "run", tmp_path).path
     assert path is not None
-    used = sum(one.stat().st_size for one in segments_folder(path).iterdir())
-    assert 0.7 < checkpointer.disk_use(loop.Setup(config)) / used < 1.3
+    n_bytes = sum(file.stat().st_size for file in segments_folder(path).iterdir())
+    assert 0.7 < estimate_disk_use(Setup(config)) / n_bytes < 1.3
 
 
-def test_a_resume_state_holds_a_window_of_gradients_for_each_trained_parameter(whole: Callable):
+def test_resume_state_has_a_window_of_gradients_per_parameter(uninterrupted: Uninterrupted):
     config = CONFIGS["grokfast_ma"]
-    last = sorted(segments_folder(whole("grokfast_ma")).glob("*.safetensors"))[-1]
+    last = sorted(segments_folder(uninterrupted("grokfast_ma")).glob("*.safetensors"))[-1]
     shapes = tensor_file.TensorFile(last).shapes
-    remembered = {name for name in shapes if name.startswith("resume/optimizer/filter/")}
-    assert remembered == {f"resume/optimizer/filter/{name}" for name in loop.Setup(config).model.trained}
+    filter_tensors = {name for name in shapes if name.startswith("resume/optimizer/filter/")}
+    assert filter_tensors == {f"resume/optimizer/filter/{name}" for name in Setup(config).model.trained}
     assert shapes["resume/optimizer/filter/embed.W_E"] == (6, 8, 16)
 
 
-WATCHED = """
+# Global random generators.
+
+CHILD = """
 import json, random, sys
 from pathlib import Path
 import numpy as np
@@ -285,17 +307,17 @@ print(json.dumps([a == b for a, b in zip(before, generators())]))
 """
 
 
-def test_a_run_with_everything_on_touches_no_global_generator_and_none_touches_it(
-    tmp_path: Path, whole: Callable, saved: Read
+def test_training_and_global_generators_do_not_affect_each_other(
+    tmp_path: Path, uninterrupted: Uninterrupted, saved: Read
 ):
-    """In a process of its own, without beartype, which draws from Python's generator itself."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", WATCHED, str(tmp_path)],
+    """The child process runs without beartype, which draws from Python's generator itself."""
+    child = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CHILD, str(tmp_path)],
         input=json.dumps(EVERYTHING.to_dict()),
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout) == [True, True, True]
-    assert saved(tmp_path / "run") == saved(whole("everything"))
+    assert json.loads(child.stdout) == [True, True, True]
+    assert saved(tmp_path / "run") == saved(uninterrupted("everything"))

@@ -1,4 +1,4 @@
-"""Signals that wait for the end of a step, here and in a `grokscope train` of its own; more are in test_killed."""
+"""Signals that wait for the end of a step, in this process and in a `grokscope train`; see also the harness."""
 
 import dataclasses
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.shared import damage_of
 
 from grokscope import Trajectory
 from grokscope.config import RunConfig
@@ -23,25 +24,25 @@ from grokscope.training.signals import InterruptedRunError, deferred_signals
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
-class Exited(BaseException):
-    """The process would have ended here."""
+class ExitError(BaseException):
+    """Stands for the end of the process."""
 
 
 @pytest.fixture
-def exits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Turn an immediate exit into an exception, and note its status."""
+def exit_statuses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The statuses of immediate exits, which become exceptions."""
     statuses: list[int] = []
 
     def exit_at_once(status: int) -> None:
         statuses.append(status)
-        raise Exited
+        raise ExitError
 
     monkeypatch.setattr(signals.os, "_exit", exit_at_once)
     yield statuses
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_is_noted_and_the_block_goes_on(number: signal.Signals):
+def test_signal_is_caught_and_the_block_continues(number: signal.Signals):
     with deferred_signals() as interrupted:
         assert interrupted() == 0
         signal.raise_signal(number)
@@ -50,18 +51,18 @@ def test_a_signal_is_noted_and_the_block_goes_on(number: signal.Signals):
 
 @pytest.mark.parametrize("second", SIGNALS)
 @pytest.mark.parametrize("first", SIGNALS)
-def test_a_second_signal_of_either_kind_exits_at_once(
-    first: signal.Signals, second: signal.Signals, exits: list[int]
+def test_second_signal_of_either_kind_exits_at_once(
+    first: signal.Signals, second: signal.Signals, exit_statuses: list[int]
 ):
-    with pytest.raises(Exited), deferred_signals():
+    with pytest.raises(ExitError), deferred_signals():
         signal.raise_signal(first)
-        assert exits == []
+        assert exit_statuses == []
         signal.raise_signal(second)
-    assert exits == [128 + second]
+    assert exit_statuses == [128 + second]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_after_the_block_signals_do_what_they_did_before(number: signal.Signals, exits: list[int]):
+def test_end_of_the_block_restores_the_signal_handlers(number: signal.Signals, exit_statuses: list[int]):
     before = signal.getsignal(number)
     with pytest.raises(ZeroDivisionError), deferred_signals():
         assert signal.getsignal(number) is not before
@@ -69,33 +70,35 @@ def test_after_the_block_signals_do_what_they_did_before(number: signal.Signals,
     assert signal.getsignal(number) is before
     with deferred_signals() as interrupted:
         signal.raise_signal(number)
-    with deferred_signals() as again:
-        assert (interrupted(), again()) == (number, 0)
-    assert exits == []
+    with deferred_signals() as interrupted_later:
+        assert (interrupted(), interrupted_later()) == (number, 0)
+    assert exit_statuses == []
 
 
-def test_outside_the_main_thread_signals_are_left_alone():
-    before, seen = signal.getsignal(signal.SIGINT), []
+def test_handlers_do_not_change_outside_the_main_thread():
+    before, observations = signal.getsignal(signal.SIGINT), []
 
     def work() -> None:
         with deferred_signals() as interrupted:
-            seen.append((interrupted(), signal.getsignal(signal.SIGINT)))
+            observations.append((interrupted(), signal.getsignal(signal.SIGINT)))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [(0, before)]
+    assert observations == [(0, before)]
 
 
-def test_an_interruption_names_the_run_and_the_signal_and_is_caught_as_any_other():
+def test_interrupted_run_error_names_run_signal_and_command():
     error = InterruptedRunError(Path("runs/mine"), signal.SIGTERM)
     assert isinstance(error, KeyboardInterrupt)
     assert (error.folder, error.signal_number) == (Path("runs/mine"), 15)
     assert "runs/mine" in str(error) and "SIGTERM" in str(error)
+    assert error.command == "grokscope resume runs/mine"
+    assert InterruptedRunError(Path("runs/mine"), signal.SIGINT, "make").command == "make"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_training_that_gets_a_signal_commits_says_how_to_go_on_and_exits(
+def test_interrupted_command_commits_and_prints_how_to_resume(
     number: signal.Signals, tiny_config: RunConfig, tmp_path: Path, toml: Callable[[dict[str, Any]], str]
 ):
     endless = dataclasses.replace(tiny_config, n_steps=10**6, checkpoints="every 1000")
@@ -118,5 +121,5 @@ def test_a_training_that_gets_a_signal_commits_says_how_to_go_on_and_exits(
     assert "Traceback" not in errors
     assert re.search(rf"{run} was stopped by {number.name} and is saved", errors)
     assert re.search(rf"^ *grokscope resume {run}$", errors, re.MULTILINE)
-    assert RunStore(run).last_step > 0 and list(RunStore(run).damage()) == []
+    assert RunStore(run).last_step > 0 and damage_of(RunStore(run)) == []
     assert Trajectory.open(run).first.step == 0

@@ -1,4 +1,4 @@
-"""Runs that train together: each in its folder as any run is, and stopped, killed and gone on with to the bit."""
+"""Runs that train together: stored like any run, and exact to the bit after stops, kills and lost files."""
 
 import dataclasses
 import json
@@ -9,26 +9,25 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from support.shared import KINDS, companions, flip, make_tiny_config, of_kind, place
+from support.shared import KINDS, Saved, companions, damage_of, flip, make_tiny_config, of_kind, place
 
 from grokscope import Trajectory, environment, training
 from grokscope.config import RunConfig, checkpoint_schedule
-from grokscope.disk.lock import LOCK, Lock, is_locked
+from grokscope.disk.lock import LOCK_NAME, Lock, is_locked
 from grokscope.errors import BusyError, GrokscopeError
 from grokscope.store.run_store import Record, RunStore
 from grokscope.training import checkpointer
 from grokscope.training.ensemble import Ensemble
 from grokscope.training.signals import InterruptedRunError
-from grokscope.training.train_ensemble import train_together
+from grokscope.training.train_ensemble import POSITION, ensemble_positions, train_ensemble
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
-Saved = dict[tuple[Any, ...], tuple[Any, ...]]
-Whole = Callable[..., list[Path]]
+Uninterrupted = Callable[..., list[Path]]
+ReadAll = Callable[[list[Path]], list[Saved]]
 N_STEPS = 20
 
 
@@ -41,59 +40,63 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def three(kind: str = "full batch", n_steps: int = N_STEPS) -> list[RunConfig]:
-    """Return the configs of three runs that train together."""
-    start = dataclasses.replace(make_tiny_config(), n_steps=n_steps, checkpoints="every 4", evaluate_every=5)
-    return companions(of_kind(start, kind))
+def three_configs(kind: str = "full batch", n_steps: int = N_STEPS) -> list[RunConfig]:
+    config = dataclasses.replace(make_tiny_config(), n_steps=n_steps, checkpoints="every 4", evaluate_every=5)
+    return companions(of_kind(config, kind))
 
 
-def folders(root: Path, n: int = 3) -> list[Path]:
-    return [root / name for name in "abc"[:n]]
+def three_folders(root: Path) -> list[Path]:
+    return [root / name for name in "abc"]
 
 
-def stopping_at(step: int) -> Callable[[int], None]:
+def interrupt_at(step: int) -> Callable[[int], None]:
+    """Return an observer that raises SIGTERM at a step."""
     return lambda now: signal.raise_signal(signal.SIGTERM) if now == step else None
 
 
-def stopped(root: Path, step: int, configs: list[RunConfig] | None = None) -> list[Path]:
-    """Train three runs together until a signal comes at a step, and return their folders."""
+def train_until(root: Path, step: int, configs: list[RunConfig] | None = None) -> list[Path]:
+    """Train three runs together until a signal at a step, and return their folders."""
+    paths = three_folders(root)
     with pytest.raises(InterruptedRunError):
-        train_together(configs or three(), folders(root), observer=stopping_at(step))
-    assert {RunStore(one).last_step for one in folders(root)} == {step}
-    return folders(root)
+        train_ensemble(configs or three_configs(), paths, observer=interrupt_at(step))
+    assert {RunStore(path).last_step for path in paths} == {step}
+    return paths
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """The function that returns the folders of three runs that nothing interrupted. Read them, or copy them."""
-    root = tmp_path_factory.mktemp("whole")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
+    """A function that returns the folders of three uninterrupted runs; tests must not change them."""
+    root = tmp_path_factory.mktemp("uninterrupted")
 
-    def make(kind: str = "full batch", n_steps: int = N_STEPS) -> list[Path]:
-        found = folders(root / f"{kind} {n_steps}")
-        if not found[0].exists():
-            assert train_together(three(kind, n_steps), found) == {}
-        return found
+    def train(kind: str = "full batch", n_steps: int = N_STEPS) -> list[Path]:
+        paths = three_folders(root / f"{kind} {n_steps}")
+        if not paths[0].exists():
+            assert train_ensemble(three_configs(kind, n_steps), paths) == {}
+        return paths
 
-    return make
+    return train
 
 
 @pytest.fixture
-def finished(whole: Whole, tmp_path: Path) -> list[Path]:
+def finished(uninterrupted: Uninterrupted, tmp_path: Path) -> list[Path]:
     """Copies of three finished runs that a test may change."""
-    shutil.copytree(whole()[0].parent, tmp_path / "finished")
-    return folders(tmp_path / "finished")
+    shutil.copytree(uninterrupted()[0].parent, tmp_path / "finished")
+    return three_folders(tmp_path / "finished")
 
 
 @pytest.fixture
-def everything(saved: Callable[[Path], Saved]) -> Callable[[list[Path]], list[Saved]]:
-    """The function that reads all that runs have saved, as raw bytes."""
+def saved_by(saved: Callable[[Path], Saved]) -> ReadAll:
+    """A function that reads everything that some runs have saved."""
     return lambda paths: [saved(path) for path in paths]
 
 
-def test_each_run_is_kept_as_if_it_had_trained_alone(whole: Whole, tmp_path: Path):
-    for i, (path, config) in enumerate(zip(whole(), three(), strict=True)):
+# Exact training and resume.
+
+
+def test_each_run_is_stored_as_if_it_trained_alone(uninterrupted: Uninterrupted, tmp_path: Path):
+    for i, (path, config) in enumerate(zip(uninterrupted(), three_configs(), strict=True)):
         together, alone = Trajectory.open(path), training.train(config, path.name, tmp_path)
-        assert list(RunStore(path).damage()) == []
+        assert damage_of(RunStore(path)) == []
         fixed = checkpoint_schedule.parse(config.checkpoints).fixed_steps(N_STEPS)
         assert together.steps.tolist() == fixed.tolist() == alone.steps.tolist()
         assert together.log.steps.tolist() == [0, 5, 10, 15, 20]
@@ -101,34 +104,46 @@ def test_each_run_is_kept_as_if_it_had_trained_alone(whole: Whole, tmp_path: Pat
             assert together.log.arrays[name] == pytest.approx(column, rel=1e-3)
         record = Record.read(path)
         assert (record.config, record.history) == (config, ())
-        own = record.environment["ensemble"]
-        assert record.environment == {**Record.read(tmp_path / path.name).environment, "ensemble": own}
-        assert own.startswith(f"run {i + 1} of 3, ")
+        position = record.environment["ensemble"]
+        assert record.environment == {**Record.read(tmp_path / path.name).environment, "ensemble": position}
+        assert position.startswith(f"run {i + 1} of 3, ")
+
+
+def test_position_names_the_run_and_its_ensemble():
+    positions = [POSITION.fullmatch(position) for position in ensemble_positions(three_configs())]
+    assert [match["i"] for match in positions if match] == ["1", "2", "3"]
+    assert len({match["ensemble"] for match in positions if match}) == 1
+    assert ensemble_positions(three_configs()[::-1])[0] != ensemble_positions(three_configs())[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_runs_stopped_twice_go_on_to_the_bit(kind: str, whole: Whole, tmp_path: Path, everything: Callable):
-    paths = stopped(tmp_path, 7, three(kind))
+def test_runs_stopped_twice_resume_to_the_bit(
+    kind: str, uninterrupted: Uninterrupted, tmp_path: Path, saved_by: ReadAll
+):
+    paths = train_until(tmp_path, 7, three_configs(kind))
     with pytest.raises(InterruptedRunError):
-        train_together(three(kind), paths, observer=stopping_at(13))
-    assert train_together(three(kind), paths) == {}
-    assert everything(paths) == everything(whole(kind))
+        train_ensemble(three_configs(kind), paths, observer=interrupt_at(13))
+    assert train_ensemble(three_configs(kind), paths) == {}
+    assert saved_by(paths) == saved_by(uninterrupted(kind))
     assert [Record.read(path).history for path in paths] == [()] * 3
 
 
-def test_the_comparison_catches_a_resume_that_forgets_what_the_optimizer_remembers(
-    whole: Whole, tmp_path: Path, everything: Callable, monkeypatch: pytest.MonkeyPatch
+def test_comparison_notices_a_forgotten_optimizer_state(
+    uninterrupted: Uninterrupted, tmp_path: Path, saved_by: ReadAll, monkeypatch: pytest.MonkeyPatch
 ):
     """The control of the tests around it."""
-    paths, load = stopped(tmp_path, 7), Ensemble.load
+    paths, load = train_until(tmp_path, 7), Ensemble.load
 
-    def forgetful(self: Ensemble, i: int, resumed: dict[str, torch.Tensor]) -> None:
-        load(self, i, {name: one * (i != 1 or not name.endswith("exp_avg")) for name, one in resumed.items()})
+    def forgetful_load(self: Ensemble, i: int, resume_state: dict[str, torch.Tensor]) -> None:
+        is_lost = {name: i == 1 and name.endswith("exp_avg") for name in resume_state}
+        load(self, i, {name: tensor * (not is_lost[name]) for name, tensor in resume_state.items()})
 
-    monkeypatch.setattr(Ensemble, "load", forgetful)
-    train_together(three(), paths)
-    same = [one == other for one, other in zip(everything(paths), everything(whole()), strict=True)]
-    assert same == [True, False, True]
+    monkeypatch.setattr(Ensemble, "load", forgetful_load)
+    train_ensemble(three_configs(), paths)
+    is_equal = [
+        content == expected for content, expected in zip(saved_by(paths), saved_by(uninterrupted()), strict=True)
+    ]
+    assert is_equal == [True, False, True]
 
 
 CHILD = """
@@ -138,183 +153,183 @@ import torch
 from grokscope.disk import atomic
 from grokscope.training import checkpointer
 from grokscope.config import from_dict
-from grokscope.training.train_ensemble import train_together
+from grokscope.training.train_ensemble import train_ensemble
 
 torch.set_num_threads(1)
 checkpointer.SEGMENT_SECONDS = 0.0
 os.fsync = lambda descriptor: None
 
-def live(root, configs, name, n):
-    left, write = n, atomic.write_atomic
+def train(root, configs, name, n):
+    n_left, write = n, atomic.write_atomic
 
-    def dying(path, *parts):
-        nonlocal left
+    def deadly_write(path, *parts):
+        nonlocal n_left
         if any(part == name or part.startswith(f".{name}.") for part in path.parts):
-            left -= 1
-            if left == 0:
-                time.sleep(0.5)  # The others write at this moment: now they have what this one lacks.
+            n_left -= 1
+            if n_left == 0:
+                time.sleep(0.5)  # The other runs write meanwhile, so they get ahead of this one.
                 os.kill(os.getpid(), signal.SIGKILL)
         write(path, *parts)
 
-    atomic.write_atomic = dying
-    train_together(configs, [root / one for one in "abc"])
+    atomic.write_atomic = deadly_write
+    train_ensemble(configs, [root / folder for folder in "abc"])
 
-given = json.load(sys.stdin)
-for root, name, n in given["kills"]:
+job = json.load(sys.stdin)
+for root, name, n in job["kills"]:
     if (child := os.fork()) == 0:
         try:
-            live(Path(root), [from_dict(one) for one in given["configs"]], name, n)
+            train(Path(root), [from_dict(config) for config in job["configs"]], name, n)
         finally:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 """
 
 
-def test_killed_between_the_commits_of_different_runs_they_go_on_to_the_bit(
-    whole: Whole, tmp_path: Path, everything: Callable
+def test_runs_killed_between_their_commits_resume_to_the_bit(
+    uninterrupted: Uninterrupted, tmp_path: Path, saved_by: ReadAll
 ):
-    """The first two writes of a run make its folder, the others are its segments after steps 4, 5, 8, 10, …"""
-    last_of_it = {("b", 1): -1, ("a", 3): 0, ("b", 8): 12, ("c", 10): 16}
-    kills = [(str(tmp_path / f"{name}{n}"), name, n) for name, n in last_of_it]
-    job = json.dumps({"configs": [one.to_dict() for one in three()], "kills": kills})
+    """The first two writes of a run create its folder; the others are its segments after steps 4, 5, 8, 10, …"""
+    last_steps = {("b", 1): -1, ("a", 3): 0, ("b", 8): 12, ("c", 10): 16}
+    kills = [(str(tmp_path / f"{name}{n}"), name, n) for name, n in last_steps]
+    job = json.dumps({"configs": [config.to_dict() for config in three_configs()], "kills": kills})
     command = [sys.executable, "-W", "ignore", "-c", CHILD]
     subprocess.run(command, input=job, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     for root, name, n in kills:
-        paths = folders(Path(root))
+        paths = three_folders(Path(root))
         lasts = {path.name: RunStore(path).last_step if path.exists() else -1 for path in paths}
-        assert lasts[name] == last_of_it[name, n] < max(lasts.values()), "it is to die with the others ahead of it"
-        assert train_together(three(), paths) == {}
-        assert everything(paths) == everything(whole()), root
+        assert lasts[name] == last_steps[name, n] < max(lasts.values()), "the other runs must be ahead"
+        assert train_ensemble(three_configs(), paths) == {}
+        assert saved_by(paths) == saved_by(uninterrupted()), root
 
 
-def test_runs_whose_folder_is_lost_are_made_again(finished: list[Path], whole: Callable, everything: Callable):
+def test_lost_folder_is_retrained(finished: list[Path], uninterrupted: Uninterrupted, saved_by: ReadAll):
     shutil.rmtree(finished[1])
-    assert train_together(three(), finished) == {}
-    assert everything(finished) == everything(whole())
+    assert train_ensemble(three_configs(), finished) == {}
+    assert saved_by(finished) == saved_by(uninterrupted())
 
 
-def test_runs_are_made_longer_as_if_they_had_been_so_from_the_start(
-    finished: list[Path], whole: Whole, everything: Callable
-):
-    train_together(three(n_steps=30), finished)
-    for longer, expected in zip(everything(finished), everything(whole(n_steps=30)), strict=True):
-        assert expected.items() <= longer.items()
+def test_lengthened_runs_equal_long_runs(finished: list[Path], uninterrupted: Uninterrupted, saved_by: ReadAll):
+    train_ensemble(three_configs(n_steps=30), finished)
+    for content, expected in zip(saved_by(finished), saved_by(uninterrupted(n_steps=30)), strict=True):
+        assert expected.items() <= content.items()
     assert {Record.read(path).history[0]["event"] for path in finished} == {"lengthened"}
-    with pytest.raises(GrokscopeError, match="n_steps: 20 would shorten .*; allowed: from 30"):
-        train_together(three(), finished)
+    with pytest.raises(GrokscopeError, match=r"n_steps: 20 would shorten .*\. Allowed: from 30"):
+        train_ensemble(three_configs(), finished)
     assert {Record.read(path).config.n_steps for path in finished} == {30}
 
 
-def test_finished_runs_are_left_as_they_are(finished: list[Path], monkeypatch: pytest.MonkeyPatch):
-    before = {path: path.stat().st_mtime_ns for path in finished[0].parent.rglob("*") if path.name != LOCK}
-    monkeypatch.setattr(environment, "NUMERICS", "0")  # Where there is nothing to do, nothing can drift.
-    assert train_together(three(), finished) == {}
+def test_finished_runs_do_not_change(finished: list[Path], monkeypatch: pytest.MonkeyPatch):
+    before = {path: path.stat().st_mtime_ns for path in finished[0].parent.rglob("*") if path.name != LOCK_NAME}
+    # Drift does not matter, because no step remains.
+    monkeypatch.setattr(environment, "NUMERICS", "0")
+    assert train_ensemble(three_configs(), finished) == {}
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-# Drift.
+# Drift, other settings and damaged files.
 
 
-def test_alone_a_run_goes_on_only_with_drift_allowed_and_that_is_recorded(tmp_path: Path):
-    path = stopped(tmp_path, 7)[1]
+def test_run_continues_alone_only_with_allowed_drift(tmp_path: Path):
+    path = train_until(tmp_path, 7)[1]
     with pytest.raises(GrokscopeError, match="ensemble was run 2 of 3, [0-9a-f]{16}, is none.*--allow-drift"):
         training.resume(path)
     assert training.resume(path, allow_drift=True).last.step == N_STEPS
     (event,) = Record.read(path).history
     assert event["step"] == 7 and event["drift"][0].startswith("ensemble was run 2 of 3")
     with pytest.raises(GrokscopeError, match="ensemble was not recorded, is run 2 of 3"):
-        train_together(three(), folders(tmp_path))
+        train_ensemble(three_configs(), three_folders(tmp_path))
 
 
-@pytest.mark.parametrize("chosen", [(0, 1), (2, 1, 0), (0, 2, 1)], ids=str)
-def test_with_other_companions_or_in_another_order_runs_do_not_go_on(chosen: tuple[int, ...], tmp_path: Path):
-    paths = stopped(tmp_path, 7)
-    given = [three()[i] for i in chosen], [paths[i] for i in chosen]
+@pytest.mark.parametrize("order", [(0, 1), (2, 1, 0), (0, 2, 1)], ids=str)
+def test_other_companions_or_order_need_allowed_drift(order: tuple[int, ...], tmp_path: Path):
+    paths = train_until(tmp_path, 7)
+    configs, folders = [three_configs()[i] for i in order], [paths[i] for i in order]
     with pytest.raises(GrokscopeError, match=r"ensemble was run \d of 3, \w+, is run \d of \d"):
-        train_together(*given)
-    assert train_together(*given, allow_drift=True) == {}
-    for path in given[1]:
-        assert RunStore(path).last_step == N_STEPS and list(RunStore(path).damage()) == []
+        train_ensemble(configs, folders)
+    assert train_ensemble(configs, folders, allow_drift=True) == {}
+    for path in folders:
+        assert RunStore(path).last_step == N_STEPS and damage_of(RunStore(path)) == []
 
 
-def test_a_run_that_drift_would_take_back_is_refused(tmp_path: Path, everything: Callable):
-    """Its later checkpoints would be of one trajectory, and what follows of another."""
-    paths = stopped(tmp_path, 7)
+def test_run_ahead_of_its_ensemble_is_not_rewritten_under_drift(tmp_path: Path, saved_by: ReadAll):
+    """Its later checkpoints would belong to one trajectory, and the following ones to another."""
+    paths = train_until(tmp_path, 7)
     training.resume(paths[1], allow_drift=True)
-    before = everything(paths)
-    with pytest.raises(GrokscopeError, match=f"{paths[1]} is at step 20, .* at 7"):
-        train_together(three(), paths, allow_drift=True)
-    assert everything(paths) == before and len(Record.read(paths[1]).history) == 1
+    before = saved_by(paths)
+    with pytest.raises(GrokscopeError, match=f"{paths[1]} is at step 20 and its ensemble at step 7"):
+        train_ensemble(three_configs(), paths, allow_drift=True)
+    assert saved_by(paths) == before and len(Record.read(paths[1]).history) == 1
 
 
-def test_a_folder_with_another_config_is_refused_whatever_is_allowed(tmp_path: Path):
-    paths = stopped(tmp_path, 7)
-    others = [dataclasses.replace(one, init_seed=9) for one in three()]
+def test_folder_with_another_config_is_always_refused(tmp_path: Path):
+    paths = train_until(tmp_path, 7)
+    other_configs = [dataclasses.replace(config, init_seed=9) for config in three_configs()]
     with pytest.raises(GrokscopeError, match=f"{paths[0]} has other settings"):
-        train_together(others, paths, allow_drift=True)
+        train_ensemble(other_configs, paths, allow_drift=True)
 
 
-def test_with_a_segment_that_cannot_be_read_all_go_on_from_the_last_step_that_all_can(
-    tmp_path: Path, whole: Whole, everything: Callable, monkeypatch: pytest.MonkeyPatch
+def test_all_runs_resume_from_the_last_common_readable_step(
+    tmp_path: Path, uninterrupted: Uninterrupted, saved_by: ReadAll, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(checkpointer, "SEGMENT_CHECKPOINTS", 2)
-    paths = stopped(tmp_path, 13)
+    paths = train_until(tmp_path, 13)
     segment = RunStore(paths[2]).resume_points()[-1].path
     flip(segment, 8 * place(segment, "resume/parameters/unembed.W_U")[0])
-    train_together(three(), paths)
-    assert everything(paths) == everything(whole())
+    train_ensemble(three_configs(), paths)
+    assert saved_by(paths) == saved_by(uninterrupted())
 
 
-def test_a_run_that_another_process_writes_is_left_and_the_others_with_it(tmp_path: Path):
-    paths = stopped(tmp_path, 7)
+def test_one_locked_run_leaves_all_runs_unchanged(tmp_path: Path):
+    paths = train_until(tmp_path, 7)
     with Lock(paths[1]), pytest.raises(BusyError, match=f"{paths[1]} is being written by process"):
-        train_together(three(), paths)
+        train_ensemble(three_configs(), paths)
     assert not any(is_locked(path) for path in paths)
     assert {RunStore(path).last_step for path in paths} == {7}
 
 
-# A number that is not finite.
+# Numbers that are not finite.
 
 
-def wild() -> list[RunConfig]:
-    """Return three runs of which the second diverges."""
-    first, second, third = three(n_steps=40)
+def configs_with_a_diverging_run() -> list[RunConfig]:
+    """Return three configs, of which the second diverges."""
+    first, second, third = three_configs(n_steps=40)
     return [first, dataclasses.replace(second, optimizer=dataclasses.replace(second.optimizer, lr=100.0)), third]
 
 
-def test_a_run_that_diverges_keeps_what_it_saved_and_the_others_finish(
-    tmp_path: Path, everything: Callable, monkeypatch: pytest.MonkeyPatch
+def test_diverging_run_keeps_its_steps_and_others_finish(
+    tmp_path: Path, saved_by: ReadAll, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(checkpointer, "SEGMENT_CHECKPOINTS", 2)
-    paths = folders(tmp_path)
-    failed = train_together(wild(), paths)
-    assert list(failed) == [paths[1]]
-    assert str(failed[paths[1]]).startswith("A loss, gradient or weight is not finite at step ")
-    kept = Trajectory.open(paths[1])
-    assert 0 < kept.last.step < 40 and all(torch.isfinite(one).all() for one in kept.last.parameters.values())
-    others = [paths[0], paths[2]]
-    for path, config in zip(others, (wild()[0], wild()[2]), strict=True):
+    configs, paths = configs_with_a_diverging_run(), three_folders(tmp_path)
+    failures = train_ensemble(configs, paths)
+    assert list(failures) == [paths[1]]
+    assert str(failures[paths[1]]).startswith("A loss, gradient or weight is not finite at step ")
+    diverged = Trajectory.open(paths[1])
+    assert 0 < diverged.last.step < 40
+    assert all(torch.isfinite(tensor).all() for tensor in diverged.last.parameters.values())
+    finite = [paths[0], paths[2]]
+    for path, config in zip(finite, (configs[0], configs[2]), strict=True):
         alone, together = training.train(config, path.name, tmp_path / "alone"), Trajectory.open(path)
         assert together.steps.tolist() == alone.steps.tolist()
         assert together.log.arrays["test_loss"] == pytest.approx(alone.log.arrays["test_loss"], rel=1e-2)
-    before = everything(others)
-    assert str(train_together(wild(), paths)[paths[1]]) == str(failed[paths[1]])
-    assert everything(others) == before and Trajectory.open(paths[1]).steps.tolist() == kept.steps.tolist()
+    before = saved_by(finite)
+    assert str(train_ensemble(configs, paths)[paths[1]]) == str(failures[paths[1]])
+    assert saved_by(finite) == before and Trajectory.open(paths[1]).steps.tolist() == diverged.steps.tolist()
 
 
-def test_a_run_that_diverged_does_not_hold_the_others_back_when_they_go_on(
-    tmp_path: Path, everything: Callable, monkeypatch: pytest.MonkeyPatch
+def test_diverged_run_does_not_hold_back_the_others_on_resume(
+    tmp_path: Path, saved_by: ReadAll, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(checkpointer, "SEGMENT_CHECKPOINTS", 2)
-    whole, paths, began = folders(tmp_path / "whole"), folders(tmp_path), []
-    expected = train_together(wild(), whole)[whole[1]]
+    configs, steps = configs_with_a_diverging_run(), []
+    whole, paths = three_folders(tmp_path / "whole"), three_folders(tmp_path)
+    expected = train_ensemble(configs, whole)[whole[1]]
     with pytest.raises(InterruptedRunError):
-        train_together(wild(), paths, observer=stopping_at(33))
-    assert RunStore(paths[1]).last_step < 33, "it has failed by then"
-    assert str(train_together(wild(), paths, observer=began.append)[paths[1]]) == str(expected)
-    others = [0, 2]
-    assert began[0] == 34
-    assert everything([paths[i] for i in others]) == everything([whole[i] for i in others])
-    # Nor does it when all is done: nothing is trained once more.
-    assert str(train_together(wild(), paths, observer=began.append)[paths[1]]) == str(expected)
-    assert len(began) == 40 - 33
+        train_ensemble(configs, paths, observer=interrupt_at(33))
+    assert RunStore(paths[1]).last_step < 33, "the run must fail before the signal"
+    assert str(train_ensemble(configs, paths, observer=steps.append)[paths[1]]) == str(expected)
+    assert steps[0] == 34
+    assert saved_by([paths[0], paths[2]]) == saved_by([whole[0], whole[2]])
+    # A call after the end trains nothing.
+    assert str(train_ensemble(configs, paths, observer=steps.append)[paths[1]]) == str(expected)
+    assert len(steps) == 40 - 33
