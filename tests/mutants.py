@@ -89,16 +89,18 @@ MUTANTS = (
     Mutant("disk/lock", "os.register_at_fork(after", "dict(after", (LOCKS, "tests/disk/test_lock.py")),
     Mutant(
         "training/run",
-        "    with Lock(folder):\n        files.remove",
-        "    with suppress(ZeroDivisionError):\n        files.remove",
-        ("tests/training/test_run.py",),
+        "    with Lock(folder):\n        atomic.remove",
+        "    with suppress(ZeroDivisionError):\n        atomic.remove",
+        ("tests/training/test_run.py", "tests/training/test_run_resume.py"),
     ),
-    Mutant("training/run", "        held.enter_context(Lock(building))\n", "", ("tests/training/test_run.py", LOCKS)),
+    Mutant(
+        "training/run", "        locks.enter_context(Lock(building))\n", "", ("tests/training/test_run.py", LOCKS)
+    ),
     Mutant(
         "training/run",
         "        atomic.remove_temporary_files(segments_folder(folder))\n        # Opened",
         "        # Opened",
-        ("tests/training/test_run.py", "tests/harness/test_kills.py", FAULTS),
+        ("tests/training/test_run_resume.py", "tests/harness/test_kills.py", FAULTS),
     ),
     # Checksums.
     Mutant(
@@ -147,10 +149,20 @@ MUTANTS = (
         ("tests/store/test_run_store.py",),
     ),
     # Resume.
-    Mutant("training/run", "        setup.require_resumable(resumed)\n", "        pass\n", (SEGMENTS,)),
-    Mutant("training/run", "    if drift and not allow_drift:\n", "    if False:\n", ("tests/training/test_run.py",)),
+    Mutant(
+        "training/learner",
+        "        require_resumable(resume_state, learner.config, learner.model)\n",
+        "        pass\n",
+        (SEGMENTS,),
+    ),
     Mutant(
         "training/run",
+        "    if drift and not allow_drift:\n",
+        "    if False:\n",
+        ("tests/training/test_run_resume.py",),
+    ),
+    Mutant(
+        "training/learner",
         "        if (segment.resume_step or 0) <= step:\n",
         "        if True:\n",
         ("tests/training/test_densification.py",),
@@ -159,23 +171,23 @@ MUTANTS = (
         "training/checkpointer",
         "torch.tensor(self._reference, dtype=torch.float64)",
         "torch.tensor(1.0, dtype=torch.float64)",
-        ("tests/training/test_run.py",),
+        ("tests/training/test_run_resume.py",),
     ),
     Mutant(
         "training/checkpointer",
         "torch.tensor(self._n_adaptive),",
         "torch.tensor(0),",
-        ("tests/training/test_checkpointer.py", "tests/training/test_run.py", SEGMENTS),
+        ("tests/training/test_checkpointer.py", "tests/training/test_run_resume.py", SEGMENTS),
     ),
     Mutant(
         "training/checkpointer",
         '            **{f"optimizer/{name}": tensor for name, tensor in state.optimizer.state().items()},\n',
         "",
-        (SEGMENTS, "tests/training/test_run.py"),
+        (SEGMENTS, "tests/training/test_run_resume.py"),
     ),
     Mutant(
         "training/checkpointer",
-        "        self._require_finite(resume or {}, state.step)\n",
+        "        self._require_finite(resume_state or {}, state.step)\n",
         "",
         ("tests/harness/test_not_finite.py",),
     ),
@@ -198,22 +210,22 @@ MUTANTS = (
         ("tests/training/test_background_writer.py",),
     ),
     Mutant(
-        "training/loop",
-        'rng.permutation("batches", self.config.training_seed, epoch, n_train)',
-        'rng.permutation("batches", self.config.training_seed, 0, n_train)',
-        ("tests/training/test_loop.py",),
+        "training/dataset",
+        'rng.permutation("batches", self._seed, epoch, n_train)',
+        'rng.permutation("batches", self._seed, 0, n_train)',
+        ("tests/training/test_dataset.py",),
     ),
     Mutant(
         "training/loop",
         'generator("dropout", config.training_seed, step, setup',
         'generator("dropout", config.training_seed, 0, setup',
-        ("tests/training/test_loop.py", "tests/training/test_resume_parts.py"),
+        ("tests/training/test_loop_gradients.py", "tests/training/test_resume_parts.py"),
     ),
     Mutant(
         "training/optimizers",
         'generator("update noise", self._seed, u, device)',
         'generator("update noise", self._seed, 0, device)',
-        ("tests/training/test_optimizers.py", "tests/training/test_loop.py"),
+        ("tests/training/test_optimizers.py", "tests/training/test_resume_parts.py"),
     ),
     Mutant(
         "training/loop",
@@ -237,7 +249,7 @@ MUTANTS = (
         "trajectory",
         "        if data_digest(trajectory.task, trajectory.split) != store.record.data_digest:",
         "        if False:",
-        ("tests/test_trajectory.py", "tests/training/test_run.py"),
+        ("tests/test_trajectory.py", "tests/training/test_run_resume.py"),
     ),
     Mutant(
         "measures/_cache",
