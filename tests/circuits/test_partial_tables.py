@@ -15,6 +15,7 @@ from grokscope.circuits.pairs import CircleGrid
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
 from grokscope.fourier import cyclic_2d
 from grokscope.model import transformer
+from grokscope.tasks.circle import on_circle
 
 MODEL = ModelConfig(d_model=16, n_heads=2, d_mlp=24)
 
@@ -32,11 +33,11 @@ def test_losses_of_a_partial_circle_equal_the_measure_loss(function, register_ta
     trajectory = trajectory_of(register_task(function))
     task, split = trajectory.task, trajectory.split
     # The measure `loss` includes equations with zero, which division leaves out.
-    on_circle = torch.isin(task.operands, task.circle).all(1)
+    is_on_circle = torch.isin(task.operands, on_circle(task).tokens).all(1)
     losses = torch.from_numpy(measures.evaluate("example_loss", trajectory)["example_loss"])
-    expected = {"loss": losses[:, on_circle].mean(1)}
+    expected = {"loss": losses[:, is_on_circle].mean(1)}
     for name, part in (("train_loss", split.train), ("test_loss", split.test)):
-        expected[name] = losses[:, part[on_circle[part]]].mean(1)
+        expected[name] = losses[:, part[is_on_circle[part]]].mean(1)
     progress, ablations = (measures.evaluate(name, trajectory) for name in ("progress", "ablations"))
     for name, array in ((name, progress[name]) for name in ("train_loss", "test_loss")):
         np.testing.assert_allclose(array, expected[name], rtol=1e-5)
