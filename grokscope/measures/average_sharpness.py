@@ -154,8 +154,9 @@ def average_sharpness(
         - Jiang et al. 2020, appendix C: perturbation radii. Their magnitude-aware radius adds a constant to |w|.
 
     Invariances:
-        - Plain: the order of neurons and heads, a rotation of the residual stream or within a head, and a shift of
-          all logits, within the standard errors, because the noise has axes. Not rescaled layers.
+        - Plain, within the standard errors, because the noise has axes: the order of neurons and heads, a rotation of
+          the residual stream or within a head, and a shift of all logits.
+        - Plain: not rescaled layers.
         - Adaptive: rescaled layers, exactly; the order of neurons and heads, within the standard errors. Not
           rotations or shifts.
 

@@ -43,9 +43,9 @@ def fisher_rao_norm(trajectory: Trajectory, *, part: str = "train", dtype: str =
     wᵀ F w = E[(w · ∇_w log p(y | x))²], the mean over the equations x of a part of the task. It is 0 if log p does
     not change as all weights grow by a common factor.
 
-    For a ReLU network without biases or attention, which is homogeneous of degree k, w · ∇_w f = k f for the logits
-    f, and the norm is k √E[Var_p f] (Liang et al. 2019, lemma 2.1). Biases, attention's softmax and the residual
-    stream break that here, so Jw is computed instead.
+    A ReLU network without biases or attention is homogeneous of some degree k: w · ∇_w f = k f for the logits f. Its
+    norm is k √E[Var_p f] (Liang et al. 2019, lemma 2.1). Biases, attention's softmax and the residual stream break
+    that here, so Jw is computed instead.
 
     Args:
         trajectory: The checkpoints to measure.

@@ -59,7 +59,7 @@ def fourier(trajectory: Trajectory, *, rank_tolerance: float = 0.01, n_shuffles:
         seed: The seed of the random orders. All steps share them.
 
     Returns:
-        Series with arrays over the steps. W stands for each of W_E, W_U and W_L.
+        Series with arrays over the steps. The prefix W is W_E, W_U or W_L.
 
         - `W_norms` (steps, frequencies), in units of weight: √(|cosine component|² + |sine component|²), each the
           norm over the columns.

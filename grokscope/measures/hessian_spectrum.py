@@ -42,8 +42,7 @@ def hessian_spectrum(
     dtype: str = "float32",
     part: str = "train",
 ) -> Series:
-    """Compute the spectral density (1/n) Σ_i δ(x − x(λ_i)) of the Hessian of the mean loss over the n trained
-    parameters.
+    """Compute the spectral density (1/n) Σ_i δ(x − x(λ_i)) of the n × n Hessian of the mean loss.
 
     The coordinate is x = sgn(λ) log₁₀(1 + |λ| / `linear_below`), because the eigenvalues have both signs and span
     many decades, and memorization moves them all. x is linear within ±`linear_below` and counts decades beyond. The

@@ -35,7 +35,7 @@ def loss(trajectory: Trajectory) -> Series:
     Returns:
         Series with arrays over the steps. The prefix names the equations; without a prefix, all equations count.
 
-        - `train_loss`, `test_loss`, `loss` (steps), in nats: 0 is certainty; NaN if there are no such equations.
+        - `train_loss`, `test_loss`, `loss` (steps), in nats: 0 is certainty; NaN for an empty part.
         - `train_accuracy`, `test_accuracy`, `accuracy` (steps), from 0 to 1: the share of equations whose largest
           logit is the answer's.
 

@@ -38,12 +38,11 @@ _VARIABLES = with_companions(
 @measure(n_checkpoints=100, variables=_VARIABLES)
 def neurons(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Series:
     """Compute the largest share of one frequency in the energy of each neuron and attention head over the pairs.
-    the energy.
 
-    The share of a frequency is that of its block {1, cos, sin} ⊗ {1, cos, sin} in the energy about the mean, over all
-    pairs on the task's circle. It is taken of a neuron's activations at the answer's position, and of a head's
-    attention from that position to the first operand. A share of 1 is a polynomial of degree 2 in the waves of one
-    frequency.
+    The share of a frequency is the part of the energy in its block {1, cos, sin} ⊗ {1, cos, sin}, over all pairs on
+    the task's circle. The energy is about the mean. It is computed from a neuron's activations at the answer's
+    position, and from a head's attention from that position to the first operand. A share of 1 is a polynomial of
+    degree 2 in the waves of one frequency.
 
     Args:
         trajectory: The checkpoints to measure.

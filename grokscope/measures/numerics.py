@@ -1,4 +1,4 @@
-"""Numerics: what precision does to the train loss and its gradient, where the gradient points, and the margins."""
+"""Numerics: the effect of precision on the train loss, its gradient, the gradient's direction, and the margins."""
 
 from dataclasses import replace
 
@@ -24,8 +24,8 @@ QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 def margins(logits: Float[Tensor, "batch d_vocab_out"], labels: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     """Return z_label − max_{k ≠ label} z_k of each example in float64; positive for a right answer."""
     z = logits.double()
-    others = z.scatter(1, labels[:, None], -torch.inf)
-    return z.gather(1, labels[:, None])[:, 0] - others.amax(-1)
+    wrong = z.scatter(1, labels[:, None], -torch.inf)
+    return z.gather(1, labels[:, None])[:, 0] - wrong.amax(-1)
 
 
 def logit_scale(logits: Float[Tensor, "batch d_vocab_out"]) -> Float[Tensor, ""]:
@@ -117,12 +117,13 @@ def numerics(trajectory: Trajectory, *, dtype: str = "float32") -> Series:
           in float32 and rounds the loss only, so here bfloat16 equals float32.
         - `zero_gradient_share` (steps, dtypes), from 0 to 1: the share whose gradient by every logit is 0. A
           collapsed example mostly keeps the wrong answers' entries.
-        - `gradient_imbalance` (steps, dtypes), from 0 to 1: see `imbalance`. 1 means that only the wrong
-          answers' entries are left; 0 means that the entries cancel, as they should.
+        - `gradient_imbalance` (steps, dtypes), from 0 to 1: see `imbalance`. 1 means that only the wrong answers'
+          entries are left; 0 means that the entries cancel, as they should.
         - `zero_parameter_gradient_share` (steps, dtypes), from 0 to 1: the share of entries of the trained parameters
           whose gradient is exactly 0.
         - `gradient_norm` (steps, dtypes), in nats per unit of weight: ‖∇L‖.
-        - `gradient_cosine` (steps, dtypes): the cosine of ∇L and the gradient of the float64 loss; 1 is no harm done.
+        - `gradient_cosine` (steps, dtypes): the cosine of ∇L and the gradient of the float64 loss; 1 means that the
+          precision does not matter.
         - `naive_loss_cosine` (steps): the cosine of −∇L, with the loss in the run's own `loss_dtype`, and the
           weights. If positive, scaling all weights up lowers the loss, which is naive loss minimization.
         - `component_naive_loss_cosines` (steps, components): the same for the parameters of each component.

@@ -32,10 +32,9 @@ _VARIABLES = with_companions(
 @measure(variables=_VARIABLES)
 def parallelograms(trajectory: Trajectory, *, threshold: float = 0.01, n_shuffles: int = 8, seed: int = 0) -> Series:
     """Compute the representation quality index of W_E, RQI = mean[‖E_i + E_n − E_j − E_m‖²/d < threshold].
-    E_j − E_m‖²/d < threshold.
 
-    The parallelograms are all pairs of unordered pairs (i, n), (j, m) of positions on the task's circle with equal
-    sums modulo its order, i = n included. The rows of W_E on the circle are first centred and divided by one number,
+    A parallelogram is a pair of unordered pairs (i, n), (j, m) of positions on the task's circle whose sums modulo
+    its order are equal. i = n is included. The rows of W_E on the circle are first centred and divided by one number,
     so that their mean square is 1. One number for all columns keeps the index invariant to rotations.
 
     Args:

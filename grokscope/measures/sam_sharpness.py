@@ -56,9 +56,9 @@ def largest_in_ball(
 
     In u = e / (radius · scale), a point of the unit ball, the gradient is d = radius · scale · ∇f. A step goes to Π(u
     + t d), with Π the projection on the ball. It begins with t = ∞, at d/‖d‖. So the first point from the centre is e
-    = radius · scale² ∇f / ‖scale · ∇f‖, the step of SAM and ASAM, and a convex f never falls. t is halved after a
-    step that rises too little, and doubled after a step that is accepted. e = 0 always counts, so the result is at
-    least f(x).
+    = radius · scale² ∇f / ‖scale · ∇f‖, the step of SAM and ASAM. A convex f never falls. t is halved after a step
+    that rises too little, and doubled after a step that is accepted. e = 0 always counts, so the result is at least
+    f(x).
 
     Args:
         objective: The function that returns f and its gradient.

@@ -68,8 +68,7 @@ def unembedding(
     n_shuffles: int = 16,
     seed: int = 0,
 ) -> Series:
-    """Compute the geometry of the columns of W_U, one point per possible answer: components, t-SNE, circles and
-    cosets.
+    """Compute components, t-SNE, circles and cosets of the columns of W_U, one point per possible answer.
 
     The points are the answers of the constant `tokens`: the tokens on the task's circle, in the circle's order,
     without zero for multiplication and division. If the task has no circle, they are all answers.
@@ -77,10 +76,10 @@ def unembedding(
     Args:
         trajectory: The checkpoints to measure.
         n_components: The most principal components, from 1. The default 10 shows five circles.
-        perplexity: The perplexity of t-SNE, above 0 and below the number n of points. The default None stands for
-            min(30, (n − 1)/3), and at least 1.
-        subgroup: The generators of a subgroup H, as `Group.elements` writes them. The default None stands for the
-            paper's ⟨(0 3)(1 4), (1 2)(3 4)⟩ in S5 and A5, and for no cosets in other groups.
+        perplexity: The perplexity of t-SNE, above 0 and below the number n of points. The default None means min(30,
+            (n − 1)/3), and at least 1.
+        subgroup: The generators of a subgroup H, as `Group.elements` writes them. The default None means the paper's
+            ⟨(0 3)(1 4), (1 2)(3 4)⟩ in S5 and A5, and for no cosets in other groups.
         n_shuffles: The number of random orders of the control, from 2, because the control has a standard error.
         seed: The seed of the random orders. All steps share them.
 

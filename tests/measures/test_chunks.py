@@ -1,4 +1,4 @@
-"""Chunks of a trajectory: the same arrays whatever the size of a chunk."""
+"""Chunks of a trajectory: the arrays do not depend on the size of a chunk."""
 
 import pytest
 import torch

@@ -1,7 +1,7 @@
 """The measure `keskar_sharpness` against closed forms: linear and separable convex functions peak at a known corner.
 
 On a transformer the oracle is gradient ascent over corners with HookedTransformer's forward pass and
-`F.cross_entropy`, which shares neither the maximiser nor the model's code with the measure.
+`F.cross_entropy`. It shares neither the maximiser nor the model's code with the measure.
 """
 
 import numpy as np
