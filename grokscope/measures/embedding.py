@@ -82,7 +82,8 @@ def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int
     Args:
         trajectory: The checkpoints to measure. The key frequencies are those of the last one.
         n_components: The most principal components, from 1. The default 10 shows five circles.
-        n_shuffles: The number of random orders of the control, from 2, because the control has a standard error.
+        n_shuffles: The number of random orders of the control, from 2. The standard error of the control falls as
+            1/√n_shuffles.
         seed: The seed of the random orders. All steps share them.
 
     Returns:

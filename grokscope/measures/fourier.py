@@ -54,8 +54,9 @@ def fourier(trajectory: Trajectory, *, rank_tolerance: float = 0.01, n_shuffles:
     Args:
         trajectory: The checkpoints to measure. The key frequencies are those of the last one.
         rank_tolerance: The share of W_L's sum of squares that `W_L_rank` may leave out, from 0 to below 1. The
-            default is 1%; Nanda et al. report a rest of 0.55%.
-        n_shuffles: The number of random orders of the control, from 2, because the control has a standard error.
+            default is 1%; Nanda et al. report a rest below 0.55% at rank 10.
+        n_shuffles: The number of random orders of the control, from 2. The standard error of the control falls as
+            1/√n_shuffles.
         seed: The seed of the random orders. All steps share them.
 
     Returns:

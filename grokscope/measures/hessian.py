@@ -70,8 +70,8 @@ def hessian(
             error. The error falls as 1/√n_probes.
         tolerance: The largest residual |Hv − λv| of a top eigenpair, relative to |λ₁|; above 0. At the default 1e-6
             Lanczos never ended on a later eigenvalue instead of an earlier one in 100 starts; at 1e-3 it did in 17.
-        bottom_tolerance: The same for the smallest eigenvalue. The default is looser, because the bottom end
-            converges slowly.
+        bottom_tolerance: The same for the smallest eigenvalue. The default is looser, because a Rayleigh quotient
+            bounds the smallest eigenvalue at any tolerance.
         seed: The seed of the probes and of the start of Lanczos. All steps share the probes.
         dtype: The precision of parameters and logits, "float32" or "float64". The log-softmax has the config's
             `loss_dtype`.

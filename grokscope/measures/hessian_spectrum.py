@@ -54,8 +54,8 @@ def hessian_spectrum(
         n_probes: The number of random sign vectors, from 2, because the standard error is over the probes.
         n_products: The number of products with the Hessian per probe, which is the number of nodes; from 2. More
             products resolve more of the bulk. The default 30 makes 120 products per checkpoint with 4 probes.
-        linear_below: The |λ| below which x is linear, above 0 and below `largest`. The default 1e-6 keeps the decades
-            of a memorized model, whose loss is about 1e-7, apart.
+        linear_below: The |λ| below which x is linear, above 0 and below `largest`. A smaller value shows more
+            decades; the loss of a memorized model is about 1e-7.
         largest: The |λ| at which the grid ends. The density lacks eigenvalues beyond it.
         width: The standard deviation of a broadened node in x, above 0. The default is a tenth of a decade.
         seed: The seed of the probes. All steps share the probes.

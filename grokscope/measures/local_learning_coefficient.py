@@ -53,12 +53,11 @@ def local_learning_coefficient(
             move by `llc_distance`, which is not small in so many dimensions.
         n_draws: The number of draws per chain that count, from 4.
         n_burn_in: The number of steps per chain before them, from 0. Chains forget their start in 2/(εγ) steps, 67 at
-            the defaults.
+            the defaults, so the default 150 is twice that.
         n_chains: The number of chains, from 2, because the standard error is over the chains.
         seed: The seed of the chains. All steps share the noise.
         dtype: The precision of parameters and logits, "float32" or "float64". The log-softmax has the config's
-            `loss_dtype`. The default is float32, whose
-            rounding is far below the chains' noise.
+            `loss_dtype`. The default is float32, whose rounding is far below the chains' noise.
 
     Returns:
         Series with arrays over the steps.

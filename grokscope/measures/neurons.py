@@ -46,7 +46,8 @@ def neurons(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Se
 
     Args:
         trajectory: The checkpoints to measure.
-        n_shuffles: The number of random orders of the control, from 2, because the control has a standard error.
+        n_shuffles: The number of random orders of the control, from 2. The standard error of the control falls as
+            1/√n_shuffles.
         seed: The seed of the random orders and of the draw of neurons for the control. All steps share them.
 
     Returns:

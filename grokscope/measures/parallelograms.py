@@ -41,7 +41,8 @@ def parallelograms(trajectory: Trajectory, *, threshold: float = 0.01, n_shuffle
         trajectory: The checkpoints to measure.
         threshold: The mean square difference below which a parallelogram counts, above 0. The default 0.01 is the
             paper's.
-        n_shuffles: The number of random orders of the control, from 2, because the control has a standard error.
+        n_shuffles: The number of random orders of the control, from 2. The standard error of the control falls as
+            1/√n_shuffles.
         seed: The seed of the random orders. All steps share them.
 
     Returns:

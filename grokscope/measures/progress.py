@@ -74,7 +74,7 @@ def progress(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> S
     Args:
         trajectory: The checkpoints to measure. The key frequencies are those of the last one.
         n_shuffles: The number of random orders of the control, from 2, because the control has a standard error. The
-            default is small because an order costs as much as the measure.
+            default is small to limit the cost.
         seed: The seed of the random orders. All steps share them.
 
     Returns:

@@ -94,7 +94,8 @@ def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 
 
     Args:
         trajectory: The checkpoints to measure. The key representations are those of the last one.
-        n_shuffles: The number of random orders of the control, from 2, because the control has a standard error.
+        n_shuffles: The number of random orders of the control, from 2. The standard error of the control falls as
+            1/√n_shuffles.
         seed: The seed of the random orders. All steps share them.
 
     Returns:

@@ -80,7 +80,8 @@ def unembedding(
             (n − 1)/3), and at least 1.
         subgroup: The generators of a subgroup H, as `Group.elements` writes them. The default None means the paper's
             ⟨(0 3)(1 4), (1 2)(3 4)⟩ in S5 and A5, and for no cosets in other groups.
-        n_shuffles: The number of random orders of the control, from 2, because the control has a standard error.
+        n_shuffles: The number of random orders of the control, from 2. The standard error of the control falls as
+            1/√n_shuffles.
         seed: The seed of the random orders. All steps share them.
 
     Returns:

@@ -54,8 +54,8 @@ def weight_norm(trajectory: Trajectory) -> Series:
         - `component_distances` (steps, components): the same for each component.
 
     References:
-        - Liu et al. 2023, "Omnigrok": the weight norm as the cause of grokking.
-        - Nanda et al. 2023, section 5.2: the sum of squared weights, which is the square of this norm.
+        - Liu et al. 2023, "Omnigrok": the weight norm and the time to generalise.
+        - Nanda et al. 2023: the sum of squared weights, the square of this norm, as a measure of progress.
 
     Invariances:
         - The order of neurons and heads, and a rotation of the residual stream.
