@@ -17,18 +17,24 @@ from grokscope.config import RunConfig
 from grokscope.errors import DamagedError, GrokscopeError, unknown_name
 from grokscope.model import transformer
 from grokscope.model.state_dicts import memory_from_state_dicts
-from grokscope.series import Series, Variable
+from grokscope.opened_run import has_recorded_data, log_over_all, open_store, recorded_split
+from grokscope.series import Series
 from grokscope.snapshot import Snapshot
 from grokscope.store import verify
-from grokscope.store.run_store import LOG_COLUMNS, Record, RunStore
+from grokscope.store.run_store import LOG_COLUMNS, RunStore
 from grokscope.store.source import Source
 from grokscope.thinning import spread_by_step
+from grokscope.variable import Variable
 
 _LOG_VARIABLES = {
     "train_loss": Variable("train loss", "nats", is_logarithmic=True),
     "test_loss": Variable("test loss", "nats", is_logarithmic=True),
     "train_accuracy": Variable("train accuracy"),
     "test_accuracy": Variable("test accuracy"),
+}
+_UNSPLIT_LOG_VARIABLES = {
+    "loss": Variable("loss over all equations", "nats", is_logarithmic=True),
+    "accuracy": Variable("accuracy over all equations"),
 }
 _STEPS_PER_READ = 16
 """The checkpoints that an iteration reads at once; opening a file for each took a tenth of `loss`'s time."""
@@ -52,8 +58,11 @@ class Trajectory:
         steps: Int[np.ndarray, " steps"],
         split: tasks.Split | None = None,
         lost: Mapping[int, DamagedError] | None = None,
+        has_split: bool = True,
     ):
         self.config = config
+        self.has_split = has_split
+        """Whether the training set is known. Only an imported run and a trajectory in memory may lack it."""
         self.steps = steps
         """The steps of its checkpoints, increasing."""
         self.lost: Mapping[int, DamagedError] = lost or {}
@@ -83,8 +92,9 @@ class Trajectory:
         """Return the trajectory of a store that `open_store` returned; raise GrokscopeError as `open` does."""
         if not len(store.steps):
             raise GrokscopeError(f"{store.folder} has no readable checkpoint. {' '.join(store.damaged)}".strip())
-        trajectory = cls(store.record.config, store, store.steps, _recorded_split(store.record))
-        if data_digest(trajectory.task, trajectory.split) != store.record.data_digest:
+        record = store.record
+        trajectory = cls(record.config, store, store.steps, recorded_split(record), has_split=record.has_split)
+        if not has_recorded_data(record, trajectory.task, trajectory.split_or_none):
             raise GrokscopeError(
                 f"{store.folder}: the task {trajectory.config.task.name!r} gives other examples or another split "
                 f"than the run was trained on. Use the version of the task that made it."
@@ -96,7 +106,7 @@ class Trajectory:
         cls,
         config: RunConfig,
         state_dicts: Mapping[int, Mapping[str, Tensor]],
-        split: "tasks.Split | tuple[Tensor, Tensor] | None" = None,
+        split: "tasks.Split | tuple[Tensor, Tensor] | str | None" = None,
     ) -> "Trajectory":
         """Make a trajectory in memory from state dicts.
 
@@ -104,7 +114,8 @@ class Trajectory:
             config: The config of the run that the state dicts come from.
             state_dicts: A state dict by its step, under TransformerLens' names and shapes. The attention's buffers
                 (`mask`, `IGNORE`) are dropped.
-            split: The training and test examples; by default the split that the config draws.
+            split: The training and test examples; by default the split that the config draws. "unknown" for
+                state dicts whose training set is not known: then nothing is called train or test.
 
         Returns:
             The trajectory, without a folder and without a log.
@@ -113,8 +124,12 @@ class Trajectory:
             GrokscopeError: One error that names every missing key, unknown key and wrong shape.
         """
         config.validate()
+        if isinstance(split, str) and split != "unknown":
+            raise GrokscopeError(f"split: {split!r}. Allowed: indices of train and test examples, or 'unknown'.")
         task = tasks.build(config.task)
         source = memory_from_state_dicts(transformer.build(config.model, task), state_dicts)
+        if isinstance(split, str):
+            return cls(config, source, source.steps, has_split=False)
         return cls(config, source, source.steps, tasks.validated_split(split, len(task.inputs)))
 
     def without_damaged(self, steps: Iterable[int] | None = None) -> "Trajectory":
@@ -137,11 +152,13 @@ class Trajectory:
         if own <= damage.keys():
             raise min(damage.items())[1]
         kept = self.steps[~np.isin(self.steps, list(damage))]
-        return Trajectory(self.config, self._source, kept, self._given_split, {**self.lost, **damage})
+        return self._of(kept, {**self.lost, **damage})
 
     @cached_property
-    def _data(self) -> tuple[tasks.Task, tasks.Split]:
-        return tasks.load(self.config.task, self.config.split_seed, self._given_split)
+    def _data(self) -> tuple[tasks.Task, tasks.Split | None]:
+        if self.has_split:
+            return tasks.load(self.config.task, self.config.split_seed, self._given_split)
+        return tasks.load_unsplit(self.config.task, self.config.split_seed), None
 
     @property
     def task(self) -> tasks.Task:
@@ -150,7 +167,21 @@ class Trajectory:
 
     @property
     def split(self) -> tasks.Split:
-        """The training and the test examples: `split.train` and `split.test` index `task.inputs`."""
+        """The training and the test examples: `split.train` and `split.test` index `task.inputs`.
+
+        Raise GrokscopeError if the training set is not known.
+        """
+        split = self._data[1]
+        if split is None:
+            raise GrokscopeError(
+                "The training set of this run is unknown. Import its files again with --train-indices FILE or "
+                "--split random-shuffle:SEED."
+            )
+        return split
+
+    @property
+    def split_or_none(self) -> tasks.Split | None:
+        """The training and the test examples; None if the training set is not known."""
         return self._data[1]
 
     @cached_property
@@ -177,19 +208,21 @@ class Trajectory:
     def log(self) -> Series:
         """Train and test loss (nats) and accuracy at every evaluated step, also between checkpoints.
 
-        The row of step t belongs to the parameters after t updates. Raise GrokscopeError for a trajectory in
-        memory, which has no log; the measure `loss` recomputes the same quantities from the checkpoints.
+        The row of step t belongs to the parameters after t updates. If the training set is not known, the log has
+        `loss` and `accuracy` over all equations instead. Raise GrokscopeError for a trajectory in memory, which has
+        no log; the measure `loss` recomputes the same quantities from the checkpoints.
         """
         log = self._source.log
         if log is None:
             raise GrokscopeError("A trajectory in memory has no log; evaluate the measure 'loss' instead.")
+        arrays = {name: log.rows[:, column] for column, name in enumerate(LOG_COLUMNS) if column}
         return Series(
             "log",
             log.rows[:, 0].astype(np.int64),
-            {name: log.rows[:, column] for column, name in enumerate(LOG_COLUMNS) if column},
+            arrays if self.has_split else log_over_all(arrays, self.config.task, self.task),
             {"gaps": np.array(sorted([*self._source.gaps, *log.gaps]), np.int64).reshape(-1, 2)},
             digest=self.digest,
-            variables=_LOG_VARIABLES,
+            variables=_LOG_VARIABLES if self.has_split else _UNSPLIT_LOG_VARIABLES,
         )
 
     @cached_property
@@ -215,7 +248,10 @@ class Trajectory:
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256 of the config, the steps and every parameter's checksum: equal bits, equal digest."""
+        """The SHA-256 of the config, the steps and every parameter's checksum: equal bits, equal digest.
+
+        A trajectory whose training set is not known has a digest of its own, because its measures differ.
+        """
         return self.digest_of(self.steps)
 
     def digest_of(self, steps: Int[np.ndarray, " some"]) -> str:
@@ -226,7 +262,8 @@ class Trajectory:
         if not np.isin(steps, self._source.steps).all():
             raise GrokscopeError("There is no checkpoint at some of these steps.")
         content = [[int(step), sorted(self._source.checksums(int(step)).items())] for step in steps]
-        return hashlib.sha256(json.dumps([self.config.digest, content]).encode()).hexdigest()
+        parts = [self.config.digest, content, *([] if self.has_split else ["unknown split"])]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def at(self, step: int | np.integer) -> Snapshot:
         """Return the snapshot of a checkpoint.
@@ -297,8 +334,11 @@ class Trajectory:
             raise GrokscopeError(f"There is no checkpoint at: {named}.")
         return self._of(selected.astype(np.int64))
 
-    def _of(self, steps: Int[np.ndarray, " steps"]) -> "Trajectory":
-        return Trajectory(self.config, self._source, steps, self._given_split, self.lost)
+    def _of(
+        self, steps: Int[np.ndarray, " steps"], lost: Mapping[int, DamagedError] | None = None
+    ) -> "Trajectory":
+        lost = self.lost if lost is None else lost
+        return Trajectory(self.config, self._source, steps, self._given_split, lost, self.has_split)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -324,7 +364,7 @@ class Trajectory:
 
     def _repr_html_(self) -> str:
         rows: list[list[object]] = [
-            ["task", f"{self.task.formula}, {self.config.task.train_fraction:.0%} trained on"],
+            ["task", f"{self.task.formula}, {self._trained_share}"],
             ["checkpoints", f"{len(self):,}, steps {self.steps[0]:,} to {self.steps[-1]:,}"],
             *(["lost", f"steps {first:,} to {last:,}"] for first, last in self.gaps),
             *(["damaged", sentence] for sentence in self.damaged),
@@ -336,34 +376,11 @@ class Trajectory:
             ]
         return notebook.html_table(f"Trajectory {self.path or 'in memory'}", [], rows)
 
+    @property
+    def _trained_share(self) -> str:
+        split = self.split_or_none
+        return f"{len(split.train) / len(self.task.inputs):.0%} trained on" if split else "unknown training set"
+
     def __repr__(self) -> str:
         where = self.path or "in memory"
         return f"Trajectory({where}, {len(self)} checkpoints, steps {self.steps[0]} to {self.steps[-1]})"
-
-
-def open_store(folder: Path) -> RunStore:
-    """Open a run's store without the segments that belong to another model; raise GrokscopeError for no run."""
-    store = RunStore(folder)
-    config = store.record.config
-    shapes = transformer.build(config.model, tasks.build(config.task)).shapes if store.segments else {}
-    return store.limited_to(shapes)
-
-
-def data_digest(task: tasks.Task, split: tasks.Split) -> str:
-    """Return the SHA-256 of everything that a model learns from: the equations, the answers and the split."""
-    digest = hashlib.sha256()
-    for tensor in (task.inputs, task.labels, split.train):
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _recorded_split(record: Record) -> tasks.Split | None:
-    """Return the split that an imported run names; None if the config draws it."""
-    if record.imported is None:
-        return None
-    n_examples = len(tasks.build(record.config.task).inputs)
-    train = record.train(n_examples)
-    if train is None:
-        return None
-    test = np.setdiff1d(np.arange(n_examples), train)
-    return tasks.Split(torch.from_numpy(train), torch.from_numpy(test))

@@ -20,10 +20,12 @@ from grokscope.disk import atomic
 from grokscope.disk.lock import Lock
 from grokscope.errors import GrokscopeError, quoted_value
 from grokscope.interop import formats, safe_load
-from grokscope.store.record import IMPORTED, packed
-from grokscope.store.run_store import LOG_COLUMNS, Record, create, new_run_folder
+from grokscope.opened_run import data_digest
+from grokscope.store.record import IMPORTED, packed_indices
+from grokscope.store.run_names import new_run_folder
+from grokscope.store.run_store import LOG_COLUMNS, Record, create
 from grokscope.training.checkpointer import SEGMENT_BYTES, SEGMENT_CHECKPOINTS, as_arrays
-from grokscope.trajectory import Trajectory, data_digest
+from grokscope.trajectory import Trajectory
 
 _STEP = re.compile(r"(?<!\d[^-])(?<!\d[eE][-+])(?<![\dvV])(?<![\W_][-+.,])\d{1,18}\Z")
 """The step at the end of a file's name. The end of 1.5e6, 12,000, 1_000, 1e-5, v2, -1 or 3fa9b2c7 is not a step."""
@@ -84,7 +86,7 @@ def import_checkpoints(
         "answers_only": answers_only,
     }
     if split is not None:
-        event["train"] = packed(split.train.numpy(), len(task.inputs))
+        event["train"] = packed_indices(split.train.numpy(), len(task.inputs))
     _write(folder, trajectory, event)
     return Trajectory.open(folder)
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from grokscope import plugins
-from grokscope.series import Series, Variable
+from grokscope.series import Series
+from grokscope.variable import Variable
 
 _Measure = TypeVar("_Measure", bound=Callable[..., Series])
 

@@ -1,6 +1,6 @@
 """The descriptions of the key frequencies, which several measures have among their constants."""
 
-from grokscope.series import Variable
+from grokscope.variable import Variable
 
 _RULES = {
     "": "consensus of the rules",

@@ -10,8 +10,9 @@ from grokscope.fourier import cyclic, cyclic_2d
 from grokscope.measures._declaration import measure
 from grokscope.model.forward import Parameters
 from grokscope.model.losses import cross_entropy
-from grokscope.series import Series, Variable
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable
 
 _VARIABLES = {
     "loss": Variable("loss", "nats", is_logarithmic=True),
@@ -70,7 +71,7 @@ def ablations(trajectory: Trajectory) -> Series:
     Cost:
         - One cross-entropy over all pairs per frequency and checkpoint: about a second for n = 113.
     """
-    grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split)
+    grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split_or_none)
     rows = [_row(grid, snapshot.parameters) for snapshot in trajectory]
     constants = {"frequencies": cyclic.frequencies(len(grid.circle))}
     return Series.of_rows("ablations", trajectory.steps, rows, constants)

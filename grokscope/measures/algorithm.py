@@ -21,9 +21,10 @@ from grokscope.measures._declaration import Panel, measure
 from grokscope.measures._ranges import check_ranges
 from grokscope.model import forward
 from grokscope.model.equation_batch import Equations
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.tasks.circle import Circle, on_circle
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 _MOST_CIRCLES = 6
 """The most circles that are isolated, the strongest first."""

@@ -9,9 +9,10 @@ from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
 from grokscope.model.forward import Parameters
 from grokscope.model.transformer import Model
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.tasks import Task
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 _VARIABLES = with_companions(
     {

@@ -18,8 +18,9 @@ from grokscope.fourier import cyclic
 from grokscope.measures._chunks import evaluate_in_chunks
 from grokscope.measures._declaration import Panel, measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 _MOST_PLANES = 6
 _CHECKPOINTS_PER_CHUNK = 32

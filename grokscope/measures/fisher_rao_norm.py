@@ -9,8 +9,9 @@ from grokscope.errors import GrokscopeError
 from grokscope.landscape.objective import Objective, objectives
 from grokscope.measures._declaration import measure
 from grokscope.model import losses
-from grokscope.series import Series, Variable
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable
 
 
 def along_weights(objective: Objective) -> tuple[Float[Tensor, "n d_vocab_out"], Float[Tensor, "n d_vocab_out"]]:

@@ -14,8 +14,9 @@ from grokscope.measures._declaration import Panel, measure
 from grokscope.measures._key_frequency_variables import KEY_FREQUENCY_VARIABLES
 from grokscope.measures._ranges import check_ranges
 from grokscope.model.transformer import Model
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 _CHECKPOINTS_PER_CHUNK = 16
 
@@ -99,7 +100,7 @@ def fourier(trajectory: Trajectory, *, rank_tolerance: float = 0.01, n_shuffles:
     """
     check_ranges(("rank_tolerance", rank_tolerance, 0 <= rank_tolerance < 1, "from 0 to below 1"))
     model = trajectory.model
-    grid = CircleGrid.of(model, trajectory.task, trajectory.split)
+    grid = CircleGrid.of(model, trajectory.task, trajectory.split_or_none)
     tokens = grid.circle.tokens
     names = [name for name in model.shapes if name.split(".")[-1] in ("W_E", "W_U", "W_out") or name == "ln_final.w"]
     orders = controls.random_orders(len(tokens), n_shuffles, seed)

@@ -11,22 +11,27 @@ from grokscope.landscape.objective import Objective, objectives
 from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
 from grokscope.model.components import COMPONENTS, group_by_component
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 _VARIABLES = with_companions(
     {
-        "eigenvalues": Variable("largest eigenvalues of the Hessian", "nats", ("eigenvalue",), is_logarithmic=True),
-        "bottom_eigenvalue": Variable("smallest eigenvalue of the Hessian", "nats"),
-        "trace": Variable("Hessian trace", "nats", is_logarithmic=True),
-        "frobenius_norm": Variable("Frobenius norm of the Hessian", "nats", is_logarithmic=True),
-        "gauss_newton_eigenvalue": Variable("largest Gauss–Newton eigenvalue", "nats", is_logarithmic=True),
-        "gauss_newton_trace": Variable("Gauss–Newton trace", "nats", is_logarithmic=True),
+        "eigenvalues": Variable(
+            "largest eigenvalues of the Hessian", "nats/weight²", ("eigenvalue",), is_logarithmic=True
+        ),
+        "bottom_eigenvalue": Variable("smallest eigenvalue of the Hessian", "nats/weight²"),
+        "trace": Variable("Hessian trace", "nats/weight²", is_logarithmic=True),
+        "frobenius_norm": Variable("Frobenius norm of the Hessian", "nats/weight²", is_logarithmic=True),
+        "gauss_newton_eigenvalue": Variable("largest Gauss–Newton eigenvalue", "nats/weight²", is_logarithmic=True),
+        "gauss_newton_trace": Variable("Gauss–Newton trace", "nats/weight²", is_logarithmic=True),
         "gauss_newton_share": Variable("Gauss–Newton trace over Hessian trace"),
-        "block_eigenvalues": Variable("largest eigenvalue of each block", "nats", ("block",), is_logarithmic=True),
-        "block_traces": Variable("Hessian trace of each block", "nats", ("block",), is_logarithmic=True),
+        "block_eigenvalues": Variable(
+            "largest eigenvalue of each block", "nats/weight²", ("block",), is_logarithmic=True
+        ),
+        "block_traces": Variable("Hessian trace of each block", "nats/weight²", ("block",), is_logarithmic=True),
         "block_gauss_newton_traces": Variable(
-            "Gauss–Newton trace of each block", "nats", ("block",), is_logarithmic=True
+            "Gauss–Newton trace of each block", "nats/weight²", ("block",), is_logarithmic=True
         ),
         "gradient_norm": Variable("‖∇L‖", "nats per unit of weight", is_logarithmic=True),
         "gradient_overlap": Variable("gradient's share in the top eigenvectors"),

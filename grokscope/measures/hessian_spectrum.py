@@ -6,8 +6,9 @@ from grokscope import curvature
 from grokscope.landscape.objective import objectives
 from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 _N_MOMENTS = 4
 _GRID_POINTS_PER_WIDTH = 2
@@ -17,12 +18,12 @@ _GRID_POINTS_PER_WIDTH = 2
 _VARIABLES = with_companions(
     {
         "density": Variable("spectral density", dims=("grid",)),
-        "nodes": Variable("nodes of the quadrature", "nats", ("probe", "product")),
+        "nodes": Variable("nodes of the quadrature", "nats/weight²", ("probe", "product")),
         "weights": Variable("weights of the quadrature", dims=("probe", "product")),
         "moments": Variable("tr(Hᵏ)/n for k = 1 … 4", dims=("order",)),
-        "resolution": Variable("resolution of the spectrum", "nats", is_logarithmic=True),
+        "resolution": Variable("resolution of the spectrum", "nats/weight²", is_logarithmic=True),
         "grid": Variable("position on the grid", dims=("grid",), role="coordinate"),
-        "eigenvalue_grid": Variable("eigenvalue at the grid", "nats", ("grid",)),
+        "eigenvalue_grid": Variable("eigenvalue at the grid", "nats/weight²", ("grid",)),
         "n_parameters": Variable("number of parameters"),
     },
     stderr=("density", "moments"),

@@ -14,8 +14,9 @@ from grokscope.errors import GrokscopeError
 from grokscope.landscape.objective import Objective, objectives
 from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 Vector = Float[np.ndarray, " n"]
 Function = Callable[[Vector], tuple[float, Vector]]

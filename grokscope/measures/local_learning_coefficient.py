@@ -6,8 +6,9 @@ from grokscope.errors import GrokscopeError
 from grokscope.landscape import sgld
 from grokscope.landscape.objective import objectives
 from grokscope.measures._declaration import measure
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 _VARIABLES = with_companions(
     {

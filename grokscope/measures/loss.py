@@ -8,8 +8,9 @@ from torch import Tensor
 
 from grokscope.measures._declaration import measure
 from grokscope.model import losses
-from grokscope.series import Series, Variable
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable
 
 _VARIABLES = {
     "train_loss": Variable("train loss", "nats", is_logarithmic=True),
@@ -35,7 +36,8 @@ def loss(trajectory: Trajectory) -> Series:
     Returns:
         Series with arrays over the steps. The prefix names the equations; without a prefix, all equations count.
 
-        - `train_loss`, `test_loss`, `loss` (steps), in nats: 0 is certainty; NaN for an empty part.
+        - `train_loss`, `test_loss`, `loss` (steps), in nats: 0 is certainty; NaN for an empty part. The arrays
+          of train and test equations are absent if the training set is unknown.
         - `train_accuracy`, `test_accuracy`, `accuracy` (steps), from 0 to 1: the share of equations whose largest
           logit is the answer's.
 
@@ -46,8 +48,8 @@ def loss(trajectory: Trajectory) -> Series:
     Cost:
         - One forward pass over all equations per checkpoint.
     """
-    split = trajectory.split
-    parts = {"train_": split.train, "test_": split.test, "": slice(None)}
+    split = trajectory.split_or_none
+    parts = {"train_": split.train, "test_": split.test, "": slice(None)} if split else {"": slice(None)}
     rows = [
         {f"{prefix}loss": float(example_losses[part].mean()) for prefix, part in parts.items()}
         | {f"{prefix}accuracy": float(is_right[part].double().mean()) for prefix, part in parts.items()}

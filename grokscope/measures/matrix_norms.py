@@ -9,8 +9,9 @@ from grokscope.circuits import controls
 from grokscope.measures._declaration import measure
 from grokscope.model.forward import Parameters
 from grokscope.model.transformer import Model
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 
 def singular_values(A: Float[Tensor, "*batch rows columns"]) -> Float[Tensor, "*batch rank"]:

@@ -10,8 +10,9 @@ from grokscope.circuits.pairs import CircleGrid
 from grokscope.fourier import cyclic_2d
 from grokscope.measures._declaration import measure
 from grokscope.model.forward import Parameters
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 _MOST_SHUFFLED = 64
 """The most neurons per block in the shuffled control, because all of them would cost as much as the measure."""
@@ -86,7 +87,7 @@ def neurons(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Se
         - One forward pass and 2n³ d_mlp operations per checkpoint, in the type of the parameters, for n tokens on the
           circle.
     """
-    grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split)
+    grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split_or_none)
     n, d_mlp = len(grid.circle), trajectory.config.model.d_mlp
     generator = torch.Generator().manual_seed(seed)
     orders = controls.random_orders(n, n_shuffles, generator)

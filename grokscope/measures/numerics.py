@@ -12,8 +12,9 @@ from grokscope.landscape.objective import Objective, objectives
 from grokscope.measures._declaration import measure
 from grokscope.model.components import component_vectors, cosine, group_by_component
 from grokscope.model.losses import cross_entropy, has_collapsed
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 DTYPES = ("bfloat16", "float32", "float64")
 """The types in which the loss is computed."""

@@ -11,9 +11,10 @@ from grokscope.circuits import controls
 from grokscope.measures._chunks import evaluate_in_chunks
 from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.tasks.circle import on_circle
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 _CHECKPOINTS_PER_CHUNK = 8
 

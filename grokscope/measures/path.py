@@ -5,8 +5,9 @@ import torch
 
 from grokscope.measures._declaration import measure
 from grokscope.model.components import component_vectors, cosine, group_by_component
-from grokscope.series import Series, Variable
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable
 
 _VARIABLES = {
     "update_size": Variable("‖Δ‖", "L2 norm", is_logarithmic=True),

@@ -14,8 +14,9 @@ from grokscope.measures._declaration import Panel, measure
 from grokscope.measures._key_frequency_variables import KEY_FREQUENCY_VARIABLES
 from grokscope.model.forward import Parameters
 from grokscope.model.losses import cross_entropy
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def progress(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> S
         - `excluded_loss` (steps): over the train equations, of the logits without those projections. It rises once
           the network stops memorizing; ln(classes) means that nothing else is left.
         - `excluded_loss_by_frequency` (steps, key frequencies): the same without one key frequency.
-        - `train_loss`, `test_loss` (steps): of the unchanged logits.
+        - `train_loss`, `test_loss` (steps): of the unchanged logits. If the training set is unknown, these two, the
+          ratio and the excluded losses are absent.
         - `cosine_coefficients` (steps, frequencies), in units of logits: α_k of the least-squares fit to the logits
           of the classes at positions l.
         - `logit_variance_shares` (steps, frequencies), from 0 to 1: the share of the logits' variance that each
@@ -119,7 +121,7 @@ def progress(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> S
     Cost:
         - One forward pass over the pairs per checkpoint, and about as much again.
     """
-    grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split)
+    grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split_or_none)
     orders = controls.random_orders(len(grid.circle), n_shuffles, seed)
     keys = key_frequencies(grid, trajectory.last.parameters)
     shuffles = _shuffles(grid, grid.logits(trajectory.last.parameters), len(keys.consensus), orders)
@@ -129,7 +131,7 @@ def progress(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> S
     constants = {
         **keys.constants(),
         "n_examples_off_circle": torch.tensor(trajectory.task.n_examples_off_circle),
-        **controls.untrained_control({name: untrained[name] for name in controlled}),
+        **controls.untrained_control({name: untrained[name] for name in controlled if name in untrained}),
     }
     return Series.of_rows("progress", trajectory.steps, rows, constants)
 
@@ -138,34 +140,46 @@ def _row(
     grid: CircleGrid, parameters: Parameters, key: Int[Tensor, " n_key"], shuffles: list[_Shuffle]
 ) -> dict[str, Tensor]:
     """Return every quantity of one checkpoint; no control without shuffles."""
-    logits, answers, tokens = grid.logits(parameters), grid.circle.answers, grid.circle.tokens
-    losses = pair_losses(logits, grid.labels)
-    means = cyclic_2d.answer_means(logits, answers)
+    logits, tokens = grid.logits(parameters), grid.circle.tokens
+    means = cyclic_2d.answer_means(logits, grid.circle.answers)
     restricted = grid.mean_over_equations(cross_entropy(restricted_logits(means, key), tokens))
-    test_loss = losses[grid.is_test].mean()
-
-    train_logits, train_answers = logits[grid.is_train], answers[grid.is_train]
-    waves = cyclic_2d.answer_waves(means, key)
-    excluded = [
-        cross_entropy(train_logits - wave[train_answers], grid.labels[grid.is_train]).mean()
-        for wave in (waves.sum(0), *waves)
-    ]
     # The order of the classes does not matter here, and selecting them all would copy the logits.
     variance = cyclic_2d.logit_variance(logits if len(tokens) == logits.shape[-1] else logits[..., tokens])
     coefficients = cyclic_2d.cosine_coefficients(means[:, tokens])
     shares = _variance_shares(coefficients, variance, len(tokens))
     row = {
-        "train_loss": losses[grid.is_train].mean(),
-        "test_loss": test_loss,
-        "restricted_loss": restricted,
-        "restricted_to_test_ratio": restricted / test_loss.clamp_min(torch.finfo(test_loss.dtype).tiny),
-        "excluded_loss": excluded[0],
-        "excluded_loss_by_frequency": torch.stack(excluded)[1:],
+        **(_losses(grid, logits, means, key, restricted) if grid.split else {"restricted_loss": restricted}),
         "cosine_coefficients": coefficients,
         "logit_variance_shares": shares,
         "logit_variance_share": shares[key - 1].sum(),
     }
     return row | controls.shuffled_control([_shuffled_quantities(logits, variance, shuffle) for shuffle in shuffles])
+
+
+def _losses(
+    grid: CircleGrid,
+    logits: Float[Tensor, "n n classes"],
+    means: Float[Tensor, "n classes"],
+    key: Int[Tensor, " n_key"],
+    restricted: Float[Tensor, ""],
+) -> dict[str, Tensor]:
+    """Return the losses, most of which need the split; `means` are each answer's mean logits."""
+    losses, is_train = pair_losses(logits, grid.labels), grid.is_train
+    test_loss = losses[grid.is_test].mean()
+    train_logits, train_answers = logits[is_train], grid.circle.answers[is_train]
+    waves = cyclic_2d.answer_waves(means, key)
+    excluded = [
+        cross_entropy(train_logits - wave[train_answers], grid.labels[is_train]).mean()
+        for wave in (waves.sum(0), *waves)
+    ]
+    return {
+        "train_loss": losses[is_train].mean(),
+        "test_loss": test_loss,
+        "restricted_loss": restricted,
+        "restricted_to_test_ratio": restricted / test_loss.clamp_min(torch.finfo(test_loss.dtype).tiny),
+        "excluded_loss": excluded[0],
+        "excluded_loss_by_frequency": torch.stack(excluded)[1:],
+    }
 
 
 def _shuffles(

@@ -12,8 +12,9 @@ from grokscope.landscape.objective import Objective, objectives
 from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
 from grokscope.model import losses
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 UNEMBEDDING = "unembed.W_U"
 

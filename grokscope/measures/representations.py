@@ -16,9 +16,10 @@ from grokscope.measures._chunks import evaluate_in_chunks
 from grokscope.measures._declaration import Panel, measure
 from grokscope.model.forward import Parameters
 from grokscope.model.losses import cross_entropy
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.tasks.composition import as_composition
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 KEY_SIMILARITY = 1 / 4
 """The share of the largest logit similarity that a key representation exceeds."""
@@ -118,7 +119,8 @@ def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 
         - `logit_product_share` (steps): the share that depends on a·b and c, and not on c alone.
         - `logit_variance_explained` (steps): the share of the key characters together, Σ similarity².
         - `loss`, `train_loss` (steps), in nats: over all pairs with their correct answers, and over the train pairs
-          with the answers that the run learned from.
+          with the answers that the run learned from. If the train pairs are unknown, `train_loss` and the excluded
+          losses are absent.
         - `restricted_loss` (steps), in nats: over all pairs with their correct answers, of the logits' projection on
           the key characters plus each answer's mean logit over all pairs.
         - `excluded_loss` (steps), in nats: the train loss of the logits without that projection. The paper's code
@@ -161,7 +163,7 @@ def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 
     irreps = irreducible_representations(composition.group)
     nontrivial = irreps[1:]
     characters, isotypic = Characters(composition.group, nontrivial), IsotypicBasis.from_representations(irreps)
-    group_logits = GroupLogits(trajectory.model, trajectory.task, trajectory.split, composition)
+    group_logits = GroupLogits(trajectory.model, trajectory.task, trajectory.split_or_none, composition)
     neurons = GroupNeurons(trajectory.model, trajectory.task, composition, isotypic)
     cosets = CosetClusters(composition.group)
     key = _key_representations(group_logits, characters, trajectory.last.parameters, orders)
@@ -264,6 +266,8 @@ def _losses(
     by_product = cross_entropy(projections[0] + means.mean(0), torch.arange(len(means)))
     restricted = group_logits.mean_over_equations(by_product)
     loss, train_loss, excluded = group_logits.losses(batches, projections)
+    if not group_logits.is_trained.any():
+        return {"loss": loss, "restricted_loss": restricted}
     return {
         "loss": loss,
         "train_loss": train_loss,

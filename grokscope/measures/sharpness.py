@@ -4,8 +4,9 @@ from grokscope import curvature
 from grokscope.landscape.objective import objectives
 from grokscope.measures._declaration import Panel, measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 _LOOSEST_WARM_START = 1e-6
 """The loosest tolerance at which Lanczos starts near the previous eigenvector. With the top two eigenvalues crossed
@@ -14,8 +15,8 @@ and 0.1% apart, 7 of 30 such starts at 1e-5 ended on the second eigenvalue; at 1
 
 _VARIABLES = with_companions(
     {
-        "sharpness": Variable("sharpness λ₁", "nats", is_logarithmic=True),
-        "hessian_trace": Variable("Hessian trace", "nats", is_logarithmic=True),
+        "sharpness": Variable("sharpness λ₁", "nats/weight²", is_logarithmic=True),
+        "hessian_trace": Variable("Hessian trace", "nats/weight²", is_logarithmic=True),
     },
     residual=("sharpness",),
     stderr=("hessian_trace",),

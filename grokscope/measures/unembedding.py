@@ -20,9 +20,10 @@ from grokscope.errors import GrokscopeError
 from grokscope.fourier import cyclic
 from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.series import Series, Variable, with_companions
+from grokscope.series import Series
 from grokscope.tasks import Task
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable, with_companions
 
 POWERS_SUBGROUP = ("(0 3)(1 4)", "(1 2)(3 4)")
 """Generators of the subgroup of Power et al. 2022, figure 3: a dihedral group of order 10, with 12 cosets in S5."""

@@ -8,8 +8,9 @@ from torch import Tensor
 from grokscope.measures._chunks import evaluate_in_chunks
 from grokscope.measures._declaration import Panel, measure
 from grokscope.model.components import group_by_component, parameter_label
-from grokscope.series import Series, Variable
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
+from grokscope.variable import Variable
 
 _CHECKPOINTS_PER_CHUNK = 32
 

@@ -10,7 +10,7 @@ from typing import Any
 from grokscope.config import RunConfig, from_dict, presets
 from grokscope.errors import GrokscopeError
 from grokscope.store.record import FORKED, Record
-from grokscope.store.run_store import IS_NAME
+from grokscope.store.run_names import IS_NAME
 from grokscope.training.fork import changed_settings
 
 _LONGEST_FLAG = 400

@@ -50,8 +50,13 @@ class Record:
         """The event with the files that a run was imported from; None for a run that was trained here."""
         return next((event for event in self.history if event.get("event") == IMPORTED), None)
 
+    @property
+    def has_split(self) -> bool:
+        """Whether the training set is known; an import does not know it if neither the files nor the user name it."""
+        return self.imported is None or "train" in self.imported
+
     def train(self, n_examples: int) -> Int[np.ndarray, " n_train"] | None:
-        """Return the training examples that an imported run names; None if the config determines them.
+        """Return the training examples that an imported run names; None for a run that names none.
 
         Raise GrokscopeError if they do not fit a task of `n_examples` examples.
         """

@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from grokscope.config import RunConfig, presets, toml, validation
+from grokscope.config import RunConfig, presets, toml, unused, validation
 from grokscope.errors import GrokscopeError, quoted_value, unknown_name
-from grokscope.store.run_store import IS_NAME
+from grokscope.store.run_names import IS_NAME
 
 MOST_CELLS = 100_000
 SEEDS = ("split_seed", "init_seed", "training_seed")
@@ -121,6 +121,8 @@ def _from_values(values: Mapping[str, Any], table_faults: list[str]) -> Sweep:
         faults += [f"sweep: {n_cells:,} cells; allowed: up to {MOST_CELLS:,}", *base.faults()]
     cells = [_cell(base, settings) for settings in _combinations(listed, axes)] if n_cells <= MOST_CELLS else []
     faults += _cell_faults(cells)
+    # Only valid settings have effects to compare.
+    faults = faults or _unused_settings(cells, {name for name, _ in _leaves(values)})
     if faults:
         heading = "One fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise GrokscopeError(f"{heading} in this sweep:\n" + "\n".join(f"  {fault}" for fault in faults))
@@ -245,6 +247,20 @@ def _cell_faults(cells: list[Cell]) -> list[str]:
         fault if len(names) == len(cells) else f"{fault} ({len(names)} of {len(cells)} cells, such as {names[0]})"
         for fault, names in names_by_fault.items()
     ]
+
+
+def _unused_settings(cells: list[Cell], in_file: set[str]) -> list[str]:
+    """Return a fault for each setting that the file changes and that has no effect in any cell."""
+    faults: dict[str, str] = {}
+    used: set[str] = set()
+    for cell in cells:
+        given = (in_file | set(cell.settings)) - used
+        cell_faults = unused.unused_settings(cell.config, given)
+        used |= given - set(cell_faults)
+        faults |= cell_faults
+    faults = {name: fault for name, fault in faults.items() if name not in used}
+    changed = set[str]().union(*(unused.changed_settings(cell.config) for cell in cells)) if faults else set()
+    return [fault for name, fault in faults.items() if name in changed]
 
 
 def _data_fault(task: Any, split_seed: int) -> str:

@@ -11,7 +11,8 @@ from grokscope.config import RunConfig, from_dict
 from grokscope.disk import atomic
 from grokscope.disk.lock import is_locked
 from grokscope.errors import GrokscopeError
-from grokscope.store.run_store import IS_NAME, Record, RunStore
+from grokscope.store.run_names import IS_NAME
+from grokscope.store.run_store import Record, RunStore
 from grokscope.sweep.plan import Cell, Sweep
 
 FORMAT = 1

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grokscope import rng, tasks
 from grokscope.config import RunConfig
-from grokscope.trajectory import data_digest
+from grokscope.opened_run import data_digest
 
 
 class Dataset:

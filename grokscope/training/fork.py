@@ -21,8 +21,10 @@ from grokscope import environment, plugins
 from grokscope.config import RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError, quoted_value
 from grokscope.model import transformer
+from grokscope.opened_run import open_store
 from grokscope.store.record import FORKED, Record
-from grokscope.store.run_store import RunStore, new_run_folder
+from grokscope.store.run_names import new_run_folder
+from grokscope.store.run_store import RunStore
 from grokscope.tasks import Task
 from grokscope.training.checkpointer import Checkpointer, as_arrays
 from grokscope.training.learner import latest_state
@@ -31,7 +33,7 @@ from grokscope.training.optimizers import expected_state
 from grokscope.training.replay import ReplayCheck
 from grokscope.training.run import Observer, create_run, require_trained, train_to_end
 from grokscope.training.signals import deferred_signals
-from grokscope.trajectory import Trajectory, open_store
+from grokscope.trajectory import Trajectory
 
 _INITIALIZATION = ("model.init", "model.init_scale", "model.positions", "init_seed")
 """The settings that decide the initialization, which a fork cannot change."""

@@ -5,6 +5,7 @@ but the checkpoints, the log and the final resume state do not.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -14,18 +15,20 @@ import numpy as np
 from torch import Tensor
 
 from grokscope import environment
-from grokscope.config import RunConfig
+from grokscope.config import RunConfig, unused
 from grokscope.disk import atomic
 from grokscope.disk.lock import Lock
 from grokscope.errors import GrokscopeError
-from grokscope.store.run_store import Record, RunStore, create, new_run_folder, segments_folder
+from grokscope.opened_run import open_store
+from grokscope.store.run_names import new_run_folder
+from grokscope.store.run_store import Record, RunStore, create, segments_folder
 from grokscope.training.checkpointer import Checkpointer
 from grokscope.training.evaluation import Row
 from grokscope.training.learner import latest_state
 from grokscope.training.loop import Setup, optimize
 from grokscope.training.signals import InterruptedRunError, deferred_signals
 from grokscope.training.state import NotFiniteError, State
-from grokscope.trajectory import Trajectory, open_store
+from grokscope.trajectory import Trajectory
 
 Observer = Callable[[int, Row], None]
 """A function that is called after every step, with the step and the latest log row.
@@ -42,7 +45,8 @@ def train(
 ) -> Trajectory:
     """Train a model into a new folder root/run, and return its trajectory.
 
-    The folder appears once step 0 is committed in it. SIGINT and SIGTERM stop the training after a commit.
+    The folder appears once step 0 is committed in it. SIGINT and SIGTERM stop the training after a commit. A setting
+    that differs from its default and has no effect gives a warning.
 
     Args:
         config: The config of the run. run: The run's name: up to 100 letters, digits and _ . + = -. By default the
@@ -60,6 +64,8 @@ def train(
         InterruptedRunError: A signal stopped the training; the run is saved.
     """
     setup = Setup(config)
+    for fault in unused.unused_settings(config, unused.changed_settings(config)).values():
+        warnings.warn(f"{fault}.", stacklevel=2)
     folder = new_run_folder(Path(root), run, config.task.name)
     with deferred_signals() as interrupted, ExitStack() as locks:
         state = setup.learner.initial_state()

@@ -5,8 +5,9 @@ from pathlib import Path
 from grokscope import measures
 from grokscope.disk.lock import is_locked
 from grokscope.errors import GrokscopeError
+from grokscope.opened_run import open_store
 from grokscope.store.run_store import segments_folder
-from grokscope.trajectory import Trajectory, open_store
+from grokscope.trajectory import Trajectory
 
 _Fingerprint = list[tuple[str, int, int, int]]
 

@@ -27,8 +27,8 @@ from sklearn.decomposition import PCA
 from grokscope import Trajectory, environment, measures, tasks
 from grokscope.config import RunConfig, presets
 from grokscope.model import transformer
+from grokscope.opened_run import data_digest
 from grokscope.store.run_store import Record, create
-from grokscope.trajectory import data_digest
 
 TARGET_RATIO, N_TURNS, N_CHECKPOINTS, N_SAMPLED, SEGMENT_SIZE = 10, 3, 1000, 10, 50
 MEASURES = ("loss", "weight_norm", "embedding")

@@ -20,8 +20,8 @@ import numpy as np
 
 from grokscope import Trajectory, environment, measures, tasks, train
 from grokscope.config import ModelConfig, RunConfig, TaskConfig, presets
+from grokscope.opened_run import data_digest
 from grokscope.store.run_store import Record, RunStore, create
-from grokscope.trajectory import data_digest
 
 N_REPEATS, N_CHECKPOINTS, SEGMENT_SIZE, N_REPORTED_STEPS = 5, 30_000, 64, 200
 COMMAND = "from grokscope.cli import main; import sys; main(sys.argv[1:])"

@@ -12,7 +12,7 @@ from grokscope import Trajectory, cli, measures, training
 from grokscope.config import from_dict, presets
 from grokscope.errors import GrokscopeError
 from grokscope.interop import import_run
-from grokscope.store.run_store import IS_NAME, checked_name
+from grokscope.store.run_names import IS_NAME, checked_name
 from grokscope.sweep import sweep_folder
 from grokscope.sweep.plan import read_sweep
 from grokscope.training.fork import fork
@@ -76,7 +76,7 @@ def test_no_run_is_made_under_a_hostile_name(kind: str, tiny_run: Path, tmp_path
         lambda: import_run.import_checkpoints([file], config, name, root),
     ]
     for make in makers[:1] + makers[2:]:
-        with pytest.raises(GrokscopeError, match="is no name for a run; allowed: ") as refusal:
+        with pytest.raises(GrokscopeError, match=r"is not a valid name for a run\. Allowed: ") as refusal:
             make()
         in_one_sentence(str(refusal.value))
     with pytest.raises(GrokscopeError):

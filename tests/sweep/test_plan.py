@@ -10,7 +10,7 @@ import pytest
 
 from grokscope.config import RunConfig, presets, validation
 from grokscope.errors import GrokscopeError
-from grokscope.store.run_store import checked_name
+from grokscope.store.run_names import checked_name
 from grokscope.sweep.plan import Sweep, read_sweep
 
 RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}")
@@ -153,7 +153,7 @@ def test_growing_sweep_keeps_every_name(tmp_path: Path):
 @pytest.mark.parametrize("line", ["n_steps = [5]", 'task.form = ["a ∘ b ="]'], ids=["plain", "digest"])
 def test_equal_numbers_in_other_notation_have_equal_names(first: str, second: str, line: str, tmp_path: Path):
     plans = [
-        read(tmp_path / "s.toml", f"[sweep.grid]\noptimizer.filter_lambda = {values}\n{line}")
+        read(tmp_path / "s.toml", f"[sweep.grid]\noptimizer.weight_decay = {values}\n{line}")
         for values in (first, second)
     ]
     assert [cell.config for cell in plans[0].cells] == [cell.config for cell in plans[1].cells]

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from grokscope.config import RunConfig, TaskConfig
+from grokscope.opened_run import data_digest
 from grokscope.training.dataset import Dataset
 from grokscope.training.loop import Setup
-from grokscope.trajectory import data_digest
 
 CPU = torch.device("cpu")
 
