@@ -1,6 +1,7 @@
 """GrokscopeError and its subclasses, and how a message quotes a value or a name."""
 
 import difflib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -52,8 +53,28 @@ def quoted_name(name: object) -> str:
     return name if isinstance(name, str) and name.isprintable() and 0 < len(name) <= 300 else quoted_value(name)
 
 
-def unknown_name(kind: str, name: object, allowed: list[str]) -> str:
-    """Return the message for a name that is not among the allowed ones, with the closest match as a suggestion."""
-    close = difflib.get_close_matches(str(name), allowed, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+def unknown_name(kind: str, name: object, allowed: Sequence[str], elsewhere: Iterable[str] = ()) -> str:
+    """Return the message for a name that is not among the allowed ones, with the closest match as a suggestion.
+
+    Args:
+        kind: The noun for the name, such as "setting".
+        name: The unknown name.
+        allowed: The names that the message lists.
+        elsewhere: Further names to suggest, which the message does not list.
+    """
+    close = _closest_name(str(name), [*allowed, *elsewhere])
+    hint = f" Did you mean {close!r}?" if close else ""
     return f"Unknown {kind} {str(name)!r}; allowed: {', '.join(allowed) or 'none'}.{hint}"
+
+
+def _closest_name(name: str, names: list[str]) -> str:
+    """Return the name that is closest to another, or "" if none is close; case and tables are ignored."""
+    by_lower_case = {candidate.lower(): candidate for candidate in reversed(names)}
+    # "lr" is closest to "optimizer.lr", the same setting without its table.
+    by_leaf = {candidate.rpartition(".")[2]: candidate for candidate in reversed(by_lower_case)}
+    lower_case = name.lower()
+    leaf = lower_case.rpartition(".")[2]
+    if lower_case not in by_lower_case and leaf in by_leaf:
+        return by_lower_case[by_leaf[leaf]]
+    close = difflib.get_close_matches(lower_case, list(by_lower_case), n=1)
+    return by_lower_case[close[0]] if close else ""

@@ -7,12 +7,12 @@ GrokscopeError that names every fault and the allowed values.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
-from grokscope.config import checkpoint_schedule, model_config, optimizer_config, task_config, validation
+from grokscope.config import checkpoint_schedule, model_config, optimizer_config, task_config, unused, validation
 from grokscope.config.model_config import ModelConfig
 from grokscope.config.optimizer_config import OptimizerConfig
 from grokscope.config.task_config import TaskConfig
@@ -74,8 +74,12 @@ class RunConfig:
     training_seed: int = integer(0, 0)
     """The seed of batches, noise and dropout."""
 
-    def faults(self) -> list[str]:
-        """Return every fault of the config tree: one sentence each, with the allowed values."""
+    def faults(self, given: Collection[str] = ()) -> list[str]:
+        """Return every fault of the config tree: one sentence each, with the allowed values.
+
+        Args:
+            given: The dotted names of the settings that the user gave. A given setting without effect is a fault.
+        """
         messages = list(validation.faults(self))
         invalid = {message.partition(":")[0] for message in messages}
         if "model" not in invalid:
@@ -84,11 +88,18 @@ class RunConfig:
             messages += task_config.contradictions(self.task, invalid)
         if "optimizer" not in invalid:
             messages += optimizer_config.contradictions(self.optimizer, invalid)
-        return messages + self._checkpoint_faults(invalid)
+        messages += self._checkpoint_faults(invalid)
+        unused_faults = unused.unused_settings(self, given, {message.partition(":")[0] for message in messages})
+        # The value of an unused setting does not matter, so its other faults do not either.
+        return [text for text in messages if text.partition(":")[0] not in unused_faults] + [*unused_faults.values()]
 
-    def validate(self) -> "RunConfig":
-        """Return the config itself; raise one GrokscopeError that names every fault."""
-        return _raise_faults(self.faults(), self)
+    def validate(self, given: Collection[str] = ()) -> "RunConfig":
+        """Return the config itself; raise one GrokscopeError that names every fault.
+
+        Args:
+            given: As in `faults`.
+        """
+        return _raise_faults(self.faults(given), self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the config as plain JSON values, in the order of the fields."""

@@ -17,6 +17,13 @@ def is_prime(value: int) -> bool:
     return value > 1 and all(value % divisor for divisor in range(2, math.isqrt(value) + 1))
 
 
+def _modulus_advice(value: object) -> str:
+    """Return the flags that add modulo a number that is not prime, or "" for a value that is not such a number."""
+    if not isinstance(value, int) or isinstance(value, bool) or not groups.is_group_name(f"C{value}"):
+        return ""
+    return f"--task.name composition --task.group C{value} adds modulo {value}"
+
+
 @dataclass(frozen=True)
 class TaskConfig:
     """The binary operation to learn: its elements, its training fraction and the form of its equations."""
@@ -28,6 +35,7 @@ class TaskConfig:
         f"a prime from 3 to {LARGEST_P}",
         lambda value: isinstance(value, int) and 3 <= value <= LARGEST_P and is_prime(value),
         int,
+        _modulus_advice,
     )
     """The modulus of a modular operation, a prime. The operands are 0 … p − 1."""
     group: str = checked(

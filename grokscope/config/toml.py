@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from grokscope.config import unused
 from grokscope.config.presets import get
 from grokscope.config.run_config import RunConfig, from_dict
 from grokscope.errors import GrokscopeError
@@ -16,23 +17,41 @@ LARGEST_TEXT = 2**25
 """The largest text of a table or TOML file, in characters. The largest table needs 18 million."""
 
 
-def read(path: Path, without: Collection[str] = ()) -> RunConfig:
+def read(path: Path) -> RunConfig:
     """Read a valid RunConfig from a TOML file.
 
     Args:
         path: The file. Its top-level key ``preset`` names the config that provides all other settings. The value
             ``task.table = "@FILE"`` is replaced by the text of FILE, relative to the folder of the TOML file.
+
+    Raises:
+        GrokscopeError: The file cannot be read, or a setting is invalid or changed without effect. One error names
+            the file and every fault.
+    """
+    config, given = read_settings(path)
+    try:
+        return config.validate(given)
+    except GrokscopeError as error:
+        raise GrokscopeError(f"{path}: {error}") from error
+
+
+def read_settings(path: Path, without: Collection[str] = ()) -> tuple[RunConfig, set[str]]:
+    """Read a RunConfig from a TOML file, and the dotted names of the settings that the file changes.
+
+    Args:
+        path: The file, as in `read`.
         without: The dotted names of settings that are ignored in the file.
 
     Raises:
-        GrokscopeError: The file cannot be read, or a setting is invalid. One error names the file and every fault.
+        GrokscopeError: As `read`, but a setting may have no effect.
     """
     values = _without_settings(read_toml(path), without)
     if "sweep" in values:
         raise GrokscopeError(f"{path} is a sweep, not a run; `grokscope sweep {path}` trains it.")
     try:
         base = get(values.pop("preset")) if "preset" in values else RunConfig()
-        return from_dict(load_table_file(values, path.parent), base)
+        config = from_dict(load_table_file(values, path.parent), base)
+        return config, unused.changed_in(values, config)
     except GrokscopeError as error:
         raise GrokscopeError(f"{path}: {error}") from error
 

@@ -26,11 +26,27 @@ class Allowed:
     """The conversion to the type that ``config.json`` stores."""
     registry: str = ""
     """The registry of a registered name: "tasks" or "optimizers"."""
+    advice: Callable[[Any], str] = lambda value: ""
+    """What helps with a value that is not allowed, or ""."""
 
 
-def checked(default: Any, words: str, test: Callable[[Any], bool] | None, kind: Callable[[Any], Any]) -> Any:
-    """Return a field whose values pass `test`; `words` describes them and `kind` converts them for JSON."""
-    return field(default=default, metadata={"allowed": Allowed(words, test, kind)})
+def checked(
+    default: Any,
+    words: str,
+    test: Callable[[Any], bool] | None,
+    kind: Callable[[Any], Any],
+    advice: Callable[[Any], str] = lambda value: "",
+) -> Any:
+    """Return a field whose values pass `test`.
+
+    Args:
+        default: The default value.
+        words: The allowed values in words.
+        test: The test of a value, or None if other code checks it.
+        kind: The conversion to the type that JSON stores.
+        advice: Returns what helps with a value that is not allowed, or "".
+    """
+    return field(default=default, metadata={"allowed": Allowed(words, test, kind, advice=advice)})
 
 
 def is_number(value: object) -> bool:
@@ -96,7 +112,8 @@ def faults(config: Any, prefix: str = "") -> Iterator[str]:
                 kind = allowed.registry.removesuffix("s")
                 yield f"{name}: " + unknown_name(kind, value, plugins.names(allowed.registry)).rstrip(".")
         elif allowed.test is not None and not allowed.test(value):
-            yield f"{name}: {quoted_value(value)}; allowed: {allowed.words}"
+            advice = allowed.advice(value)
+            yield f"{name}: {quoted_value(value)}; allowed: {allowed.words}" + (f"; {advice}" if advice else "")
 
 
 def to_plain(config: Any) -> dict[str, Any]:
@@ -108,19 +125,30 @@ def to_plain(config: Any) -> dict[str, Any]:
     return values
 
 
-def from_plain(base: Any, values: Mapping[str, Any], prefix: str = "") -> tuple[Any, list[str]]:
+def from_plain(
+    base: Any, values: Mapping[str, Any], prefix: str = "", suggested: Sequence[str] = ()
+) -> tuple[Any, list[str]]:
     """Return `base` with its fields replaced by nested plain values, and a message for each unknown key.
 
     The text "none" means None where None is allowed, because TOML has no null.
+
+    Args:
+        base: The tree that provides all other settings.
+        values: The settings to change.
+        prefix: The dotted name of this tree, with a dot at its end.
+        suggested: The dotted names to suggest for an unknown key; by default all settings of `base`.
     """
+    suggested = suggested or [name for name, _ in leaves(base, prefix)]
     fields = {item.name: item for item in dataclasses.fields(base)}
     changes, messages = {}, []
     for key, value in values.items():
         if key not in fields:
-            messages.append(unknown_name("setting", prefix + key, [prefix + name for name in fields]))
+            messages.append(unknown_name("setting", prefix + key, [prefix + name for name in fields], suggested))
         elif dataclasses.is_dataclass(getattr(base, key)):
             if isinstance(value, Mapping):
-                changes[key], nested_messages = from_plain(getattr(base, key), value, f"{prefix}{key}.")
+                changes[key], nested_messages = from_plain(
+                    getattr(base, key), value, f"{prefix}{key}.", suggested
+                )
                 messages += nested_messages
             else:
                 messages.append(f"{prefix}{key}: {quoted_value(value)} is not a table of settings")

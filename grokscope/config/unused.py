@@ -1,0 +1,114 @@
+"""Settings without effect: those that the other settings leave unused.
+
+A config contains a value for every setting, so it cannot tell which ones a user gave. The command line, TOML files and
+sweeps know the given names, and refuse given settings without effect. `changed_settings` serves configs built in
+Python.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from grokscope import plugins
+from grokscope.config import task_size, validation
+from grokscope.errors import quoted_value
+
+_DOMAINS = {"p": "a modular task", "group": "a task of a group"}
+_FILTERS = {
+    "filter_alpha": ("grokfast_ema",),
+    "filter_lambda": ("grokfast_ema", "grokfast_ma"),
+    "filter_window": ("grokfast_ma",),
+}
+
+
+def unused_settings(config: Any, names: Collection[str], invalid: Collection[str] = ()) -> dict[str, str]:
+    """Return a fault for each setting that has no effect, by dotted name.
+
+    Args:
+        config: The RunConfig, checked or not.
+        names: The dotted names of the settings to check. Other settings may have no effect.
+        invalid: The dotted names of invalid settings, and of invalid tables. Checks that need them are skipped.
+    """
+    values, faults = dict(_values(config)), {}
+    for name, reason in _reasons(config, set(names), set(invalid)):
+        if name in names and name in values:
+            faults[name] = f"{name}: {quoted_value(values[name])} has no effect, because {reason}"
+    return faults
+
+
+def changed_settings(config: Any) -> set[str]:
+    """Return the dotted names of the settings that differ from their defaults."""
+    defaults = dict(_values(type(config)()))
+    return {name for name, value in _values(config) if value != defaults.get(name)}
+
+
+def changed_in(values: Mapping[str, Any], config: Any) -> set[str]:
+    """Return the dotted names of the settings in nested plain values that differ from their defaults in the config.
+
+    A file may list every setting, so a setting at its default does not count as given.
+    """
+    return changed_settings(config) & set(_named(values))
+
+
+def _named(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        yield prefix + key
+        if isinstance(value, Mapping):
+            yield from _named(value, f"{prefix}{key}.")
+
+
+def _reasons(config: Any, names: set[str], invalid: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield each unused setting and the reason."""
+    if "task" not in invalid and "task.name" not in invalid:
+        # The settings that a task of another package uses are unknown.
+        domain = plugins.domain_setting(config.task.name)
+        for setting, kind in _DOMAINS.items():
+            if domain not in ("", setting):
+                yield f"task.{setting}", f"the task is {config.task.name!r}; allowed: with {kind}"
+    if "optimizer" not in invalid:
+        yield from _optimizer_reasons(config, invalid)
+    if config.batch_size is None:
+        yield "batch_share", "batch_size is none; allowed: with batch_size"
+    # With a smaller share, the batch is the smaller of two limits, as in Power et al. 2022.
+    elif "batch_size" in names and not {"batch_size", "batch_share"} & invalid and config.batch_share == 1:
+        n_train = _n_train(config, invalid)
+        if n_train and config.batch_size > n_train:
+            yield "batch_size", f"the training set has {n_train:,} equations; allowed: up to {n_train}, or none"
+
+
+def _optimizer_reasons(config: Any, invalid: set[str]) -> Iterator[tuple[str, str]]:
+    optimizer = config.optimizer
+    if "optimizer.gradient_filter" not in invalid:
+        chosen = "none" if optimizer.gradient_filter is None else repr(optimizer.gradient_filter)
+        for setting, filters in _FILTERS.items():
+            if optimizer.gradient_filter not in filters:
+                allowed = " or ".join(map(repr, filters))
+                yield f"optimizer.{setting}", f"optimizer.gradient_filter is {chosen}; allowed: with {allowed}"
+    if "optimizer.name" not in invalid and optimizer.name == "sgd":
+        yield "optimizer.betas", "the optimizer is 'sgd'; allowed: with 'adam' or 'adamw'"
+    if invalid.isdisjoint({"optimizer.name", "optimizer.weight_decay", "optimizer.decay_centre"}):
+        if optimizer.name == "adamw" and not optimizer.weight_decay and optimizer.decay_centre != "zero":
+            yield "optimizer.decay_centre", "optimizer.weight_decay is 0; allowed: with a weight_decay above 0"
+    if invalid.isdisjoint({"optimizer.warmup_steps", "n_steps"}) and optimizer.warmup_steps > config.n_steps:
+        reason = f"the run ends before the warm-up does; allowed: 0 to n_steps = {config.n_steps}"
+        yield "optimizer.warmup_steps", reason
+
+
+def _n_train(config: Any, invalid: set[str]) -> int:
+    """Return the number of training equations, or 0 where only building the task can count them."""
+    domain = "" if {"task", "task.name"} & invalid else plugins.domain_setting(config.task.name)
+    if not domain or {f"task.{domain}", "task.train_fraction"} & invalid:
+        return 0
+    n_equations = task_size.n_equations(config.task.name, getattr(config.task, domain))
+    return task_size.n_train(config.task.train_fraction, n_equations)
+
+
+def _values(config: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of every setting; an invalid table has no settings."""
+    for name, _ in validation.leaves(type(config)()):
+        *tables, key = name.split(".")
+        part = config
+        for table in tables:
+            part = getattr(part, table, None)
+        if hasattr(part, key):
+            value = getattr(part, key)
+            yield name, tuple(value) if isinstance(value, list) else value
