@@ -8,8 +8,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from grokscope.errors import GrokscopeError
-from grokscope.tasks import Task
 from grokscope.tasks.pair_table import pair_examples, pair_inputs
+from grokscope.tasks.task import Task
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ from torch import Tensor
 from grokscope.algebra import groups
 from grokscope.algebra.groups import Group
 from grokscope.errors import GrokscopeError
-from grokscope.tasks import Task
 from grokscope.tasks.circle import on_circle
 from grokscope.tasks.pair_table import pair_examples, pair_inputs
+from grokscope.tasks.task import Task
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from grokscope.errors import GrokscopeError
-from grokscope.tasks import Task
+from grokscope.tasks.task import Task
 
 
 def has_pair_table(task: Task) -> bool:
