@@ -59,7 +59,10 @@ def open_runs(folders: Sequence[Path]) -> list[Entry]:
     """Return the runs in some folders; raise GrokscopeError for a folder that is not a run."""
     trajectories = [Trajectory.open(folder) for folder in folders]
     settings = _differing_settings([trajectory.config for trajectory in trajectories])
-    return [Entry(folder.name, folder, *rest) for folder, *rest in zip(folders, settings, trajectories, strict=True)]
+    return [
+        Entry(folder.name, folder, own_settings, trajectory)
+        for folder, own_settings, trajectory in zip(folders, settings, trajectories, strict=True)
+    ]
 
 
 def open_sweep(folder: Path) -> tuple[list[Entry], str]:
@@ -94,7 +97,7 @@ def render(entries: Sequence[Entry], about: str, path: Path, sweep: Path | None 
     readable = [
         (row, entry.trajectory)
         for row, entry in zip(rows, entries, strict=True)
-        if entry.trajectory is not None and len(entry.trajectory.log)
+        if entry.trajectory is not None and entry.trajectory.has_split and len(entry.trajectory.log)
     ]
     if not readable:
         raise GrokscopeError(f"{path.parent} has no run with a readable log to compare.")
@@ -137,6 +140,8 @@ def _row(entry: Entry, base: Path) -> dict[str, Any]:
     if entry.trajectory is None or not len(entry.trajectory.log):
         return row
     log = entry.trajectory.log
+    if not entry.trajectory.has_split:
+        return row | {"steps": int(log.steps[-1]), "reason": "training set unknown"}
     crossings = {
         "memorized": phases.memorization_step(log),
         "generalised": phases.generalisation_step(log),

@@ -127,7 +127,7 @@ def test_number_of_another_step_names_its_step(open_synthetic):
             ("pairs", "drawn at 60 of 120 checkpoints"),
             ("heads", "means over 9 equations, at 60 checkpoints"),
         ):
-            assert tab.visible_text(f"#{panel} > .key") == f"{words}; showing the nearest: step {shown_step}"
+            assert tab.visible_text(f"#{panel} > .key") == f"{words}; showing step {shown_step}"
         assert tab.evaluate("document.querySelector('#pairs > .key .differs') !== null") == (step == "130")
 
 

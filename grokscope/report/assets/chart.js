@@ -191,8 +191,13 @@ export class Chart {
     const noun = Math.max(...counts) === 1 ? "checkpoint" : "checkpoints";
     const notes = countsCheckpoints ? [`measured at ${counts.map(formatInteger).join(" and ")} ${noun}`] : [];
     if (lines.some((line) => line.low)) notes.push("line: median over seeds, band: range over seeds");
-    if (lines.some((line) => line.spread && !line.isResidual)) notes.push("band: ± 2 standard errors");
-    if (lines.some((line) => line.isResidual)) notes.push("band: ± the residual");
+    const withError = lines.filter((line) => line.spread && !line.isResidual);
+    const withResidual = lines.filter((line) => line.isResidual);
+    // Two kinds of band in one chart are told apart by the names of their lines.
+    const isMixed = withError.length && withResidual.length;
+    const bandOf = (members) => (isMixed ? `band of ${members.map((line) => line.label).join(", ")}` : "band");
+    if (withError.length) notes.push(`${bandOf(withError)}: ± 2 standard errors`);
+    if (withResidual.length) notes.push(`${bandOf(withResidual)}: ± the residual`);
     if (lines.some((line) => line.shuffled)) notes.push("dotted: with shuffled tokens");
     if (lines.some((line) => line.untrained !== undefined)) notes.push("thin horizontal line: untrained model");
     return notes;

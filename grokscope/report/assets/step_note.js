@@ -20,7 +20,7 @@ export function createStepNote(page, words, steps) {
 
 // Add a note below a panel's pictures: `words`, and which of `steps` is shown.
 export function addPictureNote(page, panel, words, steps) {
-  const note = createStepNote(page, "showing the nearest:", steps);
+  const note = createStepNote(page, "showing", steps);
   if (!note) {
     panel.append(html("p", { class: "key" }, words));
     return;
