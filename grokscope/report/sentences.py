@@ -38,6 +38,11 @@ def summary(log: Series, n_steps: int = 0) -> str:
     """
     memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
     first, last = int(log.steps[0]), int(log.steps[-1])
+    if "train_accuracy" not in log:
+        return (
+            f"The training set is unknown, so every loss here covers all equations: at step {last:,} their accuracy "
+            f"is {log['accuracy'][-1]:.2%}."
+        )
     is_unfinished = last < n_steps
     period = f"by step {last:,} of {n_steps:,}" if is_unfinished else f"within {last:,} steps"
     if memorized is None:
@@ -77,7 +82,7 @@ def details(log: Series, series: Mapping[str, Series]) -> list[str]:
         sentences.append(_representations_sentence(series["representations"]))
     if "progress" in series:
         ends = phases.nanda_phases(series["progress"])
-        clauses = [f"{name} ended at step {end.step:,}{_interval(end)}" for name, end in ends]
+        clauses = [f"{name} ended {_interval(end)}" for name, end in ends]
         if clauses:
             sentences.append(f"By the phases of Nanda et al., {'; '.join(clauses)}.")
     if "algorithm" in series:
@@ -98,14 +103,20 @@ def headlines(log: Series, series: Mapping[str, Series], n_steps: int = 0) -> li
     memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
     is_unfinished = log.steps[-1] < n_steps
     last, missing = ("current", "not yet") if is_unfinished else ("final", "not within the run")
-    accuracy = log["test_accuracy"]
-    lines = [
-        _crossing("memorized (train accuracy ≥ 99%)", memorized, missing),
-        _crossing("generalised (test accuracy ≥ 99%)", generalised, missing),
-        _loss(f"{last} train loss", log["train_loss"][-1], f"{log['train_loss'][0]:.2f} at the start"),
-        _loss(f"{last} test loss", log["test_loss"][-1], f"highest {log['test_loss'].max():.2f}"),
-        Headline(f"{last} test accuracy", f"{accuracy[-1]:.2%}", f"highest {accuracy.max():.2%}"),
-    ]
+    if "train_accuracy" in log:
+        accuracy = log["test_accuracy"]
+        lines = [
+            _crossing("memorized (train accuracy ≥ 99%)", memorized, missing),
+            _crossing("generalised (test accuracy ≥ 99%)", generalised, missing),
+            _loss(f"{last} train loss", log["train_loss"][-1], f"{log['train_loss'][0]:.2f} at the start"),
+            _loss(f"{last} test loss", log["test_loss"][-1], f"highest {log['test_loss'].max():.2f}"),
+            Headline(f"{last} test accuracy", f"{accuracy[-1]:.2%}", f"highest {accuracy.max():.2%}"),
+        ]
+    else:
+        lines = [
+            _loss(f"{last} loss over all equations", log["loss"][-1], f"highest {log['loss'].max():.2f}"),
+            Headline(f"{last} accuracy over all equations", f"{log['accuracy'][-1]:.2%}"),
+        ]
     if "weight_norm" in series:
         norm = series["weight_norm"]["weight_norm"]
         context = f"{format_number(norm[0])} at the start, highest {format_number(norm.max())}"
@@ -205,7 +216,8 @@ def _loss(name: str, value: float, context: str) -> Headline:
 
 
 def _interval(crossing: phases.Crossing) -> str:
-    return f" (after {crossing.after:,})" if crossing.after >= 0 else ""
+    is_first = crossing.after < 0
+    return f"at step {crossing.step:,}" if is_first else f"between steps {crossing.after:,} and {crossing.step:,}"
 
 
 def _join(numbers: np.ndarray) -> str:

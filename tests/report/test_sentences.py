@@ -134,3 +134,14 @@ def test_sharpness_is_stated_near_the_events():
     near = Series("sharpness", np.array([0, 110, 310, 400]), {"sharpness": np.array([1.0, 9.0, 3.0, 2.0])})
     (sentence,) = report.details(GROKKED, {"sharpness": near})
     assert "9 (highest and near memorization, step 110) → 3 (near generalisation, step 310)" in sentence
+
+
+def test_phases_are_stated_with_their_intervals():
+    arrays = {
+        "excluded_loss": np.array([4.0, 2.0, 1.0, 3.0, 5.0, 6.0]),
+        "test_loss": np.array([4.0, 5.0, 6.0, 1.0, 1e-3, 1e-3]),
+    }
+    progress = Series("progress", np.arange(6) * 100, arrays)
+    (sentence,) = report.details(GROKKED, {"progress": progress})
+    assert sentence.startswith("By the phases of Nanda et al., memorization ended between steps 100 and 300; ")
+    assert "cleanup ended between steps 300 and 400." in sentence
