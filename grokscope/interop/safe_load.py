@@ -44,7 +44,7 @@ _INERT_NAMES = {
     "transformer_lens.config.hooked_transformer_config HookedTransformerConfig",
     "transformer_lens.config.HookedTransformerConfig HookedTransformerConfig",
 }
-"""The names that `_Inert` replaces: TransformerLens' Grokking_Demo also saves its config and numpy losses."""
+"""The names that `Inert` replaces: TransformerLens' Grokking_Demo also saves its config and numpy losses."""
 _NAMES = _INERT_NAMES | {
     *("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "collections OrderedDict"),
     *("torch device", "torch Size", *(f"torch {dtype}" for dtype in _DTYPES)),
@@ -54,21 +54,36 @@ _NAMES = _INERT_NAMES | {
 _ALLOWED = "Allowed: tensors, numbers, strings, lists and dicts."
 
 
-class _Inert:
-    """An empty object, in place of an object that the import does not need."""
+class Inert:
+    """An object without code, in place of an object of another program.
 
-    def __new__(cls, *arguments: object) -> "_Inert":
-        return super().__new__(cls)
+    Attributes:
+        values: The fields of the object that are numbers, texts, booleans or None, by name.
+    """
+
+    def __new__(cls, *arguments: object) -> "Inert":
+        inert = super().__new__(cls)
+        inert.values = {}
+        return inert
+
+    values: dict[str, str | int | float | bool | None]
 
     def __setstate__(self, state: object) -> None:
-        pass
+        if isinstance(state, dict):
+            self.values = {
+                name: value
+                for name, value in state.items()
+                if isinstance(name, str) and isinstance(value, str | int | float | bool | None)
+            }
 
 
-class _SmallReads(io.FileIO):
-    """A file that refuses large single reads, such as of a zip directory with millions of entries."""
+class _Archive(io.FileIO):
+    """A file that refuses a large read while zipfile reads its directory, which may have millions of entries."""
+
+    is_open = False
 
     def read(self, size: int | None = -1) -> bytes:
-        if size and size > LARGEST_PICKLE:
+        if not self.is_open and size and size > LARGEST_PICKLE:
             raise zipfile.BadZipFile(f"a directory of {size:,} bytes")
         return super().read(size)
 
@@ -82,7 +97,8 @@ def read(path: Path) -> Any:
         path: A .safetensors, .pt or .pth file of at most `LARGEST_FILE` bytes.
 
     Returns:
-        Tensors, numbers, strings, lists and dicts, nested as in the file.
+        Tensors, numbers, strings, lists and dicts, nested as in the file. An `Inert` replaces each object of
+        TransformerLens or numpy.
 
     Raises:
         GrokscopeError: The file cannot be read, is damaged or too large, contains other objects, or claims more
@@ -110,9 +126,9 @@ def _read_archive(path: Path) -> Any:
             f"{path}: torch {torch.__version__} cannot read {path.suffix} files safely (CVE-2026-24747). "
             "Install torch 2.10 or newer, or save the file as .safetensors."
         )
-    inert: list[Any] = [(_Inert, name.replace(" ", ".")) for name in _INERT_NAMES]
+    inert: list[Any] = [(Inert, name.replace(" ", ".")) for name in _INERT_NAMES]
     try:
-        with _SmallReads(path) as file:
+        with _Archive(path) as file:
             if not zipfile.is_zipfile(file):
                 raise GrokscopeError(
                     f"{path} is not a complete archive as torch.save writes it since torch 1.6. If it is older, save "
@@ -131,10 +147,11 @@ def _read_archive(path: Path) -> Any:
         ) from error
 
 
-def _checked_copy(file: io.FileIO, path: Path) -> io.BytesIO:
+def _checked_copy(file: _Archive, path: Path) -> io.BytesIO:
     """Return an archive in memory with the checked parts of a file."""
     copied = io.BytesIO()
     with zipfile.ZipFile(file) as archive, zipfile.ZipFile(copied, "w") as copy:
+        file.is_open = True
         parts = [(part.filename.partition("/")[2], part) for part in archive.infolist()]
         for name, count in Counter(name for name, _ in parts).items():
             if count > 1 or not _PART.fullmatch(name):

@@ -106,6 +106,11 @@ def test_archive_with_a_huge_directory_is_refused(tmp_path: Path, monkeypatch: p
         safe_load.read(tmp_path / "1.pt")
 
 
+def test_tensor_larger_than_the_directory_limit_is_read(tmp_path: Path):
+    torch.save({"a": torch.ones(safe_load.LARGEST_PICKLE // 4 + 1)}, tmp_path / "1.pt")
+    assert bool((safe_load.read(tmp_path / "1.pt")["a"] == 1).all())
+
+
 def test_at_least_thirty_shapes_are_malicious():
     print(f"{len(pickles.SHAPES)} malicious shapes")
     assert len(pickles.SHAPES) >= 30
