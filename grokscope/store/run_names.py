@@ -20,6 +20,11 @@ def checked_name(name: str) -> str:
     return name
 
 
+def valid_name(text: str) -> str:
+    """Return a text as a valid name: other characters become "-", as in "my-run" for "my run"."""
+    return re.sub(r"[^A-Za-z0-9_.+=-]+", "-", text).lstrip("-.+=")[:90].rstrip("-") or "run"
+
+
 def free_name(base: str, root: Path) -> str:
     """Return `base`, or the first of base-2, base-3, … that does not exist in `root`."""
     name, number = base, 1
@@ -35,7 +40,7 @@ def new_run_folder(root: Path, run: str | None, default: str) -> Path:
     Args:
         root: The folder that contains the runs.
         run: The run's name; None for the first free one of default, default-2, default-3, …
-        default: The name to use without `run`.
+        default: The name to use without `run`, such as the stem of a file; `valid_name` makes it valid.
 
     Returns:
         The folder root/name.
@@ -44,7 +49,7 @@ def new_run_folder(root: Path, run: str | None, default: str) -> Path:
         GrokscopeError: The name is not valid for a run.
         BusyError: The name is taken.
     """
-    name = checked_name(default if run is None else run)
+    name = valid_name(default) if run is None else checked_name(run)
     folder = root / (free_name(name, root) if run is None else name)
     if atomic.path_exists(folder):
         raise BusyError(

@@ -80,7 +80,7 @@ class RunStore:
         if not strange:
             return self
         limited = copy.copy(self)
-        for name in ("places", "steps", "gaps", "log"):
+        for name in ("places", "_steps", "_gaps", "_log"):
             limited.__dict__.pop(name, None)
         limited.segments = [segment for segment in self.segments if segment not in strange]
         limited.faults = self.faults + [
@@ -95,9 +95,13 @@ class RunStore:
         # Training is deterministic, so a step in two segments has the same bits in both.
         return {step: (segment, row) for segment in self.segments for row, step in enumerate(segment.steps)}
 
-    @cached_property
+    @property
     def steps(self) -> Int[np.ndarray, " steps"]:
         """The steps of its checkpoints, increasing, whether or not they turn out to be damaged."""
+        return self._steps
+
+    @cached_property
+    def _steps(self) -> Int[np.ndarray, " steps"]:
         return np.array(sorted(self.places), np.int64)
 
     @property
@@ -115,9 +119,13 @@ class RunStore:
         """The last step that training can resume from; it need not be a checkpoint."""
         return max((segment.resume_step or 0 for segment in self.segments), default=0)
 
-    @cached_property
+    @property
     def gaps(self) -> list[tuple[int, int]]:
         """The stretches (first, last) of training that no readable segment covers."""
+        return self._gaps
+
+    @cached_property
+    def _gaps(self) -> list[tuple[int, int]]:
         gaps, reached = [], self.record.first_step - 1
         for begin, end in sorted(segment.coverage for segment in self.segments if segment.coverage):
             if begin > reached:
@@ -127,9 +135,13 @@ class RunStore:
         last = max([self.record.first_step, *self.places])
         return [*gaps, (reached + 1, last)] if last > reached else gaps
 
-    @cached_property
+    @property
     def log(self) -> Log:
         """All readable log rows, the gaps that damaged logs leave, and a sentence for each damaged log."""
+        return self._log
+
+    @cached_property
+    def _log(self) -> Log:
         parts, gaps, damaged = [], [], []
         for segment in self.segments:
             try:

@@ -371,7 +371,8 @@ def test_measure_leaves_out_damaged_checkpoint_with_a_gap(step: int, run_copy: P
     again = Trajectory.open(run_copy)
     saved = measures.found("loss", again)
     assert saved is not None and saved.digest == series.digest and len(again) == 7
-    assert measures.sound_trajectory(saved, again).lost.keys() == {step}
+    sound = measures.sound_trajectory(saved, again)
+    assert sound is not None and sound.lost.keys() == {step}
     # A recovered checkpoint is measured.
     training.densify(run_copy, step, step)
     mended = Trajectory.open(run_copy)
