@@ -87,10 +87,11 @@ def require_resumable(
     """Raise GrokscopeError if a resume state does not fit a run; the error names every misfit.
 
     Args:
-        resume_state: The resume state of a segment. config: The run's config. model: The run's architecture.
-            complete: Whether the optimizer's state must be present. By default the optimizer's whole state, or the
-            gradient
-            filter's, may be absent, because a fork may start with either of them empty.
+        resume_state: The resume state of a segment.
+        config: The run's config.
+        model: The run's architecture.
+        complete: Whether the optimizer's state must be present. By default the optimizer's whole state, or the
+            gradient filter's, may be absent, because a fork may start with either of them empty.
 
     Raises:
         GrokscopeError: An entry is missing or unknown, or its type or shape is wrong.
