@@ -16,7 +16,8 @@ class OptimizerConfig:
     weight_decay: float = number(1.0, "a number from 0 to 1000", lambda value: 0 <= value <= 1000)
     """The strength of weight decay. With "adam" it must be 0.
     "adamw": each update moves w by lr · weight_decay · (decay_centre − w) (Loshchilov & Hutter 2019).
-    "sgd": the gradient gains the term weight_decay · w."""
+    "sgd": the gradient gains the term weight_decay · w.
+    It applies to every trained parameter, also to embeddings, biases and LayerNorm weights."""
     decay_centre: str = choice("zero", "zero", "initialization")
     """The centre of adamw's weight decay: "zero", or the "initialization" (Power et al. 2022)."""
     betas: tuple[float, float] = checked(

@@ -52,6 +52,9 @@ class TaskConfig:
     """The number of training equations that get the answer of another training equation (Power et al. 2022)."""
     random_labels: bool = flag(False)
     """Whether every train and test answer is random. This control task cannot be generalised."""
+    split: str = choice("equations", "equations", "pairs")
+    """The unit of the train/test split: "equations", or "pairs" of operands in any order.
+    By pairs, a + b and b + a are both training or both test equations."""
 
 
 def contradictions(task: TaskConfig, invalid: set[str]) -> list[str]:

@@ -68,7 +68,7 @@ def load(config: TaskConfig, seed: int, split: Split | None = None) -> tuple[Tas
         GrokscopeError: The train or the test set would be empty, or outliers outnumber the training examples.
     """
     task = build(config)
-    split = split or draw_split(task, config.train_fraction, seed)
+    split = split or draw_split(task, config.train_fraction, seed, config.split)
     if config.random_labels:
         task = with_random_labels(task, seed)
     if config.outliers:

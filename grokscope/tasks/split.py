@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokscope import rng
@@ -44,8 +44,13 @@ def validated_split(split: Split | tuple[Tensor, Tensor] | None, n_examples: int
     return split
 
 
-def draw_split(task: Task, train_fraction: float, seed: int) -> Split:
+def draw_split(task: Task, train_fraction: float, seed: int, unit: str = "equations") -> Split:
     """Draw ⌊train_fraction · n_examples⌋ training examples; the others are the test set.
+
+    In a commutative task, b + a determines the answer to a + b. Of the test equations with a ≠ b, the share
+    `train_fraction` has this mirror in the train set if single equations are drawn. By pairs, none has it: equations
+    with the same operands in any order are drawn together. A group of equations that no longer fits is passed over.
+    Then the train set has the size above, or is smaller by less than a group.
 
     The random order sorts 64-bit numbers from a stream that never changes, so a seed gives the same split in every
     version of grokscope.
@@ -54,6 +59,7 @@ def draw_split(task: Task, train_fraction: float, seed: int) -> Split:
         task: The task to split.
         train_fraction: The fraction of training examples, above 0 and below 1.
         seed: Decides the split.
+        unit: "equations" draws single equations. "pairs" draws unordered pairs of operands.
 
     Raises:
         GrokscopeError: The train or the test set would be empty.
@@ -62,5 +68,30 @@ def draw_split(task: Task, train_fraction: float, seed: int) -> Split:
     if fault := task_size.split_fault(task.name, train_fraction, n_examples):
         raise GrokscopeError(f"{fault}.")
     n_train = task_size.n_train(train_fraction, n_examples)
-    order = torch.from_numpy(rng.permutation("split", seed, 0, n_examples))
-    return Split(order[:n_train].sort().values, order[n_train:].sort().values)
+    if unit == "equations":
+        order = torch.from_numpy(rng.permutation("split", seed, 0, n_examples))
+        return Split(order[:n_train].sort().values, order[n_train:].sort().values)
+    _, group_of, sizes = task.operands.sort(1).values.unique(dim=0, return_inverse=True, return_counts=True)
+    order = torch.from_numpy(rng.permutation("split by pairs", seed, 0, len(sizes)))
+    is_train = torch.zeros(len(sizes), dtype=torch.bool)
+    is_train[order[_fitting(sizes[order], n_train)]] = True
+    if not is_train.any():
+        raise GrokscopeError(
+            f"task.split: 'pairs', but every unordered pair has more than {n_train} equations, so the training set "
+            f"is empty. Allowed: a larger task.train_fraction."
+        )
+    return Split(*(is_part[group_of].nonzero()[:, 0] for is_part in (is_train, ~is_train)))
+
+
+def _fitting(sizes: Int[Tensor, " n_groups"], capacity: int) -> Bool[Tensor, " n_groups"]:
+    """Return which groups are taken if each group in turn is taken that still fits."""
+    is_taken = torch.zeros(len(sizes), dtype=torch.bool)
+    first = 0
+    while first < len(sizes):
+        fits = sizes[first:].cumsum(0) <= capacity
+        n_taken = int(fits.sum())
+        is_taken[first : first + n_taken] = True
+        capacity -= int(sizes[first : first + n_taken].sum())
+        rest = (sizes[first + n_taken :] <= capacity).nonzero()[:, 0]
+        first = first + n_taken + int(rest[0]) if len(rest) else len(sizes)
+    return is_taken

@@ -19,6 +19,7 @@ FIELDS: dict[str, tuple[Any, str, Any]] = {
     "task.form": ("a+b", "'a b =' or 'a ∘ b ='", "a ∘ b ="),
     "task.outliers": (-1, "from 0", 5),
     "task.random_labels": ("yes", "true or false", True),
+    "task.split": ("halves", "'equations' or 'pairs'", "pairs"),
     "model.n_layers": (0, "from 1 to 12", 2),
     "model.d_model": (-4, "from 2 to 4096", 64),
     "model.n_heads": (65, "from 1 to 64", 8),

@@ -8,7 +8,9 @@ import pytest
 import torch
 from scipy import stats
 
-from grokscope.config import OptimizerConfig
+from grokscope import tasks
+from grokscope.config import ModelConfig, OptimizerConfig, TaskConfig
+from grokscope.model import transformer
 from grokscope.training.optimizers import Optimizer
 
 N_UPDATES = 7
@@ -30,6 +32,20 @@ def update(optimizer: Optimizer, parameters: dict[str, torch.Tensor], updates: r
     for u in updates:
         gradients = {name: gradient(name, u, tuple(tensor.shape)) for name, tensor in parameters.items()}
         optimizer.update({name: torch.from_numpy(g).float() for name, g in gradients.items()}, u)
+
+
+def test_decay_applies_to_every_trained_parameter():
+    """A gradient of zero leaves the decay alone: w(1 − lr · weight_decay) for weights, biases and LayerNorm."""
+    config = ModelConfig(d_model=8, n_heads=2, d_mlp=8, normalization_type="LN", biases="all")
+    model = transformer.build(config, tasks.build(TaskConfig(p=5)))
+    generator = torch.Generator().manual_seed(0)
+    before = {name: torch.randn(model.shapes[name], generator=generator) for name in model.trained}
+    assert {"blocks.0.ln1.w", "blocks.0.ln1.b", "ln_final.b", "unembed.b_U", "embed.W_E"} <= before.keys()
+    after = {name: tensor.clone() for name, tensor in before.items()}
+    optimizer = Optimizer(OptimizerConfig(lr=0.1, weight_decay=0.5, warmup_steps=0), after)
+    optimizer.update({name: torch.zeros_like(tensor) for name, tensor in after.items()}, 0)
+    for name, tensor in after.items():
+        torch.testing.assert_close(tensor, 0.95 * before[name])
 
 
 def expected_weights(
