@@ -5,9 +5,13 @@ entry point in the group ``grokscope.tasks``, ``grokscope.optimizers``, ``groksc
 ``grokscope.figures``.
 """
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from grokscope.errors import GrokscopeError, unknown_name
@@ -143,8 +147,48 @@ def load(kind: str, name: str) -> Any:
         name: One of `names(kind)`.
 
     Raises:
-        GrokscopeError: The name is not registered. The error lists the names.
+        GrokscopeError: The name is not registered, and the error lists the names; or another package's module cannot
+            be imported.
     """
     if name not in _registered(kind):
         raise GrokscopeError(unknown_name(kind.removesuffix("s"), name, names(kind)))
-    return _registered(kind)[name].load()
+    if name in BUILT_IN[kind]:
+        return _registered(kind)[name].load()
+    with _errors_named(kind, name, "cannot be loaded"):
+        return _registered(kind)[name].load()
+
+
+def call(kind: str, name: str, /, *arguments: Any, **options: Any) -> Any:
+    """Load an object, call it, and return the result.
+
+    Raises:
+        GrokscopeError: As `load`; or code of another package failed, and the error names the package and the line.
+    """
+    function = load(kind, name)
+    if name in BUILT_IN[kind]:
+        return function(*arguments, **options)
+    with _errors_named(kind, name, "failed"):
+        return function(*arguments, **options)
+
+
+def described(kind: str, name: str) -> str:
+    """Return an object's kind and name for messages, such as "the measure 'twist' of the package 'knots'"."""
+    distribution = getattr(_registered(kind).get(name), "dist", None)
+    package = f" of the package {distribution.name!r}" if distribution else ""
+    return f"the {kind.removesuffix('s')} {name!r}{package}"
+
+
+@contextmanager
+def _errors_named(kind: str, name: str, failure: str) -> Iterator[None]:
+    """Turn an exception of another package's code into a GrokscopeError that names the object and the line."""
+    try:
+        yield
+    except GrokscopeError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        subject = described(kind, name)
+        raise GrokscopeError(
+            f"{subject[0].upper()}{subject[1:]} {failure}: {type(error).__name__}: {error} "
+            f"({Path(last.filename).name}, line {last.lineno})."
+        ) from error

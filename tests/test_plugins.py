@@ -1,7 +1,8 @@
 """Built-ins and entry points of tasks, optimizers, measures and figures."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
+from typing import Any
 
 import pytest
 
@@ -69,3 +70,43 @@ def test_entry_point_cannot_replace_a_built_in():
 
     assert plugins.names("tasks").count("addition") == 1
     assert plugins.load("tasks", "addition") is not json.loads
+
+
+class BrokenEntryPoint:
+    """An entry point whose module raises while it is imported."""
+
+    def load(self) -> None:
+        raise ImportError("no module named 'knots'")
+
+
+class Loaded:
+    """An entry point of a function."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self._function = function
+
+    def load(self) -> Callable[..., Any]:
+        return self._function
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_entry_point_that_cannot_be_loaded_is_named(kind: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(plugins._registered(kind), "twist", BrokenEntryPoint())
+    noun = kind.removesuffix("s")
+    with pytest.raises(GrokscopeError, match=f"^The {noun} 'twist' cannot be loaded: ImportError: no module named"):
+        plugins.load(kind, "twist")
+
+
+def test_failure_of_an_entry_point_names_its_line(monkeypatch: pytest.MonkeyPatch):
+    def twist() -> None:
+        raise KeyError("left")
+
+    monkeypatch.setitem(plugins._registered("measures"), "twist", Loaded(twist))
+    with pytest.raises(GrokscopeError, match=r"'twist' failed: KeyError: 'left' \(test_plugins\.py, line \d+\)\.$"):
+        plugins.call("measures", "twist")
+
+
+def test_failure_of_a_built_in_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plugins, "load", lambda kind, name: dict)
+    with pytest.raises(TypeError):
+        plugins.call("measures", "loss", 3)

@@ -1,8 +1,8 @@
 """Settings without effect: those that the other settings leave unused.
 
-A config contains a value for every setting, so it cannot tell which ones a user gave. The command line, TOML files and
-sweeps know the given names, and refuse given settings without effect. `changed_settings` serves configs built in
-Python.
+A config contains a value for every setting, so it cannot tell which ones a user gave. The command line, TOML files
+and sweeps know the given names, and refuse given settings without effect. A config built in Python counts as giving
+the settings that differ from their defaults; training it warns.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -85,9 +85,9 @@ def _optimizer_reasons(config: Any, invalid: set[str]) -> Iterator[tuple[str, st
                 yield f"optimizer.{setting}", f"optimizer.gradient_filter is {chosen}; allowed: with {allowed}"
     if "optimizer.name" not in invalid and optimizer.name == "sgd":
         yield "optimizer.betas", "the optimizer is 'sgd'; allowed: with 'adam' or 'adamw'"
-    if invalid.isdisjoint({"optimizer.name", "optimizer.weight_decay", "optimizer.decay_centre"}):
-        if optimizer.name == "adamw" and not optimizer.weight_decay and optimizer.decay_centre != "zero":
-            yield "optimizer.decay_centre", "optimizer.weight_decay is 0; allowed: with a weight_decay above 0"
+    is_valid = invalid.isdisjoint({"optimizer.name", "optimizer.weight_decay", "optimizer.decay_centre"})
+    if is_valid and optimizer.name == "adamw" and not optimizer.weight_decay and optimizer.decay_centre != "zero":
+        yield "optimizer.decay_centre", "optimizer.weight_decay is 0; allowed: with a weight_decay above 0"
     if invalid.isdisjoint({"optimizer.warmup_steps", "n_steps"}) and optimizer.warmup_steps > config.n_steps:
         reason = f"the run ends before the warm-up does; allowed: 0 to n_steps = {config.n_steps}"
         yield "optimizer.warmup_steps", reason

@@ -8,6 +8,7 @@ start (distance from initialization).
 from typing import Any
 
 from grokscope import plugins
+from grokscope.errors import GrokscopeError
 from grokscope.measures._cache import (
     find,
     find_or_evaluate,
@@ -20,7 +21,7 @@ from grokscope.measures._cache import (
     sound_trajectory,
 )
 from grokscope.measures._declaration import Declaration, Panel, declaration_of, measure
-from grokscope.measures._request import MeasureRequest, completed_options
+from grokscope.measures._request import MeasureRequest, completed_options, is_refusal
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -36,6 +37,7 @@ __all__ = [
     "find_or_evaluate",
     "folder",
     "found",
+    "is_refusal",
     "is_valid",
     "keep",
     "kept",
@@ -53,8 +55,11 @@ def names() -> list[str]:
 
 
 def usual() -> list[str]:
-    """Return the names of the measures that `grokscope measure` evaluates when none is named."""
-    return [name for name in names() if not declaration_of(name).only_when_named]
+    """Return the names of the measures that `grokscope measure` evaluates when none is named.
+
+    A measure that cannot be loaded is among them, so that the command reports it.
+    """
+    return [name for name in names() if not _is_only_when_named(name)]
 
 
 def evaluate(name: str, trajectory: Trajectory, /, **options: Any) -> Series:
@@ -79,3 +84,10 @@ def evaluate(name: str, trajectory: Trajectory, /, **options: Any) -> Series:
 def check(name: str, /, **options: Any) -> None:
     """Raise GrokscopeError for an unknown measure, an unknown option, or a value of the wrong type."""
     completed_options(name, options)
+
+
+def _is_only_when_named(name: str) -> bool:
+    try:
+        return declaration_of(name).only_when_named
+    except GrokscopeError:
+        return False

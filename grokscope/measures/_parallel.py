@@ -17,7 +17,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 from grokscope import environment
 from grokscope.errors import DamagedError, GrokscopeError
 from grokscope.measures._cache import find, keep
-from grokscope.measures._request import MeasureRequest
+from grokscope.measures._request import MeasureRequest, is_refusal
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -28,10 +28,26 @@ _WATCH_SECONDS = 0.5
 """The time between two looks at the parent process."""
 
 
+class CrashError(GrokscopeError):
+    """A process died, or code of grokscope failed in it."""
+
+
 def measure(
     names: Sequence[str], trajectory: Trajectory, jobs: int, thin: int | None = None, **options: Any
 ) -> Iterator[Series]:
+    """Yield the series of `results`; raise the first error instead of yielding it."""
+    for result in results(names, trajectory, jobs, thin, **options):
+        if isinstance(result, GrokscopeError):
+            raise result
+        yield result
+
+
+def results(
+    names: Sequence[str], trajectory: Trajectory, jobs: int, thin: int | None = None, **options: Any
+) -> Iterator[Series | GrokscopeError]:
     """Yield each named measure of a run in turn, as `measures.saved` does; `jobs` processes evaluate what is missing.
+
+    A measure that refuses the run yields its error, and the next one follows.
 
     A measure that declares `by_checkpoint` is evaluated in pieces of consecutive checkpoints. The numbers are those
     of one process with one thread, to the bit. The exception is `sharpness`, which starts each piece afresh and
@@ -45,8 +61,8 @@ def measure(
         **options: Options of all named measures.
 
     Raises:
-        GrokscopeError: A measure fails or a process dies; the error names the measure and the reason. Series that
-            were completed before are saved.
+        GrokscopeError: A process dies or the run cannot be read; the error names the measure and the reason. Series
+            that were completed before are saved.
     """
     if jobs < 1:
         raise GrokscopeError(f"jobs: {jobs}; allowed: a whole number from 1.")
@@ -72,10 +88,18 @@ def measure(
             if series is None:
                 request = requests[name]
                 try:
-                    parts = [_result(name, future) for future in futures[name]]
-                except DamagedError as error:
-                    request = request.without_damaged(error)
-                    parts = [_result(name, future) for future in submit(request)]
+                    try:
+                        parts = [_result(name, future) for future in futures[name]]
+                    except DamagedError as error:
+                        request = request.without_damaged(error)
+                        parts = [_result(name, future) for future in submit(request)]
+                except GrokscopeError as error:
+                    if isinstance(error, CrashError) or not is_refusal(error):
+                        raise
+                    for future in futures[name]:
+                        future.cancel()
+                    yield error
+                    continue
                 series = keep(request.labelled(Series.join(parts)), request.trajectory)
             yield series
 
@@ -96,14 +120,14 @@ def _evaluate(path: Path, name: str, steps: list[int], options: Mapping[str, Any
         raise
     except Exception as error:
         # A traceback from another process would hide the message.
-        raise GrokscopeError(f"{type(error).__name__}: {error}") from None
+        raise CrashError(f"{type(error).__name__}: {error}") from None
 
 
 def _result(name: str, future: "Future[Series]") -> Series:
     try:
         return future.result()
     except BrokenProcessPool as error:
-        raise GrokscopeError(
+        raise CrashError(
             f"{name}: a process that measured it was killed, probably because memory ran out; fewer --jobs need less."
         ) from error
     except DamagedError:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from grokscope import environment, plugins
-from grokscope.errors import DamagedError
+from grokscope.errors import BusyError, DamagedError, GrokscopeError, UnreadableError, quoted_value
 from grokscope.measures._declaration import Declaration, declaration_of
 from grokscope.measures._options import complete
 from grokscope.series import Series, with_variables
@@ -103,7 +103,12 @@ class MeasureRequest:
 
     def evaluate_undamaged(self) -> Series:
         """Return the series of the chosen checkpoints; raise DamagedError if one of them is damaged."""
-        series = plugins.load("measures", self.name)(self.checkpoints, **self.options)
+        series = plugins.call("measures", self.name, self.checkpoints, **self.options)
+        if not isinstance(series, Series):
+            subject = plugins.described("measures", self.name)
+            raise GrokscopeError(
+                f"{subject[0].upper()}{subject[1:]} returned {quoted_value(series)}; allowed: a grokscope.Series."
+            )
         return self.labelled(series)
 
     def labelled(self, series: Series) -> Series:
@@ -144,3 +149,9 @@ def options_text(options: Mapping[str, Any]) -> str:
 def gaps_of(trajectory: Trajectory) -> Int[np.ndarray, "gaps 2"]:
     """Return the gaps of a trajectory as the constant `gaps` of a series."""
     return np.array(trajectory.gaps, np.int64).reshape(-1, 2)
+
+
+def is_refusal(error: GrokscopeError) -> bool:
+    """Return whether an error concerns one measure only, so that the other measures can still be evaluated."""
+    is_of_the_run = isinstance(error, DamagedError | UnreadableError | BusyError)
+    return not is_of_the_run and not isinstance(error.__cause__, OSError)
