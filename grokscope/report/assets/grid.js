@@ -16,10 +16,11 @@ export class Grid {
     this.right = unpack(grid.right);
     this.operands = unpack(grid.operands);
     this.answers = unpack(grid.answers);
-    this.isTrain = unpack(grid.is_train);
+    // Null if the training set is unknown; then all pairs look like train pairs.
+    this.isTrain = grid.is_train && unpack(grid.is_train);
     this.steps = unpack(grid.steps);
     this.n = grid.n_elements;
-    this.nExamples = this.isTrain.length;
+    this.nExamples = this.answers.length;
     this.bytesPerFrame = this.right.shape[1];
     this.cells = new Map();
     for (let i = 0; i < this.nExamples; i++) this.cells.set(this.cellOf(i), i);
@@ -97,7 +98,7 @@ export class Grid {
     const colours = [this.page.rgb("--c1"), this.page.rgb("--c0")];
     const [nRight, nPairs] = [[0, 0], [0, 0]];
     for (let i = 0; i < this.nExamples; i++) {
-      const split = this.isTrain[i];
+      const split = this.isTrain ? this.isTrain[i] : 1;
       const share = LEAST_FULLNESS + (1 - LEAST_FULLNESS) * this.fullness(frame, i);
       const at = 4 * this.cellOf(i);
       for (let channel = 0; channel < 3; channel++) {
@@ -110,7 +111,8 @@ export class Grid {
     this.image.getContext("2d").putImageData(pixels, 0, 0);
     const count = (split) => `${formatInteger(nRight[split])} of ${formatInteger(nPairs[split])}`;
     const step = formatInteger(this.steps[frame]);
-    this.counts.textContent = `correct at step ${step}: ${count(1)} train pairs, ${count(0)} test pairs`;
+    const counts = this.isTrain ? `${count(1)} train pairs, ${count(0)} test pairs` : `${count(1)} pairs`;
+    this.counts.textContent = `correct at step ${step}: ${counts}`;
   }
 
   choose(mode) {
@@ -128,11 +130,11 @@ export class Grid {
     const frame = nearestIndex(this.steps, this.page.step);
     const loss = 10 ** this.logLoss[frame * this.nExamples + i];
     const [a, b, answer] = [row, column, this.answers[i]].map((element) => this.page.elementName(element));
-    const split = this.isTrain[i] ? "train pair" : "test pair";
+    const split = this.isTrain ? `; ${this.isTrain[i] ? "train" : "test"} pair` : "";
     const probability = formatPercent(Math.exp(-loss), 1);
     const verdict = this.isRight(frame, i) ? "correct" : "wrong";
     return [
-      `a = ${a}; b = ${b}; answer ${answer}; ${split}`,
+      `a = ${a}; b = ${b}; answer ${answer}${split}`,
       `loss ≈ ${formatNumber(loss, 2)} nats, probability ≈ ${probability}, ${verdict}`,
     ];
   }
