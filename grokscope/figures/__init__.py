@@ -28,6 +28,7 @@ from grokscope.figures.ablations import (
     plot_transplant,
     plot_without_frequencies,
 )
+from grokscope.figures.bands import figure_bands, plot_bands
 from grokscope.figures.circuit import (
     animation_of_spectrum,
     figure_departures,
@@ -105,6 +106,7 @@ from grokscope.figures.numerics import (
     plot_margins,
     plot_naive_loss,
 )
+from grokscope.figures.phase_diagram import plot_phase_diagram
 from grokscope.figures.representations import (
     figure_cosets,
     figure_representations,
@@ -126,7 +128,6 @@ from grokscope.figures.sweeps import (
     plot_against,
     plot_curve,
     plot_median_steps,
-    plot_phase_diagram,
     plot_runs,
     plot_scatter,
     plot_train_and_test,
@@ -146,6 +147,7 @@ __all__ = [
     "figure_accuracies",
     "figure_against",
     "figure_algorithm",
+    "figure_bands",
     "figure_circle",
     "figure_circularity",
     "figure_cosets",
@@ -184,6 +186,7 @@ __all__ = [
     "plot_accuracies",
     "plot_against",
     "plot_algorithm",
+    "plot_bands",
     "plot_circularity",
     "plot_clusters",
     "plot_collapse",

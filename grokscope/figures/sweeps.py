@@ -1,9 +1,8 @@
-"""Figures over many runs: steps and accuracies against a setting, phase diagrams, scatter plots, and curves by kind.
+"""Figures over many runs: steps and accuracies against a setting, scatter plots, and curves by kind.
 
 Their data are rows of a sweep's tables, each a mapping from column names to values.
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,6 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from grokscope.figures._axes import STEP_LABEL, set_step_axis
@@ -21,7 +19,6 @@ from grokscope.figures._style import (
     FONT_SIZE,
     PAGE_WIDTH,
     PARTS,
-    PHASE_COLOURS,
     RUN_LOOKS,
     SETTING_MAP,
     Look,
@@ -35,7 +32,8 @@ Row = Mapping[str, Any]
 Curve = tuple[Int[np.ndarray, " steps"], Float[np.ndarray, " steps"]]
 """Steps, and the values at them."""
 
-_PHASE_LETTERS = {"comprehension": "C", "grokking": "G", "memorization": "M", "confusion": "–"}
+YLABELS = {"accuracy": "accuracy (%)", "loss": "cross-entropy (nats)"}
+"""Quantity → the label of its axis."""
 
 
 def plot_median_steps(rows: Sequence[Row], event: str, *, ax: Axes, axis: str, label: str, line: int = 0) -> Axes:
@@ -71,7 +69,7 @@ def plot_median_steps(rows: Sequence[Row], event: str, *, ax: Axes, axis: str, l
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel(STEP_LABEL)
-    ax.set_xlabel(_setting_label(axis))
+    ax.set_xlabel(setting_label(axis))
     return finish_axes(ax)
 
 
@@ -89,7 +87,7 @@ def plot_against(
         line: The number of the look, from 0 to 20 (`RUN_LOOKS`).
     """
     colour, style, marker = RUN_LOOKS[line % len(RUN_LOOKS)]
-    scale = _scale(column)
+    scale = display_scale(column)
     ordered = sorted(rows, key=lambda row: row[axis])
     ax.plot(
         [row[axis] for row in ordered],
@@ -102,7 +100,7 @@ def plot_against(
         label=label,
     )
     ax.set_ylabel(ylabel)
-    ax.set_xlabel(_setting_label(axis))
+    ax.set_xlabel(setting_label(axis))
     return finish_axes(ax)
 
 
@@ -143,9 +141,8 @@ def plot_train_and_test(log: Series, quantity: str, *, ax: Axes) -> Axes:
         log: The run's log.
         quantity: "accuracy" or "loss".
     """
-    ylabel = {"accuracy": "accuracy (%)", "loss": "cross-entropy (nats)"}[quantity]
     for part, look in PARTS.items():
-        _draw_log_curve(log, f"{part}_{quantity}", ax, part, look, ylabel)
+        _draw_log_curve(log, f"{part}_{quantity}", ax, part, look, YLABELS[quantity])
     if quantity == "loss":
         ax.set_yscale("log")
     return ax
@@ -167,44 +164,6 @@ def figure_train_and_test(logs: Mapping[str, Series], quantity: str, *, title: s
         ax.label_outer()
     figure.suptitle(title, fontsize=FONT_SIZE, parse_math=False)
     return figure
-
-
-def plot_phase_diagram(rows: Sequence[Row], *, ax: Axes, x: str, y: str) -> Axes:
-    """Draw Liu et al.'s phase of each pair of settings: the colour and the letter of the most frequent phase.
-
-    Where the seeds differ, the cell also gives the number of seeds in that phase.
-
-    Args:
-        rows: The table of a sweep, a row for each run, with the column "phase".
-        x: The setting on the horizontal axis, such as "task.train_fraction".
-        y: The setting on the vertical axis.
-
-    References:
-        Liu et al. 2022, "Towards understanding grokking: an effective theory", section 4.1.
-    """
-    xs, ys = (sorted({row[axis] for row in rows}) for axis in (x, y))
-    for i, y_value in enumerate(ys):
-        for j, x_value in enumerate(xs):
-            counts = Counter(row["phase"] for row in rows if (row[x], row[y]) == (x_value, y_value))
-            if not counts:
-                continue
-            phase, count = counts.most_common(1)[0]
-            letter = _PHASE_LETTERS[phase]
-            ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=PHASE_COLOURS[phase], edgecolor="white"))
-            text = letter if count == counts.total() else f"{letter} {count}/{counts.total()}"
-            ax.text(j, i, text, ha="center", va="center", fontsize=FONT_SIZE)
-    ax.set_xticks(range(len(xs)), [f"{value:g}" for value in xs])
-    ax.set_yticks(range(len(ys)), [f"{value:g}" for value in ys])
-    ax.set_xlim(-0.5, len(xs) - 0.5)
-    ax.set_ylim(-0.5, len(ys) - 0.5)
-    ax.set_xlabel(_setting_label(x))
-    ax.set_ylabel(_setting_label(y))
-    finish_axes(ax)
-    handles = [
-        Patch(color=colour, label=f"{_PHASE_LETTERS[phase]}  {phase}") for phase, colour in PHASE_COLOURS.items()
-    ]
-    ax.legend(handles=handles, frameon=False, fontsize=FONT_SIZE, loc="upper left", bbox_to_anchor=(1.01, 1))
-    return ax
 
 
 def plot_runs(kinds: Mapping[str, Sequence[Curve]], *, ax: Axes, ylabel: str, is_log: bool = True) -> list[Line2D]:
@@ -282,7 +241,7 @@ def plot_scatter(
 
 def _draw_log_curve(log: Series, name: str, ax: Axes, label: str, look: Look, ylabel: str) -> Axes:
     rows = log.steps > 0
-    values = log[name][rows] * _scale(name)
+    values = log[name][rows] * display_scale(name)
     ax.plot(log.steps[rows], values, color=look.colour, linestyle=look.linestyle, linewidth=1.2, label=label)
     ax.set_xscale("log")
     ax.set_xlabel(STEP_LABEL)
@@ -290,10 +249,11 @@ def _draw_log_curve(log: Series, name: str, ax: Axes, label: str, look: Look, yl
     return finish_axes(ax)
 
 
-def _scale(name: str) -> int:
+def display_scale(name: str) -> int:
     """Return 100 for an accuracy, which is drawn in percent, and 1 for anything else."""
     return 100 if "accuracy" in name else 1
 
 
-def _setting_label(setting: str) -> str:
+def setting_label(setting: str) -> str:
+    """Return the label of a setting's axis, such as "weight decay"."""
     return setting.rpartition(".")[2].replace("_", " ")

@@ -70,7 +70,8 @@ def open_sweep(folder: Path) -> tuple[list[Entry], str]:
     plan = sweep_folder.load(folder)
     entries = []
     for cell in plan.cells:
-        trajectory, reason = None, sweep_folder.cell_state(cell, folder).reason
+        state = sweep_folder.cell_state(cell, folder)
+        trajectory, reason = None, f"{state.condition}: {state.reason}" if state.reason else ""
         if (folder / cell.name).is_dir():
             try:
                 trajectory = Trajectory.open(folder / cell.name)
@@ -119,10 +120,13 @@ def render(entries: Sequence[Entry], about: str, path: Path, sweep: Path | None 
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return how many runs ended in each of Liu et al.'s phases, and how long generalisation took."""
+    """Return how many finished runs ended in each of Liu et al.'s phases, and how long generalisation took."""
     counts = Counter(row["phase"] for row in rows if row["phase"])
     n_runs = f"{len(rows):,} {'run' if len(rows) == 1 else 'runs'}"
-    sentence = f"{n_runs}: {', '.join(f'{n:,} {phase}' for phase, n in counts.most_common())}."
+    n_other = len(rows) - counts.total()
+    clauses = [f"{n:,} {phase}" for phase, n in counts.most_common()]
+    clauses += [f"{n_other:,} without a phase (diverged, unfinished or unreadable)"] if n_other else []
+    sentence = f"{n_runs}: {', '.join(clauses)}."
     ratios = [row["generalised"] / row["memorized"] for row in rows if row["generalised"] and row["memorized"]]
     if not ratios:
         return sentence
@@ -147,10 +151,14 @@ def _row(entry: Entry, base: Path) -> dict[str, Any]:
         "generalised": phases.generalisation_step(log),
         "half": phases.first_crossing(log, "test_accuracy", 0.5),
     }
+    last, n_steps = int(log.steps[-1]), entry.trajectory.config.n_steps
+    is_unfinished = last < n_steps
+    reason = entry.reason or (f"unfinished: {last:,} of {n_steps:,} steps" if is_unfinished else "")
     return row | {
         **{name: crossing.step if crossing and crossing.is_seen else None for name, crossing in crossings.items()},
-        "phase": phases.liu_phase(log),
-        "steps": int(log.steps[-1]),
+        "phase": "" if is_unfinished else phases.liu_phase(log),
+        "reason": reason,
+        "steps": last,
         "test_accuracy": float(log["test_accuracy"][-1]),
         "test_loss": _finite(log["test_loss"][-1]),
     }

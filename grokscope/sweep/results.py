@@ -27,7 +27,9 @@ def cell_rows(plan: Sweep, folder: Path) -> list[Row]:
     - `memorized`, `generalised`: the first evaluated step with a train or test accuracy of at least 99%. The event
       happened between two evaluations, in the interval (`…_after`, `…`].
     - `steps`: the last evaluated step. A cell without an event by then is censored: both ends are infinite.
-    - `phase`: the label of Liu et al. 2022 (`phases.liu_phase`).
+    - `state`: "finished", "unfinished", "running", "new", "failed", or "diverged" if a number was not finite.
+    - `reason`: why a cell failed or diverged.
+    - `phase`: the label of Liu et al. 2022 (`phases.liu_phase`) of a finished cell, otherwise "".
     - The last value of every column of the log, and `best_test_accuracy`, its maximum.
 
     Args:
@@ -37,12 +39,15 @@ def cell_rows(plan: Sweep, folder: Path) -> list[Row]:
     rows = []
     for cell in plan.cells:
         state = sweep_folder.cell_state(cell, folder)
-        row = {"cell": cell.name, **cell.settings, "state": state.status, "reason": state.reason}
+        row = {"cell": cell.name, **cell.settings, "state": state.condition, "reason": state.reason}
         if state.step or state.status == "finished":
             try:
                 row |= _outcome(Trajectory.open(folder / cell.name))
             except GrokscopeError as error:
                 row |= {"state": "failed", "reason": str(error)}
+            # A cell that diverged or is unfinished might still have reached another phase.
+            if row["state"] != "finished":
+                row["phase"] = ""
         rows.append(row)
     return rows
 

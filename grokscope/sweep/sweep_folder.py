@@ -34,6 +34,11 @@ class State:
     is_lost: bool = False
     """Whether every retry fails until the cell's folder is moved away."""
 
+    @property
+    def condition(self) -> str:
+        """The status, or "diverged" if the cell failed because a number was not finite."""
+        return "diverged" if self.status == "failed" and "not finite" in self.reason else self.status
+
 
 def load(folder: Path, varies: Iterable[str] = ()) -> Sweep:
     """Return the sweep that is stored in a folder.

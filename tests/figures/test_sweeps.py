@@ -82,6 +82,15 @@ def test_phase_diagram_shows_the_most_frequent_phase(ax: Axes):
     assert legend and len(legend.get_texts()) == 4
 
 
+def test_phase_diagram_does_not_count_runs_without_phase(ax: Axes):
+    rows = [{"x": 0.3, "y": 0.1, "phase": phase} for phase in ("grokking", "", float("nan"))]
+    rows += [{"x": 0.5, "y": 0.1, "phase": ""}]
+    figures.plot_phase_diagram(rows, ax=ax, x="x", y="y")
+    assert {text.get_position(): text.get_text() for text in ax.texts} == {(0, 0): "G", (1, 0): "×"}
+    legend = ax.get_legend()
+    assert legend and legend.get_texts()[-1].get_text() == "×  diverged or unfinished"
+
+
 def test_scatter_has_a_point_per_run_and_a_colour_bar(ax: Axes):
     figures.plot_scatter([1, 2, 3], [4, 5, 6], ax=ax, xlabel="x", ylabel="y", shade=[0.1, 0.2, 0.3], shaded="f")
     (runs,) = ax.collections
@@ -96,3 +105,28 @@ def test_log_curve_leaves_out_step_zero(ax: Axes):
     figures.plot_curve(log, "train_accuracy", ax=ax, label="train", ylabel="accuracy (%)")
     assert points(ax.lines[0]) == [(10, 50), (100, 100)]
     assert ax.get_xscale() == "log"
+
+
+def log_with(steps: list[int], train: list[float], test: list[float]) -> Series:
+    return Series("log", np.array(steps), {"train_loss": np.array(train), "test_loss": np.array(test)})
+
+
+def test_band_over_seeds_spans_lowest_to_highest(ax: Axes):
+    logs = [
+        log_with([0, 10, 20, 30], [9.0, 1.0, 0.2, 0.1], [9.0, 5.0, 4.0, 3.0]),
+        log_with([0, 10, 20], [9.0, 2.0, 0.4], [9.0, 7.0, 6.0]),
+        log_with([0, 10, 15, 20], [9.0, 3.0, 1.0, 0.3], [9.0, 6.0, 1.0, 2.0]),
+    ]
+    figures.plot_bands(logs, "loss", ax=ax)
+    train, test = ax.lines
+    assert points(train) == [(10.0, 2.0), (20.0, 0.3)] and points(test) == [(10.0, 6.0), (20.0, 4.0)]
+    (train_band, test_band) = (band.get_paths()[0].vertices for band in ax.collections)
+    assert {tuple(point) for point in train_band} == {(10.0, 1.0), (10.0, 3.0), (20.0, 0.2), (20.0, 0.4)}
+    assert {tuple(point) for point in test_band} == {(10.0, 5.0), (10.0, 7.0), (20.0, 2.0), (20.0, 6.0)}
+    assert ax.get_yscale() == ax.get_xscale() == "log" and "median of 3 runs" in str(train.get_label())
+
+
+def test_figure_of_bands_has_a_panel_for_each_kind():
+    log = log_with([0, 10, 20], [9.0, 2.0, 0.4], [9.0, 7.0, 6.0])
+    drawn = figures.figure_bands({"with decay": [log, log], "without": [log]}, "loss", title="two kinds")
+    assert [ax.get_title() for ax in drawn.axes] == ["with decay", "without"]

@@ -16,7 +16,7 @@ from grokscope.trajectory import Trajectory
 
 def test_runs_are_distinguished_by_their_differences(seeds_page):
     payload = read_payload(seeds_page)
-    assert seeds_page.name == "comparison.html" and payload["axes"] == ["optimizer.lr", "seed"]
+    assert seeds_page.name == "comparison-tiny-other-slow.html" and payload["axes"] == ["optimizer.lr", "seed"]
     assert [run["settings"]["seed"] for run in payload["runs"]] == [0, 1, 0]
     assert [run["settings"]["optimizer.lr"] for run in payload["runs"]] == [0.01, 0.01, 0.0001]
 
@@ -60,10 +60,11 @@ def test_summary_counts_phases_and_delays():
         {"phase": "", "memorized": None, "generalised": None},
     ]
     summary = comparison.summary(rows)
-    assert summary.startswith("4 runs: 2 grokking, 1 memorization.") and "a median of 20 times" in summary
+    assert summary.startswith("4 runs: 2 grokking, 1 memorization, 1 without a phase")
+    assert "a median of 20 times" in summary
     assert "(10 to 30)." in summary
     assert comparison.summary(rows[1:3]).endswith("Generalisation took 30 times as many steps as memorization.")
-    assert comparison.summary(rows[2:]) == "2 runs: 1 memorization."
+    assert comparison.summary(rows[2:]) .startswith("2 runs: 1 memorization, 1 without a phase")
 
 
 def test_folders_without_a_run_are_refused(tmp_path, tiny_run):
@@ -82,7 +83,14 @@ def test_command_compares_several_runs(tiny_run, tmp_path, capsys):
     for name in ("first", "second"):
         shutil.copytree(tiny_run, tmp_path / name)
     cli.main(["report", "first", "second", "--root", str(tmp_path)])
-    assert f"report   {tmp_path / 'comparison.html'}" in capsys.readouterr().out
+    assert f"report   {tmp_path / 'comparison-first-second.html'}" in capsys.readouterr().out
+
+
+def test_comparisons_of_other_runs_have_other_pages(tiny_run, tmp_path):
+    folders = [shutil.copytree(tiny_run, tmp_path / name) for name in ("a", "b", "c" * 50, "d" * 50)]
+    paths = [report.write_comparison([folders[0], other]) for other in folders[1:]]
+    paths += [report.write_comparison(folders[2:]), report.write_comparison(folders[:1:-1])]
+    assert len({path.name for path in paths}) == 5 and max(len(path.name) for path in paths) < 120
 
 
 def test_command_needs_a_run():

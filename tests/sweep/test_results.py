@@ -1,5 +1,6 @@
 """The two tables of a sweep: their rows, their medians and intervals, and their CSV files."""
 
+import dataclasses
 import io
 import itertools
 import math
@@ -247,3 +248,17 @@ def test_row_of_a_cell_matches_the_run_trained_alone(partial_sweep: tuple[Sweep,
     log = training.train(plan.cells[0].config, "alone", tmp_path).log
     row_of_cell = results.cell_rows(plan, folder)[0]
     assert [row_of_cell[name] for name in log.arrays] == [float(array[-1]) for array in log.arrays.values()]
+
+
+def test_unfinished_and_diverged_cells_have_no_phase(tmp_path: Path, tiny_run: Path, tiny_config: RunConfig):
+    longer = dataclasses.replace(tiny_config, n_steps=tiny_config.n_steps + 40)
+    cells = tuple(Cell(name, {"seed": i}, longer) for i, name in enumerate(("stopped", "diverged")))
+    plan, folder = Sweep(cells, "Why."), tmp_path / "sweep"
+    for cell in cells:
+        shutil.copytree(tiny_run, folder / cell.name)
+    sweep_folder.mark_failed(cells[1], folder, "The training loss is not finite at step 61.")
+    stopped, diverged = results.cell_rows(plan, folder)
+    assert (stopped["state"], stopped["phase"], stopped["steps"]) == ("unfinished", "", 60)
+    assert (diverged["state"], diverged["phase"]) == ("diverged", "")
+    assert diverged["reason"] == "The training loss is not finite at step 61."
+    assert results.summarize([stopped, diverged], plan.axes) == []

@@ -49,12 +49,12 @@ const formatSetting = (value) => String(value ?? "—");
 const formatStep = (step) => (step === null ? "—" : formatInteger(step));
 
 function makeSquare(page, run) {
-  const label = { class: `phase ${run.phase}`, "aria-label": `${run.name}: ${run.phase}` };
+  const label = { class: `phase ${run.phase}`, "aria-label": `${run.name}: ${run.phase || run.reason}` };
   const square = html(run.link ? "a" : "span", label, PHASE_LETTERS[run.phase] || "?");
   if (run.link) square.setAttribute("href", run.link);
   const rows = [
     run.name,
-    run.phase,
+    run.phase || run.reason,
     `memorized ${formatStep(run.memorized)}, generalised ${formatStep(run.generalised)}`,
     `final test accuracy ${formatPercent(run.test_accuracy)}`,
   ];
