@@ -165,7 +165,7 @@ class Checkpointer:
         """Start to write everything taken since the last commit as one segment.
 
         Nothing is written if there is nothing new. A call waits for the previous segment: no segment may follow a
-        lost one, because a resume from it would leave the gap for ever.
+        lost one, because a resume from it would leave the gap forever.
 
         Args:
             state: The present state.

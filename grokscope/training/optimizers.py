@@ -1,7 +1,7 @@
 """Optimizers: how gradients become updates, in parts that combine, with a named state for exact resume.
 
-A gradient passes through a filter and then through one of torch's optimizers with warm-up. The rest of a decay
-towards the initialization, and noise, follow.
+A gradient passes through a filter and then through one of torch's optimizers with warm-up. A decay towards the
+initialization and noise are added afterwards.
 """
 
 from collections.abc import Mapping

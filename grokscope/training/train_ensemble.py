@@ -193,7 +193,7 @@ def _require_no_rewrite(run: RunStore, step: int, present: Mapping[str, str]) ->
 def _common_resume_states(runs: Mapping[int, RunStore], are_all: bool) -> dict[int, dict[str, Tensor]]:
     """Return the resume states of the latest step that all runs can resume from.
 
-    It is step 0 unless `are_all`: then a run of the ensemble does not exist yet.
+    Without `are_all`, a run of the ensemble does not exist yet, so the step is 0.
     """
     if not runs:
         return {}

@@ -23,7 +23,7 @@ def test_fork_has_the_origin_s_settings_except_for_flags(grokscope: Command, run
     )
     assert status == 0, errors
     assert "Step 25 has no resume state" in output
-    assert "Continues copy from step 25, optimizer.weight_decay 1.0 → 0.0; n_steps 60 → 70." in output
+    assert "Continues copy from step 25 with optimizer.weight_decay 1.0 → 0.0; n_steps 60 → 70." in output
     tiny = make_tiny_config()
     expected = dataclasses.replace(tiny, optimizer=dataclasses.replace(tiny.optimizer, weight_decay=0.0), n_steps=70)
     assert Record.read(Path("checkpoints/new")).config == expected
@@ -44,8 +44,8 @@ def test_forked_run_can_be_forked_and_resumed(grokscope: Command, run_copy: Path
     [
         (["--step", 25, "--model.d-model", 32], 1, "model.d_model: 32 changes the parameters' shapes"),
         (["--step", 99], 1, "step: 99 is not a trained step"),
-        (["--step", 25, "--optimizer.lr", -1], 1, "optimizer.lr: -1"),
-        (["--step", 25, "--run", "../x"], 1, "is not a valid name for a run"),
+        (["--step", 25, "--optimizer.lr", -1], 2, "optimizer.lr: -1"),
+        (["--step", 25, "--run", "../x"], 2, "is not a valid name for a run"),
         ([], 2, "--step"),
     ],
 )

@@ -167,7 +167,7 @@ def test_slow_disk_does_not_change_saved_data(
 def test_full_disk_leaves_no_gap(
     numbers: tuple[int, ...], dense: RunConfig, tmp_path: Path, saved: Read, monkeypatch: pytest.MonkeyPatch
 ):
-    """No segment may follow a failed one: a resume from its state would leave the gap for ever."""
+    """No segment may follow a failed one: a resume from its state would leave the gap forever."""
     training.train(dense, "whole", tmp_path)
     with monkeypatch.context() as patch:
         before_each_write(patch, full_disk_at(*numbers))

@@ -135,7 +135,7 @@ def test_log_row_of_step_t_evaluates_parameters_after_t_updates(tiny_config: Run
         assert row["test_accuracy"] == float(is_right[split.test].mean())
 
 
-# What is saved.
+# Saved data.
 
 
 def test_step_0_is_the_initialization_and_warm_up_starts_at_zero(tiny_config: RunConfig, tmp_path: Path):

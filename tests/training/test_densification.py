@@ -86,7 +86,7 @@ def scale_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "describe", lambda device: {**describe(device), "torch": "1.0.0"})
 
 
-# What is added.
+# Added checkpoints.
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_invalid_window_raises_with_the_allowed_steps(start: int, stop: int, eve
     assert segments(run_copy) == before
 
 
-# What differs is not added.
+# Differences.
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_nothing_is_added_when_nothing_readable_confirms(run_copy: Path):
     assert not list((run_copy / "segments").glob(f".*{atomic.TEMPORARY_SUFFIX}"))
 
 
-# What is lost or damaged comes back.
+# Recovery of lost and damaged checkpoints.
 
 
 def test_checkpoints_of_a_lost_segment_are_recovered(run_copy: Path, every_step: Bits):

@@ -1,4 +1,4 @@
-"""Forks: bit-exact continuations when nothing changes, and otherwise different only in what changes."""
+"""Forks: bit-exact continuations without changes, and otherwise different only in the changed settings."""
 
 import dataclasses
 import json
@@ -265,7 +265,7 @@ def test_other_group_of_the_same_order_is_refused(tmp_path: Path):
     task = TaskConfig(name="composition", group="S3", train_fraction=0.6)
     config = dataclasses.replace(make_tiny_config(), task=task, n_steps=10)
     training.train(config, "S3", tmp_path)
-    with pytest.raises(GrokscopeError, match=r"^task.group: 'C6' changes what the tokens are\. .*'S3'"):
+    with pytest.raises(GrokscopeError, match=r"^task.group: 'C6' changes the meaning of the tokens\. .*'S3'"):
         prepare_fork(tmp_path / "S3", 10, with_changes(config, {"task.group": "C6", "n_steps": 20}))
     assert prepare_fork(tmp_path / "S3", 10, with_changes(config, {"task.name": "aba", "n_steps": 20}))
 
