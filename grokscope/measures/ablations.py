@@ -15,13 +15,21 @@ from grokscope.trajectory import Trajectory
 from grokscope.variable import Variable
 
 _VARIABLES = {
-    "loss": Variable("loss", "nats", is_logarithmic=True),
-    "loss_without_frequency": Variable("loss without each frequency", "nats", ("frequency",), is_logarithmic=True),
-    "loss_with_only_frequency": Variable("loss with only one frequency", "nats", ("frequency",), is_logarithmic=True),
-    "loss_with_polynomials": Variable("loss with polynomials for clustered neurons", "nats", is_logarithmic=True),
-    "loss_with_all_polynomials": Variable("loss with polynomials for all neurons", "nats", is_logarithmic=True),
-    "loss_without_attention": Variable("loss without attention", "nats", is_logarithmic=True),
-    "loss_without_mlp": Variable("loss without MLP", "nats", is_logarithmic=True),
+    "loss": Variable("softmax loss", "nats", is_logarithmic=True),
+    "loss_without_frequency": Variable(
+        "softmax loss without each frequency", "nats", ("frequency",), is_logarithmic=True
+    ),
+    "loss_with_only_frequency": Variable(
+        "softmax loss with only one frequency", "nats", ("frequency",), is_logarithmic=True
+    ),
+    "loss_with_polynomials": Variable(
+        "softmax loss with polynomials for clustered neurons", "nats", is_logarithmic=True
+    ),
+    "loss_with_all_polynomials": Variable(
+        "softmax loss with polynomials for all neurons", "nats", is_logarithmic=True
+    ),
+    "loss_without_attention": Variable("softmax loss without attention", "nats", is_logarithmic=True),
+    "loss_without_mlp": Variable("softmax loss without MLP", "nats", is_logarithmic=True),
     "frequencies": Variable("frequency", dims=("frequency",), role="coordinate"),
 }
 

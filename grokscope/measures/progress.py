@@ -36,14 +36,14 @@ class _Shuffle:
 
 _VARIABLES = with_companions(
     {
-        "restricted_loss": Variable("restricted loss", "nats", is_logarithmic=True),
-        "restricted_to_test_ratio": Variable("restricted over test loss"),
-        "excluded_loss": Variable("excluded loss", "nats", is_logarithmic=True),
+        "restricted_loss": Variable("softmax restricted loss", "nats", is_logarithmic=True),
+        "restricted_to_test_ratio": Variable("restricted over test loss (softmax)"),
+        "excluded_loss": Variable("softmax excluded loss", "nats", is_logarithmic=True),
         "excluded_loss_by_frequency": Variable(
             "excluded loss by frequency", "nats", ("key_frequency",), is_logarithmic=True
         ),
-        "train_loss": Variable("train loss", "nats", is_logarithmic=True),
-        "test_loss": Variable("test loss", "nats", is_logarithmic=True),
+        "train_loss": Variable("softmax train loss", "nats", is_logarithmic=True),
+        "test_loss": Variable("softmax test loss", "nats", is_logarithmic=True),
         "cosine_coefficients": Variable("coefficient of each cosine", "logit", ("frequency",)),
         "logit_variance_shares": Variable("share of the logits' variance in each cosine", dims=("frequency",)),
         "logit_variance_share": Variable("key cosines' share of the logits' variance"),

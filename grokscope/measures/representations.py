@@ -41,10 +41,10 @@ _VARIABLES = with_companions(
         "neuron_operand_shares": Variable("neurons' operand share by representation", dims=("representation",)),
         "neuron_product_shares": Variable("neurons' product share by representation", dims=("representation",)),
         "n_neurons_of_representation": Variable("neurons of each representation", dims=("representation",)),
-        "loss": Variable("loss over all equations", "nats", is_logarithmic=True),
-        "train_loss": Variable("train loss", "nats", is_logarithmic=True),
-        "restricted_loss": Variable("restricted loss", "nats", is_logarithmic=True),
-        "excluded_loss": Variable("excluded loss", "nats", is_logarithmic=True),
+        "loss": Variable("softmax loss over all equations", "nats", is_logarithmic=True),
+        "train_loss": Variable("softmax train loss", "nats", is_logarithmic=True),
+        "restricted_loss": Variable("softmax restricted loss", "nats", is_logarithmic=True),
+        "excluded_loss": Variable("softmax excluded loss", "nats", is_logarithmic=True),
         "excluded_loss_by_representation": Variable(
             "excluded loss by representation", "nats", ("key_representation",), is_logarithmic=True
         ),

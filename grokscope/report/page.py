@@ -69,7 +69,7 @@ def render_run(
         n_train=len(trajectory.split.train),
         summary=summary(log, n_steps),
         details=details(log, series),
-        headlines=headlines(log, series, n_steps),
+        headlines=headlines(log, series, n_steps, trajectory.config.loss),
         gaps=trajectory.gaps,
         origin=trajectory.origin,
         warnings=[*trajectory.damaged, *warnings],

@@ -92,29 +92,31 @@ def details(log: Series, series: Mapping[str, Series]) -> list[str]:
     return sentences
 
 
-def headlines(log: Series, series: Mapping[str, Series], n_steps: int = 0) -> list[Headline]:
+def headlines(log: Series, series: Mapping[str, Series], n_steps: int = 0, loss: str = "") -> list[Headline]:
     """Return the headline numbers, each with the numbers to compare it with.
 
     Args:
         log: The run's log.
         series: The measures by name; headlines without a measure are left out.
         n_steps: The planned number of steps, as in `summary`.
+        loss: The run's loss function, "softmax" or "stablemax", which the names of the losses then state.
     """
     memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
     is_unfinished = log.steps[-1] < n_steps
+    function = f" ({loss})" if loss else ""
     last, missing = ("current", "not yet") if is_unfinished else ("final", "not within the run")
     if "train_accuracy" in log:
         accuracy = log["test_accuracy"]
         lines = [
             _crossing("memorized (train accuracy ≥ 99%)", memorized, missing),
             _crossing("generalised (test accuracy ≥ 99%)", generalised, missing),
-            _loss(f"{last} train loss", log["train_loss"][-1], f"{log['train_loss'][0]:.2f} at the start"),
-            _loss(f"{last} test loss", log["test_loss"][-1], f"highest {log['test_loss'].max():.2f}"),
+            _loss(f"{last} train loss{function}", log["train_loss"][-1], f"{log['train_loss'][0]:.2f} at the start"),
+            _loss(f"{last} test loss{function}", log["test_loss"][-1], f"highest {log['test_loss'].max():.2f}"),
             Headline(f"{last} test accuracy", f"{accuracy[-1]:.2%}", f"highest {accuracy.max():.2%}"),
         ]
     else:
         lines = [
-            _loss(f"{last} loss over all equations", log["loss"][-1], f"highest {log['loss'].max():.2f}"),
+            _loss(f"{last} loss over all equations{function}", log["loss"][-1], f"highest {log['loss'].max():.2f}"),
             Headline(f"{last} accuracy over all equations", f"{log['accuracy'][-1]:.2%}"),
         ]
     if "weight_norm" in series:

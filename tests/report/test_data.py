@@ -56,7 +56,7 @@ def test_group_without_circle_has_no_frequencies(tiny_config, tmp_path):
     quantities = {quantity["key"]: quantity for quantity in payload["quantities"]}
     names = ["standard", "sign"]
     for key, labels in (
-        ("losses", ["train loss", "restricted loss", "excluded loss"]),
+        ("losses", ["softmax train loss", "softmax restricted loss", "softmax excluded loss"]),
         ("embedding_shares", names),
         ("n_neurons_of_representation", names),
     ):

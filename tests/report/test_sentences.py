@@ -145,3 +145,9 @@ def test_phases_are_stated_with_their_intervals():
     (sentence,) = report.details(GROKKED, {"progress": progress})
     assert sentence.startswith("By the phases of Nanda et al., memorization ended between steps 100 and 300; ")
     assert "cleanup ended between steps 300 and 400." in sentence
+
+
+@pytest.mark.parametrize("loss", ["softmax", "stablemax"])
+def test_headlines_of_losses_state_the_loss_function(loss: str):
+    names = [line.name for line in sentences.headlines(GROKKED, {}, 0, loss)]
+    assert [name for name in names if " loss" in name] == [f"final train loss ({loss})", f"final test loss ({loss})"]
