@@ -1,4 +1,4 @@
-"""The command line: the only place that prints. `main` runs a command, `analysis` a script of analyses/."""
+"""The command line, and the only package that prints. `main` runs a command, `analysis` a script of analyses/."""
 
 import sys
 from collections.abc import Callable
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grokscope.cli.arguments import OfRun, UsageError, parse
+from grokscope.cli.arguments import RunOptions, UsageError, parse
 from grokscope.cli.exporting import export, figure, wandb
 from grokscope.cli.forks import fork
-from grokscope.cli.guard import guarded
+from grokscope.cli.guard import run_guarded
 from grokscope.cli.importing import import_
 from grokscope.cli.inspecting import list_, log, verify
 from grokscope.cli.measuring import measure, report
@@ -41,8 +41,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; a mistake ends in one message and exit status 1 or 2, a signal in 128 + its number."""
-    guarded(_dispatch, sys.argv[1:] if arguments is None else arguments)
+    """Run one command. An error exits with a message and status 1 or 2, a signal N with status 128 + N."""
+    run_guarded(_dispatch, sys.argv[1:] if arguments is None else arguments)
 
 
 def _dispatch(arguments: list[str]) -> None:
@@ -60,21 +60,26 @@ def _dispatch(arguments: list[str]) -> None:
 
 
 def analysis(main: "Callable[[Path], Figure]", name: str) -> None:
-    """Run one of the scripts in analyses/ on the RUN of the command line; save its figure in RUN/figures."""
+    """Run a script of analyses/ on the RUN of the command line, and save its figure in RUN/figures.
+
+    Args:
+        main: The function that makes the figure from the run's folder.
+        name: The name of the script and of the figure's file.
+    """
 
     def run(arguments: list[str]) -> None:
         @dataclass(frozen=True)
-        class Analysis(OfRun):
-            """Answer one question about a run and save the figure in RUN/figures."""
+        class Analysis(RunOptions):
+            """Answer one question about RUN and save the figure in RUN/figures."""
 
-        asked = parse(Analysis, name, arguments)
+        options = parse(Analysis, name, arguments)
 
         from grokscope import figures
 
-        for path in figures.save(main(asked.folder), asked.folder / "figures" / f"{name}.png"):
+        for path in figures.save(main(options.folder), options.folder / "figures" / f"{name}.png"):
             print(f"saved {path}")
 
-    guarded(run, sys.argv[1:])
+    run_guarded(run, sys.argv[1:])
 
 
 def _overview() -> str:
@@ -87,6 +92,6 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "`grokscope COMMAND --help` tells more. A RUN is a folder, or its name under --root (checkpoints).",
+            "`grokscope COMMAND --help` explains a command. RUN is a folder, or its name under --root (checkpoints).",
         ]
     )

@@ -1,18 +1,21 @@
-"""What the commands share: parsing, the RUN argument, and the error that a mistyped command line is."""
+"""Code that the commands share: parsing, the RUN argument, and text for the terminal."""
 
 import os
 import sys
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from grokscope.errors import GrokscopeError
+from grokscope import plugins
+from grokscope.errors import BusyError, GrokscopeError, unknown_name
 
 if TYPE_CHECKING:
+    from grokscope.series import Series
     from grokscope.store.run_store import RunStore
     from grokscope.sweep.plan import Sweep
     from grokscope.trajectory import Trajectory
@@ -22,11 +25,22 @@ ROOT = Path("checkpoints")
 
 
 class UsageError(GrokscopeError):
-    """The command line itself cannot be understood."""
+    """A name, value or setting on the command line is wrong, whatever the disk contains; the exit status is 2."""
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn errors inside the block into UsageError, except for files that cannot be read and names that are taken."""
+    try:
+        yield
+    except GrokscopeError as error:
+        if isinstance(error, UsageError | BusyError) or isinstance(error.__cause__, OSError):
+            raise
+        raise UsageError(str(error)) from error
 
 
 def parse(command: Any, name: str, arguments: list[str], *, pairs: bool = False, **keywords: Any) -> Any:
-    """Parse the arguments of a command into the dataclass that describes them; `pairs` adds a --no-x to each --x."""
+    """Parse arguments into the dataclass that describes the command's options; `pairs` adds --no-x to each --x."""
     return tyro.cli(
         command,
         prog=f"grokscope {name}",
@@ -37,57 +51,81 @@ def parse(command: Any, name: str, arguments: list[str], *, pairs: bool = False,
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfRun:
-    """The argument of every command about one run."""
+class RunOptions:
+    """The options of every command on one run."""
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run's folder, or its name under --root."""
     root: Path = ROOT
-    """The folder that holds the runs."""
+    """The folder that contains the runs."""
 
     @property
     def folder(self) -> Path:
-        """The run's folder: what is a path to a folder is taken as it is, anything else lies under the root."""
+        """The run's folder: RUN if it is a path to a folder, else RUN under the root."""
         path = Path(self.run)
-        # Unlike Path.is_dir, this finds no folder under a name that is too long, or has a null byte in it.
+        # Unlike Path.is_dir, os.path.isdir is False for a name that is too long or contains a null byte.
         is_under_root = len(path.parts) == 1 or os.path.isdir(self.root / path)
         return self.root / path if is_under_root and not os.path.isdir(path) else path
 
 
-def shown(text: object) -> str:
-    """Return a message that is safe for a terminal: what is not printed, such as an escape or a mark that turns the
-    line round, stands there escaped. Names in it may be a stranger's."""
+def printable(text: object) -> str:
+    """Return a message with every unprintable character escaped, because names in it may be hostile."""
     return "".join(
-        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in str(text)
+        character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
+        for character in str(text)
     )
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 cell" or "1,200 cells"."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def announce(sentence: str) -> None:
-    """Print a sentence before work that goes on even if whoever read the output has enough of it."""
+    """Print a message; ignore a closed pipe, because the work must continue."""
     with suppress(BrokenPipeError):
         print(sentence, flush=True)
 
 
 def open_page(address: str) -> None:
-    """Open an address in the browser, where there is a screen for one."""
+    """Open an address in the browser if the machine has a screen."""
     import webbrowser
 
-    # Without a screen Python may start a text browser, which would wait for keys.
+    # Without a screen Python may start a text browser, which waits for keys.
     if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         webbrowser.open(address)
 
 
-def warned(opened: _Opened) -> _Opened:
-    """Return a trajectory or a store, having said on standard error what in it is damaged."""
+def require_names(kind: str, names: Sequence[str]) -> None:
+    """Raise UsageError for a name that no plug-in of a kind has, such as "measures"."""
+    for name in names:
+        if name not in plugins.names(kind):
+            raise UsageError(unknown_name(kind.removesuffix("s"), name, plugins.names(kind)))
+
+
+def require_run(folder: Path) -> Path:
+    """Return a run's folder; raise GrokscopeError if it is not a run. Unlike opening the run, it imports no torch."""
+    from grokscope.store.record import Record
+
+    Record.read(folder)
+    return folder
+
+
+def print_damage(opened: _Opened) -> _Opened:
+    """Print the damage of a trajectory or store to standard error, and return the trajectory or store."""
     for sentence in opened.damaged:
-        print(shown(f"grokscope: {sentence}"), file=sys.stderr)
+        print(printable(f"grokscope: {sentence}"), file=sys.stderr)
     return opened
 
 
-def states(plan: "Sweep", folder: Path) -> str:
-    """Return how many cells are in which state."""
+def state_counts(plan: "Sweep", folder: Path) -> str:
+    """Return the number of cells in each state, in words."""
     from grokscope.sweep import sweep_folder
 
-    counts = Counter(sweep_folder.state(cell, folder).status for cell in plan.cells)
-    said = [f"{len(plan.cells):,} cell{'s' * (len(plan.cells) != 1)}"]
-    return ", ".join(said + [f"{n:,} {status}" for status, n in counts.most_common()])
+    counts = Counter(sweep_folder.cell_state(cell, folder).condition for cell in plan.cells)
+    return ", ".join([counted(len(plan.cells), "cell"), *(f"{n:,} {status}" for status, n in counts.most_common())])
+
+
+def measured_line(series: "Series", trajectory: "Trajectory", seconds: float) -> str:
+    """Return the number of checkpoints that a measure has, and the time that it took."""
+    return f"{len(series):>6,} of {counted(len(trajectory), 'checkpoint')} {seconds:6.1f} s"

@@ -1,4 +1,4 @@
-"""The command that forks a run."""
+"""The command `fork`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,63 +6,66 @@ from typing import Annotated
 
 import tyro
 
-from grokscope.cli.arguments import ROOT, OfRun, announce, parse, warned
-from grokscope.cli.training import announcement, conclude, spelled
-from grokscope.disk import atomic
-from grokscope.errors import GrokscopeError
+from grokscope.cli.arguments import ROOT, RunOptions, announce, parse, print_damage, usage_errors
+from grokscope.cli.training import print_outcome, settings_given, to_tyro_spelling, training_summary
 
 
 def fork(arguments: list[str]) -> None:
-    """Go on from a step of a run under changed settings, as a new run; any field of the config is a flag."""
+    """Continue a run from a step under changed settings, as a new run; every field of the config is a flag."""
     from grokscope.config import RunConfig
-    from grokscope.store.run_store import RunStore, checked_name, free_name
+    from grokscope.store.run_names import new_run_folder
+    from grokscope.store.run_store import RunStore
 
     @dataclass(frozen=True)
     class Fork:
-        """Go on from a step of RUN as a new run. Any field of the config is a flag, by default as it is in RUN.
+        """Continue RUN from STEP as a new run. Every field of the config is a flag; its default is the value in RUN.
 
-        Not those that decide how weights begin, the parameters' shapes or the tokens. Steps count on from STEP.
+        Settings of the initialization, the parameters' shapes and the tokens cannot change. Steps are counted from
+        STEP.
         """
 
         origin: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
         """The run's folder, or its name under --root."""
         config: Annotated[RunConfig, tyro.conf.arg(name="")]
         step: int
-        """The step to go on from, any that RUN has trained."""
+        """The step to continue from; any step that RUN has trained."""
         run: str | None = None
-        """The new run's name; by default the origin's with -fork, then -fork-2, …"""
+        """The new run's name; by default RUN-fork, then RUN-fork-2, …"""
         root: Path = ROOT
-        """The folder that holds the runs, and the new one."""
+        """The folder that contains the runs."""
 
-    flags = spelled(arguments)
+    flags = to_tyro_spelling(arguments)
 
     def parsed(origin: str | None, base: RunConfig) -> Fork:
         default = Fork(origin or tyro.MISSING, base, step=tyro.MISSING)
         return parse(Fork, "fork", flags, pairs=True, default=default)
 
-    def opened(asked: Fork) -> RunStore:
-        return RunStore(OfRun(run=asked.origin, root=asked.root).folder)
+    def opened(options: Fork) -> RunStore:
+        return RunStore(RunOptions(run=options.origin, root=options.root).folder)
 
-    # What the flags change is known only with the origin, which may stand after them, as its root may.
-    asked = parsed(None, RunConfig())
-    origin = warned(opened(asked))
-    asked = parsed(asked.origin, origin.record.config)
-    config = asked.config.validate()
+    # RUN gives the defaults of the flags and may follow them, so arguments are parsed twice.
+    options = parsed(None, RunConfig())
+    origin = print_damage(opened(options))
+    options = parsed(options.origin, origin.record.config)
+    with usage_errors():
+        config = options.config.validate(settings_given(flags))
 
-    from grokscope.cli.progress_bar import Progress
-    from grokscope.training.fork import prepare
+    from grokscope.training.fork import prepare_fork
     from grokscope.training.run import require_trained
+    from grokscope.training.run_progress import Progress
 
     require_trained(origin)
+    with usage_errors():
+        folder = new_run_folder(options.root, options.run, f"{origin.folder.name}-fork")
 
-    name = free_name(f"{origin.folder.name}-fork", asked.root) if asked.run is None else asked.run
-    name = checked_name(name)
-    if atomic.is_there(asked.root / name):
-        raise GrokscopeError(f"{asked.root / name} exists already; choose another --run name.")
-    if asked.step not in (one.resume_step for one in origin.resume_points()):
-        announce(f"No commit at step {asked.step:,}: training there once more from the one before.")
-    prepared = prepare(origin.folder, asked.step, config)
-    announce("\n".join([announcement(config, asked.root / name), *prepared.sentences()]))
-    with Progress(config.n_steps, asked.step) as progress:
-        trajectory = prepared.train(name, asked.root, observer=progress)
-    conclude(trajectory)
+    def retraining(n_steps: int, start: int) -> Progress:
+        announce(f"Step {options.step:,} has no resume state; retraining from step {start:,}, the commit before it.")
+        return Progress(n_steps, start)
+
+    prepared = prepare_fork(origin.folder, options.step, config, retraining)
+
+    def training(n_steps: int, start: int) -> Progress:
+        announce("\n".join([training_summary(config, folder), *prepared.describe()]))
+        return Progress(n_steps, start)
+
+    print_outcome(prepared.train(folder, progress=training))

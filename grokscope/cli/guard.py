@@ -1,4 +1,4 @@
-"""The edge of every command: what goes wrong in it ends in a sentence and an exit status, and not in a traceback."""
+"""The outer guard of every command: a user's error ends in a message and an exit status, not in a traceback."""
 
 import io
 import os
@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
-from grokscope.cli.arguments import UsageError, shown
+from grokscope.cli.arguments import UsageError, printable
 from grokscope.errors import DamagedError, GrokscopeError, quoted_name
 
 
-def guarded(command: Callable[[list[str]], None], arguments: list[str]) -> None:
-    """Run a command so that nothing a user can cause ends in a traceback."""
-    warnings.formatwarning = lambda message, *_, **__: shown(f"grokscope: {message}\n")
+def run_guarded(command: Callable[[list[str]], None], arguments: list[str]) -> None:
+    """Run a command, and turn every error that a user can cause into a message and an exit status."""
+    warnings.formatwarning = lambda message, *_, **__: printable(f"grokscope: {message}\n")
     with _streams():
         try:
             try:
@@ -24,21 +24,21 @@ def guarded(command: Callable[[list[str]], None], arguments: list[str]) -> None:
                 raise
             sys.stdout.flush()
         except GrokscopeError as error:
-            print(shown(f"grokscope: {_message(error)}"), file=sys.stderr)
+            print(printable(f"grokscope: {_message(error)}"), file=sys.stderr)
             sys.exit(2 if isinstance(error, UsageError) else 1)
         except BrokenPipeError:
-            # Whoever read the output has enough, as in `grokscope log RUN | head`.
+            # The reader has closed the output, as in `grokscope log RUN | head`.
             sys.exit(1)
         except OSError as error:
             reason = error.strerror or str(error)
-            what = "The system" if error.filename is None else quoted_name(os.fsdecode(error.filename))
-            print(shown(f"grokscope: {what} cannot be reached: {reason}."), file=sys.stderr)
+            subject = "The system" if error.filename is None else quoted_name(os.fsdecode(error.filename))
+            print(printable(f"grokscope: {subject} cannot be reached: {reason}."), file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt as interrupt:
             number = getattr(interrupt, "signal_number", 2)
-            again = getattr(interrupt, "again", None)
-            if again is not None:
-                print(shown(f"\n{interrupt} Go on with it by:\n  {again}"), file=sys.stderr)
+            next_command = getattr(interrupt, "command", None)
+            if next_command is not None:
+                print(printable(f"\n{interrupt} Continue with:\n  {next_command}"), file=sys.stderr)
             sys.exit(128 + number)
 
 
@@ -52,31 +52,31 @@ def _message(error: GrokscopeError) -> str:
 
 
 class _Stream:
-    """A standard stream that says in words that it cannot be written, or that `forgives` and goes on without it."""
+    """A standard stream whose failed writes raise GrokscopeError, or are ignored if `is_optional`."""
 
-    def __init__(self, stream: TextIO, forgives: bool):
-        self._stream, self._forgives = stream, forgives
+    def __init__(self, stream: TextIO, is_optional: bool):
+        self._stream, self._is_optional = stream, is_optional
 
     def write(self, text: str) -> int:
         """Write a text."""
-        with self._told():
+        with self._errors_handled():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Write what waits to be written."""
-        with self._told():
+        """Write buffered text."""
+        with self._errors_handled():
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _errors_handled(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if self._forgives:
+            if self._is_optional:
                 return
             if isinstance(error, BrokenPipeError):
                 raise
@@ -85,17 +85,18 @@ class _Stream:
 
 @contextmanager
 def _streams() -> Iterator[None]:
-    """Within the block, a standard stream that is closed leads nowhere, and standard error fails nobody.
+    """Guard the standard streams inside the block.
 
-    What a command says there, progress and warnings, is no reason to stop a training. After the block nothing waits
-    that cannot be written, over which the interpreter would stumble at its end.
+    - A closed stream is replaced by the null device.
+    - Errors of standard error are ignored: progress and warnings must not stop a training.
+    - After the block, no buffered text is left that cannot be written, because the interpreter would fail at its end.
     """
-    # Python has no stream that was closed when it began.
+    # A stream that was closed when Python started is None.
     output, errors = (
         stream or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w") for stream in (sys.stdout, sys.stderr)
     )
     for stream in (output, errors):
-        # A terminal that cannot show a sign gets a question mark in its place.
+        # Replace characters that the terminal cannot show by question marks.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     sys.stdout, sys.stderr = cast(TextIO, _Stream(output, False)), cast(TextIO, _Stream(errors, True))

@@ -1,4 +1,4 @@
-"""The command that imports checkpoints of other programs."""
+"""The command `import`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokscope.cli.arguments import ROOT, parse
-from grokscope.cli.training import conclude, spelled
+from grokscope.cli.arguments import ROOT, counted, parse, printable, usage_errors
+from grokscope.cli.training import print_outcome, settings_given, to_tyro_spelling
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
@@ -15,57 +15,88 @@ if TYPE_CHECKING:
 
 
 def import_(arguments: list[str]) -> None:
-    """Make a run of checkpoints that another program saved; any field of the config is a flag."""
+    """Make a run from checkpoints of another program; every field of the config is a flag."""
     from grokscope.config import RunConfig, toml
 
     @dataclass(frozen=True)
     class Import:
-        """Make a run of the checkpoints in FILE …, .safetensors, .pt or .pth; nothing in them is run.
+        """Make a run from the checkpoints in FILE … (.safetensors, .pt or .pth). Code in the files never runs.
 
-        Parameters under TransformerLens' names, or as Nanda et al. 2023 saved them. The config says what they are
-        checkpoints of: any field of it is a flag; n_steps becomes the last step.
+        Parameters have TransformerLens' names and shapes, or those of Nanda et al. 2023. The architecture is read
+        from the files. Describe the rest of the training by a preset and flags; every field of the config is a flag.
+        n_steps becomes the last step.
         """
 
         paths: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE …")]
-        """A state dict each, the step last in the name, or many with their steps."""
+        """Files with one state dict or several. A step is in the file, or in its name after step, iter or ckpt."""
         config: Annotated[RunConfig, tyro.conf.arg(name="")]
         preset: str | None = None
-        """What the flags start from: a name that `grokscope list presets` prints, or a CONFIG.toml."""
+        """The defaults of the flags: a name that `grokscope list presets` prints, or a CONFIG.toml."""
         steps: tuple[int, ...] | None = None
         """The step of each state dict, in the order of the files."""
+        train_indices: Path | None = None
+        """A file with the training examples: indices, or pairs of operands (.pt, .npy, .json, .txt)."""
+        split: str | None = None
+        """The draw of the training set: random-shuffle:SEED by Python's random, as in Nanda et al. 2023, or
+        grokscope:SEED. Without a known training set, losses cover all equations."""
+        leave_out: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME …")] = ()
+        """Tensors that the model does not use. Copies of parameters are left out by default."""
+        causal: bool = False
+        """Whether attention is causal, for a file with several layers that does not tell."""
         answers_only: bool = False
-        """Leave out the unembedding's columns of signs, which are never an answer."""
+        """Drop the unembedding's columns of tokens that are never an answer, such as "="."""
         run: str | None = None
-        """The run's name; by default the task's, then NAME-2, …"""
+        """The run's name; by default the task's name, then NAME-2, …"""
         root: Path = ROOT
-        """The folder that holds the runs."""
+        """The folder that contains the runs."""
 
-    flags = spelled(arguments)
+    flags = to_tyro_spelling(arguments)
 
     def parsed(preset: str | None) -> Import:
-        base = _base(preset, RunConfig())
+        with usage_errors():
+            base = _base(preset, RunConfig())
         return parse(Import, "import", flags, pairs=True, default=Import(tyro.MISSING, base, preset))
 
-    # What the flags change is known only with the preset, which may stand after them.
-    asked = parsed(None)
-    if asked.preset is not None:
-        asked = parsed(asked.preset)
-    config = toml.with_table(asked.config, Path())
+    # The preset gives the defaults of the flags and may follow them, so arguments are parsed twice.
+    options = parsed(None)
+    if options.preset is not None:
+        options = parsed(options.preset)
+    with usage_errors():
+        config = toml.load_table_file(options.config, Path())
 
     from grokscope.interop import import_run
+    from grokscope.store.record import Record
 
     trajectory = import_run.import_checkpoints(
-        asked.paths, config, asked.run, asked.root, asked.steps, asked.answers_only
+        options.paths,
+        config,
+        options.run,
+        options.root,
+        options.steps,
+        options.answers_only,
+        train_indices=options.train_indices,
+        split=options.split,
+        leave_out=options.leave_out,
+        is_causal=options.causal,
+        given=settings_given(flags),
     )
-    print(f"imported {len(trajectory):,} checkpoints, steps {trajectory.steps[0]:,} to {trajectory.steps[-1]:,}")
-    conclude(trajectory)
+    first, last = (f"{trajectory.steps[row]:,}" for row in (0, -1))
+    span = f"step {first}" if first == last else f"steps {first} to {last}"
+    print(f"imported {counted(len(trajectory), 'checkpoint')}, {span}")
+    assert trajectory.path is not None
+    for note in (Record.read(trajectory.path).imported or {}).get("notes", ()):
+        print(printable(note))
+    if not trajectory.has_split:
+        print("The training set is unknown; name it with --train-indices FILE or --split random-shuffle:SEED.")
+    print_outcome(trajectory)
 
 
-def _base(preset: str | None, usual: "RunConfig") -> "RunConfig":
+def _base(preset: str | None, default: "RunConfig") -> "RunConfig":
+    """Return the config that the flags change."""
     from grokscope.config import presets, toml
 
     if preset is None:
-        return usual
+        return default
     try:
         return toml.read(Path(preset)) if preset.endswith(".toml") else presets.get(preset)
     except GrokscopeError as error:

@@ -1,4 +1,4 @@
-"""Commands that read: measure, report, verify, log, list."""
+"""The commands that inspect runs: `verify`, `log` and `list`."""
 
 import json
 import os
@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import tyro
 
 from grokscope import plugins
-from grokscope.cli.arguments import ROOT, OfRun, UsageError, parse, shown, states, warned
+from grokscope.cli.arguments import (
+    ROOT,
+    RunOptions,
+    UsageError,
+    counted,
+    parse,
+    print_damage,
+    printable,
+    state_counts,
+)
 from grokscope.disk import atomic
 from grokscope.errors import GrokscopeError, quoted_name, unknown_name
 
@@ -18,83 +27,93 @@ if TYPE_CHECKING:
 
 
 def verify(arguments: list[str]) -> None:
-    """Read everything that a run has saved and name whatever is damaged or lost."""
+    """Read everything that a run has saved, and name all damage."""
 
     @dataclass(frozen=True)
-    class Verify(OfRun):
-        """Read everything that a run has saved and name whatever is damaged or lost; exit status 1 if anything is."""
+    class Verify(RunOptions):
+        """Read everything that a run has saved, and name all damage. The exit status is 1 if data are lost."""
 
-    asked = parse(Verify, "verify", arguments)
+    options = parse(Verify, "verify", arguments)
 
     from grokscope.store import verify as store_verify
     from grokscope.store.run_store import RunStore
 
-    run = RunStore(asked.folder)
-    found = list(store_verify.faults(run))
-    for fault in found:
-        print(shown(fault.sentence))
-    open_faults = [fault for fault in found if not fault.is_mended]
+    run = RunStore(options.folder)
+    faults = list(store_verify.faults(run))
+    for fault in faults:
+        print(printable(fault.sentence))
+    open_faults = [fault for fault in faults if not fault.is_mended]
     if open_faults:
         remedies = dict.fromkeys(fault.remedy for fault in open_faults if fault.remedy)
         rest = "Everything else is readable." if run.segments else "Nothing is readable."
-        said = f"{asked.folder}: {len(open_faults)} fault{'s' * (len(open_faults) > 1)}. {rest}"
-        raise GrokscopeError("\n".join([said, *(f"  {remedy}" for remedy in remedies)]))
-    there = f"{asked.folder}: {len(run.steps):,} checkpoints in {len(run.segments):,} segments"
-    print(f"{there}; all that can be had again is there." if found else f"{there}, all intact.")
+        heading = f"{options.folder}: {counted(len(open_faults), 'fault')}. {rest}"
+        raise GrokscopeError("\n".join([heading, *(f"  {remedy}" for remedy in remedies)]))
+    contents = f"{options.folder}: {counted(len(run.steps), 'checkpoint')} in {counted(len(run.segments), 'segment')}"
+    print(f"{contents}; everything recoverable is stored." if faults else f"{contents}, all intact.")
 
 
 def log(arguments: list[str]) -> None:
     """Print a run's log as JSON lines: losses and accuracies at every evaluated step."""
 
     @dataclass(frozen=True)
-    class Log(OfRun):
+    class Log(RunOptions):
         """Print a run's log as JSON lines. The row of step t belongs to the parameters after t updates."""
 
-    asked = parse(Log, "log", arguments)
+    options = parse(Log, "log", arguments)
+
+    import numpy as np
 
     from grokscope.store.run_store import LOG_COLUMNS, RunStore
 
-    run = RunStore(asked.folder)
-    rows = run.log.rows.tolist()
-    warned(run)
-    for row in rows:
-        print(json.dumps({**dict(zip(LOG_COLUMNS, row, strict=True)), "step": int(row[0])}))
+    run = RunStore(options.folder)
+    rows, columns = run.log.rows, LOG_COLUMNS
+    if not run.record.has_split:
+        from grokscope.trajectory import Trajectory
+
+        series = Trajectory.of_store(run).log
+        rows, columns = np.column_stack([series.steps, *series.arrays.values()]), ("step", *series.arrays)
+    print_damage(run)
+    for row in rows.tolist():
+        print(json.dumps({**dict(zip(columns, row, strict=True)), "step": int(row[0])}))
 
 
 def list_(arguments: list[str]) -> None:
-    """List the tasks, optimizers, measures, figures, presets or runs there are."""
+    """List the tasks, optimizers, measures, figures, presets or runs."""
 
     @dataclass(frozen=True)
     class List:
-        """List the tasks, optimizers, measures, figures, presets or runs there are."""
+        """List the tasks, optimizers, measures, figures, presets or runs."""
 
         what: tyro.conf.Positional[str]
         """One of: tasks, optimizers, measures, figures, presets, runs."""
         root: Path = ROOT
-        """The folder that holds the runs."""
+        """The folder that contains the runs."""
 
-    asked = parse(List, "list", arguments)
+    options = parse(List, "list", arguments)
     kinds = [*plugins.BUILT_IN, "presets", "runs"]
-    if asked.what in plugins.BUILT_IN:
-        lines = plugins.names(asked.what)
-    elif asked.what == "presets":
+    if options.what in plugins.BUILT_IN:
+        from grokscope.cli import catalogue
+
+        lines = catalogue.lines(options.what)
+    elif options.what == "presets":
         from grokscope.config import presets
 
         width = max(map(len, presets.names())) + 2
         lines = [f"{name:<{width}}{_in_a_line(presets.get(name))}" for name in presets.names()]
-    elif asked.what == "runs":
-        folders = _folders(asked.root)
+    elif options.what == "runs":
+        folders = _folders(options.root)
         runs = [folder for folder in folders if _is_run(folder)]
         lines = [_run_in_a_line(folder) for folder in runs]
-        lines += [_sweep_in_a_line(one) for one in folders if one not in runs and atomic.is_there(one / "sweep.json")]
-        lines = lines or [f"There is no run in {asked.root}."]
+        others = [folder for folder in folders if folder not in runs]
+        lines += [_sweep_in_a_line(folder) for folder in others if atomic.path_exists(folder / "sweep.json")]
+        lines = lines or [f"There is no run in {options.root}."]
     else:
-        raise UsageError(unknown_name("list", asked.what, kinds))
-    print("\n".join(shown(line) for line in lines))
+        raise UsageError(unknown_name("list", options.what, kinds))
+    print("\n".join(printable(line) for line in lines))
 
 
 def _folders(root: Path) -> list[Path]:
-    """Return what is in the root and not hidden; nothing if there is no root. Raise OSError if it cannot be read."""
+    """Return the root's entries that are not hidden, or an empty list without a root; raise OSError if unreadable."""
     try:
         return sorted(root / name for name in os.listdir(root) if not name.startswith("."))
     except FileNotFoundError:
@@ -102,32 +121,33 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a folder is a run, or may be one and cannot be looked into, which its line then says."""
+    """Return whether a folder is a run, or cannot be read and may be a run; its line then names the error."""
     try:
-        return atomic.is_there(folder / "config.json")
+        return atomic.path_exists(folder / "config.json")
     except GrokscopeError:
         return True
 
 
 def _in_a_line(config: "RunConfig") -> str:
     model, optimizer = config.model, config.optimizer
+    decay = f" decay {optimizer.weight_decay:g}" if optimizer.weight_decay else ""
     parts = [
-        f"{_task_in_words(config)}",
+        _task_in_words(config),
         f"{config.task.train_fraction:.0%} trained on",
-        f"{model.n_layers} layer{'s' if model.n_layers > 1 else ''}",
-        f"{optimizer.name} lr {optimizer.lr:g}" + f" decay {optimizer.weight_decay:g}" * bool(optimizer.weight_decay),
-        "to initialization" * (optimizer.decay_centre != "zero"),
-        f"update noise {optimizer.update_noise:g}" * bool(optimizer.update_noise),
-        f"weight noise {optimizer.weight_noise:g}" * bool(optimizer.weight_noise),
-        f"dropout {config.residual_dropout:g}" * bool(config.residual_dropout),
+        counted(model.n_layers, "layer"),
+        f"{optimizer.name} lr {optimizer.lr:g}{decay}",
+        "to initialization" if optimizer.decay_centre != "zero" else "",
+        f"update noise {optimizer.update_noise:g}" if optimizer.update_noise else "",
+        f"weight noise {optimizer.weight_noise:g}" if optimizer.weight_noise else "",
+        f"dropout {config.residual_dropout:g}" if config.residual_dropout else "",
         f"batch {config.batch_size}" if config.batch_size else "full batch",
-        f"{config.n_steps:,} steps",
+        counted(config.n_steps, "step"),
     ]
     return ", ".join(part for part in parts if part)
 
 
 def _task_in_words(config: "RunConfig") -> str:
-    """Return the task's name with what it is on; as short as can be said without building it."""
+    """Return the task's name with its modulus or group, without building the task."""
     domains = {"p": f" mod {config.task.p}", "group": f" in {config.task.group}"}
     return config.task.name + domains.get(plugins.domain_setting(config.task.name), "")
 
@@ -139,13 +159,14 @@ def _run_in_a_line(folder: Path) -> str:
         run = RunStore(folder)
         if not run.segments:
             raise GrokscopeError(" ".join(run.damaged))
-        done = f"{run.last_step:,} of {run.record.config.n_steps:,} steps, {len(run.steps):,} checkpoints"
+        checkpoints = counted(len(run.steps), "checkpoint")
+        progress = f"{run.last_step:,} of {counted(run.record.config.n_steps, 'step')}, {checkpoints}"
         if run.record.imported:
-            done = f"imported, {len(run.steps):,} checkpoints to step {run.record.config.n_steps:,}"
+            progress = f"imported, {checkpoints} to step {run.record.config.n_steps:,}"
         origin = run.record.origin
-        done += f", forked from {origin['run']} at {origin['step']:,}" if origin else ""
-        done += "; something is lost, see `grokscope verify`" if run.damaged or run.gaps else ""
-        return f"{quoted_name(folder.name):<24} {_task_in_words(run.record.config)}, {done}"
+        progress += f", forked from {origin['run']} at {origin['step']:,}" if origin else ""
+        progress += "; damaged, see `grokscope verify`" if run.damaged or run.gaps else ""
+        return f"{quoted_name(folder.name):<24} {_task_in_words(run.record.config)}, {progress}"
     except GrokscopeError as error:
         return f"{quoted_name(folder.name):<24} {error}"
 
@@ -155,6 +176,6 @@ def _sweep_in_a_line(folder: Path) -> str:
 
     try:
         plan = sweep_folder.load(folder)
-        return f"{quoted_name(folder.name):<24} sweep, {states(plan, folder)}"
+        return f"{quoted_name(folder.name):<24} sweep, {state_counts(plan, folder)}"
     except GrokscopeError as error:
         return f"{quoted_name(folder.name):<24} {error}"

@@ -1,5 +1,6 @@
 """The commands that measure: `measure` and `report`."""
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from grokscope.cli.arguments import ROOT, OfRun, UsageError, open_page, parse, warned
+from grokscope.cli.arguments import (
+    ROOT,
+    RunOptions,
+    UsageError,
+    counted,
+    measured_line,
+    open_page,
+    parse,
+    print_damage,
+    printable,
+    require_names,
+    require_run,
+    usage_errors,
+)
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
@@ -20,109 +34,162 @@ def measure(arguments: list[str]) -> None:
     """Measure a run at its checkpoints and save the results in RUN/measures."""
 
     @dataclass(frozen=True)
-    class Measure(OfRun):
-        """Measure a run and save the results in RUN/measures. What was measured before is not measured again."""
+    class Measure(RunOptions):
+        """Compute measures of RUN and save them in RUN/measures. Saved results are not computed again.
+
+        Without NAMES, measures that do not apply to the task are skipped and listed.
+        """
 
         names: tyro.conf.Positional[tuple[str, ...]] = ()
         """Names that `grokscope list measures` prints; by default all but local_learning_coefficient."""
         thin: int | None = None
-        """Measure at this many checkpoints, spread evenly; by default at all, costly measures at 24, 12 or 6."""
+        """The number of evenly spread checkpoints to measure; by default all, and 24, 12 or 6 for slow measures."""
         set: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="OPTION=VALUE")] = ()
-        """An option of the measures that are named, such as seed=1; may be given several times."""
+        """An option of every named measure, such as seed=1; may be repeated. Without names, of those that have it."""
         jobs: int | None = None
-        """Measure in this many processes of one thread each; by default in this one."""
+        """Measure in this many processes of one thread each; by default in this process."""
 
-    asked = parse(Measure, "measure", arguments)
+    options = parse(Measure, "measure", arguments)
+    require_names("measures", options.names)
+    require_run(options.folder)
+
+    if options.thin is not None and options.thin < 1:
+        raise UsageError(f"--thin {options.thin}: allowed: a whole number from 1.")
+    if options.jobs is not None and options.jobs < 1:
+        raise UsageError(f"--jobs {options.jobs}: allowed: a whole number from 1.")
 
     from grokscope import measures
     from grokscope.measures._options import from_text
     from grokscope.trajectory import Trajectory
 
-    options = dict(from_text(text) for text in asked.set)
-    names = asked.names or measures.usual()
+    with usage_errors():
+        measure_options = dict(from_text(text) for text in options.set)
+    names = options.names or measures.usual()
+    refusals = _option_refusals(names, measure_options)
+    if refusals and (options.names or len(refusals) == len(names)):
+        # Of the measures that were not named, most lack an option; those that have it state what is allowed.
+        reason = next((text for text in refusals.values() if not text.startswith("Unknown")), [*refusals.values()][0])
+        has_shared_options = measure_options and len(names) > 1
+        hint = f" --set applies to every named measure: {', '.join(names)}." if has_shared_options else ""
+        raise UsageError(f"{reason}{hint}")
+    names = [name for name in names if name not in refusals]
+    trajectory = print_damage(Trajectory.open(options.folder))
+    if options.jobs is None:
+        results = _saved_in_turn(names, trajectory, options.thin, measure_options)
+    else:
+        from grokscope.measures import _parallel
+
+        results = _parallel.results(names, trajectory, options.jobs, options.thin, **measure_options)
+    for name in names:
+        print(f"{name:<16}", end="", flush=True)
+        started = time.monotonic()
+        result = next(results)
+        if isinstance(result, GrokscopeError):
+            if len(options.names) == 1:
+                raise result
+            refusals[name] = str(result)
+            print("     not measured", flush=True)
+        else:
+            print(measured_line(result, trajectory, time.monotonic() - started), flush=True)
+    summary = f"{counted(len(refusals), 'measure')} skipped:\n" + "\n".join(
+        f"  {name}: {reason}" for name, reason in refusals.items()
+    )
+    if refusals and (options.names or not set(names) - set(refusals)):
+        raise GrokscopeError(summary)
+    if refusals:
+        print(printable(summary))
+    print(f"Saved in {measures.folder(options.folder)}.")
+
+
+def _option_refusals(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the reason of each measure that cannot be loaded or does not take the options, by name."""
+    from grokscope import measures
+
+    refusals = {}
     for name in names:
         try:
             measures.check(name, **options)
         except GrokscopeError as error:
-            hint = f" --set is for all measures named: {', '.join(names)}." if options and len(names) > 1 else ""
-            raise GrokscopeError(f"{error}{hint}") from error
-    trajectory = warned(Trajectory.open(asked.folder))
-    if asked.jobs is None:
-        measured = _saved_in_turn(names, trajectory, asked.thin, options)
-    else:
-        from grokscope.measures import _parallel
-
-        measured = _parallel.measure(names, trajectory, asked.jobs, asked.thin, **options)
-    for name in names:
-        print(f"{name:<16}", end="", flush=True)
-        started = time.monotonic()
-        series = next(measured)
-        took = time.monotonic() - started
-        print(f"{len(series):>6,} of {len(trajectory):,} checkpoints {took:6.1f} s", flush=True)
-    print(f"Saved in {measures.folder(asked.folder)}.")
+            refusals[name] = str(error)
+    return refusals
 
 
 def _saved_in_turn(
     names: Sequence[str], trajectory: "Trajectory", thin: int | None, options: Mapping[str, Any]
-) -> Iterator["Series"]:
-    """Yield each measure; a checkpoint that one measure finds damaged is left out by the next ones."""
+) -> Iterator["Series | GrokscopeError"]:
+    """Yield each measure's series or refusal; after one measure finds a damaged checkpoint, the next ones skip it."""
     from grokscope import measures
 
     for name in names:
-        series = measures.saved(name, trajectory, thin, **options)
-        trajectory = measures.sound_trajectory(series, trajectory) or trajectory
-        yield series
+        try:
+            series = measures.saved(name, trajectory, thin, **options)
+        except GrokscopeError as error:
+            if not measures.is_refusal(error):
+                raise
+            yield error
+        else:
+            trajectory = measures.sound_trajectory(series, trajectory) or trajectory
+            yield series
 
 
 def report(arguments: list[str]) -> None:
-    """Write a run's report: everything that was measured of it on one interactive HTML page."""
+    """Write a run's report: its log and measures on one interactive HTML page."""
 
     @dataclass(frozen=True)
     class Report:
-        """Write a run's report, one HTML page; what it needs and is not measured yet is measured first.
+        """Write a run's report, one HTML page. Measures that it needs and that are missing are computed first.
 
-        Several runs, or a sweep, come on one page beside each other, as they are measured.
+        Several runs, or the cells of a sweep, are compared on one page, with the measures that are saved.
         """
 
         runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN …")]
-        """The folders of runs, or one of a sweep, or their names under --root."""
+        """The folders of runs or of one sweep, or their names under --root."""
         cells: bool = False
-        """Of a sweep, write each cell's own page first, to which its square then leads. That measures each cell that
-        was not measured yet, some 20 s each."""
+        """Also write and link a page for each cell of a sweep. Missing measures take about 20 s per cell."""
         root: Path = ROOT
-        """The folder that holds the runs."""
+        """The folder that contains the runs."""
+        output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",), metavar="FILE")] = None
+        """The page to write; by default RUN/report.html, SWEEP/report.html, or comparison-RUN-RUN….html."""
         open: bool = False
         """Open the page in the browser."""
 
-    asked = parse(Report, "report", arguments)
+    options = parse(Report, "report", arguments)
+    folders = [RunOptions(run=name, root=options.root).folder for name in options.runs]
+    if not folders:
+        raise UsageError("report needs at least one RUN. `grokscope list runs` lists them.")
+    is_sweep = len(folders) == 1 and (folders[0] / "sweep.json").is_file()
+    if options.cells and not is_sweep:
+        raise UsageError("--cells needs exactly one sweep.")
+    if len(folders) == 1 and not is_sweep:
+        require_run(folders[0])
 
     from grokscope import report as reports
     from grokscope.trajectory import Trajectory
 
-    folders = [OfRun(run=name, root=asked.root).folder for name in asked.runs]
-    if not folders:
-        raise UsageError("report needs a RUN, or several; `grokscope list runs` shows those there are.")
-    is_sweep = len(folders) == 1 and (folders[0] / "sweep.json").is_file()
-    if asked.cells and not is_sweep:
-        raise UsageError("--cells goes with one sweep.")
-    failed = _report_cells(folders[0]) if asked.cells else {}
+    failed = _report_cells(folders[0]) if options.cells else {}
     if len(folders) > 1 or is_sweep:
-        path = reports.write_comparison(folders)
+        path = reports.write_comparison(folders, options.output)
         print(f"report   {path}")
     else:
-        path = reports.write(warned(Trajectory.open(folders[0])))
+        path = reports.write(print_damage(Trajectory.open(folders[0])), options.output, _print_measuring)
         print(f"report   {path}")
-    if asked.open:
+    if options.open:
         open_page(path.resolve().as_uri())
     if failed:
         raise GrokscopeError(
-            f"{len(failed)} cell{'s' * (len(failed) > 1)} could not be reported:\n"
+            f"{counted(len(failed), 'cell')} could not be reported:\n"
             + "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
         )
 
 
+def _print_measuring(name: str) -> None:
+    """Print on a terminal which measure is computed now."""
+    if sys.stderr.isatty():
+        print(f"measuring {name} …", file=sys.stderr, flush=True)
+
+
 def _report_cells(folder: Path) -> dict[str, GrokscopeError]:
-    """Write the page of each cell of a sweep that was begun; return what was wrong with those that have none."""
+    """Write the page of each cell that has started; return the errors of the others, by name."""
     from grokscope import report as reports
     from grokscope.sweep import sweep_folder
     from grokscope.trajectory import Trajectory
@@ -132,7 +199,7 @@ def _report_cells(folder: Path) -> dict[str, GrokscopeError]:
         if not (folder / cell.name).is_dir():
             continue
         try:
-            path = reports.write(warned(Trajectory.open(folder / cell.name)))
+            path = reports.write(print_damage(Trajectory.open(folder / cell.name)), observer=_print_measuring)
         except GrokscopeError as error:
             failed[cell.name] = error
         else:

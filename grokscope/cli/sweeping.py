@@ -1,4 +1,4 @@
-"""The command that sweeps."""
+"""The command `sweep`."""
 
 import math
 import shlex
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from grokscope.cli.arguments import ROOT, announce, parse, states
+from grokscope.cli.arguments import ROOT, announce, counted, parse, state_counts, usage_errors
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
@@ -19,109 +19,112 @@ if TYPE_CHECKING:
 
 
 def sweep(arguments: list[str]) -> None:
-    """Train every cell of a SWEEP.toml, side by side; the same command does what is left."""
+    """Train every cell of a SWEEP.toml in parallel; the same command trains what is left."""
 
     @dataclass(frozen=True)
     class Sweep:
-        """Train every cell of SWEEP.toml. Finished cells are skipped, stopped ones gone on with."""
+        """Train every cell of SWEEP.toml. Finished cells are skipped, and unfinished cells are resumed."""
 
         source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SWEEP.toml")]
-        """A run's settings with a table [sweep] of what varies."""
+        """A config file with a table [sweep] of the settings that vary."""
         run: str | None = None
-        """The sweep's name; by default the file's."""
+        """The sweep's name; by default the file's name."""
         root: Path = ROOT
-        """The folder that holds the runs."""
+        """The folder that contains the runs."""
         jobs: int | None = None
-        """How many cells, or ensembles of them, at a time; by default one for each core."""
+        """The number of cells, or ensembles, at a time; by default one per core."""
         ensemble: int = 1
-        """Train up to this many cells that are alike in one program: for a GPU, or many small models."""
+        """Train up to this many similar cells in one program; for a GPU, or many small models."""
         backend: Literal["local", "ray"] = "local"
-        """"local" for processes here, or "ray" for the Ray cluster that RAY_ADDRESS names, or one made here."""
+        """"local": processes on this machine. "ray": the Ray cluster that RAY_ADDRESS names, or a new local one."""
         shard: str = "1/1"
-        """Do the i-th of n parts only, as i/n: for a cluster's array of jobs."""
+        """Train only part i of n, written i/n; for an array of jobs on a cluster."""
         retry: bool = False
-        """Try cells again that have failed."""
+        """Train failed cells again."""
         allow_drift: bool = False
-        """Go on with cells although the environment differs in what decides bits; each run records it."""
+        """Resume cells although the environment has changed, so that the bits may differ; each run records this."""
         dry_run: bool = False
-        """Say what there is to do, and do nothing."""
+        """Print the state of every cell and train nothing."""
 
-    asked = parse(Sweep, "sweep", arguments)
+    options = parse(Sweep, "sweep", arguments)
 
     from grokscope.cli.progress_bar import SweepProgress
-    from grokscope.store.run_store import checked_name
+    from grokscope.store.run_names import checked_name, valid_name
     from grokscope.sweep import results, sweep_folder, workers
     from grokscope.sweep.plan import read_sweep
     from grokscope.training.signals import InterruptedRunError
 
-    plan = read_sweep(asked.source)
-    folder = asked.root / checked_name(asked.source.stem if asked.run is None else asked.run)
-    part = plan.shard(*_shard(asked.shard))
-    if asked.jobs is not None and asked.jobs < 1:
-        raise GrokscopeError(f"--jobs {asked.jobs}; allowed: a whole number from 1.")
-    if asked.ensemble < 1:
-        raise GrokscopeError(f"--ensemble {asked.ensemble}; allowed: a whole number from 1.")
-    workers.require(asked.backend)
-    sweep_folder.check(plan, folder)
-    announce(f"{folder}: {states(part, folder)}. {plan.about}".strip())
-    if asked.dry_run:
-        print("\n".join(f"  {sweep_folder.state(cell, folder).status:<11}{cell.name}" for cell in part.cells))
+    with usage_errors():
+        plan = read_sweep(options.source)
+        folder = options.root / (
+            valid_name(options.source.stem) if options.run is None else checked_name(options.run)
+        )
+        part = plan.shard(*_shard(options.shard))
+        if options.jobs is not None and options.jobs < 1:
+            raise GrokscopeError(f"--jobs {options.jobs}; allowed: a whole number from 1.")
+        if options.ensemble < 1:
+            raise GrokscopeError(f"--ensemble {options.ensemble}; allowed: a whole number from 1.")
+        workers.require_backend(options.backend)
+    sweep_folder.require_compatible(plan, folder)
+    announce(f"{folder}: {state_counts(part, folder)}. {plan.about}".strip())
+    if options.dry_run:
+        print("\n".join(f"  {sweep_folder.cell_state(cell, folder).condition:<11}{cell.name}" for cell in part.cells))
         return
     sweep_folder.save(plan, folder)
     try:
         with SweepProgress(part, folder):
-            failed = workers.run(
+            failed = workers.run_sweep(
                 part,
                 folder,
-                jobs=asked.jobs,
-                backend=asked.backend,
-                retry=asked.retry,
-                allow_drift=asked.allow_drift,
-                ensemble=asked.ensemble,
+                jobs=options.jobs,
+                backend=options.backend,
+                retry=options.retry,
+                allow_drift=options.allow_drift,
+                ensemble=options.ensemble,
             )
     except KeyboardInterrupt as interrupt:
-        again = shlex.join(["grokscope", "sweep", *arguments])
-        raise InterruptedRunError(folder, getattr(interrupt, "signal_number", signal.SIGINT), again) from interrupt
-    rows = results.table(plan, folder)
-    failed = {row["cell"]: row["reason"] for row in rows if row["state"] == "failed"} | failed
-    said = _failures(failed, plan, folder)
-    summary = results.summary(rows, plan.axes)
+        command = shlex.join(["grokscope", "sweep", *arguments])
+        raise InterruptedRunError(folder, getattr(interrupt, "signal_number", signal.SIGINT), command) from interrupt
+    rows = results.cell_rows(plan, folder)
+    failed = {row["cell"]: row["reason"] for row in rows if row["state"] in ("failed", "diverged")} | failed
+    messages = _failure_messages(failed, plan, folder)
+    summary = results.summarize(rows, plan.axes)
     if summary:
         _print_summary(summary, [axis for axis in plan.axes if axis != "seed"])
-    print(states(plan, folder))
-    ours = {cell.name for cell in part.cells} - set(failed)
-    taken = [row["cell"] for row in rows if row["state"] != "finished" and row["cell"] in ours]
-    if taken:
+    print(state_counts(plan, folder))
+    own = {cell.name for cell in part.cells} - set(failed)
+    in_use = [row["cell"] for row in rows if row["state"] != "finished" and row["cell"] in own]
+    if in_use:
         print(
-            f"{len(taken)} cell{'s are' if len(taken) > 1 else ' is'} in the hands of another process, so the tables "
-            f"are not whole: {', '.join(taken)}. The same command makes them whole later."
+            f"The tables are incomplete, because another process trains {counted(len(in_use), 'cell')}: "
+            f"{', '.join(in_use)}. Run the same command again when it has finished."
         )
     try:
-        written = results.write(rows, plan.axes, folder)
+        written = results.write_tables(rows, plan.axes, folder)
     except GrokscopeError as error:
-        said.append(str(error))
+        messages.append(str(error))
     else:
         print(f"saved {' and '.join(map(str, written))}")
-    if said:
-        raise GrokscopeError("\n".join(said))
+    if messages:
+        raise GrokscopeError("\n".join(messages))
 
 
-def _failures(failed: Mapping[str, str], plan: "Sweep", folder: Path) -> list[str]:
-    """Return in words which cells failed and why: those to try again, and those that would only fail once more."""
+def _failure_messages(failed: Mapping[str, str], plan: "Sweep", folder: Path) -> list[str]:
+    """Return a message on the cells that a retry may finish, and one on those that cannot be read."""
     from grokscope.sweep import sweep_folder
 
-    there = {cell.name: sweep_folder.state(cell, folder) for cell in plan.cells if cell.name in failed}
-    # One that is finished, and from which nothing can be read, is not tried again either.
-    lost = [name for name, state in there.items() if state.is_lost or state.status == "finished"]
-    said = []
-    for names, what in (
-        ([name for name in failed if name not in lost], "failed; the same command with --retry tries them again"),
-        (lost, "cannot be read; move the folder away, and the same command with --retry trains them anew"),
+    states = {cell.name: sweep_folder.cell_state(cell, folder) for cell in plan.cells if cell.name in failed}
+    # A finished cell that cannot be read is not retried either.
+    lost = [name for name, state in states.items() if state.is_lost or state.status == "finished"]
+    messages = []
+    for names, advice in (
+        ([name for name in failed if name not in lost], "failed. To try again, add --retry to the same command"),
+        (lost, "cannot be read. To train again, move the folder away and add --retry to the same command"),
     ):
         if names:
             reasons = "".join(f"\n  {name}: {failed[name]}" for name in names)
-            said.append(f"{len(names)} cell{'s' * (len(names) > 1)} {what}:{reasons}")
-    return said
+            messages.append(f"{counted(len(names), 'cell')} {advice}:{reasons}")
+    return messages
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -132,7 +135,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _print_summary(rows: "list[Row]", axes: list[str]) -> None:
-    """Print medians over seeds with their intervals, a setting a line."""
+    """Print a line for each combination of settings: medians over its seeds, with intervals."""
     lines = [[*(axis.rpartition(".")[2] for axis in axes), "seeds", "train 99%", "test 99%", "best test"]]
     for row in rows:
         settings = ["" if row[axis] is None else str(row[axis]) for axis in axes]
@@ -142,7 +145,7 @@ def _print_summary(rows: "list[Row]", axes: list[str]) -> None:
     for line in lines:
         print("  ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)))
     print(
-        "median steps to 99% over seeds [bootstrap interval, of 3 to 5 seeds their range]; ∞: later than the budget"
+        "Median steps to 99% over seeds [95% bootstrap interval; of 3 to 5 seeds their range]. ∞: not within n_steps."
     )
 
 

@@ -1,14 +1,26 @@
-"""Commands that train: train, resume, densify."""
+"""The commands that train: `train`, `resume` and `densify`."""
 
 import math
-from contextlib import ExitStack
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokscope.cli.arguments import ROOT, OfRun, UsageError, announce, parse, warned
+from grokscope.cli.arguments import (
+    ROOT,
+    RunOptions,
+    UsageError,
+    announce,
+    counted,
+    parse,
+    print_damage,
+    require_run,
+    usage_errors,
+)
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
@@ -17,79 +29,96 @@ if TYPE_CHECKING:
 
 
 def train(arguments: list[str]) -> None:
-    """Train a preset or a CONFIG.toml, keeping dense checkpoints; any field of the config is a flag."""
+    """Train a preset or a CONFIG.toml and keep dense checkpoints; every field of the config is a flag."""
     from grokscope.config import RunConfig, presets, toml
 
     @dataclass(frozen=True)
     class Train:
-        """Train PRESET or CONFIG.toml into a new run, keeping checkpoints. Any field of the config is a flag."""
+        """Train PRESET or CONFIG.toml into a new run with dense checkpoints. Every field of the config is a flag."""
 
         source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET|CONFIG.toml")]
         """A name that `grokscope list presets` prints, or a TOML file."""
         config: Annotated[RunConfig, tyro.conf.arg(name="")]
         run: str | None = None
-        """The run's name; by default the preset's or the file's, then NAME-2, …"""
+        """The run's name; by default the name of the preset or file, then NAME-2, …"""
         root: Path = ROOT
-        """The folder that holds the runs."""
+        """The folder that contains the runs."""
         live: bool = False
-        """Show the run while it trains, as `grokscope watch` does, from a process of its own."""
+        """Show the run in a browser while it trains, like `grokscope watch`, from another process."""
         stay: bool = False
-        """Go on showing it when it has trained, until Ctrl-C; with --live."""
+        """With --live: keep showing the run after training, until Ctrl-C."""
 
-    flags = spelled(arguments)
+    flags = to_tyro_spelling(arguments)
 
     def parsed(source: str | None) -> Train:
         if source is None:
             base = RunConfig()
         else:
-            base = _from_file(Path(source), flags) if source.endswith(".toml") else presets.get(source)
+            base = _from_file(Path(source), flags)[0] if source.endswith(".toml") else presets.get(source)
         return parse(Train, "train", flags, pairs=True, default=Train(source or tyro.MISSING, base))
 
-    # What the flags change is known only with the source, which may stand after them.
+    # The source gives the defaults of the flags and may follow them, so arguments are parsed twice.
     first = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    asked = parsed(first)
-    if asked.source != first:
-        asked = parsed(asked.source)
-    if asked.stay and not asked.live:
-        raise UsageError("--stay goes with --live.")
-    config = toml.with_table(asked.config, Path()).validate()
+    with usage_errors():
+        options = parsed(first)
+        if options.source != first:
+            options = parsed(options.source)
+        if options.stay and not options.live:
+            raise UsageError("--stay needs --live.")
+        in_file = _from_file(Path(options.source), flags)[1] if options.source.endswith(".toml") else set()
+        config = toml.load_table_file(options.config, Path()).validate(in_file | settings_given(flags))
 
-    from grokscope.cli.progress_bar import Progress
-    from grokscope.store.run_store import checked_name, free_name
+    from grokscope.store.run_names import new_run_folder
     from grokscope.training import run
+    from grokscope.training.run_progress import Observer, Progress
 
-    name = checked_name(Path(asked.source).stem if asked.run is None else asked.run)
-    name = free_name(name, asked.root) if asked.run is None else name
-    announce(announcement(config, asked.root / name))
-    with ExitStack() as shown:
-        with Progress(config.n_steps) as progress:
-            observer = progress
-            if asked.live:
-                from grokscope.watch import Beside
+    with usage_errors():
+        folder = new_run_folder(options.root, options.run, Path(options.source).stem)
 
-                beside = shown.enter_context(Beside(asked.root / name, progress.say, asked.stay))
-                observer = beside.before(progress)
-            trajectory = run.train(config, name, asked.root, observer=observer)
-        conclude(trajectory)
+    @contextmanager
+    def display(n_steps: int, start: int) -> Iterator[Observer]:
+        announce(training_summary(config, folder))
+        with Progress(n_steps, start) as progress:
+            if not options.live:
+                yield progress
+                return
+            from grokscope.watch import BackgroundWatcher
+
+            watcher = watchers.enter_context(BackgroundWatcher(folder, progress.say, options.stay))
+            yield watcher.wrap(progress)
+
+    with ExitStack() as watchers:
+        print_outcome(run.train(config, folder.name, options.root, progress=display))
 
 
-def _from_file(path: Path, flags: list[str]) -> "RunConfig":
-    """Return the config that a TOML file holds; what in it cannot be used is no fault if a flag replaces it."""
-    from grokscope.config import RunConfig, toml, validation
+def _from_file(path: Path, flags: list[str]) -> "tuple[RunConfig, set[str]]":
+    """Return the config of a TOML file, and the settings that the file changes without effect.
+
+    A fault in a setting that a flag replaces is ignored. A flag may also give effect to a setting of the file.
+    """
+    from grokscope.config import toml, unused
 
     try:
-        return toml.read(path)
+        config, changed = toml.read_settings(path)
     except GrokscopeError:
-        given = {flag[2:].partition("=")[0].replace("-", "_") for flag in flags if flag.startswith("--")}
-        given |= {name.replace(".no_", ".") for name in given}
-        replaced = given & {name for name, _ in validation.leaves(RunConfig())}
+        replaced = settings_given(flags)
         if not replaced:
             raise
-        return toml.read(path, replaced)
+        config, changed = toml.read_settings(path, replaced)
+    return config, set(unused.unused_settings(config, changed))
 
 
-def spelled(arguments: list[str]) -> list[str]:
-    """Return arguments in tyro's spelling, which is None; TOML, the documentation and people write none."""
+def settings_given(flags: list[str]) -> set[str]:
+    """Return the dotted names of the settings that flags set."""
+    from grokscope.config import RunConfig, validation
+
+    names = {flag[2:].partition("=")[0].replace("-", "_") for flag in flags if flag.startswith("--")}
+    names |= {name.replace(".no_", ".") for name in names}
+    return names & {name for name, _ in validation.leaves(RunConfig())}
+
+
+def to_tyro_spelling(arguments: list[str]) -> list[str]:
+    """Return arguments with tyro's spelling None of an optional setting's value, which users spell none."""
     from grokscope.config import RunConfig, validation
 
     optional = {
@@ -97,107 +126,122 @@ def spelled(arguments: list[str]) -> list[str]:
         for name, allowed in validation.leaves(RunConfig())
         if allowed.test is not None and allowed.test(None)
     }
-    found = [
-        "None" if value == "none" and flag.replace("_", "-") in optional else value
-        for flag, value in zip(["", *arguments], arguments, strict=False)
-    ]
-    return [
-        value.removesuffix("none") + "None"
-        if value.replace("_", "-") in {f"{flag}=none" for flag in optional}
-        else value
-        for value in found
-    ]
+    spelled = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        flag, equals, value = argument.rpartition("=")
+        if value == "none" and (flag if equals else before).replace("_", "-") in optional:
+            value = "None"
+        spelled.append(flag + equals + value)
+    return spelled
 
 
 def resume(arguments: list[str]) -> None:
-    """Go on with a run from its last commit, exact to the bit."""
+    """Continue a run from its last commit, exact to the bit."""
 
     @dataclass(frozen=True)
-    class Resume(OfRun):
-        """Go on with a run from its last commit, exact to the bit. A finished run is left as it is."""
+    class Resume(RunOptions):
+        """Continue a run from its last commit, exact to the bit. A finished run is unchanged."""
 
         n_steps: int | None = None
         """A new, larger number of steps."""
         allow_drift: bool = False
-        """Go on although the environment differs in what decides bits; this is recorded in the run."""
+        """Continue although the environment has changed, so that the bits may differ; the run records this."""
 
-    asked = parse(Resume, "resume", arguments)
+    options = parse(Resume, "resume", arguments)
+    require_run(options.folder)
 
-    from grokscope.cli.progress_bar import Progress
     from grokscope.store.run_store import RunStore
     from grokscope.training import run
     from grokscope.training.run import require_trained
+    from grokscope.training.run_progress import Progress
 
-    before = warned(RunStore(asked.folder))
+    before = print_damage(RunStore(options.folder))
     require_trained(before)
-    n_steps = asked.n_steps or before.record.config.n_steps
+    n_steps = options.n_steps or before.record.config.n_steps
     if before.record.config.n_steps == n_steps == before.last_step:
-        print(f"{asked.folder} is finished: {before.last_step:,} steps. --n-steps N makes it longer.")
+        print(f"{options.folder} is finished: {before.last_step:,} steps. To train further, add --n-steps N.")
         return
-    announce(f"Going on with {asked.folder} from step {before.last_step:,} of {n_steps:,}.")
-    with Progress(n_steps, before.last_step) as progress:
-        trajectory = run.resume(asked.folder, asked.n_steps, asked.allow_drift, observer=progress)
-    conclude(trajectory)
+
+    def display(n_steps: int, start: int) -> Progress:
+        announce(f"Resuming {options.folder} at step {start:,} of {n_steps:,}.")
+        return Progress(n_steps, start)
+
+    print_outcome(run.resume(options.folder, options.n_steps, options.allow_drift, progress=display))
 
 
 def densify(arguments: list[str]) -> None:
-    """Train a window of a run once more and add the checkpoints in it that it lacks."""
+    """Retrain a window of a run and add its missing checkpoints."""
 
     @dataclass(frozen=True)
-    class Densify(OfRun):
-        """Train steps START … STOP once more and add the checkpoints START, START + EVERY, … that the run lacks."""
+    class Densify(RunOptions):
+        """Retrain steps START … STOP and add the missing checkpoints among START, START + EVERY, …"""
 
         start: int
-        """The first step wanted."""
+        """The first step of the window."""
         stop: int
-        """The last step wanted."""
+        """The last step of the window."""
         every: int = 1
-        """The number of steps from one wanted checkpoint to the next."""
+        """The number of steps between checkpoints."""
 
-    asked = parse(Densify, "densify", arguments)
+    options = parse(Densify, "densify", arguments)
+    require_run(options.folder)
 
-    from grokscope.cli.progress_bar import Progress
     from grokscope.store.run_store import RunStore
     from grokscope.training import densification
+    from grokscope.training.run_progress import Progress
 
-    before = {one.path for one in RunStore(asked.folder).segments}
-    with Progress(asked.stop) as progress:
-        trajectory = densification.densify(asked.folder, asked.start, asked.stop, asked.every, observer=progress)
-    added = sum(len(one.steps) for one in RunStore(asked.folder).segments if one.path not in before)
-    print(f"{asked.folder}: {added:,} checkpoints added, {len(trajectory):,} in all.")
+    paths_before = {segment.path for segment in RunStore(options.folder).segments}
+    trajectory = densification.densify(options.folder, options.start, options.stop, options.every, progress=Progress)
+    segments = RunStore(options.folder).segments
+    n_added = sum(len(segment.steps) for segment in segments if segment.path not in paths_before)
+    print(f"{options.folder}: {counted(n_added, 'checkpoint')} added, {len(trajectory):,} in all.")
 
 
-def announcement(config: "RunConfig", folder: Path) -> str:
-    """Return what a training is about to do and to save."""
+def training_summary(config: "RunConfig", folder: Path) -> str:
+    """Return two lines on a training that is about to start: its task and model, and the disk and memory it takes.
+
+    Raises:
+        GrokscopeError: The training does not fit in memory.
+    """
     from grokscope.config import checkpoint_schedule
-    from grokscope.training.checkpointer import disk_use
+    from grokscope.training.checkpointer import estimate_disk_use
     from grokscope.training.loop import Setup
+    from grokscope.training.memory import estimate_memory, require_memory
 
     setup = Setup(config)
+    require_memory(setup)
+    data = setup.dataset
     n_parameters = sum(math.prod(shape) for shape in setup.model.shapes.values())
-    fixed = checkpoint_schedule.parse(config.checkpoints).fixed_steps(config.n_steps)
-    adaptive = f" and up to {config.max_checkpoints - len(fixed):,} adaptive ones"
-    n_bytes = disk_use(setup)
+    schedule = checkpoint_schedule.parse(config.checkpoints)
+    n_fixed = len(schedule.fixed_steps(config.n_steps))
+    adaptive = f" and up to {config.max_checkpoints - n_fixed:,} adaptive ones" if schedule.adaptive else ""
+    n_bytes = estimate_disk_use(setup)
     return "\n".join(
         [
-            f"{folder}: {setup.task.formula}, {len(setup.split.train):,} of {len(setup.task.inputs):,} equations "
+            f"{folder}: {data.task.formula}, {len(data.split.train):,} of {len(data.inputs):,} equations "
             f"trained on, {n_parameters:,} parameters",
-            f"{len(fixed):,} fixed checkpoints{adaptive if checkpoint_schedule.parse(config.checkpoints).adaptive else ''} in "
-            f"{config.n_steps:,} steps: about {n_bytes / 1e6:,.0f} MB on disk",
+            f"{counted(n_fixed, 'fixed checkpoint')}{adaptive} in {counted(config.n_steps, 'step')}: "
+            f"about {n_bytes / 1e6:,.0f} MB on disk and {estimate_memory(setup) / 1e6:,.0f} MB of memory",
         ]
     )
 
 
-def conclude(trajectory: "Trajectory") -> None:
-    """Print what a training has come to."""
+def print_outcome(trajectory: "Trajectory") -> None:
+    """Print when a run memorized and generalised, its last losses, and the next command."""
     from grokscope import phases
 
-    memorized = phases.memorization_step(trajectory.log)
-    generalised = phases.generalisation_step(trajectory.log)
     last = {name: array[-1] for name, array in trajectory.log.arrays.items()}
+    if trajectory.has_split:
+        memorized = phases.memorization_step(trajectory.log)
+        generalised = phases.generalisation_step(trajectory.log)
+        print(f"memorized at step {memorized or '—'}, generalised at step {generalised or '—'}")
+        numbers = (
+            f"train loss {last['train_loss']:.2e}, test loss {last['test_loss']:.2e}, "
+            f"test accuracy {last['test_accuracy']:.2%}"
+        )
+    else:
+        numbers = f"loss {last['loss']:.2e} and accuracy {last['accuracy']:.2%} over all equations"
     print(
-        f"memorized at step {memorized or '—'}, generalised at step {generalised or '—'}\n"
-        f"at the end: train loss {last['train_loss']:.2e}, test loss {last['test_loss']:.2e}, "
-        f"test accuracy {last['test_accuracy']:.2%}; {len(trajectory):,} checkpoints in {trajectory.path}\n"
-        f"next: grokscope report {trajectory.path}"
+        f"at the end: {numbers}; {counted(len(trajectory), 'checkpoint')} in {trajectory.path}\n"
+        f"next: grokscope report {shlex.quote(str(trajectory.path))}"
     )

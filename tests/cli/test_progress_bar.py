@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from grokscope.cli.progress_bar import Progress, SweepProgress
+from grokscope.cli.progress_bar import SweepProgress
 from grokscope.config import RunConfig
 from grokscope.disk.lock import Lock
 from grokscope.sweep import sweep_folder
 from grokscope.sweep.plan import Cell, Sweep
+from grokscope.training.run_progress import Progress
 
 
 def row(train: float, test: float) -> dict[str, float]:
@@ -41,7 +42,7 @@ def test_on_a_terminal_a_bar_shows_step_losses_accuracies_speed_time_left_and_st
 ):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "250")
-    monkeypatch.setattr("grokscope.cli.progress_bar.time.monotonic", iter(range(0, 10**6)).__next__)
+    monkeypatch.setattr("grokscope.training.run_progress.time.monotonic", iter(range(0, 10**6)).__next__)
     with Progress(200, start=100) as progress:
         for (train, test, stage), step in zip(STAGES, (120, 140, 160), strict=True):
             progress(step, row(train, test))
@@ -65,7 +66,7 @@ def test_a_narrow_terminal_shows_step_bar_accuracies_speed_and_time_left_in_one_
 ):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setattr("grokscope.cli.progress_bar.time.monotonic", iter(range(0, 10**6)).__next__)
+    monkeypatch.setattr("grokscope.training.run_progress.time.monotonic", iter(range(0, 10**6)).__next__)
     step, n_steps = steps
     with Progress(n_steps, start=step - 82) as progress:
         progress(step, row(1.0, 0.991))
@@ -160,10 +161,10 @@ def test_a_sweep_on_a_terminal_has_a_bar_over_the_steps_of_all_cells(
         shutil.copytree(tiny_run, tmp_path / "seed=0")
         assert re.search(r"1 finished of 4 cells .* 25%", shown(progress))
         shutil.copytree(tiny_run, tmp_path / "seed=1")
-        steps = sweep_folder.state(plan.cells[1], tmp_path).step
+        steps = sweep_folder.cell_state(plan.cells[1], tmp_path).step
         for path in sorted((tmp_path / "seed=1" / "segments").iterdir())[1:]:
             path.unlink()
-        step = sweep_folder.state(plan.cells[1], tmp_path).step
+        step = sweep_folder.cell_state(plan.cells[1], tmp_path).step
         assert step < steps == 60
         assert re.search(rf"1 finished of 4 cells .* {(60 + step) / 240:.0%}", shown(progress))
         for name in ("seed=2", "seed=3"):
@@ -175,7 +176,7 @@ def test_a_sweep_s_progress_looks_by_itself_while_it_lasts_and_no_longer(
     plan: Sweep, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     progress = SweepProgress(plan, tmp_path)
-    monkeypatch.setattr(progress, "_every", 0.01)
+    monkeypatch.setattr(progress, "_interval", 0.01)
     seen, deadline = "", time.monotonic() + 60
     with progress:
         while "0 finished" not in seen and time.monotonic() < deadline:

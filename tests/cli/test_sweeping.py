@@ -126,7 +126,7 @@ def test_failed_cells_are_named_and_not_retried(
     status, output, errors = grokscope("sweep", write_sweep(SEEDS), "--root", folder.parent)
     assert (status, errors) == (
         1,
-        "grokscope: 2 cells failed; the same command with --retry tries them again:\n"
+        "grokscope: 2 cells failed. To try again, add --retry to the same command:\n"
         "  seed=1: The reason of seed=1.\n  seed=2: The reason of seed=2.\n",
     )
     assert "3 cells, 2 failed, 1 finished" in output and probe.notes() == []
@@ -148,10 +148,10 @@ def test_damaged_cell_must_be_moved_away_first(
     status, _, errors = grokscope("sweep", write_sweep(SEEDS), "--root", folder.parent)
     heading, reason, advice, damage = errors.splitlines()
     assert status == 1 and (heading, reason) == (
-        "grokscope: 1 cell failed; the same command with --retry tries them again:",
+        "grokscope: 1 cell failed. To try again, add --retry to the same command:",
         "  seed=2: So.",
     )
-    assert advice.startswith("1 cell cannot be read; move the folder away, and the same command with --retry trains")
+    assert advice.startswith("1 cell cannot be read. To train again, move the folder away and add --retry to the")
     assert damage.startswith(f"  seed=1: {folder / 'seed=1' / 'config.json'} is damaged")
     assert probe.notes() == []
 
@@ -181,7 +181,7 @@ def test_cells_in_use_are_named(
     with Lock(folder / "seed=1"):
         status, output, errors = grokscope("sweep", write_sweep(SEEDS), "--root", folder.parent, "--shard", "2/3")
     assert (status, errors, probe.notes()) == (0, "", [])
-    assert "1 cell is in the hands of another process, so the tables are not uninterrupted: seed=1." in output
+    assert "The tables are incomplete, because another process trains 1 cell: seed=1." in output
     assert "seed=2" not in output, "seed=2 belongs to another shard"
 
 
@@ -193,7 +193,7 @@ def test_summary_without_finished_cells_is_not_printed(
         sweep_folder.mark_failed(cell, folder, "So.")
     (folder / "seed=0").rename(folder.parent / "away")
     output = grokscope("sweep", write_sweep(SEEDS), "--root", folder.parent)[1]
-    assert "median" not in output and "3 cells, 3 failed" in output
+    assert "edian" not in output and "3 cells, 3 failed" in output
 
 
 def test_summary_has_a_line_per_setting_with_intervals(
@@ -207,7 +207,7 @@ def test_summary_has_a_line_per_setting_with_intervals(
     heading, line, legend = output.splitlines()[1:4]
     assert heading.split() == ["seeds", "train", "99%", "test", "99%", "best", "test"]
     assert re.fullmatch(r" *3  +∞ \[∞ – ∞\]  +∞ \[∞ – ∞\]  +\d+\.\d%", line)
-    assert "median" in legend and "∞" in legend
+    assert "Median" in legend and "∞" in legend
 
 
 @pytest.mark.slow
