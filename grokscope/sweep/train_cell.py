@@ -33,9 +33,9 @@ def main(arguments: list[str]) -> int:
     def train() -> None:
         config = from_dict(json.load(sys.stdin))
         if folder.is_dir():
-            resume(folder, config.n_steps, allow_drift)
+            resume(folder, config.n_steps, allow_drift, progress=False)
         else:
-            run.train(config, folder.name, folder.parent)
+            run.train(config, folder.name, folder.parent, progress=False)
 
     return exit_status(train, int(arguments[1]))
 

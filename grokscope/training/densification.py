@@ -1,7 +1,7 @@
 """`densify`: more checkpoints after the fact, by retraining a window of a run."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -17,13 +17,21 @@ from grokscope.training.checkpointer import SEGMENT_BYTES, SEGMENT_CHECKPOINTS, 
 from grokscope.training.learner import latest_state
 from grokscope.training.loop import Setup, optimize
 from grokscope.training.replay import ReplayCheck
-from grokscope.training.run import Observer, locked_run, require_trained
+from grokscope.training.run import locked_run, require_trained
+from grokscope.training.run_progress import Display, Observer, displayed
 from grokscope.training.signals import InterruptedRunError, deferred_signals
 from grokscope.training.state import State
 from grokscope.trajectory import Trajectory
 
 
-def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: Observer | None = None) -> Trajectory:
+def densify(
+    path: Path | str,
+    start: int,
+    stop: int,
+    every: int = 1,
+    observer: Observer | None = None,
+    progress: Display | bool = True,
+) -> Trajectory:
     """Retrain steps `start` to `stop` of a run, and add the checkpoints start, start + every, … that it lacks.
 
     - Damaged checkpoints among these steps are replaced.
@@ -37,7 +45,9 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
         start: The first step, from the run's first step.
         stop: The last step, up to the run's last step.
         every: The number of steps from one checkpoint to the next.
-        observer: A function that is called after every step, with the step and an empty row.
+        observer: A function that is called after every step, with the step and an empty row. Its last step is the
+            saved state that confirms `stop`, which may come later than `stop`.
+        progress: Whether to show a progress bar; as for `training.train`.
 
     Returns:
         The trajectory of all checkpoints.
@@ -64,21 +74,9 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
         state = _start_state(setup, run, start)
         pending = _PendingCheckpoints(run, writer, _segment_length(setup))
         try:
-            for _ in chain([state], optimize(setup, state)) if missing else ():
-                if state.step in missing:
-                    pending.add(state)
-                if check.confirm(state):
-                    pending.confirm(state.step)
-                signal_number, is_done = interrupted(), pending.confirmed_step >= max(missing)
-                pending.write(is_last=bool(signal_number) or is_done)
-                writer.raise_failure()
-                if observer:
-                    observer(state.step, {})
-                if signal_number:
-                    raise InterruptedRunError(folder, signal_number)
-                if is_done:
-                    break
-                check.require_later(state.step)
+            if missing:
+                with displayed(progress, check.next_saved(max(missing)), state.step, observer) as observer:
+                    _retrain(setup, state, missing, pending, check, interrupted, observer)
         finally:
             with suppress(GrokscopeError):  # The end of the writer's block raises it.
                 writer.wait()
@@ -86,15 +84,43 @@ def densify(path: Path | str, start: int, stop: int, every: int = 1, observer: O
     return Trajectory.open(folder)
 
 
+def _retrain(
+    setup: Setup,
+    state: State,
+    missing: set[int],
+    pending: "_PendingCheckpoints",
+    check: ReplayCheck,
+    interrupted: Callable[[], int],
+    observer: Observer | None,
+) -> None:
+    """Retrain from a state until every missing checkpoint is taken and confirmed; raise as `densify` does."""
+    for _ in chain([state], optimize(setup, state)):
+        if state.step in missing:
+            pending.add(state)
+        if check.confirm(state):
+            pending.confirm(state.step)
+        signal_number, is_done = interrupted(), pending.confirmed_step >= max(missing)
+        pending.write(is_last=bool(signal_number) or is_done)
+        if observer:
+            observer(state.step, {})
+        if signal_number:
+            raise InterruptedRunError(pending.folder, signal_number)
+        if is_done:
+            break
+        check.require_later(state.step)
+
+
 class _PendingCheckpoints:
     """New checkpoints that wait, in memory and in hidden segments, until a saved state confirms them.
 
     Attributes:
+        folder: The run's folder.
         confirmed_step: The last step that was confirmed; −1 before the first.
     """
 
     def __init__(self, run: RunStore, writer: BackgroundWriter, segment_length: int):
         self._run, self._writer, self._segment_length = run, writer, segment_length
+        self.folder = run.folder
         self._checkpoints: dict[int, Mapping[str, np.ndarray]] = {}
         self._hidden: list[list[int]] = []
         self.confirmed_step = -1
@@ -121,6 +147,7 @@ class _PendingCheckpoints:
         if is_last or len(self._checkpoints) >= self._segment_length:
             self._commit([step for step in self._checkpoints if step <= self.confirmed_step], hidden=False)
             self._commit([step for step in self._checkpoints if step > self.confirmed_step], hidden=True)
+        self._writer.raise_failure()
 
     def _commit(self, steps: list[int], hidden: bool) -> None:
         if steps:

@@ -31,7 +31,8 @@ from grokscope.training.learner import latest_state
 from grokscope.training.loop import Setup, optimize
 from grokscope.training.optimizers import expected_state
 from grokscope.training.replay import ReplayCheck
-from grokscope.training.run import Observer, create_run, require_trained, train_to_end
+from grokscope.training.run import create_run, require_trained, train_to_end
+from grokscope.training.run_progress import Display, Observer, displayed
 from grokscope.training.signals import deferred_signals
 from grokscope.trajectory import Trajectory
 
@@ -59,7 +60,7 @@ class Fork:
         """Return where the fork starts and what differs from its origin, one sentence each."""
         event = self.history[-1]
         changed = "; ".join(f"{name} {before} → {after}" for name, (before, after) in event["changed"].items())
-        sentences = [f"Continues {event['run']} from step {event['step']:,}, {changed or 'with nothing changed'}."]
+        sentences = [f"Continues {event['run']} from step {event['step']:,} with {changed or 'no changes'}."]
         if event["other_data"]:
             sentences.append("Its train and test sets differ from its origin's.")
         if event["anew"]:
@@ -73,12 +74,13 @@ class Fork:
             )
         return sentences
 
-    def train(self, folder: Path, observer: Observer | None = None) -> Trajectory:
+    def train(self, folder: Path, observer: Observer | None = None, progress: Display | bool = True) -> Trajectory:
         """Train the fork into a new folder, and return its trajectory; raise as `training.train` does.
 
         Args:
             folder: The new folder, as `new_run_folder` returns it.
             observer: A function that is called after every step, with the step and the latest log row.
+            progress: Whether to show a progress bar; as for `training.train`.
 
         Returns:
             The trajectory of all checkpoints.
@@ -96,7 +98,8 @@ class Fork:
                 resume_state=self.resume_state,
                 initialization=self.initialization,
             )
-            train_to_end(self.setup, state, checkpointer, observer, interrupted)
+            with displayed(progress, config.n_steps, state.step, observer) as observer:
+                train_to_end(self.setup, state, checkpointer, observer, interrupted)
         return Trajectory.open(folder)
 
 
@@ -107,6 +110,7 @@ def fork(
     run: str | None = None,
     root: Path | str = "checkpoints",
     observer: Observer | None = None,
+    progress: Display | bool = True,
 ) -> Trajectory:
     """Continue a step of a run as a new run root/run, and return the new run's trajectory.
 
@@ -118,6 +122,7 @@ def fork(
         run: The fork's name; by default the origin's with "-fork", then "-fork-2", …
         root: The folder that contains the runs.
         observer: A function that is called after every step, with the step and the latest log row.
+        progress: Whether to show a progress bar; as for `training.train`.
 
     Returns:
         The trajectory of all checkpoints.
@@ -126,10 +131,12 @@ def fork(
         GrokscopeError: As `prepare_fork` and `training.train` raise.
     """
     folder = new_run_folder(Path(root), run, f"{Path(path).name}-fork")
-    return prepare_fork(path, step, config).train(folder, observer)
+    return prepare_fork(path, step, config, progress).train(folder, observer, progress)
 
 
-def prepare_fork(path: Path | str, step: int, config: RunConfig | None = None) -> Fork:
+def prepare_fork(
+    path: Path | str, step: int, config: RunConfig | None = None, progress: Display | bool = True
+) -> Fork:
     """Prepare a fork without writing a file.
 
     If the run has no resume state at `step`, training is repeated from the latest one before, and continues to the
@@ -139,6 +146,7 @@ def prepare_fork(path: Path | str, step: int, config: RunConfig | None = None) -
         path: The folder of the origin.
         step: A step that the origin has trained.
         config: The fork's config; by default the origin's.
+        progress: Whether to show a progress bar if training is repeated; as for `training.train`.
 
     Returns:
         The fork, ready to train.
@@ -161,7 +169,7 @@ def prepare_fork(path: Path | str, step: int, config: RunConfig | None = None) -
     changed = changed_settings(before, config)
     setup = Setup(config)
     _require_same_parameters(before, config, changed, trajectory.task, setup.dataset.task)
-    origin_state = _state_at(run, step)
+    origin_state = _state_at(run, step, progress)
     resume_state, emptied = _transferred(setup, origin_state)
     event = {
         "event": FORKED,
@@ -214,7 +222,7 @@ def _require_same_parameters(
             if transformer.build(model, task_before).shapes != shapes:
                 reason = "changes the parameters' shapes"
         elif name in _TOKENS and not has_same_tokens:
-            reason = "changes what the tokens are"
+            reason = "changes the meaning of the tokens"
         if reason:
             raise GrokscopeError(
                 f"{name}: {quoted_value(new_value)} {reason}. Allowed in a fork: {quoted_value(value)}."
@@ -235,7 +243,7 @@ def _token_key(config: TaskConfig, task: Task) -> tuple[Any, ...]:
     return module, config.form, task.n_elements, task.d_vocab, task.d_vocab_out, task.n_ctx
 
 
-def _state_at(run: RunStore, step: int) -> dict[str, Tensor]:
+def _state_at(run: RunStore, step: int, progress: Display | bool) -> dict[str, Tensor]:
     """Return the resume state at a step; where none was committed, repeat the training from the one before."""
     setup = Setup(run.record.config)
     state, resume_state = latest_state(setup.learner, run, step)
@@ -244,16 +252,19 @@ def _state_at(run: RunStore, step: int) -> dict[str, Tensor]:
     # It only replays the adaptive schedule: nothing is committed.
     checkpointer = Checkpointer(run, setup.evaluator.evaluate, state, resume_state)
     check = ReplayCheck(run)
-    for _ in optimize(setup, state):
-        is_confirmed = check.confirm(state)
-        if state.step <= step:
-            checkpointer.record(state)
-        if state.step == step:
-            arrays = as_arrays(checkpointer.resume_state(state))
-            resume_state = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        if is_confirmed and state.step >= step:
-            break
-        check.require_later(state.step)
+    with displayed(progress, check.next_saved(step), state.step) as observer:
+        for _ in optimize(setup, state):
+            is_confirmed = check.confirm(state)
+            if state.step <= step:
+                checkpointer.record(state)
+            if observer:
+                observer(state.step, {})
+            if state.step == step:
+                arrays = as_arrays(checkpointer.resume_state(state))
+                resume_state = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            if is_confirmed and state.step >= step:
+                break
+            check.require_later(state.step)
     return dict(resume_state)
 
 

@@ -56,6 +56,10 @@ class ReplayCheck:
                     )
         return is_confirmed
 
+    def next_saved(self, step: int) -> int:
+        """Return the first step from `step` on with saved parameters, where retraining ends if they are readable."""
+        return min((saved for saved in self.steps if saved >= step), default=step)
+
     def require_later(self, step: int) -> None:
         """Raise GrokscopeError if no saved parameters follow `step`, so that nothing can confirm it any more."""
         if step >= max(self.steps):

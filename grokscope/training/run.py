@@ -26,15 +26,11 @@ from grokscope.training.checkpointer import Checkpointer
 from grokscope.training.evaluation import Row
 from grokscope.training.learner import latest_state
 from grokscope.training.loop import Setup, optimize
+from grokscope.training.memory import require_memory
+from grokscope.training.run_progress import Display, Observer, displayed
 from grokscope.training.signals import InterruptedRunError, deferred_signals
 from grokscope.training.state import NotFiniteError, State
 from grokscope.trajectory import Trajectory
-
-Observer = Callable[[int, Row], None]
-"""A function that is called after every step, with the step and the latest log row.
-
-It cannot change the training. If it raises, the step is committed, and the exception ends the training.
-"""
 
 
 def train(
@@ -42,6 +38,7 @@ def train(
     run: str | None = None,
     root: Path | str = "checkpoints",
     observer: Observer | None = None,
+    progress: Display | bool = True,
 ) -> Trajectory:
     """Train a model into a new folder root/run, and return its trajectory.
 
@@ -49,9 +46,13 @@ def train(
     that differs from its default and has no effect gives a warning.
 
     Args:
-        config: The config of the run. run: The run's name: up to 100 letters, digits and _ . + = -. By default the
-            task's name, then TASK-2, TASK-3, … root: The folder that contains the runs. observer: A function that is
-            called after every step, with the step and the latest log row.
+        config: The config of the run.
+        run: The run's name: up to 100 letters, digits and _ . + = -. By default the task's name, then TASK-2, …
+        root: The folder that contains the runs.
+        observer: A function that is called after every step, with the step and the latest log row. If it raises, the
+            step is committed, and the exception ends the training.
+        progress: Whether to show a progress bar. It appears only in a terminal or a notebook, and changes no bit. A
+            function replaces the bar (`Display`).
 
     Returns:
         The trajectory of all checkpoints.
@@ -64,14 +65,18 @@ def train(
         InterruptedRunError: A signal stopped the training; the run is saved.
     """
     setup = Setup(config)
-    for fault in unused.unused_settings(config, unused.changed_settings(config)).values():
+    require_memory(setup)
+    # `resume` may add steps, so a warm-up that is longer than this run can have an effect later.
+    changed = unused.changed_settings(config) - {"optimizer.warmup_steps"}
+    for fault in unused.unused_settings(config, changed).values():
         warnings.warn(f"{fault}.", stacklevel=2)
     folder = new_run_folder(Path(root), run, config.task.name)
     with deferred_signals() as interrupted, ExitStack() as locks:
         state = setup.learner.initial_state()
         record = Record(config, environment.describe(config.device), setup.dataset.digest)
         checkpointer = create_run(folder, record, setup.evaluator.evaluate, state, locks)
-        train_to_end(setup, state, checkpointer, observer, interrupted)
+        with displayed(progress, config.n_steps, state.step, observer) as observer:
+            train_to_end(setup, state, checkpointer, observer, interrupted)
     return Trajectory.open(folder)
 
 
@@ -80,6 +85,7 @@ def resume(
     n_steps: int | None = None,
     allow_drift: bool = False,
     observer: Observer | None = None,
+    progress: Display | bool = True,
 ) -> Trajectory:
     """Continue a run from its last resume state, exact to the bit, and return its trajectory.
 
@@ -91,6 +97,7 @@ def resume(
         allow_drift: Whether to continue although the environment differs in something that decides bits. The run's
             record then contains the differences.
         observer: A function that is called after every step, with the step and the latest log row.
+        progress: Whether to show a progress bar; as for `train`.
 
     Returns:
         The trajectory of all checkpoints.
@@ -117,7 +124,8 @@ def resume(
             setup = Setup(run.record.config)
             state, resume_state = latest_state(setup.learner, run, run.last_step)
             checkpointer = Checkpointer(run, setup.evaluator.evaluate, state, resume_state)
-            train_to_end(setup, state, checkpointer, observer, interrupted)
+            with displayed(progress, setup.config.n_steps, state.step, observer) as observer:
+                train_to_end(setup, state, checkpointer, observer, interrupted)
     return Trajectory.open(folder)
 
 

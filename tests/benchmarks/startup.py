@@ -40,11 +40,11 @@ def first_step_seconds(folder: Path) -> float:
     program = (
         "import sys, time\n"
         "from grokscope import cli\n"
-        "from grokscope.cli import progress_bar\n"
-        "class Watch(progress_bar.Progress):\n"
+        "from grokscope.training import run_progress\n"
+        "class Watch(run_progress.Progress):\n"
         "    def __call__(self, step, row):\n"
         "        print(time.time(), flush=True)\n"
-        "progress_bar.Progress = Watch\n"
+        "run_progress.Progress = Watch\n"
         "cli.main(sys.argv[1:])\n"
     )
     name = f"first-{time.time_ns()}"
