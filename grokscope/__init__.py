@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any
 from grokscope._version import __version__
 
 if TYPE_CHECKING:
+    from grokscope import algebra as algebra
+    from grokscope import config as config
+    from grokscope import figures as figures
+    from grokscope import fourier as fourier
+    from grokscope import gallery as gallery
     from grokscope import interventions as interventions
     from grokscope import landscape as landscape
     from grokscope import measures as measures
     from grokscope import phases as phases
+    from grokscope import report as report
+    from grokscope import tasks as tasks
+    from grokscope import training as training
     from grokscope.config import ModelConfig as ModelConfig
     from grokscope.config import OptimizerConfig as OptimizerConfig
     from grokscope.config import RunConfig as RunConfig
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from grokscope.errors import GrokscopeError as GrokscopeError
     from grokscope.interop import wandb as wandb
     from grokscope.interop.export import export as export
+    from grokscope.interop.import_run import import_checkpoints as import_checkpoints
     from grokscope.series import Series as Series
     from grokscope.snapshot import Snapshot as Snapshot
     from grokscope.training.densification import densify as densify
@@ -32,11 +41,19 @@ if TYPE_CHECKING:
     from grokscope.trajectory import Trajectory as Trajectory
 
 _PLACES = {
+    "algebra": "grokscope.algebra",
+    "config": "grokscope.config",
+    "figures": "grokscope.figures",
+    "fourier": "grokscope.fourier",
+    "gallery": "grokscope.gallery",
     "interventions": "grokscope.interventions",
     "landscape": "grokscope.landscape",
     "measures": "grokscope.measures",
     "phases": "grokscope.phases",
     "presets": "grokscope.config.presets",
+    "report": "grokscope.report",
+    "tasks": "grokscope.tasks",
+    "training": "grokscope.training",
     "wandb": "grokscope.interop.wandb",
     "ModelConfig": "grokscope.config:ModelConfig",
     "OptimizerConfig": "grokscope.config:OptimizerConfig",
@@ -45,6 +62,7 @@ _PLACES = {
     "GrokscopeError": "grokscope.errors:GrokscopeError",
     "Series": "grokscope.series:Series",
     "export": "grokscope.interop.export:export",
+    "import_checkpoints": "grokscope.interop.import_run:import_checkpoints",
     "densify": "grokscope.training.densification:densify",
     "fork": "grokscope.training.fork:fork",
     "resume": "grokscope.training.run:resume",
