@@ -67,11 +67,17 @@ class Series:
         """Return the names of all arrays and constants."""
         return [*self.arrays, *self.constants]
 
+    def __repr__(self) -> str:
+        span = f"steps {self.steps[0]:,} to {self.steps[-1]:,}" if len(self) else "no step"
+        shapes = _shapes({**self.arrays, **self.constants})
+        return f"Series {self.measure!r}: {len(self):,} rows, {span}; {shapes}"
+
     def _repr_html_(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
         span = f"steps {self.steps[0]:,} to {self.steps[-1]:,}" if len(self) else "no step"
         # The log has a row for each evaluation, also between checkpoints.
         rows_name = "rows" if self.measure == "log" else "checkpoints"
+        rows_name = rows_name if len(self) != 1 else rows_name.removesuffix("s")
         title = f"{self.measure}{options} · {len(self):,} {rows_name}, {span}"
         rows = [
             [name, notebook.format_number(array[0]), notebook.format_number(array[-1]), self._curve(name)]
@@ -257,11 +263,19 @@ class LabelledArrays:
             raise GrokscopeError(f"There is no array {name!r}; there are: {', '.join(both)}.")
         return both[name]
 
+    def __repr__(self) -> str:
+        return f"LabelledArrays over {_shapes(self.axes)}: {', '.join(self.arrays)}"
+
 
 def with_variables(series: Series, variables: Mapping[str, Variable]) -> Series:
     """Return a series with the descriptions that its measure declares, where it has none of its own."""
     declared = {name: variable for name, variable in variables.items() if name in series}
     return replace(series, variables={**declared, **series.variables})
+
+
+def _shapes(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the name and shape of each array, without its values."""
+    return ", ".join(f"{name} {np.shape(array)}" for name, array in arrays.items())
 
 
 def _as_bytes(text: np.ndarray) -> np.ndarray:

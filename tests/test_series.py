@@ -198,3 +198,11 @@ def test_labelled_arrays_check_shapes_and_names():
         LabelledArrays({"t": np.zeros(3)}, {"x": np.zeros(2)})
     with pytest.raises(GrokscopeError, match="'y'.*: t, x"):
         LabelledArrays({"t": np.zeros(3)}, {"x": np.zeros(3)})["y"]
+
+
+def test_repr_names_arrays_without_their_values():
+    assert repr(series()) == (
+        "Series 'embedding': 3 rows, steps 0 to 20; circularity (3,), points (3, 2, 2), frequencies (2,), gaps (0, 2)"
+    )
+    grid = LabelledArrays({"step": STEPS, "x": np.arange(400.0)}, {"loss": np.zeros((3, 400))})
+    assert repr(grid) == "LabelledArrays over step (3,), x (400,): loss"
