@@ -1,6 +1,7 @@
 """The report: one interactive HTML file that shows everything measured of a run, or compares several runs."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from grokscope import measures
@@ -33,15 +34,20 @@ _MEASURED_OF_CIRCLES = {"fourier": 60, "progress": 30}
 """What a report measures of a task with a circle, and at how many checkpoints."""
 _MEASURED_OF_GROUPS, _LARGEST_GROUP = {"representations": 12}, 120
 """What a report measures of other groups up to this size, and at how many checkpoints."""
+_LONGEST_NAME = 80
+"""How many characters of the runs' names the name of a comparison's page contains."""
 
 
-def write(trajectory: Trajectory) -> Path:
-    """Measure what is cheap and missing, write RUN/report.html, and return its path.
+def write(trajectory: Trajectory, path: Path | None = None, observer: Callable[[str], None] | None = None) -> Path:
+    """Measure what is cheap and missing, write the page, and return its path.
 
-    The page also shows every other valid series in RUN/measures.
+    The page also shows every other valid series in RUN/measures. New series are saved there. If the run's folder
+    cannot be written, they are only on the page.
 
     Args:
         trajectory: The run, opened from its folder.
+        path: Where to write the page; by default RUN/report.html.
+        observer: A function that is called with the name of each missing measure before it is computed.
 
     Raises:
         GrokscopeError: The trajectory is in memory, the embedding cannot be measured, a saved measure makes no sense,
@@ -52,9 +58,9 @@ def write(trajectory: Trajectory) -> Path:
         raise GrokscopeError(
             "A trajectory in memory has no folder for a report. Allowed: a run opened with Trajectory.open."
         )
-    trajectory, refusals = measure_cheap(trajectory)
-    all_series, record = measures.kept(trajectory), Record.read(folder)
-    path = folder / "report.html"
+    trajectory, unsaved, refusals = measure_cheap(trajectory, observer)
+    all_series, record = [*measures.kept(trajectory), *unsaved], Record.read(folder)
+    path = path or folder / "report.html"
     try:
         content = page.render_run(
             trajectory, default_series(all_series, trajectory), all_series, record, warnings=refusals
@@ -65,6 +71,7 @@ def write(trajectory: Trajectory) -> Path:
             f"{measures.folder(folder)} contains a series that does not match its measure ({error}). "
             "Move the folder away; the next report measures the run again."
         ) from error
+    atomic.make_folder(path.parent)
     atomic.write_atomic(path, content)
     return path
 
@@ -77,7 +84,8 @@ def write_comparison(folders: Sequence[Path], path: Path | None = None) -> Path:
 
     Args:
         folders: The folders of the runs, or the folder of one sweep.
-        path: Where to write the page; by default SWEEP/report.html, or comparison.html next to the first run.
+        path: Where to write the page; by default SWEEP/report.html, or next to the first run
+            comparison-RUN-RUN….html with the names of the runs, so that another comparison has another page.
 
     Raises:
         GrokscopeError: A folder is neither a run nor a sweep, none of the runs has a readable log, or the file cannot
@@ -88,28 +96,60 @@ def write_comparison(folders: Sequence[Path], path: Path | None = None) -> Path:
         path = path or sweep / "report.html"
         content = comparison.render(*comparison.open_sweep(sweep), path, sweep)
     else:
-        path = path or folders[0].parent / "comparison.html"
+        path = path or folders[0].parent / f"comparison-{_joined_names(folders)}.html"
         content = comparison.render(comparison.open_runs(folders), "", path)
+    atomic.make_folder(path.parent)
     atomic.write_atomic(path, content)
     return path
 
 
-def measure_cheap(trajectory: Trajectory) -> tuple[Trajectory, list[str]]:
+def _joined_names(folders: Sequence[Path]) -> str:
+    """Return the names of runs as a part of a file's name; a long list is cut, and gets a hash of all names."""
+    names = "-".join(folder.resolve().name for folder in folders)
+    if len(names) <= _LONGEST_NAME:
+        return names
+    return f"{names[:_LONGEST_NAME]}-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+
+
+def measure_cheap(
+    trajectory: Trajectory, observer: Callable[[str], None] | None = None
+) -> tuple[Trajectory, list[Series], list[str]]:
     """Measure what a report needs and the run lacks, and save it in RUN/measures.
 
     - every task: the embedding, norms, sharpness at a few checkpoints, attention, the loss of each equation;
     - a task with a circle: the Fourier spectra and the progress measures at a few checkpoints;
     - a composition in another group of at most 120 elements: its representations.
 
+    Args:
+        trajectory: The run, opened from its folder.
+        observer: A function that is called with the name of each missing measure before it is computed.
+
     Returns:
-        The trajectory without the checkpoints that turned out to be damaged, and one sentence for each measure that
-        refused.
+        The trajectory without the checkpoints that turned out to be damaged, the series that could not be saved
+        because the folder cannot be written, and one sentence for each measure that refused.
 
     Raises:
         GrokscopeError: The embedding cannot be measured.
     """
     task = trajectory.task
-    trajectory = measures.sound_trajectory(measures.saved("embedding", trajectory), trajectory) or trajectory
+    unsaved: list[Series] = []
+
+    def measured(name: str, thin: int | None = None) -> Trajectory:
+        request = measures.MeasureRequest.thinned(name, trajectory, {}, thin)
+        series = measures.find(request)
+        if series is None:
+            if observer:
+                observer(name)
+            series = request.evaluate()
+            try:
+                measures.keep(series, request.trajectory)
+            except GrokscopeError as error:
+                if not isinstance(error.__cause__, OSError):
+                    raise
+                unsaved.append(series)
+        return measures.sound_trajectory(series, trajectory) or trajectory
+
+    trajectory = measured("embedding")
     thinned = _MEASURED_OF_CIRCLES
     if task.circle is None:
         is_small = task.is_composition and task.n_elements <= _LARGEST_GROUP
@@ -118,11 +158,10 @@ def measure_cheap(trajectory: Trajectory) -> tuple[Trajectory, list[str]]:
     refusals = []
     for name in (*_ALWAYS_MEASURED, *sorted(thinned.keys() - present.keys())):
         try:
-            series = measures.saved(name, trajectory, thinned.get(name))
-            trajectory = measures.sound_trajectory(series, trajectory) or trajectory
+            trajectory = measured(name, thinned.get(name))
         except GrokscopeError as error:
             refusals.append(f"The measure {name} is not on this page: {error}")
-    return trajectory, refusals
+    return trajectory, unsaved, refusals
 
 
 def default_series(all_series: Iterable[Series], trajectory: Trajectory) -> dict[str, Series]:

@@ -1,6 +1,7 @@
 """Writing a report: what it measures, what it reuses, and what it refuses."""
 
 import dataclasses
+import errno
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from support.pages import assert_harmless, read_page, read_payload
 import grokscope
 from grokscope import measures, report, tasks
 from grokscope.config import TaskConfig
+from grokscope.disk import atomic
 from grokscope.errors import GrokscopeError
 from grokscope.model import transformer
 from grokscope.series import Series
@@ -102,3 +104,30 @@ def test_saved_measure_of_wrong_form_gives_page_or_error(damage, reported_run, t
             assert_harmless(report.write(Trajectory.open(copy)).read_text(encoding="utf-8"))
         except GrokscopeError as error:
             assert str(copy / "measures") in str(error)
+
+
+def test_page_of_a_read_only_run_contains_unsaved_measures(tiny_run, tmp_path, monkeypatch):
+    copy = shutil.copytree(tiny_run, tmp_path / "copy")
+    shutil.rmtree(copy / "measures", ignore_errors=True)
+    usual = atomic.make_folder
+
+    def refuse(path):
+        if path.is_relative_to(copy):
+            raise GrokscopeError("The disk is read-only.") from OSError(errno.EROFS, "Read-only file system")
+        usual(path)
+
+    monkeypatch.setattr(atomic, "make_folder", refuse)
+    names = []
+    page = report.write(Trajectory.open(copy), tmp_path / "pages" / "page.html", names.append)
+    assert page == tmp_path / "pages" / "page.html" and not (copy / "report.html").exists()
+    assert names == ["embedding", "weight_norm", "sharpness", "attention", "example_loss", "fourier", "progress"]
+    keys = {quantity["key"] for quantity in read_payload(page)["quantities"]}
+    assert any(key.startswith("sharpness") for key in keys), keys
+
+
+def test_observer_is_not_called_for_a_saved_measure(tiny_run, tmp_path):
+    copy = shutil.copytree(tiny_run, tmp_path / "copy")
+    report.write(Trajectory.open(copy))
+    names = []
+    report.write(Trajectory.open(copy), observer=names.append)
+    assert names == []
