@@ -12,9 +12,16 @@ from grokscope.disk import atomic
 from grokscope.trajectory import Trajectory
 
 LOADING = """\
-model = HookedTransformer(HookedTransformerConfig(**json.load(open("config.json"))))
+import json
+import warnings
+from pathlib import Path
+from safetensors.torch import load_file
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+warnings.filterwarnings("ignore", message="HookedTransformer is deprecated")
+model = HookedTransformer(HookedTransformerConfig(**json.loads(Path("config.json").read_text())))
 model.load_state_dict(load_file("model.safetensors"))"""
-"""The code that loads a checkpoint from inside its folder; `load_file` comes from safetensors.torch."""
+"""The code that loads a checkpoint from inside its folder. It is silent, so it also runs under `python -W error`."""
 
 
 def export(trajectory: Trajectory, steps: Iterable[int | np.integer], folder: Path | str) -> list[Path]:

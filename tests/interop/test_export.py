@@ -22,14 +22,11 @@ from grokscope.model import transformer
 from grokscope.trajectory import Trajectory
 
 LOADED = f"""
-import json, sys, warnings, torch
-warnings.simplefilter("ignore")
-from safetensors.torch import load_file
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 {export.LOADING}
+import sys, torch
 assert not any(name.startswith("grokscope") for name in sys.modules)
-tokens = torch.tensor(json.load(open("inputs.json")))
-json.dump(model(tokens)[:, -1].tolist(), open("logits.json", "w"))
+tokens = torch.tensor(json.loads(Path("inputs.json").read_text()))
+Path("logits.json").write_text(json.dumps(model(tokens)[:, -1].tolist()))
 """
 
 
@@ -38,7 +35,9 @@ def test_documented_code_gives_the_logits_of_the_run(tiny_run, tmp_path):
     trajectory = Trajectory.open(tiny_run)
     for folder, step in zip(export.export(trajectory, [0, 60], tmp_path), (0, 60), strict=True):
         (folder / "inputs.json").write_text(json.dumps(trajectory.task.inputs.tolist()))
-        subprocess.run([sys.executable, "-c", LOADED], cwd=folder, check=True)
+        process = subprocess.run([sys.executable, "-W", "error", "-c", LOADED], cwd=folder, stderr=subprocess.PIPE)
+        # Nor may a file stay open, which only prints a warning.
+        assert (process.returncode, process.stderr) == (0, b"")
         logits = torch.tensor(json.loads((folder / "logits.json").read_text()))
         expected = trajectory.model.logits(trajectory.at(step).parameters, trajectory.task.inputs)
         torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
