@@ -28,7 +28,7 @@ from grokscope import cli
         (["train", "quick", "--run", "copy", "--root", ".."], r"copy already exists"),
         (["train", "quick", "--run", "a/b"], r"'a/b' is not a valid name for a run"),
         (["train", "quick", "--run", ".a"], r"'\.a' is not a valid name for a run"),
-        (["train", "quick", "--batch-share", "0"], r"batch_share: 0\.0; allowed: a number above 0 and up to 1"),
+        (["train", "power2022", "--batch-share", "0"], r"batch_share: 0\.0; allowed: a number above 0 and up to 1"),
         (["train", "quick", "--device", "cuda:77"], r"device: 'cuda:77'"),
         (["train", "quick", "--checkpoints", "evry 5"], r"checkpoints: unknown term 'evry 5'"),
         (["resume", "../none"], r"\.\./none is not a run: the folder does not exist"),
