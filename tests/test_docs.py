@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import grokscope
 from grokscope import plugins, training
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
 
@@ -68,9 +69,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         "entry_points",
         lambda group: [EntryPoint(name, place, group) for name, place in declared.get(group, {}).items()],
     )
-    plugins._table.cache_clear()
+    plugins._registered.cache_clear()
     yield package
-    plugins._table.cache_clear()
+    plugins._registered.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated")
@@ -89,6 +90,18 @@ def test_the_python_on_a_page_runs_from_top_to_bottom(page, installed, tmp_path,
     names["__name__"] = "my_package"
     for number, code in enumerate(blocks(page, "python"), 1):
         exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+
+
+def test_documented_observer_stops_at_its_accuracy(tmp_path, monkeypatch, tiny_config):
+    (code,) = [block for block in blocks(ROOT / "docs" / "index.md", "python") if "stop_at_grokking" in block]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"grokscope": grokscope, "config": tiny_config}
+    # The tiny run does not grok, so a lower accuracy takes the place of 99%.
+    exec(code.replace('row["test_accuracy"] >= 0.99', 'row["train_accuracy"] >= 0.2'), names)
+    log = names["trajectory"].log
+    assert log["train_accuracy"][-1] >= 0.2 and log.steps[-1] < tiny_config.n_steps
+    assert (log["train_accuracy"][:-1] < 0.2).all()
+    assert (tmp_path / "checkpoints" / "until-grokking").is_dir()
 
 
 @pytest.mark.slow
@@ -124,7 +137,7 @@ def test_the_notebook_is_kept_without_outputs():
 
 
 @pytest.mark.slow
-def test_the_site_has_no_broken_link_and_asks_nothing_of_the_network(tmp_path):
+def test_site_has_no_broken_link_and_fetches_nothing(tmp_path):
     pytest.importorskip("mkdocs")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
