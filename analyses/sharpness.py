@@ -22,9 +22,16 @@ def main(run: Path) -> Figure:
     trajectory = Trajectory.open(run)
     series = measures.saved("sharpness", trajectory)
     top, trace, error = (series[name] for name in ("sharpness", "hessian_trace", "hessian_trace_stderr"))
+    # The sharpness is measured at few checkpoints, so the nearest one may be far from the event.
+    crossings = {
+        "memorized": phases.memorization_step(trajectory.log),
+        "generalised": phases.generalisation_step(trajectory.log),
+    }
     for landmark, row in phases.landmarks(trajectory.log, series.steps, top):
+        crossing = crossings.get(landmark)
+        event = f"{landmark} at step {crossing.step:,}" if crossing else landmark
         print(
-            f"{landmark:<15}step {series.steps[row]:>7,}  top eigenvalue {top[row]:9.3g}  "
+            f"{event:<27}measured at step {series.steps[row]:>7,}  top eigenvalue {top[row]:9.3g}  "
             f"trace {trace[row]:9.3g} ± {2 * error[row]:.1g}"
         )
     return figures.figure_sharpness(trajectory.log, series)
