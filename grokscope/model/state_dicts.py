@@ -1,5 +1,6 @@
 """State dicts from outside grokscope, checked against a model."""
 
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -56,6 +57,9 @@ def _parameter_faults(model: Model, parameters: Mapping[str, Tensor]) -> list[st
     """Return one message for each parameter of a wrong type, and for each name or shape that does not match."""
     faults = {name: fault for name, tensor in parameters.items() if (fault := _tensor_fault(tensor))}
     tensors = {name: tensor for name, tensor in parameters.items() if name not in faults}
+    prefix = os.path.commonprefix([str(name) for name in parameters]).rpartition(".")[0] + "."
+    if len(prefix) > 1 and {str(name).removeprefix(prefix) for name in parameters} & model.shapes.keys():
+        return [f"all names begin with {quoted_name(prefix)}, which a wrapper of the model adds; remove it"]
     # A parameter of a wrong type is not missing too.
     redundant = {f"{name} is missing" for name in faults}
     return [

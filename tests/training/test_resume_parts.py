@@ -94,7 +94,7 @@ PARTS = {
     "dropout": tiny(residual_dropout=0.2),
     "update noise": tiny(update_noise=1.0),
     "weight noise": tiny(weight_noise=0.05),
-    "batch share": tiny(batch_share=0.3),
+    "batch share": tiny(batch_size=512, batch_share=0.3),
     "everything": EVERYTHING,
 }
 WITH_STATE = [
