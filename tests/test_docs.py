@@ -148,17 +148,16 @@ def test_site_has_no_broken_link_and_fetches_nothing(tmp_path):
     for name, html in pages.items():
         fetched = re.findall(r'<(?:script|img|iframe)[^>]*\ssrc="([^"]*)"|<link[^>]*\shref="([^"]*)"', html)
         assert not any(url.startswith(("http", "//")) for pair in fetched for url in pair)
-        # Opened from the disk, a link to a folder would show what lies in it. The page for what is not found is the
-        # server's, and has its paths.
+        # From the disk, a link to a folder would list its files. Page 404 belongs to the server and has its paths.
         links = {link.partition("#")[0] for link in re.findall(r'<a[^>]*\shref="([^"]*)"', html)} - {""}
         inside = [link for link in links if ":" not in link and name != "404.html"]
         assert [link for link in inside if not (site / name).parent.joinpath(link).is_file()] == []
-    # Each measure stands once in the contents beside the page, and so on the page.
+    # Each measure occurs once in the table of contents, and so on the page.
     contents = pages["measures.html"].rpartition("md-nav--secondary")[2].partition("</nav>")[0]
-    named = [re.sub(r"<.*?>", "", one).strip() for one in re.findall(r"<a href=.*?</a>", contents, re.DOTALL)]
-    assert sorted(one for one in named if one != "Measures") == sorted(plugins.BUILT_IN["measures"])
+    named = [re.sub(r"<.*?>", "", heading).strip() for heading in re.findall(r"<a href=.*?</a>", contents, re.DOTALL)]
+    assert sorted(heading for heading in named if heading != "Measures") == sorted(plugins.BUILT_IN["measures"])
     # One sentence of a docstring, of each README that is included, and a figure of one of them.
-    assert "Measure how few frequencies the weights hold" in pages["measures.html"]
+    assert "Compute the Fourier norms of the rows of W_E" in pages["measures.html"]
     assert "segment" in pages["checkpoints/index.html"]
     assert "figures/nanda2023_circuit.png" in pages["analyses/index.html"]
     assert (site / "analyses" / "figures" / "nanda2023_circuit.png").exists()

@@ -54,7 +54,8 @@ def bound_names(source: str) -> list[str]:
 
 def phrases_in(text: str) -> Counter[str]:
     """Return how often each banned phrase occurs, across line breaks too."""
-    flat = re.sub(r"\s+(?:#\s*)?", " ", text)
+    # A quoted word is a key, such as `anew`.
+    flat = re.sub(r"\s+(?:#\s*)?", " ", re.sub(r"[`'\"]\w+[`'\"]", "", text))
     return Counter({phrase: len(re.findall(pattern, flat)) for phrase, pattern in BANNED_PHRASES.items()})
 
 

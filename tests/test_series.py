@@ -30,14 +30,14 @@ def series() -> Series:
     )
 
 
-def assert_same(one: Series, other: Series) -> None:
-    assert (one.measure, one.options, one.digest) == (other.measure, other.options, other.digest)
-    np.testing.assert_array_equal(one.steps, other.steps)
-    for ones, others in ((one.arrays, other.arrays), (one.constants, other.constants)):
-        assert set(ones) == set(others)
-        for name, array in ones.items():
-            assert (array.dtype, array.shape) == (others[name].dtype, others[name].shape)
-            assert array.tobytes() == others[name].tobytes()
+def assert_same(first: Series, second: Series) -> None:
+    assert (first.measure, first.options, first.digest) == (second.measure, second.options, second.digest)
+    np.testing.assert_array_equal(first.steps, second.steps)
+    for first_arrays, second_arrays in ((first.arrays, second.arrays), (first.constants, second.constants)):
+        assert set(first_arrays) == set(second_arrays)
+        for name, array in first_arrays.items():
+            assert (array.dtype, array.shape) == (second_arrays[name].dtype, second_arrays[name].shape)
+            assert array.tobytes() == second_arrays[name].tobytes()
 
 
 def test_arrays_and_constants_are_accessed_by_name():

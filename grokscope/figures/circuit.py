@@ -41,6 +41,7 @@ from grokscope.series import Series
 from grokscope.thinning import nearest_row, spread_by_log_step
 
 _MATRICES = {"W_E": "embedding W_E", "W_L": "neuron–logit map W_L"}
+_TEXT_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
 
 
 def plot_progress_losses(log: Series, progress: Series, *, ax: Axes) -> Axes:
@@ -237,17 +238,17 @@ def _draw_bare_spectrum(spectra: Series, ax: Axes, step: int, matrix: str) -> No
 
 
 def plot_departures(
-    log: Series, found: Mapping[str, Crossing | None], landmarks: Mapping[str, Crossing | None], *, ax: Axes
+    log: Series, departures: Mapping[str, Crossing | None], landmarks: Mapping[str, Crossing | None], *, ax: Axes
 ) -> Axes:
     """Draw when each measure leaves its control for good: an interval (after, step] for each, the earliest on top.
 
     Args:
         log: The run's log.
-        found: Label of a measure → its departure, or None if it is inside its control at the end.
+        departures: Label of a measure → its departure, or None if it is inside its control at the end.
         landmarks: Label → a step to mark with a vertical line, or None if the run never reached it.
     """
     last, has_room = int(log.steps[-1]), is_wide(ax)
-    rows = sorted(found.items(), key=lambda item: np.inf if item[1] is None else item[1].step, reverse=True)
+    rows = sorted(departures.items(), key=lambda item: np.inf if item[1] is None else item[1].step, reverse=True)
     for row, (label, departure) in enumerate(rows):
         if departure is None:
             ax.text(last, row, "never ", ha="right", va="center", fontsize=FONT_SIZE - 1, color=GREY)
@@ -262,7 +263,7 @@ def plot_departures(
     ax.set_yticks(range(len(rows)), [label if has_room else "" for label, _ in rows])
     for row, (label, _) in enumerate([] if has_room else rows):
         transform = ax.get_yaxis_transform()
-        ax.text(0.01, row + 0.2, label, transform=transform, va="bottom", fontsize=FONT_SIZE - 1)
+        ax.text(0.01, row + 0.2, label, transform=transform, va="bottom", fontsize=FONT_SIZE - 1, bbox=_TEXT_BOX)
     ax.set_ylim(-0.7, len(rows) - 0.3)
     if any(landmark is not None for landmark in landmarks.values()):
         n_columns = 4 if has_room else 2
@@ -275,14 +276,13 @@ def _draw_departure(ax: Axes, row: int, label: str, departure: Crossing, *, is_l
     ax.plot([max(departure.after, 0), departure.step], [row, row], color=INTERVAL, linewidth=3, label=f"_{label}")
     ax.plot(departure.step, row, marker="o", color=INTERVAL, markersize=5)
     side: dict[str, Any] = {"xytext": (-7, 0), "ha": "right"} if is_left else {"xytext": (7, 0)}
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-    at = (departure.step, row)
-    ax.annotate(str(departure), at, textcoords="offset points", va="center", fontsize=FONT_SIZE - 2, bbox=box, **side)
+    side |= {"textcoords": "offset points", "va": "center", "fontsize": FONT_SIZE - 2, "bbox": _TEXT_BOX}
+    ax.annotate(str(departure), (departure.step, row), **side)
 
 
 def figure_departures(
     log: Series,
-    found: Mapping[str, Crossing | None],
+    departures: Mapping[str, Crossing | None],
     landmarks: Mapping[str, Crossing | None],
     *,
     width: float = PAGE_WIDTH,
@@ -290,9 +290,9 @@ def figure_departures(
     """Return the departures of all measures in one panel.
 
     Args:
-        log, found, landmarks: As in `plot_departures`.
+        log, departures, landmarks: As in `plot_departures`.
         width: Width in inches.
     """
-    figure = new_figure(width, 1 + (0.28 if width > COLUMN_WIDTH else 0.36) * len(found))
-    plot_departures(log, found, landmarks, ax=figure.subplots())
+    figure = new_figure(width, 1 + (0.28 if width > COLUMN_WIDTH else 0.36) * len(departures))
+    plot_departures(log, departures, landmarks, ax=figure.subplots())
     return figure

@@ -130,7 +130,7 @@ def cell_state(cell: Cell, folder: Path) -> State:
 
 
 def finished_cells(plan: Sweep, folder: Path) -> list[Cell]:
-    """Return the finished cells; raise GrokscopeError if there are none."""
+    """Return the finished cells; raise GrokscopeError without any."""
     cells = [cell for cell in plan.cells if cell_state(cell, folder).status == "finished"]
     if not cells:
         raise GrokscopeError(f"{folder} has no finished cell yet. `grokscope sweep SWEEP.toml` continues it.")

@@ -1,6 +1,6 @@
 """Dense matrices of small transformers in float64, to judge by what was never formed.
 
-They are torch's own derivatives of HookedTransformer's forward and of a loss written down once more, and so share
+They are torch's own derivatives of HookedTransformer's forward and of a second implementation of the loss, and so share
 neither the model's code nor the loss's nor the products' with the measures.
 """
 
@@ -20,14 +20,14 @@ TINY = {"p": 5, "d_model": 8, "d_mlp": 8}
 def memorized(start: Trajectory, n_steps: int, ahead: float = 1.0) -> dict[str, Tensor]:
     """Return float32 parameters after plain Adam on the train set, the logits then scaled by `ahead`."""
     task, train = start.task, start.split.train
-    parameters = {name: one.clone() for name, one in start.first.parameters.items()}
+    parameters = {name: tensor.clone() for name, tensor in start.first.parameters.items()}
     moved = [parameters[name].requires_grad_() for name in start.model.trained]
     optimizer = torch.optim.Adam(moved, lr=0.02)
     for _ in range(n_steps):
         optimizer.zero_grad()
         F.cross_entropy(start.model.logits(parameters, task.inputs[train]), task.labels[train]).backward()
         optimizer.step()
-    last = {name: one.detach() for name, one in parameters.items()}
+    last = {name: tensor.detach() for name, tensor in parameters.items()}
     return last | {"unembed.W_U": last["unembed.W_U"] * ahead, "unembed.b_U": last["unembed.b_U"] * ahead}
 
 
@@ -69,7 +69,7 @@ def dense_gauss_newton(trajectory: Trajectory, i: int) -> Tensor:
 def hooked_logits(trajectory: Trajectory, i: int, part: str) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
     """Return HookedTransformer's logits as a function of the trained parameters, their values, and labels."""
     snapshot, task, examples = trajectory[i], trajectory.task, getattr(trajectory.split, part)
-    parameters = {name: one.double() for name, one in snapshot.parameters.items()}
+    parameters = {name: tensor.double() for name, tensor in snapshot.parameters.items()}
     hooked = trajectory.model.hooked_transformer(parameters)
     names = trajectory.model.trained
     shapes = [trajectory.model.shapes[name] for name in names]

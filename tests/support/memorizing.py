@@ -1,4 +1,4 @@
-"""Weights that have memorized, after a few steps of plain Adam, and others of the same function."""
+"""Weights that have memorized after a few steps of plain Adam, and rescaled weights of the same function."""
 
 import torch
 import torch.nn.functional as F
@@ -9,22 +9,22 @@ from grokscope import Trajectory
 def memorized(start: Trajectory, n_steps: int) -> dict[str, torch.Tensor]:
     """Return float32 parameters after plain Adam on the train set."""
     task, train = start.task, start.split.train
-    parameters = {name: one.clone() for name, one in start.first.parameters.items()}
+    parameters = {name: tensor.clone() for name, tensor in start.first.parameters.items()}
     optimizer = torch.optim.Adam([parameters[name].requires_grad_() for name in start.model.trained], lr=0.02)
     for _ in range(n_steps):
         optimizer.zero_grad()
         F.cross_entropy(start.model.logits(parameters, task.inputs[train]), task.labels[train]).backward()
         optimizer.step()
-    return {name: one.detach() for name, one in parameters.items()}
+    return {name: tensor.detach() for name, tensor in parameters.items()}
 
 
 def rescaled(weights: dict[str, torch.Tensor], kind: str) -> dict[str, torch.Tensor]:
-    """Multiply what goes into each neuron or head by a factor of its own and divide what comes out."""
+    """Multiply the inputs of each neuron or head by its own factor, and divide its outputs by it."""
     block = "blocks.0."
     if kind == "neurons":
         c = torch.linspace(0.5, 2, 8).double()
         into, bias, out = (f"{block}mlp.{name}" for name in ("W_in", "b_in", "W_out"))
         return weights | {into: weights[into] * c, bias: weights[bias] * c, out: weights[out] / c[:, None]}
     c = torch.tensor([0.5, 3.0]).double()[:, None, None]
-    one, other = (f"{block}attn.W_{name}" for name in kind)
-    return weights | {one: weights[one] * c, other: weights[other] / c}
+    source, target = (f"{block}attn.W_{name}" for name in kind)
+    return weights | {source: weights[source] * c, target: weights[target] / c}

@@ -47,7 +47,7 @@ def command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     def run(*arguments: Any) -> tuple[int, str, str]:
         status = 0
         try:
-            cli.main([str(one) for one in arguments])
+            cli.main([str(argument) for argument in arguments])
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
         output, errors = capsys.readouterr()
@@ -80,12 +80,12 @@ def of_kind(config: RunConfig, kind: str) -> RunConfig:
 
 
 def companions(config: RunConfig) -> list[RunConfig]:
-    """Return a config and two others that an ensemble may train with it, different in all that may differ."""
-    found = [config]
+    """Return a config and two others that may train in one ensemble with it; every setting that may differ differs."""
+    configs = [config]
     for seed, train_fraction in ((1, 0.5), (2, 0.7)):
         o = config.optimizer
         decay = o.weight_decay if o.name == "adam" else o.weight_decay * seed / 4
-        found.append(
+        configs.append(
             dataclasses.replace(
                 config,
                 task=dataclasses.replace(config.task, train_fraction=train_fraction),
@@ -95,7 +95,7 @@ def companions(config: RunConfig) -> list[RunConfig]:
                 training_seed=seed,
             )
         )
-    return found
+    return configs
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, closed: Path) -> None:
@@ -114,7 +114,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, closed: Path) -> None:
 
 
 def place(path: Path, name: str) -> tuple[int, int]:
-    """Return where a tensor's bytes lie in a safetensors file, from the format's own description."""
+    """Return the first and the last position of a tensor's bytes in a safetensors file, by the format's description."""
     data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
     first, last = json.loads(data[8 : 8 + size])[name]["data_offsets"]
@@ -144,17 +144,16 @@ def writing() -> list[threading.Thread]:
 
 
 def read_everything(folder: Path) -> Saved:
-    """Return everything that a run has saved, whichever segments it lies in, as raw bytes.
+    """Return everything that a run has saved, from any segments, as raw bytes.
 
-    It reads the files with safetensors alone, so that it is no judge in grokscope's own case: every checkpoint,
-    every log row, the resume state of the last step, and the config. A checkpoint or row that lies in two
-    segments must be the same in both.
+    That is every checkpoint, every log row, the resume state of the last step, and the config. safetensors alone
+    reads the files, so that grokscope does not judge itself. A checkpoint or row in two segments must be equal.
     """
-    found: Saved = {}
+    saved: Saved = {}
     ends: list[int] = []
 
     def add(key: tuple[Any, ...], value: tuple[Any, ...]) -> None:
-        assert found.setdefault(key, value) == value, f"{key} differs between two segments"
+        assert saved.setdefault(key, value) == value, f"{key} differs between two segments"
 
     for path in sorted((folder / "segments").glob("[!.]*")):
         arrays = safetensors.numpy.load_file(path)
@@ -172,10 +171,10 @@ def read_everything(folder: Path) -> Saved:
         if about["end"] is not None:
             ends.append(about["end"])
     values = json.loads((folder / "config.json").read_bytes())
-    found["config",] = (json.dumps(values["config"]), values["data_digest"])
+    saved["config",] = (json.dumps(values["config"]), values["data_digest"])
     last = max(ends)
-    assert any(key[:2] == ("resume", last) for key in found), "the last commit has no resume state"
-    return {key: value for key, value in found.items() if key[0] != "resume" or key[1] == last}
+    assert any(key[:2] == ("resume", last) for key in saved), "the last commit has no resume state"
+    return {key: value for key, value in saved.items() if key[0] != "resume" or key[1] == last}
 
 
 def own_losses(trajectory: Trajectory) -> Callable[[int], list[float]]:
