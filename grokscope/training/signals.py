@@ -1,6 +1,7 @@
 """Signals that wait for the end of a step, so that a run commits before it stops."""
 
 import os
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ class InterruptedRunError(KeyboardInterrupt):
         super().__init__(f"{folder} was stopped by {signal.Signals(signal_number).name} and is saved.")
         self.folder = folder
         self.signal_number = signal_number
-        self.command = command or f"grokscope resume {folder}"
+        self.command = command or f"grokscope resume {shlex.quote(str(folder))}"
 
 
 @contextmanager

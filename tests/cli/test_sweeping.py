@@ -257,7 +257,7 @@ def test_wrong_argument_writes_no_file(
     arguments: list[str], message: str, grokscope: Command, write_sweep: WriteSweep, tmp_path: Path
 ):
     status, _, errors = grokscope("sweep", write_sweep(SEEDS), "--root", tmp_path / "runs", *arguments)
-    assert status == 1 and re.search(message, errors) and errors.count("\n") == 1
+    assert status == 2 and re.search(message, errors) and errors.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 
@@ -299,7 +299,7 @@ def test_wrong_file_is_an_error_and_writes_no_file(
     if "train_fraction" in varies:
         path.write_text(path.read_text().replace("train_fraction = 0.6\n", ""))
     status, output, errors = grokscope("sweep", path, "--root", tmp_path / "runs")
-    assert (status, output) == (1, "") and message in errors and errors.startswith(f"grokscope: {path}: ")
+    assert (status, output) == (2, "") and message in errors and errors.startswith(f"grokscope: {path}: ")
     assert not (tmp_path / "runs").exists()
 
 

@@ -130,11 +130,11 @@ def test_flag_replaces_a_fault_in_the_file(
         assert (config.checkpoints, config.task.p, config.task.random_labels) == ("every 50", 13, False)
         assert config.n_steps == presets.get("quick").n_steps
     status, _, errors = grokscope("train", path, *flags[:2])
-    assert status == 1 and errors.startswith(f"grokscope: {path}: 2 settings cannot be used:")
+    assert status == 2 and errors.startswith(f"grokscope: {path}: 2 settings cannot be used:")
     assert "evry" not in errors and "task.p: 12" in errors and "task.random_labels: 3" in errors
     path.write_text(toml({"preset": "quick", "run": "mine"}))
     status, _, errors = grokscope("train", path, "--run", "other")
-    assert status == 1 and "'run'" in errors, "a flag cannot replace an unknown setting"
+    assert status == 2 and "'run'" in errors, "a flag cannot replace an unknown setting"
 
 
 def test_boolean_setting_has_a_negative_flag(request_training: Callable, toml: Callable, tmp_path: Path):
@@ -170,7 +170,7 @@ def test_all_wrong_flags_are_named_in_one_message(grokscope: Command, tmp_path: 
     wrong = {"--task.p": 12, "--model.n-heads": 0, "--optimizer.lr": -1, "--n-steps": 0, "--checkpoints": "x"}
     wrong |= {"--loss-dtype": "float8", "--task.train-fraction": 2, "--task.name": "additon", "--split-seed": -1}
     status, output, errors = grokscope("train", "quick", *(text for pair in wrong.items() for text in pair))
-    assert (status, output) == (1, "")
+    assert (status, output) == (2, "")
     heading, *lines = errors.splitlines()
     assert heading == f"grokscope: {len(wrong)} settings cannot be used:" and len(lines) == len(wrong)
     for flag in wrong:
@@ -229,12 +229,12 @@ def test_flag_without_effect_is_refused_before_training(grokscope: Command, tmp_
         (["--batch-share=0.5"], "batch_share: 0.5 has no effect"),
     ):
         status, _, errors = grokscope("train", "quick", *flags)
-        assert (status, errors.count(fault)) == (1, 1)
+        assert (status, errors.count(fault)) == (2, 1)
         assert errors.startswith("grokscope: One setting cannot be used: ")
     path = tmp_path / "alpha.toml"
     path.write_text("[optimizer]\nfilter_alpha = 0.5\n", encoding="utf-8")
     status, _, errors = grokscope("train", path)
-    assert status == 1 and "optimizer.filter_alpha: 0.5 has no effect" in errors
+    assert status == 2 and "optimizer.filter_alpha: 0.5 has no effect" in errors
 
 
 def test_flag_gives_effect_to_a_setting_of_the_file(

@@ -1,4 +1,4 @@
-"""Wrong settings: one message names them all, the same by file, by flag and in Python, before anything is written."""
+"""Wrong settings: one message names all of them, in Python, by file and by flag, before any file is written."""
 
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from grokscope.config import toml as config_toml
 from grokscope.errors import GrokscopeError
 from grokscope.plugins import BUILT_IN
 
-# Values that a flag can have too, each of the field's own type; a truth value cannot be wrong on the command line,
-# and what is wrong with a table depends on the task.
+# Wrong values of each field's own type, so that a flag can have them. A boolean flag cannot be wrong, and the faults
+# of a table depend on the task.
 WRONG: dict[str, Any] = {
     **{name: value for name, (value, _, _) in FIELDS.items() if name not in ("task.random_labels", "task.table")},
     **{"model.d_mlp": 0, "init_seed": -1, "training_seed": -2, "optimizer.betas": [0.9, 1.0]},
-    # A schedule has a fault a term.
+    # A schedule has a fault for each term.
     "checkpoints": " + ".join(["evry 100", "window 5 3 1", "log x", "adaptive 0", *(f"each {i}" for i in range(13))]),
 }
 
@@ -41,49 +41,47 @@ def flags_of(values: dict[str, Any]) -> list[str]:
     return flags
 
 
-def test_sixty_wrong_values_are_named_in_one_message_the_same_three_ways(
-    grokscope: Command, tmp_path: Path, toml: Any
-):
+def test_sixty_faults_are_in_one_message_in_three_interfaces(grokscope: Command, tmp_path: Path, toml: Any):
     with pytest.raises(GrokscopeError) as python:
         construct({**WRONG, "optimizer.betas": (0.9, 1.0)}).validate()
-    found = faults_in(str(python.value))
-    assert len(found) >= 60 and all("allowed" in one or "is not of the form" in one for one in found)
-    assert {one.split(":")[0] for one in found} == set(WRONG)
+    faults = faults_in(str(python.value))
+    assert len(faults) >= 60 and all("allowed" in fault or "is not of the form" in fault for fault in faults)
+    assert {fault.split(":")[0] for fault in faults} == set(WRONG)
 
     path = tmp_path / "wrong.toml"
     path.write_text(toml(nested(WRONG)), encoding="utf-8")
-    before = sorted(tmp_path.rglob("*"))
+    files = sorted(tmp_path.rglob("*"))
     status, output, errors = grokscope("train", path)
-    assert (status, output) == (1, "") and sorted(tmp_path.rglob("*")) == before
-    as_python = [one.replace("(0.9, 1.0)", "[0.9, 1.0]") for one in found]
-    assert sorted(one.replace("(0.9, 1.0)", "[0.9, 1.0]") for one in faults_in(errors)) == sorted(as_python)
+    assert (status, output) == (2, "") and sorted(tmp_path.rglob("*")) == files
+    expected = [fault.replace("(0.9, 1.0)", "[0.9, 1.0]") for fault in faults]
+    assert sorted(fault.replace("(0.9, 1.0)", "[0.9, 1.0]") for fault in faults_in(errors)) == sorted(expected)
 
     status, output, errors = grokscope("train", "quick", *flags_of(WRONG))
-    assert (status, output) == (1, "") and sorted(tmp_path.rglob("*")) == before
-    assert sorted(faults_in(errors)) == sorted(found)
-    print(f"{len(found)} faults in one message")
+    assert (status, output) == (2, "") and sorted(tmp_path.rglob("*")) == files
+    assert sorted(faults_in(errors)) == sorted(faults)
+    print(f"{len(faults)} faults in one message")
 
 
-def test_an_empty_set_and_too_many_outliers_are_faults_among_the_others(grokscope: Command, tmp_path: Path):
+def test_faults_of_the_data_are_listed_with_the_others(grokscope: Command, tmp_path: Path):
     status, _, errors = grokscope("train", "quick", "--task.train-fraction", "0.0001", "--model.n-heads", "3")
-    assert status == 1
-    assert [one.split(";")[0] for one in faults_in(errors)] == [
+    assert status == 2
+    assert [fault.split(";")[0] for fault in faults_in(errors)] == [
         "model.n_heads: 3 does not divide d_model = 128",
         "task.train_fraction: 0.0001 of 3481 equations leaves the training set empty",
     ]
-    for changes, said in (
+    for changes, message in (
         ({"outliers": 15, "p": 7}, "15 of 14 training equations; allowed: 0 to 14"),
         ({"name": "table", "table": "0 .; . ."}, "'table' has too few equations (1); allowed: at least 2"),
         ({"name": "composition", "group": "C2", "train_fraction": 0.2}, "0.2 of 4 equations"),
     ):
         (fault,) = construct({f"task.{name}": value for name, value in changes.items()}).faults()
-        assert said in fault
+        assert message in fault
     assert not (tmp_path / "here" / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("name", BUILT_IN["tasks"])
-def test_the_count_in_a_config_is_the_task_s_own(name: str):
-    """So that what a config admits the task never refuses, and the other way round."""
+def test_config_and_task_agree_on_the_split(name: str):
+    """A config is valid exactly if its task can be loaded."""
     table = "0 1 .; 1 2 0; 2 0 1" if name == "table" else ""
     for group, p in (("S3", 5), ("C2", 3), ("D4", 7)):
         for fraction in (0.02, 0.11, 0.25, 0.5, 0.97, 0.999):
@@ -91,23 +89,21 @@ def test_the_count_in_a_config_is_the_task_s_own(name: str):
                 config = TaskConfig(
                     name=name, p=p, group=group, table=table, train_fraction=fraction, outliers=outliers
                 )
-                found = RunConfig(task=config).faults()
+                faults = RunConfig(task=config).faults()
                 try:
                     tasks.load(config, 0)
-                    assert found == []
+                    assert faults == []
                 except GrokscopeError as error:
-                    assert [f"{one}." for one in found] == [str(error)]
+                    assert [f"{fault}." for fault in faults] == [str(error)]
 
 
-def test_a_setting_that_is_none_suggests_the_right_one_by_file_and_by_flag(
-    grokscope: Command, tmp_path: Path, toml: Any
-):
+def test_unknown_setting_suggests_the_right_one(grokscope: Command, tmp_path: Path, toml: Any):
     path = tmp_path / "mistyped.toml"
     path.write_text(toml({"n_stpes": 5, "optimizer": {"weigth_decay": 1.0}, "task": {"name": "additon"}}))
     with pytest.raises(GrokscopeError) as refusal:
         config_toml.read(path)
-    found = faults_in(str(refusal.value))
-    for right, line in zip(("'n_steps'?", "'optimizer.weight_decay'?", "'addition'?"), found, strict=True):
+    faults = faults_in(str(refusal.value))
+    for right, line in zip(("'n_steps'?", "'optimizer.weight_decay'?", "'addition'?"), faults, strict=True):
         assert line.endswith(f"Did you mean {right}")
     for wrong, right in (("--n-stpes", "--n-steps"), ("--optimizer.weigth-decay", "--optimizer.weight-decay")):
         status, _, errors = grokscope("train", "quick", wrong, "5")

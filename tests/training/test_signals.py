@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -123,3 +124,8 @@ def test_interrupted_command_commits_and_prints_how_to_resume(
     assert re.search(rf"^ *grokscope resume {run}$", errors, re.MULTILINE)
     assert RunStore(run).last_step > 0 and damage_of(RunStore(run)) == []
     assert Trajectory.open(run).first.step == 0
+
+
+def test_command_that_continues_a_run_quotes_its_path():
+    command = InterruptedRunError(Path("my runs/it's"), signal.SIGTERM).command
+    assert shlex.split(command) == ["grokscope", "resume", "my runs/it's"]
