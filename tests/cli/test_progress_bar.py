@@ -1,4 +1,4 @@
-"""The progress of a run and of a sweep: what stands in the bar, and in the plain lines without a terminal."""
+"""The progress of a run and of a sweep: the bar on a terminal, and plain lines elsewhere."""
 
 import re
 import shutil
@@ -23,8 +23,8 @@ def row(train: float, test: float) -> dict[str, float]:
 STAGES = [(0.2, 0.1, "before memorization"), (1.0, 0.1, "memorized"), (1.0, 0.995, "generalised")]
 
 
-@pytest.mark.parametrize(("train", "test", "stage"), STAGES, ids=lambda one: str(one))
-def test_without_a_terminal_the_last_step_is_one_plain_line(
+@pytest.mark.parametrize(("train", "test", "stage"), STAGES, ids=str)
+def test_run_without_a_terminal_prints_one_plain_line(
     train: float, test: float, stage: str, capsys: pytest.CaptureFixture[str]
 ):
     with Progress(50) as progress:
@@ -37,9 +37,7 @@ def test_without_a_terminal_the_last_step_is_one_plain_line(
         assert part in line
 
 
-def test_on_a_terminal_a_bar_shows_step_losses_accuracies_speed_time_left_and_stage(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_run_on_a_terminal_shows_all_parts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "250")
     monkeypatch.setattr("grokscope.training.run_progress.time.monotonic", iter(range(0, 10**6)).__next__)
@@ -47,20 +45,20 @@ def test_on_a_terminal_a_bar_shows_step_losses_accuracies_speed_time_left_and_st
         for (train, test, stage), step in zip(STAGES, (120, 140, 160), strict=True):
             progress(step, row(train, test))
             progress._bar.refresh()
-            shown = capsys.readouterr().err
+            errors = capsys.readouterr().err
             for part in (f"{step}/200", "2.5e-01 train", f"{test:.0%} test", "steps/s", stage):
-                assert part in shown, part
-    assert "\N{ESCAPE}[" in shown
+                assert part in errors, part
+    assert "\N{ESCAPE}[" in errors
 
 
-@pytest.mark.parametrize("steps", [(160, 200), (26_300, 100_000)], ids=lambda one: f"{one[1]}")
+@pytest.mark.parametrize("steps", [(160, 200), (26_300, 100_000)], ids=["200", "100000"])
 @pytest.mark.parametrize(
-    ("width", "said"), [(60, "/s"), (80, "generalised"), (110, "99% test · "), (140, "5e+00 test")]
+    ("width", "text"), [(60, "/s"), (80, "generalised"), (110, "99% test · "), (140, "5e+00 test")]
 )
-def test_a_narrow_terminal_shows_step_bar_accuracies_speed_and_time_left_in_one_line(
+def test_run_on_a_narrow_terminal_fits_in_one_line(
     steps: tuple[int, int],
     width: int,
-    said: str,
+    text: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):
@@ -72,24 +70,24 @@ def test_a_narrow_terminal_shows_step_bar_accuracies_speed_and_time_left_in_one_
         progress(step, row(1.0, 0.991))
         capsys.readouterr()
         progress._bar.refresh()
-        shown = re.sub(r"\N{ESCAPE}\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err).strip("\r\n")
-    assert len(shown.rstrip()) <= width and "\n" not in shown and "…" not in shown
-    assert re.match(rf"step {step:,}/{n_steps:,} [━╸╺]{{6,20}} ", shown)
-    for part in ("100%", "99%", "/s", said):
-        assert part in shown, part
-    assert re.search(r"[\d-]+:[\d-]+:[\d-]+$", shown.rstrip())
+        line = re.sub(r"\N{ESCAPE}\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err).strip("\r\n")
+    assert len(line.rstrip()) <= width and "\n" not in line and "…" not in line
+    assert re.match(rf"step {step:,}/{n_steps:,} [━╸╺]{{6,20}} ", line)
+    for part in ("100%", "99%", "/s", text):
+        assert part in line, part
+    assert re.search(r"[\d-]+:[\d-]+:[\d-]+$", line.rstrip())
 
 
-def test_a_dumb_terminal_has_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def test_run_on_a_dumb_terminal_prints_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     for name, value in (("FORCE_COLOR", "1"), ("TERM", "dumb")):
         monkeypatch.setenv(name, value)
     with Progress(1) as progress:
         progress(1, row(1.0, 0.5))
-    shown = capsys.readouterr().err
-    assert shown.startswith("step 1/1 · loss 2.5e-01 train") and shown.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("step 1/1 · loss 2.5e-01 train") and errors.count("\n") == 1
 
 
-def test_a_stage_once_reached_is_not_taken_back(capsys: pytest.CaptureFixture[str]):
+def test_stage_never_goes_back(capsys: pytest.CaptureFixture[str]):
     with Progress(3) as progress:
         for step, (train, test, _) in enumerate(STAGES, 1):
             progress._last = (-1e9, 0)
@@ -100,7 +98,7 @@ def test_a_stage_once_reached_is_not_taken_back(capsys: pytest.CaptureFixture[st
     assert [line.rsplit("· ", 1)[1] for line in lines] == [*(stage for _, _, stage in STAGES), "generalised"]
 
 
-def test_a_run_that_has_no_row_yet_shows_its_speed(capsys: pytest.CaptureFixture[str]):
+def test_run_without_a_log_row_shows_its_speed(capsys: pytest.CaptureFixture[str]):
     with Progress(1) as progress:
         progress(1, {})
     assert "steps/s" in capsys.readouterr().err
@@ -116,8 +114,8 @@ def plan(tiny_config: RunConfig) -> Sweep:
 
 
 @pytest.fixture
-def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[SweepProgress], str]:
-    """The function that lets a sweep's progress look once and returns what it shows, without its colours."""
+def shown_text(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[SweepProgress], str]:
+    """The function that updates a sweep's progress once, and returns its text without colours."""
     monkeypatch.setenv("COLUMNS", "150")
 
     def show(progress: SweepProgress) -> str:
@@ -129,67 +127,67 @@ def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     return show
 
 
-def test_a_sweep_without_a_terminal_says_in_plain_lines_how_many_cells_are_how_far(
-    plan: Sweep, tiny_run: Path, tmp_path: Path, shown: Callable[[SweepProgress], str]
+def test_sweep_without_a_terminal_prints_plain_lines(
+    plan: Sweep, tiny_run: Path, tmp_path: Path, shown_text: Callable[[SweepProgress], str]
 ):
     progress = SweepProgress(plan, tmp_path)
-    assert shown(progress) == "0 finished of 4 cells\n"
+    assert shown_text(progress) == "0 finished of 4 cells\n"
     for name in ("seed=0", "seed=3"):
         shutil.copytree(tiny_run, tmp_path / name)
-    assert shown(progress) == shown(progress) == "2 finished of 4 cells\n"
+    assert shown_text(progress) == shown_text(progress) == "2 finished of 4 cells\n"
     shutil.copytree(tiny_run, tmp_path / "seed=1")
     for path in sorted((tmp_path / "seed=1" / "segments").iterdir())[1:]:
         path.unlink()
     sweep_folder.mark_failed(plan.cells[2], tmp_path, "So.")
     with Lock(tmp_path / "seed=1"):
-        assert shown(progress) == "2 finished, 1 running, 1 failed of 4 cells\n"
+        assert shown_text(progress) == "2 finished, 1 running, 1 failed of 4 cells\n"
     sweep_folder.forget_failure(plan.cells[2], tmp_path)
-    assert shown(progress) == "2 finished of 4 cells\n"
+    assert shown_text(progress) == "2 finished of 4 cells\n"
 
 
-def test_a_sweep_on_a_terminal_has_a_bar_over_the_steps_of_all_cells(
+def test_sweep_on_a_terminal_has_a_bar_over_all_steps(
     plan: Sweep,
     tiny_run: Path,
     tmp_path: Path,
-    shown: Callable[[SweepProgress], str],
+    shown_text: Callable[[SweepProgress], str],
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setenv("FORCE_COLOR", "1")
     progress = SweepProgress(plan, tmp_path)
     with progress:
-        assert re.search(r"0 finished of 4 cells .* 0%", shown(progress))
+        assert re.search(r"0 finished of 4 cells .* 0%", shown_text(progress))
         shutil.copytree(tiny_run, tmp_path / "seed=0")
-        assert re.search(r"1 finished of 4 cells .* 25%", shown(progress))
+        assert re.search(r"1 finished of 4 cells .* 25%", shown_text(progress))
         shutil.copytree(tiny_run, tmp_path / "seed=1")
         steps = sweep_folder.cell_state(plan.cells[1], tmp_path).step
         for path in sorted((tmp_path / "seed=1" / "segments").iterdir())[1:]:
             path.unlink()
         step = sweep_folder.cell_state(plan.cells[1], tmp_path).step
         assert step < steps == 60
-        assert re.search(rf"1 finished of 4 cells .* {(60 + step) / 240:.0%}", shown(progress))
+        assert re.search(rf"1 finished of 4 cells .* {(60 + step) / 240:.0%}", shown_text(progress))
         for name in ("seed=2", "seed=3"):
             shutil.copytree(tiny_run, tmp_path / name)
-        assert re.search(r"3 finished of 4 cells", shown(progress))
+        assert re.search(r"3 finished of 4 cells", shown_text(progress))
 
 
-def test_a_sweep_s_progress_looks_by_itself_while_it_lasts_and_no_longer(
+def test_progress_of_a_sweep_updates_until_its_block_ends(
     plan: Sweep, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     progress = SweepProgress(plan, tmp_path)
     monkeypatch.setattr(progress, "_interval", 0.01)
-    seen, deadline = "", time.monotonic() + 60
+    text, deadline = "", time.monotonic() + 60
     with progress:
-        while "0 finished" not in seen and time.monotonic() < deadline:
-            seen += capsys.readouterr().err
+        while "0 finished" not in text and time.monotonic() < deadline:
+            text += capsys.readouterr().err
         shutil.copytree(tiny_run, tmp_path / "building")
         (tmp_path / "building").rename(tmp_path / "seed=2")
-        while "1 finished of 4 cells" not in seen and time.monotonic() < deadline:
-            seen += capsys.readouterr().err
-    assert "0 finished of 4 cells\n" in seen and "1 finished of 4 cells\n" in seen
+        while "1 finished of 4 cells" not in text and time.monotonic() < deadline:
+            text += capsys.readouterr().err
+    assert "0 finished of 4 cells\n" in text and "1 finished of 4 cells\n" in text
     assert not progress._thread.is_alive()
 
 
-def test_a_sweep_that_a_signal_or_a_fault_ends_ends_its_progress_too(plan: Sweep, tmp_path: Path):
+def test_exception_ends_the_progress_of_a_sweep(plan: Sweep, tmp_path: Path):
     progress = SweepProgress(plan, tmp_path)
     with pytest.raises(ZeroDivisionError), progress:
         assert progress._thread.is_alive()

@@ -1,4 +1,4 @@
-"""Mutations of a run's files: damage that keeps no checksum, and forgeries that keep every one."""
+"""Mutations of a run's files: damage that breaks checksums, and forgeries with valid checksums."""
 
 import hashlib
 import json
@@ -15,12 +15,12 @@ Forge = Callable[[dict[str, Any], dict[str, np.ndarray], list[str], random.Rando
 
 
 def damage(data: bytes, others: list[bytes], choose: random.Random) -> tuple[str, bytes]:
-    """Return a kind of damage that whoever does it does not cover up, and the bytes that it leaves."""
+    """Return a random kind of damage without valid checksums, and the damaged bytes."""
     kinds = ["flip", "flips", "run", "cut", "grown", "swapped", "spliced", "moved", "zeroed"]
     kinds += ["header"] * 3
     kind, changed = choose.choice(kinds), bytearray(data)
     at, length = choose.randrange(len(data)), choose.choice([1, 2, 8, 64, 1024])
-    # Half of it among the first bytes, where a format is most easily misled.
+    # Half of the damage hits the first bytes, because a header misleads a reader most.
     at = at if choose.random() < 0.5 else choose.randrange(min(len(data), 4096))
     if kind == "flip":
         changed[at] ^= 1 << choose.randrange(8)
@@ -38,9 +38,9 @@ def damage(data: bytes, others: list[bytes], choose: random.Random) -> tuple[str
     elif kind == "spliced":
         changed[at:] = choose.choice(others)[at:]
     elif kind == "moved":
-        other = choose.randrange(len(data))
-        changed[at : at + length], changed[other : other + length] = (
-            changed[other : other + length],
+        target = choose.randrange(len(data))
+        changed[at : at + length], changed[target : target + length] = (
+            changed[target : target + length],
             changed[at : at + length],
         )
     elif kind == "zeroed":
@@ -51,7 +51,7 @@ def damage(data: bytes, others: list[bytes], choose: random.Random) -> tuple[str
 
 
 def with_other_header(data: bytes, choose: random.Random) -> bytes:
-    """Return a safetensors file, or a JSON one, with some value of its header changed and JSON all the same."""
+    """Return a safetensors or JSON file with one to three changed values in its header, which stays valid JSON."""
     size = int.from_bytes(data[:8], "little")
     is_json = data[:1] == b"{"
     values = json.loads(data) if is_json else json.loads(data[8 : 8 + size])
@@ -105,9 +105,9 @@ def with_other_header(data: bytes, choose: random.Random) -> bytes:
 
 
 def forged(data: bytes, forge: Forge, choose: random.Random) -> bytes:
-    """Return a file of tensors whose metadata and arrays `forge` has changed, with every checksum worked out anew.
+    """Return a file of tensors that `forge` has changed, with valid checksums.
 
-    It is written from `checkpoints/README.md`, not with grokscope: an attacker has the page and no scruples.
+    The code follows `checkpoints/README.md` and does not call grokscope, as an attacker would.
     """
     arrays = safetensors.numpy.load(data)
     size = int.from_bytes(data[:8], "little")
@@ -119,7 +119,7 @@ def forged(data: bytes, forge: Forge, choose: random.Random) -> bytes:
 
 
 def sealed(metadata: Any, arrays: dict[str, np.ndarray], by_row: Any) -> bytes:
-    """Return the file of these arrays with checksums that are right for it."""
+    """Return a file of these arrays with valid checksums."""
     about = {"metadata": json.dumps(metadata, sort_keys=True), "by_row": json.dumps(by_row)}
     names = {np.float32: "F32", np.float64: "F64", np.int64: "I64", np.int32: "I32", np.bool_: "BOOL"}
     names |= {np.uint8: "U8", np.float16: "F16", np.int16: "I16"}
@@ -136,7 +136,7 @@ def sealed(metadata: Any, arrays: dict[str, np.ndarray], by_row: Any) -> bytes:
 
 
 def resealed_record(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
-    """Return a config.json that `change` has changed, with its digest worked out anew."""
+    """Return a config.json that `change` has changed, with a valid digest."""
     values = json.loads(data)
     del values["digest"]
     change(values)
@@ -151,26 +151,26 @@ def _set(key: str, *values: Any) -> Forge:
     return forge
 
 
-def _array(pick: str, change: Callable[[np.ndarray], np.ndarray | None]) -> Forge:
-    """Change one of the tensors whose name begins so; None leaves it out."""
+def _array(prefix: str, change: Callable[[np.ndarray], np.ndarray | None]) -> Forge:
+    """Return a forgery of one tensor whose name starts with a prefix; a `change` to None removes it."""
 
     def forge(metadata: Any, arrays: Any, by_row: Any, choose: random.Random) -> None:
-        names = sorted(name for name in arrays if name.startswith(pick))
-        # The first segment's optimizer remembers nothing yet.
+        names = sorted(name for name in arrays if name.startswith(prefix))
+        # The first segment has no optimizer state.
         name = choose.choice(names or ["resume/schedule/reference"])
         changed = change(arrays[name])
         if changed is None:
             del arrays[name]
-            by_row[:] = [one for one in by_row if one != name]
+            by_row[:] = [other for other in by_row if other != name]
         else:
             arrays[name] = changed
 
     return forge
 
 
-def _rows(*wanted: Any) -> Forge:
+def _rows(*values: Any) -> Forge:
     def forge(metadata: Any, arrays: Any, by_row: Any, choose: random.Random) -> None:
-        by_row[:] = choose.choice(wanted)
+        by_row[:] = choose.choice(values)
 
     return forge
 
@@ -185,49 +185,49 @@ def _not_a_step(rows: np.ndarray) -> np.ndarray:
     return rows
 
 
-# Nothing here may be taken for a segment of the run: each is a lie that only the reader's own care can find.
-SENSELESS_SEGMENTS: dict[str, Forge] = {
-    "steps that are none": _set("steps", None, [-1], [0, 0], [5, 3], ["0"], [0.5], [True], [10**400], [2**60], {}, 7),
+# A reader must not accept any of these as a segment of the run, although all checksums are valid.
+INVALID_SEGMENTS: dict[str, Forge] = {
+    "invalid steps": _set("steps", None, [-1], [0, 0], [5, 3], ["0"], [0.5], [True], [10**400], [2**60], {}, 7),
     "more steps than rows": _set("steps", list(range(50))),
     "begin without end": _set("begin", None, "x", -7, 10**300),
-    "an end that is none": _set("end", "60", -1, 2**80, [], None),
+    "an invalid end": _set("end", "60", -1, 2**80, [], None),
     "another kind": _set("kind", "series", None, 5, []),
     "another config": _set("config_digest", "", None, "0" * 64),
-    "a parameter that is missing": _array("checkpoints/", lambda one: None),
+    "a missing parameter": _array("checkpoints/", lambda array: None),
     "a parameter of another shape": _array("checkpoints/", _flat),
-    "a parameter of whole numbers": _array("checkpoints/", lambda one: one.astype(np.int64)),
-    "a parameter of half precision": _array("checkpoints/", lambda one: one.astype(np.float16)),
-    "a parameter without its rows": _array("checkpoints/", lambda one: one[0]),
-    "a parameter of a row too few": _array("checkpoints/", lambda one: one[:0]),
-    "no log": _array("log", lambda one: None),
-    "a log of other columns": _array("log", lambda one: one[:, :3]),
-    "a log of whole numbers": _array("log", lambda one: one.astype(np.int64)),
-    "a log of one axis": _array("log", lambda one: one.ravel()),
-    "a log of steps that are none": _array("log", _not_a_step),
-    "rows of nothing": _rows([]),
-    "rows of what is not there": _rows(["x"], ["checkpoints/", 3], [[]], [None]),
-    "rows of a single number": _rows(["resume/step"]),
-    "a resume state of another step": _array("resume/step", lambda one: np.asarray(one + 1)),
-    "a resume step with axes": _array("resume/step", lambda one: one.reshape(1, 1)),
-    "a resume state without its schedule": _array("resume/schedule/", lambda one: None),
-    "a resume state without a parameter": _array("resume/parameters/", lambda one: None),
-    "a resume state of another shape": _array("resume/parameters/", lambda one: one[:1]),
-    "an optimizer of another shape": _array("resume/optimizer/embed.W_E/exp", lambda one: one.reshape(-1)[:1]),
-    "an optimizer that lacks a moment": _array("resume/optimizer/unembed.W_U/exp", lambda one: None),
-    "an optimizer in half precision": _array("resume/optimizer/blocks", lambda one: one.astype(np.float16)),
+    "an integer parameter": _array("checkpoints/", lambda array: array.astype(np.int64)),
+    "a float16 parameter": _array("checkpoints/", lambda array: array.astype(np.float16)),
+    "a parameter of one row": _array("checkpoints/", lambda array: array[0]),
+    "a parameter without rows": _array("checkpoints/", lambda array: array[:0]),
+    "no log": _array("log", lambda array: None),
+    "a log of other columns": _array("log", lambda array: array[:, :3]),
+    "an integer log": _array("log", lambda array: array.astype(np.int64)),
+    "a log of one axis": _array("log", lambda array: array.ravel()),
+    "a log of invalid steps": _array("log", _not_a_step),
+    "by_row empty": _rows([]),
+    "by_row of missing tensors": _rows(["x"], ["checkpoints/", 3], [[]], [None]),
+    "by_row of a single number": _rows(["resume/step"]),
+    "a state of another step": _array("resume/step", lambda array: np.asarray(array + 1)),
+    "a resume step with axes": _array("resume/step", lambda array: array.reshape(1, 1)),
+    "a state without schedule": _array("resume/schedule/", lambda array: None),
+    "a state without a parameter": _array("resume/parameters/", lambda array: None),
+    "a state of another shape": _array("resume/parameters/", lambda array: array[:1]),
+    "an optimizer of another shape": _array("resume/optimizer/embed.W_E/exp", lambda array: array.reshape(-1)[:1]),
+    "an optimizer without a moment": _array("resume/optimizer/unembed.W_U/exp", lambda array: None),
+    "a float16 optimizer": _array("resume/optimizer/blocks", lambda array: array.astype(np.float16)),
 }
 
-SENSELESS_SERIES: dict[str, Forge] = {
+INVALID_SERIES: dict[str, Forge] = {
     "another kind": _set("kind", "segment", None, []),
-    "a name that is none": _set("measure", None, 5, "embedding"),
-    "options that are none": _set("options", None, 5, [1], "x"),
-    "another run's": _set("digest", "", None, 5),
+    "an invalid name": _set("measure", None, 5, "embedding"),
+    "invalid options": _set("options", None, 5, [1], "x"),
+    "another run": _set("digest", "", None, 5),
     "another version": _set("version", 7, None, "x"),
-    "no steps": _array("steps", lambda one: None),
-    "steps that are no numbers": _array("steps", lambda one: one.astype(np.float64)),
-    "steps of another run": _array("steps", lambda one: one + 1),
-    "a row too few": _array("arrays/", lambda one: one[:-1]),
-    "an array of no axis": _array("arrays/", lambda one: one[:1].reshape(())),
+    "no steps": _array("steps", lambda array: None),
+    "steps in float64": _array("steps", lambda array: array.astype(np.float64)),
+    "steps of another run": _array("steps", lambda array: array + 1),
+    "a missing row": _array("arrays/", lambda array: array[:-1]),
+    "an array without axes": _array("arrays/", lambda array: array[:1].reshape(())),
 }
 
 
@@ -238,29 +238,29 @@ def _nested(depth: int) -> Any:
     return value
 
 
-SENSELESS_RECORDS: dict[str, Callable[[dict[str, Any]], None]] = {
+INVALID_RECORDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "a newer format": lambda values: values.update(format=2),
-    "a format that is none": lambda values: values.update(format="1"),
-    "an environment that is none": lambda values: values.update(environment=[]),
+    "an invalid format": lambda values: values.update(format="1"),
+    "an invalid environment": lambda values: values.update(environment=[]),
     "an environment of lists": lambda values: values.update(environment={"torch": [1]}),
-    "a digest of data that is none": lambda values: values.update(data_digest=5),
-    "a history that is none": lambda values: values.update(history={"event": "x"}),
-    "events that are none": lambda values: values.update(history=["x"]),
-    "a fork of nowhere": lambda values: values.update(history=[{"event": "forked"}]),
-    "a fork at no step": lambda values: values.update(history=[{"event": "forked", "run": "x", "step": "5"}]),
-    "an import of no examples": lambda values: values.update(history=[{"event": "imported", "train": "zz"}]),
+    "an invalid data digest": lambda values: values.update(data_digest=5),
+    "an invalid history": lambda values: values.update(history={"event": "x"}),
+    "invalid events": lambda values: values.update(history=["x"]),
+    "a fork without a run": lambda values: values.update(history=[{"event": "forked"}]),
+    "a fork without a step": lambda values: values.update(history=[{"event": "forked", "run": "x", "step": "5"}]),
+    "an import without examples": lambda values: values.update(history=[{"event": "imported", "train": "zz"}]),
     "an import of all examples": lambda values: values.update(history=[{"event": "imported", "train": "ff" * 7}]),
-    "an import without end": lambda values: values.update(history=[{"event": "imported", "train": 10**40}]),
+    "an import of a huge number": lambda values: values.update(history=[{"event": "imported", "train": 10**40}]),
     "another config": lambda values: values["config"].update(init_seed=9),
-    "a config of nothing": lambda values: values.update(config=5),
+    "an invalid config": lambda values: values.update(config=5),
     "a config of nulls": lambda values: values.update(config=dict.fromkeys(values["config"])),
-    "a setting without end": lambda values: values["config"].update(checkpoints=_nested(90)),
-    "more checkpoints than there is memory": lambda values: values["config"].update(checkpoints="log 9" + "9" * 13),
-    "a run of numbers without end": lambda values: values["config"].update(n_steps=10**300),
+    "a deeply nested setting": lambda values: values["config"].update(checkpoints=_nested(90)),
+    "too many checkpoints": lambda values: values["config"].update(checkpoints="log 9" + "9" * 13),
+    "too many steps": lambda values: values["config"].update(n_steps=10**300),
     "no history": lambda values: values.pop("history"),
 }
 
 
 def files_of(run: Path) -> list[Path]:
-    """Return the files of a run that a reader reads: its record, segments and cached measures."""
+    """Return the files of a run that a reader reads: its record, segments and saved measures."""
     return [run / "config.json", *sorted((run / "segments").iterdir()), *sorted((run / "measures").iterdir())]

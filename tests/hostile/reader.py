@@ -1,4 +1,4 @@
-"""Another reader of runs, written from checkpoints/README.md alone, with json, hashlib, zlib and NumPy."""
+"""An independent reader of runs, written from checkpoints/README.md with json, hashlib, zlib and NumPy."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ DTYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "u1", "B
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the metadata and the tensors of a .safetensors file, every checksum compared."""
+    """Return the metadata and the tensors of a .safetensors file, after checking every checksum."""
     data = path.read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
@@ -28,10 +28,10 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     checksums, structure = arrays.pop("checksums"), arrays.pop("structure")
     assert structure.tolist() == [zlib.crc32(checksums.tobytes(), zlib.crc32(text.encode("ascii")))]
     by_row = json.loads(about["by_row"])
-    found = []
+    computed = []
     for name, array in sorted(arrays.items()):
-        found += [zlib.crc32(row.tobytes()) for row in (array if name in by_row else [array])]
-    assert checksums.tolist() == found
+        computed += [zlib.crc32(row.tobytes()) for row in (array if name in by_row else [array])]
+    assert checksums.tolist() == computed
     return json.loads(about["metadata"]), arrays
 
 
@@ -48,17 +48,23 @@ def read_run(run: Path) -> dict[str, Any]:
         about, arrays = read_file(path)
         assert about["kind"] == "segment"
         for row, step in enumerate(about["steps"]):
-            parameters = {name: one[row] for name, one in arrays.items() if name.startswith("checkpoints/")}
-            checkpoints[step] = {name.removeprefix("checkpoints/"): one for name, one in parameters.items()}
+            parameters = {name: array[row] for name, array in arrays.items() if name.startswith("checkpoints/")}
+            checkpoints[step] = {name.removeprefix("checkpoints/"): array for name, array in parameters.items()}
         log |= {int(row[0]): row[1:].tolist() for row in arrays["log"]}
         if "resume/step" in arrays and about["end"] > resume[0]:
-            state = {name.removeprefix("resume/"): one for name, one in arrays.items() if name.startswith("resume/")}
-            resume = about["end"], state
+            state = {name: array for name, array in arrays.items() if name.startswith("resume/")}
+            resume = about["end"], {name.removeprefix("resume/"): array for name, array in state.items()}
         covered += [] if about["end"] is None else [(about["begin"], about["end"])]
     gaps, reached = [], (forked[-1] if forked else 0) - 1
     for begin, end in sorted(covered):
         gaps += [(reached + 1, begin)] if begin > reached else []
         reached = max(reached, end)
     measures = {path.stem: read_file(path) for path in (run / "measures").glob("*.safetensors")}
-    found = {"record": record, "checkpoints": dict(sorted(checkpoints.items())), "log": dict(sorted(log.items()))}
-    return {**found, "resume": resume[1], "gaps": gaps, "measures": measures}
+    return {
+        "record": record,
+        "checkpoints": dict(sorted(checkpoints.items())),
+        "log": dict(sorted(log.items())),
+        "resume": resume[1],
+        "gaps": gaps,
+        "measures": measures,
+    }

@@ -1,4 +1,4 @@
-"""The format: golden runs of every version open, and a reader written from the page alone reads the same."""
+"""The format: golden runs of every version open, and an independent reader of the described format agrees."""
 
 import dataclasses
 import hashlib
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.shared import damage_of
 
 from grokscope import Trajectory, __version__, measures, training
 from grokscope.errors import GrokscopeError
@@ -20,7 +21,7 @@ from grokscope.training.fork import fork
 from hostile.reader import read_file, read_run
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-# What was written, by format: the trajectory's digest, the last log row, a weight, the last norm of the weights.
+# Expected values by format: the trajectory's digest, the last log row, a weight, and the last weight norm.
 PINNED = {
     1: (
         "0c961dcc19e85a445801b40780e13e52c5187ae47efd3dea4fb7329ed04aaf7d",
@@ -31,7 +32,7 @@ PINNED = {
 }
 
 
-def test_there_is_a_golden_run_of_every_format_and_it_is_small():
+def test_every_format_has_a_small_golden_run():
     assert sorted(PINNED) == list(range(1, FORMAT + 1))
     for version in PINNED:
         paths = [path for path in (GOLDEN / f"format{version}").rglob("*") if path.is_file()]
@@ -40,24 +41,24 @@ def test_there_is_a_golden_run_of_every_format_and_it_is_small():
 
 
 @pytest.mark.parametrize("version", PINNED)
-def test_a_golden_run_opens_with_the_numbers_it_was_written_with(version: int):
+def test_golden_run_opens_with_its_numbers(version: int):
     run = GOLDEN / f"format{version}"
-    assert list(RunStore(run).damage()) == []
+    assert damage_of(RunStore(run)) == []
     trajectory = Trajectory.open(run)
     digest, row, weight, norm = PINNED[version]
     assert trajectory.steps.tolist() == [0, 10, 12, 13, 20, 30, 40] and trajectory.digest == digest
     assert [float(array[-1]) for array in trajectory.log.arrays.values()] == row
     assert trajectory.log.steps.tolist() == list(range(0, 41, 5))
     assert float(trajectory.at(12).parameters["embed.W_E"][1, 2]) == weight
-    # What another version of the formula measured can be read, and is measured anew.
+    # A measure of another version of its formula can be read, and is computed again.
     saved = Series.load(run / "measures" / "weight_norm.safetensors")
     assert float(saved["weight_norm"][-1]) == norm
-    again = measures.evaluate("weight_norm", trajectory)
-    np.testing.assert_allclose(again["weight_norm"], saved["weight_norm"], rtol=1e-6)
+    recomputed = measures.evaluate("weight_norm", trajectory)
+    np.testing.assert_allclose(recomputed["weight_norm"], saved["weight_norm"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("version", PINNED)
-def test_a_golden_run_can_be_gone_on_with(version: int, tmp_path: Path):
+def test_golden_run_can_be_resumed(version: int, tmp_path: Path):
     run = shutil.copytree(GOLDEN / f"format{version}", tmp_path / "run")
     trajectory = training.resume(run, 50, allow_drift=True)
     assert trajectory.steps.tolist() == [0, 10, 12, 13, 20, 30, 40, 50] and trajectory.gaps == []
@@ -65,49 +66,50 @@ def test_a_golden_run_can_be_gone_on_with(version: int, tmp_path: Path):
 
 
 def compare(run: Path) -> int:
-    """Compare what the two readers say of a run; return how many tensors were compared."""
-    trajectory, theirs = Trajectory.open(run), read_run(run)
-    assert list(theirs["checkpoints"]) == trajectory.steps.tolist()
+    """Compare the contents of a run in both readers, and return the number of compared tensors."""
+    trajectory, contents = Trajectory.open(run), read_run(run)
+    assert list(contents["checkpoints"]) == trajectory.steps.tolist()
     n = 0
     for snapshot in trajectory:
-        other = theirs["checkpoints"][snapshot.step]
-        assert sorted(other) == sorted(snapshot.parameters)
-        for name, one in snapshot.parameters.items():
-            assert one.numpy().tobytes() == other[name].tobytes() and tuple(one.shape) == other[name].shape
+        arrays = contents["checkpoints"][snapshot.step]
+        assert sorted(arrays) == sorted(snapshot.parameters)
+        for name, tensor in snapshot.parameters.items():
+            assert tensor.numpy().tobytes() == arrays[name].tobytes() and tuple(tensor.shape) == arrays[name].shape
             n += 1
     log = trajectory.log
-    assert list(theirs["log"]) == log.steps.tolist()
-    assert list(theirs["log"].values()) == np.stack(list(log.arrays.values()), 1).tolist()
-    assert theirs["gaps"] == trajectory.gaps
-    ours = RunStore(run).resume_points()[-1].resume_state()
-    assert {name: one.tobytes() for name, one in ours.items()} == {
-        name: one.tobytes() for name, one in theirs["resume"].items()
+    assert list(contents["log"]) == log.steps.tolist()
+    assert list(contents["log"].values()) == np.stack(list(log.arrays.values()), 1).tolist()
+    assert contents["gaps"] == trajectory.gaps
+    state = RunStore(run).resume_points()[-1].resume_state()
+    assert {name: array.tobytes() for name, array in state.items()} == {
+        name: array.tobytes() for name, array in contents["resume"].items()
     }
     config_digest = read_file(next((run / "segments").glob("*.safetensors")))[0]["config_digest"]
     assert config_digest == trajectory.config.digest
-    for name, (about, arrays) in theirs["measures"].items():
+    for name, (about, arrays) in contents["measures"].items():
         saved = Series.load(run / "measures" / f"{name}.safetensors")
-        assert about["digest"] == saved.digest == trajectory.digest == digest_by_the_page(theirs, run)
+        assert about["digest"] == saved.digest == trajectory.digest == described_digest(contents, run)
         assert all(saved.arrays[key].tobytes() == arrays[f"arrays/{key}"].tobytes() for key in saved.arrays)
         n += len(arrays)
     return n
 
 
-def digest_by_the_page(theirs: dict[str, Any], run: Path) -> str:
+def described_digest(contents: dict[str, Any], run: Path) -> str:
+    """Return the digest of a trajectory as checkpoints/README.md defines it."""
     rows = [
-        [step, sorted([name, zlib.crc32(one.tobytes())] for name, one in parameters.items())]
-        for step, parameters in theirs["checkpoints"].items()
+        [step, sorted([name, zlib.crc32(array.tobytes())] for name, array in parameters.items())]
+        for step, parameters in contents["checkpoints"].items()
     ]
     about = read_file(next((run / "segments").glob("*.safetensors")))[0]
     return hashlib.sha256(json.dumps([about["config_digest"], rows]).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("version", PINNED)
-def test_a_reader_written_from_the_page_reads_a_golden_run(version: int):
-    print(f"{compare(GOLDEN / f'format{version}')} tensors alike")
+def test_independent_reader_agrees_on_a_golden_run(version: int):
+    print(f"{compare(GOLDEN / f'format{version}')} equal tensors")
 
 
-def test_a_reader_written_from_the_page_reads_a_run_with_a_gap_and_a_fork(tiny_run: Path, tmp_path: Path):
+def test_independent_reader_agrees_on_a_gap_and_a_fork(tiny_run: Path, tmp_path: Path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     compare(run)
     (run / "segments" / "000002.safetensors").unlink()
@@ -117,7 +119,7 @@ def test_a_reader_written_from_the_page_reads_a_run_with_a_gap_and_a_fork(tiny_r
     assert forked.path is not None and compare(forked.path)
 
 
-def test_the_other_reader_notices_a_flipped_bit(tmp_path: Path):
+def test_independent_reader_detects_a_flipped_bit(tmp_path: Path):
     run = shutil.copytree(GOLDEN / f"format{FORMAT}", tmp_path / "run")
     path = run / "segments" / "000002.safetensors"
     data = bytearray(path.read_bytes())
@@ -127,7 +129,7 @@ def test_the_other_reader_notices_a_flipped_bit(tmp_path: Path):
         read_run(run)
 
 
-def test_a_newer_format_is_refused_with_both_versions_named(tmp_path: Path):
+def test_newer_format_is_refused_with_both_versions(tmp_path: Path):
     run = shutil.copytree(GOLDEN / f"format{FORMAT}", tmp_path / "run")
     values = json.loads((run / "config.json").read_bytes())
     (run / "config.json").write_text(json.dumps({**values, "format": FORMAT + 1, "grokscope": "7.8.9"}))

@@ -1,4 +1,4 @@
-"""Hostile names wherever a name is taken: refused in one sentence, or harmless, and nothing outside is touched."""
+"""Hostile names of runs, cells, tasks and measures: refused in one sentence, or harmless, with no file outside."""
 
 import json
 from collections.abc import Callable
@@ -59,17 +59,17 @@ HARMLESS = {
 }
 
 
-def in_one_sentence(message: str) -> None:
+def check_message(message: str) -> None:
     assert len(message) < 2500 and "Traceback" not in message
-    assert all(one.isprintable() or one == "\n" for one in message)
+    assert all(character.isprintable() or character == "\n" for character in message)
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_no_run_is_made_under_a_hostile_name(kind: str, tiny_run: Path, tmp_path: Path):
+def test_hostile_name_makes_no_run(kind: str, tiny_run: Path, tmp_path: Path):
     name, config, root = NAMES[kind], make_tiny_config(), tmp_path / "deep" / "runs"
     file = tmp_path / "60.pt"
     file.write_bytes(b"")
-    before = sorted(tmp_path.rglob("*"))
+    files = sorted(tmp_path.rglob("*"))
     makers: list[Callable[[], Any]] = [
         lambda: training.train(config, name, root),
         lambda: fork(tiny_run, 60, config, name, root),
@@ -78,14 +78,14 @@ def test_no_run_is_made_under_a_hostile_name(kind: str, tiny_run: Path, tmp_path
     for make in makers[:1] + makers[2:]:
         with pytest.raises(GrokscopeError, match=r"is not a valid name for a run\. Allowed: ") as refusal:
             make()
-        in_one_sentence(str(refusal.value))
+        check_message(str(refusal.value))
     with pytest.raises(GrokscopeError):
         makers[1]()
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(tmp_path.rglob("*")) == files
 
 
 @pytest.mark.parametrize("kind", HARMLESS)
-def test_an_odd_name_that_is_allowed_is_a_folder_in_the_root_and_nothing_else(kind: str):
+def test_odd_but_valid_name_is_a_folder_in_the_root(kind: str):
     assert checked_name(HARMLESS[kind]) == HARMLESS[kind] and IS_NAME.fullmatch(HARMLESS[kind])
     assert Path("root", HARMLESS[kind]).parent == Path("root")
 
@@ -93,11 +93,11 @@ def test_an_odd_name_that_is_allowed_is_a_folder_in_the_root_and_nothing_else(ki
 @pytest.mark.parametrize(
     "kind", ["nothing", "climbing", "null", "two lines", "an escape", "turned round", "a flag", "very long"]
 )
-def test_a_hostile_name_of_a_run_task_measure_or_preset_ends_in_one_sentence(
+def test_hostile_name_on_the_command_line_is_harmless(
     kind: str, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     grokscope: Command = command_line(capsys, monkeypatch, tmp_path / "here")
-    name, before = NAMES[kind], sorted(tmp_path.rglob("*"))
+    name, files = NAMES[kind], sorted(tmp_path.rglob("*"))
     commands = [
         ["log", name],
         *([["measure", tiny_run, name]] if not name.startswith("--") else []),
@@ -108,10 +108,9 @@ def test_a_hostile_name_of_a_run_task_measure_or_preset_ends_in_one_sentence(
     for arguments in commands:
         status, output, errors = grokscope(*arguments)
         assert status in (0, 1, 2), arguments
-        said = output + errors
-        # An empty argument, or one that is a flag, may end in help.
+        # An empty argument, or a flag, may print the help.
         assert status == 0 or errors, arguments
-        assert not any(one in said for one in ("\x1b[2J", "\u202e", "\u200b", "\0")), arguments
+        assert not any(text in output + errors for text in ("\x1b[2J", "\u202e", "\u200b", "\0")), arguments
     for read in (
         lambda: measures.evaluate(name, Trajectory.open(tiny_run)),
         lambda: presets.get(name),
@@ -121,10 +120,10 @@ def test_a_hostile_name_of_a_run_task_measure_or_preset_ends_in_one_sentence(
     ):
         with pytest.raises(GrokscopeError):
             read()
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(tmp_path.rglob("*")) == files
 
 
-def test_cells_of_a_sweep_have_names_whatever_their_settings_are(tmp_path: Path):
+def test_cells_with_hostile_settings_have_valid_names(tmp_path: Path):
     rows = "\n".join(" ".join(str((a + b) % 3) for b in range(3)) for a in range(3))
     tables = json.dumps([rows, rows.replace("\n", "; "), rows.replace(" ", ",")])
     path = tmp_path / "s.toml"
@@ -135,7 +134,7 @@ def test_cells_of_a_sweep_have_names_whatever_their_settings_are(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_a_sweep_s_record_with_a_hostile_cell_is_refused(kind: str, tmp_path: Path):
+def test_sweep_record_with_a_hostile_cell_is_refused(kind: str, tmp_path: Path):
     import hashlib
 
     cells = [{"name": NAMES[kind], "settings": {}, "config": make_tiny_config().to_dict()}]
@@ -146,7 +145,7 @@ def test_a_sweep_s_record_with_a_hostile_cell_is_refused(kind: str, tmp_path: Pa
         sweep_folder.load(tmp_path)
 
 
-def test_folders_with_hostile_names_are_listed_and_no_terminal_is_told_anything(
+def test_folders_with_hostile_names_are_listed_escaped(
     run_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     grokscope: Command = command_line(capsys, monkeypatch, tmp_path / "here")

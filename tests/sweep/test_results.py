@@ -133,10 +133,8 @@ def test_lists_and_missing_settings_are_grouped():
 
 def test_single_seed_that_varies_is_a_setting():
     rows = [row(init_seed=init, seed=seed) for init in (0, 1) for seed in (0, 1, 2)]
-    assert [(one["init_seed"], one["n"]) for one in results.summarize(rows, ["init_seed", "seed"])] == [
-        (0, 3),
-        (1, 3),
-    ]
+    summary = results.summarize(rows, ["init_seed", "seed"])
+    assert [(line["init_seed"], line["n"]) for line in summary] == [(0, 3), (1, 3)]
 
 
 # The table of cells, from runs that are trained here.

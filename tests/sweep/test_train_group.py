@@ -133,7 +133,7 @@ def test_failing_cell_leaves_the_rest_of_its_ensemble(
     status, _, errors = runs(path, "--ensemble", 3)
     group = ["init_seed=1", "lr=100", "train_fraction=0.5"]
     assert sorted(started_groups, key=len) == [["optimizer.name=sgd"], group]
-    assert status == 1 and errors.startswith("grokscope: 1 cell failed;")
+    assert status == 1 and errors.startswith("grokscope: 1 cell failed. ")
     assert f"{group[1]}: A loss, gradient or weight is not finite at step " in errors
     plan, folder = read_sweep(path), tmp_path / "runs" / "small"
     states = {cell.name: sweep_folder.cell_state(cell, folder).status for cell in plan.cells}
@@ -146,7 +146,7 @@ def test_failing_cell_leaves_the_rest_of_its_ensemble(
     runs(path, "--ensemble", 3)
     assert len(started_groups) == 2, "failed cells are skipped"
     status, _, errors = runs(path, "--ensemble", 3, "--retry")
-    assert started_groups[2:] == [group] and "grokscope: 1 cell failed;" in errors
+    assert started_groups[2:] == [group] and "grokscope: 1 cell failed. " in errors
 
 
 @pytest.mark.parametrize("ensemble", [1, 2, 3])
