@@ -94,7 +94,11 @@ if "grokscope.sweep.train_cell" in sys.orig_argv:
                 execute(module)
                 for name in ("train", "resume"):
                     function = getattr(module, name)
-                    setattr(module, name, lambda *given, function=function: function(*given, observer=observe))
+
+                    def observed(*given, function=function, **options):
+                        return function(*given, observer=observe, **options)
+
+                    setattr(module, name, observed)
 
             spec.loader.exec_module = with_observer
             return spec
