@@ -30,7 +30,7 @@ def main(run: Path) -> Figure:
             f"collapsed {series['collapse_share'][row, single]:6.1%} in float32, "
             f"{series['collapse_share'][row, double]:6.1%} in float64  "
             f"‖∇L‖ {series['gradient_norm'][row, double]:8.2g}, "
-            f"cosine of float32's ∇L with it {series['gradient_cosine'][row, single]:5.2f}  "
+            f"cosine with float32's ∇L {series['gradient_cosine'][row, single]:5.2f}  "
             f"cosine of −∇L and w {series['naive_loss_cosine'][row]:5.2f}  "
             f"smallest margin {series['train_margins'][row, 0]:6.1f}"
         )

@@ -26,8 +26,9 @@ def main(run: Path) -> Figure:
     for label, crossing in landmarks.items():
         print(f"{label:<41}{'never' if crossing is None else f'step {crossing}'}")
     for label, crossing in departures.items():
-        ahead = f", {1 - crossing.step / half.step:.0%} before it" if crossing and half else ""
-        print(f"{label:<41}{'never' if crossing is None else f'step {crossing}'}{ahead}")
+        lead = 1 - crossing.step / half.step if crossing and half else 0.0
+        timing = f", {abs(lead):.0%} {'before' if lead > 0 else 'after'} the 50%" if lead else ""
+        print(f"{label:<41}{'never' if crossing is None else f'step {crossing}'}{timing}")
     return registry.figure("departures", request)
 
 

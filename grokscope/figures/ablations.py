@@ -255,8 +255,12 @@ def figure_transplant(scan: LabelledArrays, name: str = "test_loss", *, width: f
         plot_transplant(scan, str(component), ax=ax, name=name)
     for ax in axes[len(components) :]:
         ax.remove()
-    for ax in axes[: len(components)]:
+    for i, ax in enumerate(axes[: len(components)]):
         ax.label_outer()
+        if i + n_columns >= len(components):
+            # The last row may be incomplete, so a panel above it can be the lowest of its column.
+            ax.tick_params(labelbottom=True)
+            ax.set_xlabel("host step")
     # A column has no room for a bar on the right.
     layout: dict[str, Any] = {"shrink": 0.8} if width > COLUMN_WIDTH else {"location": "bottom", "aspect": 30}
     bar = figure.colorbar(axes[0].images[0], ax=list(axes[: len(components)]), **layout)

@@ -124,7 +124,7 @@ def plot_overlaps(series: Series, *, ax: Axes) -> Axes:
     colour, linestyle, _ = LOOKS["chance_overlap"]
     ax.axhline(float(series["chance_overlap"]), color=colour, linewidth=1, linestyle=linestyle, label="chance")
     use_log_scale_if_positive(ax, *(series[name] for name in labels))
-    return finish_step_axes(series, ax, f"share in the top {series['eigenvalues'].shape[1]}")
+    return finish_step_axes(series, ax, f"share in top-{series['eigenvalues'].shape[1]} eigenspace")
 
 
 def plot_spectral_density(series: Series, *, ax: Axes) -> Axes:

@@ -81,7 +81,7 @@ def plot_path_plane(
     shares = components["explained_variance_ratio"]
     walk = components["explained_variance_ratio_random_walk"]
     for i, axis in enumerate((ax.xaxis, ax.yaxis)):
-        axis.set_label_text(f"PC {i + 1}: {shares[i]:.0%} of variance (random walk {walk[i]:.0%})")
+        axis.set_label_text(f"PC {i + 1}: {shares[i]:.0%} (random walk {walk[i]:.0%})")
     return ax
 
 

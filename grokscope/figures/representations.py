@@ -96,10 +96,10 @@ def plot_silhouettes(series: Series, place: str, *, ax: Axes, n_most: int = 6) -
         draw_values(series, series[right][:, i], ax, f"_{label}, right", Look(colour, "--"), linewidth=1.3)
         shuffled = series[f"{left}_shuffled"][:, i]
         draw_values(series, shuffled, ax, f"_{label}, shuffled", Look(colour, ":"), linewidth=0.9)
-    for (colour, *_), i in zip(REPRESENTATION_LOOKS, _clearest_classes(series)[:n_most], strict=False):
-        draw_untrained(ax, float(series[f"{left}_initialization"][i]), colour)
     for label, style in (("left cosets", "-"), ("right cosets", "--"), ("shuffled elements", ":")):
         add_key(ax, label, Look(GREY, style))
+    for (colour, *_), i in zip(REPRESENTATION_LOOKS, _clearest_classes(series)[:n_most], strict=False):
+        draw_untrained(ax, float(series[f"{left}_initialization"][i]), colour)
     return finish_step_axes(series, ax, f"silhouette in {'W_E' if place == 'embedding' else 'W_U'}")
 
 

@@ -26,7 +26,7 @@ def test_path_and_its_landmarks_are_drawn_on_the_plane():
     components = LabelledArrays({"component": np.array([1, 2])}, shares)
     figure = figures.figure_path_plane((grid, path, components), LOG)
     train = figure.axes[0]
-    assert train.get_xlabel() == "PC 1: 80% of variance (random walk 61%)"
+    assert train.get_xlabel() == "PC 1: 80% (random walk 61%)"
     assert train.get_title() == "train loss (nats)" and figure.axes[1].get_title() == "test loss (nats)"
     np.testing.assert_array_equal(train.lines[0].get_xdata(), coordinates["first"])
     marked = {line.get_label(): float(np.asarray(line.get_xdata())[0]) for line in train.lines[1:]}

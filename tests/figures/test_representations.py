@@ -120,7 +120,7 @@ def test_left_and_right_cosets_are_drawn_with_their_control(ax):
     assert set(curves(ax)) == {"⟨(0 1)⟩: 3 cosets of 2", "⟨(0 1 2)⟩: 2 cosets of 3"}
     styles = [line.get_linestyle() for line in ax.lines if np.size(line.get_ydata())]
     assert styles == ["-", "--", ":"] * 2 + ["None"] * 2
-    assert keys(ax) == ["untrained model", "left cosets", "right cosets", "shuffled elements"]
+    assert keys(ax) == ["left cosets", "right cosets", "shuffled elements", "untrained model"]
     # The clearer class comes first.
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), series["unembedding_left_silhouette"][:, 1])
     np.testing.assert_array_equal(ax.lines[2].get_ydata(), series["unembedding_left_silhouette_shuffled"][:, 1])
