@@ -52,8 +52,8 @@ def test_resumed_state_is_a_copy_of_the_resume_state(setup: Setup, resume_state:
 def test_latest_state_is_at_or_before_the_step(step: int, setup: Setup, tiny_run: Path):
     run = RunStore(tiny_run)
     state, resume_state = latest_state(setup.learner, run, step)
-    resumable = [segment.resume_step for segment in run.resume_points() if (segment.resume_step or 0) <= step]
-    assert state.step == int(resume_state["step"]) == max(resumable)
+    resumable = [segment.resume_step or 0 for segment in run.resume_points()]
+    assert state.step == int(resume_state["step"]) == max(resumed for resumed in resumable if resumed <= step)
 
 
 def test_resume_state_of_the_run_fits(setup: Setup, resume_state: dict[str, Tensor]):
