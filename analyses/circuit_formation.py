@@ -1,11 +1,16 @@
 """When does the circuit form, and what does it consist of?
 
 Claim: a network that adds mod p composes rotations of a few key frequencies. It memorizes (to step 1,400), forms the
-circuit while the test loss does not change (to 9,400), and cleans up (to 14,000). The mainline run has 5 key
-frequencies, 433 of 512 neurons in one frequency (share at least 0.85), a neuron-logit map W_L of rank about 10, and
-95% of the logits' variance in cos w(a + b − c). Over seeds the Gini coefficients are 0.55–0.80 (W_E) and 0.68–0.91
-(W_L). (Nanda et al. 2023, arXiv 2301.05217.) The paper finds the phases by eye; `grokscope.phases.nanda_phases` finds
-them by rule.
+circuit while the test loss does not change (to 9,400), and cleans up (to 14,000). In the mainline run of the paper:
+
+- 5 key frequencies;
+- 433 of 512 neurons in one frequency (share at least 0.85);
+- a neuron-logit map W_L of rank about 10;
+- 95% of the logits' variance in cos w(a + b − c);
+- Gini coefficients of 0.55–0.80 (W_E) and 0.68–0.91 (W_L) over seeds.
+
+(Nanda et al. 2023, arXiv 2301.05217.) The paper finds the phases by eye. `grokscope.phases.nanda_phases` finds them
+by rule.
 
 How to run: python analyses/circuit_formation.py checkpoints/RUN, for any task with a circle
 Findings: docs/papers/nanda2023.md

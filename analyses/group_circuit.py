@@ -38,8 +38,8 @@ def main(run: Path) -> Figure:
     print(f"logit variance in key characters: {series['logit_variance_explained'][-1]:.1%}")
     for name in ("train_loss", "loss", "restricted_loss", "excluded_loss"):
         print(f"{name.replace('_', ' '):<16}{series[name][-1]:.2g} (highest {series[name].max():.3g})")
-    for matrix, place in (("W_E", "embedding"), ("W_U", "unembedding")):
-        name = f"{place}_left_silhouette"
+    for matrix, layer in (("W_E", "embedding"), ("W_U", "unembedding")):
+        name = f"{layer}_left_silhouette"
         if name not in series:
             continue  # The group has no proper subgroup, or too many elements.
         silhouettes = series[name][-1]

@@ -4,8 +4,8 @@
   valley. They miss the few steep directions.
 - **The plane** of the path's first two principal components contains much of any path, even of a random walk
   (Antognini and Sohl-Dickstein 2018). Both shares are printed.
-- **On spheres** the lowest train loss falls with the norm (an L), and the test loss there is lowest at an
-  intermediate norm (a U). The claim is that weight decay brings generalisation because it leads to that norm (Liu et
+- **On spheres** the lowest train loss falls with the norm (an L). The test loss there is lowest at an intermediate
+  norm (a U). The claim is that weight decay brings generalisation because it leads to that norm (Liu et
   al. 2022, "Omnigrok"). The search is short, so its result depends on its start.
 
 How to run: python analyses/loss_landscape.py checkpoints/RUN

@@ -1,7 +1,7 @@
 """Does division grok decades of steps after it is memorized? (Power et al. 2022, figure 1 left)
 
-Claim: on division mod 97 with half of the equations, Adam and no weight decay, train accuracy is near 1 before 10³
-updates, and test accuracy only near 10⁶.
+Claim: on division mod 97 with half of the equations, train accuracy is near 1 before 10³ updates, and test accuracy
+only near 10⁶. The optimizer is Adam without weight decay.
 
 How to run: grokscope sweep analyses/power2022/division_grokking.toml (full) or division_grokking.reduced.toml
 (reduced), then python analyses/power2022/division_grokking.py RUN

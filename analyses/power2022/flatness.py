@@ -1,7 +1,7 @@
 """Do the networks that generalise have flatter minima? (Power et al. 2022, section 3.4 and appendix)
 
-Claim: over many runs on S5, stopped when about half of them have generalised, Keskar et al.'s sharpness φ of the
-training loss and the test accuracy have a Spearman correlation of −0.795.
+Claim: over many runs on S5, Keskar et al.'s sharpness φ of the training loss and the test accuracy have a Spearman
+correlation of −0.795. The runs stop when about half of them have generalised.
 
 How to run: grokscope sweep analyses/power2022/flatness.toml (full) or flatness.reduced.toml (reduced), then
 python analyses/power2022/flatness.py RUN

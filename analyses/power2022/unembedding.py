@@ -1,7 +1,7 @@
 """Does the output layer show the structure of the operation? (Power et al. 2022, figure 3)
 
-Claim: in t-SNE of the rows of the output layer, addition forms a circle (lines join x and x + 8), and the product in
-S5 clusters by cosets of the subgroup ⟨(0,3)(1,4), (1,2)(3,4)⟩ or a conjugate. Both are clearer with weight decay.
+Claim, for t-SNE of the rows of the output layer: addition forms a circle (lines join x and x + 8). The product in S5
+clusters by cosets of the subgroup ⟨(0,3)(1,4), (1,2)(3,4)⟩ or a conjugate. Both are clearer with weight decay.
 
 How to run: grokscope sweep analyses/power2022/unembedding.toml (full) or unembedding.reduced.toml (reduced), then
 python analyses/power2022/unembedding.py RUN

@@ -111,7 +111,7 @@ MARKED_POINT = ORANGE
 KEY_BAR, OTHER_BAR = VERMILLION, GREY
 """The bars of a Fourier spectrum: key frequencies, and the others."""
 INTERVAL, LANDMARK = BLUE, VERMILLION
-"""The interval in which a measure leaves its control, and the landmarks of training beside it."""
+"""The interval in which a measure leaves its control, and the landmarks of training."""
 UNRESOLVED_EDGE, UNRESOLVED_VEIL = VERMILLION, "#FFFFFF60"
 """The range of a spectral density below its resolution: the hatch, and the transparent veil under it."""
 TOKENS = BLUE

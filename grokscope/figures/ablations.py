@@ -1,4 +1,4 @@
-"""How the network computes: losses without parts, neurons by frequency, clock or pizza, and transplanted components.
+"""The network's computation: losses without parts, neurons by frequency, clock or pizza, transplanted components.
 
 In order: the measure `ablations`, the measure `neurons`, the measure `algorithm`, and the losses of
 `interventions.transplant`.

@@ -1,4 +1,4 @@
-"""How the circuit forms: progress measures, Fourier spectra, and when each measure leaves its control."""
+"""The formation of the circuit: progress measures, Fourier spectra, and departures from controls."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

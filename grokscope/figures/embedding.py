@@ -28,8 +28,7 @@ from grokscope.thinning import nearest_row, spread_by_log_step
 def plot_principal_plane(series: Series, *, ax: Axes, step: int, first: int = 0) -> Axes:
     """Draw the tokens on two successive principal components.
 
-    The colours and the joining line follow the order of the tokens on the circle, at the frequency that component
-    `first` has at the last step.
+    Colours and line follow the order of the tokens on the circle, at the last step's frequency of component `first`.
 
     Args:
         series: The measure `embedding`.

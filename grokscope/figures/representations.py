@@ -157,6 +157,6 @@ def _ranked_looks(series: Series) -> dict[int, tuple[Look, str | None]]:
 
 def _clearest_classes(series: Series) -> list[int]:
     """Return the classes of subgroups, from the one whose silhouette exceeds its control most."""
-    names = [f"{place}_{side}_silhouette" for place in ("embedding", "unembedding") for side in ("left", "right")]
+    names = [f"{layer}_{side}_silhouette" for layer in ("embedding", "unembedding") for side in ("left", "right")]
     excess = np.max([series[name][-1] - series[f"{name}_shuffled"][-1] for name in names], 0)
     return np.argsort(-excess, kind="stable").tolist()

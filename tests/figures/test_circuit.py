@@ -90,12 +90,12 @@ def test_gini_coefficients_are_drawn_with_their_controls(ax):
 @pytest.mark.parametrize(("name", "step", "row"), [("W_E", 0, 0), ("W_L", 900, 3), ("W_E", 10**6, 4)])
 def test_spectrum_is_of_the_nearest_step_with_keys_marked(ax, name, step, row):
     figures.plot_spectrum(spectra(), ax=ax, step=step, name=name)
-    other, key = ax.containers
+    other_bars, key_bars = ax.containers
     norms = spectra()[f"{name}_norms"][row]
-    assert [bar.get_height() for bar in key] == norms[[1, 4]].tolist()
-    assert [bar.get_height() for bar in other] == norms[[0, 2, 3]].tolist()
-    assert [bar.get_x() + bar.get_width() / 2 for bar in key] == pytest.approx(KEY)
-    assert key[0].get_hatch() and not other[0].get_hatch()
+    assert [bar.get_height() for bar in key_bars] == norms[[1, 4]].tolist()
+    assert [bar.get_height() for bar in other_bars] == norms[[0, 2, 3]].tolist()
+    assert [bar.get_x() + bar.get_width() / 2 for bar in key_bars] == pytest.approx(KEY)
+    assert key_bars[0].get_hatch() and not other_bars[0].get_hatch()
     assert ax.get_title() == f"step {STEPS[row]:,}"
 
 

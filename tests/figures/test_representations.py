@@ -34,9 +34,9 @@ def planted(k: int = 3, key: tuple[int, ...] = (2, 0), cosets: bool = True, gaps
             "subgroup_orders": np.array([2, 3]),
             "subgroup_elements": np.zeros((2, 6), bool),
         }
-        for place in ("embedding", "unembedding"):
+        for layer in ("embedding", "unembedding"):
             for side in ("left", "right"):
-                name = f"{place}_{side}_silhouette"
+                name = f"{layer}_{side}_silhouette"
                 arrays |= {name: ramps(2, scale=0.5), f"{name}_shuffled": np.full((4, 2), -0.1)}
                 constants[f"{name}_initialization"] = np.array([-0.05, -0.06])
     constants["gaps"] = np.array(gaps, np.int64).reshape(-1, 2)
