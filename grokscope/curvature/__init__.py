@@ -5,7 +5,7 @@ depends on training.
 """
 
 from grokscope.curvature.density import Quadrature, quadrature
-from grokscope.curvature.lanczos import Eigenpair, Eigenpairs, eigenpairs, lanczos
+from grokscope.curvature.lanczos import Eigenpair, Eigenpairs, eigenpairs, lanczos, refined
 from grokscope.curvature.products import Product, gauss_newton, hvp, preconditioned
 from grokscope.curvature.traces import Estimate, Samples, hutchinson, ratio, samples
 
@@ -24,5 +24,6 @@ __all__ = [
     "preconditioned",
     "quadrature",
     "ratio",
+    "refined",
     "samples",
 ]

@@ -17,7 +17,13 @@ Line = tuple[Series, str, str]
 """A series, the name of one of its arrays, and the label of the curve."""
 
 
-def plot_flatness(lines: Sequence[Line], *, ax: Axes, unit: str = "rise of the train loss (nats)") -> Axes:
+def plot_flatness(
+    lines: Sequence[Line],
+    *,
+    ax: Axes,
+    unit: str = "rise of the train loss (nats)",
+    has_confidence_intervals: bool = False,
+) -> Axes:
     """Draw measures of flatness on a logarithmic axis, each with two standard errors if it has them.
 
     A value at the limit of its search, whose interval is a point, is left out.
@@ -25,14 +31,21 @@ def plot_flatness(lines: Sequence[Line], *, ax: Axes, unit: str = "rise of the t
     Args:
         lines: The curves to draw.
         unit: The label of the vertical axis.
+        has_confidence_intervals: Whether the intervals of the curves are confidence intervals, which are then drawn
+            instead of two standard errors. Intervals of a search are not drawn.
     """
     for i, (series, name, label) in enumerate(lines):
         values, look = phases.resolved_values(series, name), numbered(i)
         draw_values(series, values, ax, label, Look(look.colour, look.linestyle, "o"))
-        if f"{name}_stderr" in series and series[f"{name}_stderr"].any():
+        if has_confidence_intervals:
+            low, high = series[f"{name}_interval"].T
+        elif f"{name}_stderr" in series and series[f"{name}_stderr"].any():
             error = 2 * series[f"{name}_stderr"]
-            # A logarithmic axis ends above zero, so the band ends at a hundredth of the value.
-            draw_band(series, np.maximum(values - error, values / 100), values + error, ax, look.colour)
+            low, high = values - error, values + error
+        else:
+            continue
+        # A logarithmic axis ends above zero, so the band ends at a hundredth of the value.
+        draw_band(series, np.maximum(low, values / 100), high, ax, look.colour)
     if any((series[name] > 0).any() for series, name, _ in lines):
         ax.set_yscale("log", nonpositive="mask")
         low, high = ax.get_ylim()
@@ -73,10 +86,10 @@ def figure_flatness(
     ]
     plot_flatness(worst, ax=axes[2], unit="worst rise (nats)")
     mean = [
-        (average, "average_sharpness", "Gaussian noise ± 2 s.e."),
-        (average, "adaptive_average_sharpness", "adaptive noise ± 2 s.e."),
+        (average, "average_sharpness", "Gaussian noise, 95% interval"),
+        (average, "adaptive_average_sharpness", "adaptive noise, 95% interval"),
     ]
-    plot_flatness(mean, ax=axes[3], unit="mean rise (nats)")
+    plot_flatness(mean, ax=axes[3], unit="mean rise (nats)", has_confidence_intervals=True)
     radii = [
         (average, "perturbation_radius", "noise that costs 10% of the accuracy"),
         (average, "adaptive_perturbation_radius", "the same, relative to |w|"),

@@ -1,7 +1,7 @@
 """The loss as a function of the weights: the function whose curvature, sharpness and landscape are measured."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -96,6 +96,10 @@ class Objective:
         with torch.enable_grad():
             leaves = self._leaves(names)
             return curvature.hvp(self.loss(leaves), list(leaves.values()))
+
+    def in_float64(self) -> "Objective":
+        """Return the objective with parameters and logits in float64."""
+        return replace(self, parameters={name: tensor.double() for name, tensor in self.parameters.items()})
 
     def gauss_newton(self, names: Sequence[str] | None = None) -> tuple[curvature.Product, int]:
         """Return the Gauss-Newton matrix at the checkpoint as the product v ↦ Jᵀ(∇²L)J v, and its number of rows.

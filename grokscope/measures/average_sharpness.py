@@ -22,8 +22,10 @@ from grokscope.variable import Variable, with_companions
 
 SMALLEST, LARGEST = 1e-6, 1e3
 """The range of σ in which a perturbation radius is searched."""
-_MODELS_PER_BATCH = 8
-"""The number of noisy models that are evaluated side by side, which saves small models most of their time."""
+_PAIRS_PER_BATCH = 4
+"""The number of pairs of noisy models that are evaluated side by side, which saves small models most of the time."""
+_CONFIDENCE = 0.95
+"""The confidence level of the interval of the mean rise."""
 
 Samples = Float[np.ndarray, " n_pairs"]
 
@@ -38,6 +40,39 @@ class Radius:
     """Half of the distance between the crossings of level ± the standard error of the mean."""
     interval: tuple[float, float]
     """The largest σ seen at or above the level before the crossing, and the smallest σ seen below the level."""
+
+
+def skewed_interval(samples: Samples, confidence: float = _CONFIDENCE) -> tuple[float, float]:
+    """Return a confidence interval of the mean of skewed samples.
+
+    Let x = t/√n − γ/6n for a quantile t of Student's distribution, and γ the skewness of the samples. A bound is the
+    mean minus std · 3/γ · ((1 + γx)^(1/3) − 1). For γ = 0 this is the usual interval. A long tail on the right moves
+    both bounds to the right, because a sample without the rare large values has too small a mean and too small an
+    error.
+
+    Args:
+        samples: The samples, at least two.
+        confidence: The probability that the interval contains the mean, from 0 to 1.
+
+    References:
+        Hall 1992, "On the removal of skewness by transformation", transformation 2.
+    """
+    # Imported here because the import takes a third of a second, and reading a saved measure does not need it.
+    from scipy.stats import t as student
+
+    n, mean, std = len(samples), float(np.mean(samples)), float(np.std(samples, ddof=1))
+    if std == 0:
+        return mean, mean
+    skewness = float(np.mean((samples - mean) ** 3)) / std**3
+    quantile = float(student.ppf((1 + confidence) / 2, n - 1))
+
+    def bound(t: float) -> float:
+        x = t / math.sqrt(n) - skewness / (6 * n)
+        # For a small skewness, the transformed value is x, and the formula would cancel.
+        shift = x if abs(skewness) < 1e-6 else 3 * (math.cbrt(1 + skewness * x) - 1) / skewness
+        return mean - std * shift
+
+    return bound(quantile), bound(-quantile)
 
 
 def crossing(curve: Callable[[float], Samples], level: float, *, start: float, tolerance: float = 0.05) -> Radius:
@@ -99,18 +134,22 @@ _VARIABLES = with_companions(
         *("average_sharpness", "perturbation_radius"),
         *("adaptive_average_sharpness", "adaptive_perturbation_radius"),
     ),
-    interval=("perturbation_radius", "adaptive_perturbation_radius"),
+    interval=(
+        *("average_sharpness", "perturbation_radius"),
+        *("adaptive_average_sharpness", "adaptive_perturbation_radius"),
+    ),
 )
 
 
-@measure(n_checkpoints=24, by_checkpoint=True, variables=_VARIABLES)
+@measure(version=2, n_checkpoints=24, by_checkpoint=True, variables=_VARIABLES)
 def average_sharpness(
     trajectory: Trajectory,
     *,
     sigma: float = 0.01,
     adaptive_sigma: float = 0.1,
     share_kept: float = 0.9,
-    n_pairs: int = 4,
+    n_pairs: int = 64,
+    n_radius_pairs: int = 4,
     tolerance: float = 0.05,
     seed: int = 0,
     dtype: str = "float32",
@@ -128,8 +167,10 @@ def average_sharpness(
         adaptive_sigma: σ of the adaptive form, as a share of each weight, from 1e-6 to 1000.
         share_kept: The share of the noiseless accuracy that a perturbation radius keeps, between 0 and 1. The default
             0.9 allows a fall of 10%, as Jiang et al. do.
-        n_pairs: The number of noise directions, from 2, because the standard error is over the pairs. All steps and
-            both forms share the directions.
+        n_pairs: The number of noise directions for the mean rise, from 2, because the standard error is over the
+            pairs. All steps and both forms share the directions.
+        n_radius_pairs: The number of these directions for the radii, from 2. The accuracy is bounded, so a few pairs
+            suffice, and a radius needs about 8 σ.
         tolerance: The relative width to which a radius is bisected, above 1e-6. The default is 5%.
         seed: The seed of the noise.
         dtype: The precision of parameters and logits, "float32" or "float64".
@@ -140,6 +181,12 @@ def average_sharpness(
 
         - `average_sharpness`, `average_sharpness_stderr` (steps), in nats. Both signs together leave a quarter of the
           error before memorization. Later the error is up to a third larger than with as many independent directions.
+          After memorization, the rise has a heavy tail: a few pairs flip an answer and carry the mean. Most draws
+          then give too small a mean with too small a standard error.
+        - `average_sharpness_interval` (steps, 2): a 95% confidence interval, corrected for this skewness
+          (`skewed_interval`). In 20 trials on memorized networks of 5 to 13 elements, it contained the mean for 85 to
+          96% of the draws in 17, and for 70 to 80% in the three with the heaviest tails. Two standard errors of 4
+          pairs contained it for 16 to 84%. With 256 pairs, the interval contained it for 85 to 96% in all 20.
         - `perturbation_radius` (steps), in units of σ: the largest σ at which the mean train accuracy is at least
           `share_kept` of the accuracy without noise. It is 1000 if every σ keeps it, and 1e-6 if none does. Before
           memorization it means little: a guess stays a guess.
@@ -153,6 +200,7 @@ def average_sharpness(
     References:
         - Andriushchenko et al. 2023, equations 1 and 2: both forms.
         - Jiang et al. 2020, appendix C: perturbation radii. Their magnitude-aware radius adds a constant to |w|.
+        - Hall 1992: the interval of a skewed mean.
 
     Invariances:
         - Plain, within the standard errors, because the noise has axes: the order of neurons and heads, a rotation of
@@ -162,7 +210,8 @@ def average_sharpness(
           rotations or shifts.
 
     Cost:
-        - 2 · n_pairs forward passes over the train equations for each of about 8 σ per checkpoint, in both forms.
+        - 2 · `n_pairs` forward passes over the train equations per checkpoint, and 2 · `n_radius_pairs` for each of
+          about 8 σ of a radius, in both forms.
     """
     sigmas = {"": sigma, "adaptive_": adaptive_sigma}
     check_ranges(
@@ -170,6 +219,7 @@ def average_sharpness(
         ("adaptive_sigma", adaptive_sigma, SMALLEST <= adaptive_sigma <= LARGEST, "1e-6 to 1000"),
         ("share_kept", share_kept, 0 < share_kept < 1, "between 0 and 1"),
         ("n_pairs", n_pairs, n_pairs >= 2, "from 2"),
+        ("n_radius_pairs", n_radius_pairs, n_radius_pairs >= 2, "from 2"),
         ("tolerance", tolerance, tolerance > 1e-6, "above 1e-6"),
     )
     rows, noise = [], None
@@ -177,18 +227,21 @@ def average_sharpness(
         w = train_loss.point
         if noise is None:
             generator = rng.generator("average sharpness", seed, 0)
-            noise = torch.randn(n_pairs, len(w), generator=generator, dtype=torch.float64).to(w)
+            n_directions = max(n_pairs, n_radius_pairs)
+            noise = torch.randn(n_directions, len(w), generator=generator, dtype=torch.float64).to(w)
         noiseless = _losses_and_accuracies(train_loss, torch.zeros_like(noise[:1]), 0.0)
         loss, accuracy = (float(values[0]) for values in noiseless)
         row: dict[str, float | tuple[float, float]] = {"train_loss": loss, "train_accuracy": accuracy}
         for prefix, form_sigma in sigmas.items():
             directions = noise * w.abs() if prefix else noise
-            rise = Estimate.of(_losses_and_accuracies(train_loss, directions, form_sigma)[0] - loss)
-            curve = functools.partial(_accuracies, train_loss, directions)
+            rises = _losses_and_accuracies(train_loss, directions[:n_pairs], form_sigma)[0] - loss
+            rise = Estimate.of(rises)
+            curve = functools.partial(_accuracies, train_loss, directions[:n_radius_pairs])
             radius = crossing(curve, share_kept * accuracy, start=form_sigma, tolerance=tolerance)
             row |= {
                 f"{prefix}average_sharpness": rise.value,
                 f"{prefix}average_sharpness_stderr": rise.stderr,
+                f"{prefix}average_sharpness_interval": skewed_interval(rises),
                 f"{prefix}perturbation_radius": radius.value,
                 f"{prefix}perturbation_radius_stderr": radius.stderr,
                 f"{prefix}perturbation_radius_interval": radius.interval,
@@ -211,9 +264,11 @@ def _losses_and_accuracies(
         losses, is_right = objective.evaluate_examples(x)
         return losses.mean(), is_right.double().mean()
 
-    models = objective.point + sigma * torch.cat([directions, -directions])
-    evaluated = torch.func.vmap(evaluate, chunk_size=_MODELS_PER_BATCH)(models)
-    losses, accuracies = (values.double().numpy().reshape(2, -1).mean(0) for values in evaluated)
+    parts = []
+    for part in directions.split(_PAIRS_PER_BATCH):
+        evaluated = torch.func.vmap(evaluate)(objective.point + sigma * torch.cat([part, -part]))
+        parts.append(torch.stack([values.double().unflatten(0, (2, -1)).mean(0) for values in evaluated]))
+    losses, accuracies = torch.cat(parts, 1).numpy()
     if not np.isfinite(losses).all():
         raise GrokscopeError(f"The train loss is not finite under noise of σ = {sigma:.3g}. Take a smaller sigma.")
     return losses, accuracies

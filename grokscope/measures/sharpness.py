@@ -24,7 +24,7 @@ _VARIABLES = with_companions(
 _PANELS = (Panel("both", "top eigenvalue and trace of the Hessian", ("sharpness", "hessian_trace")),)
 
 
-@measure(n_checkpoints=24, by_checkpoint=True, variables=_VARIABLES, panels=_PANELS)
+@measure(version=2, n_checkpoints=24, by_checkpoint=True, variables=_VARIABLES, panels=_PANELS)
 def sharpness(
     trajectory: Trajectory,
     *,
@@ -39,20 +39,22 @@ def sharpness(
 
     Args:
         trajectory: The checkpoints to measure.
-        tolerance: The largest residual |Hv − λv| of the eigenpair, relative to |λ|; above 0. At 1e-3, Lanczos ended
-            on the second eigenvalue in 17 of 100 starts with a gap of 0.3%. At the default 1e-6 it never did, for six
-            more products with the Hessian.
+        tolerance: The largest residual |Hv − λv| of the eigenpair in `dtype`, relative to |λ|; above 0. At 1e-3,
+            Lanczos ended on the second eigenvalue in 17 of 100 starts with a gap of 0.3%. At the default 1e-6 it
+            never did, for six more products with the Hessian.
         n_probes: The number of random sign vectors for the trace, from 2, because one probe has no standard error.
             The error falls as 1/√n_probes. The default 16 costs about as much as the eigenvalue.
         seed: The seed of the probes and of the start of Lanczos. All steps share the probes.
         dtype: The precision of parameters and logits, "float32" or "float64". The log-softmax has the config's
-            `loss_dtype`. With that at float64, float32 logits gave the same values to 1e-6, even at a loss of 1e-7.
+            `loss_dtype`. With "float32", a Rayleigh quotient in float64 ends the search for the eigenvalue. Without
+            that, float32 logits gave a relative error of 5e-5 at a loss of 9e-9, fifty times the residual.
 
     Returns:
         Series with arrays over the steps. The unit is nats per squared unit of weight.
 
         - `sharpness` (steps): the largest algebraic eigenvalue, by Lanczos.
-        - `sharpness_residual` (steps): |Hv − λv|; some eigenvalue is that near.
+        - `sharpness_residual` (steps): |Hv − λv| in float64; some eigenvalue is that near. The error of λ is of order
+          residual²/gap, with the distance to the next eigenvalue as the gap.
         - `hessian_trace` (steps): the trace, by Hutchinson's estimator.
         - `hessian_trace_stderr` (steps): the standard error of the trace over the probes.
 
@@ -70,7 +72,7 @@ def sharpness(
         - Not rescaled ReLU neurons.
 
     Cost:
-        - 10 to 50 + `n_probes` products with the Hessian per checkpoint, each about two gradients.
+        - 10 to 50 + `n_probes` products with the Hessian per checkpoint, each about two gradients; one in float64.
         - Each Lanczos starts near the previous checkpoint's top eigenvector, unless `tolerance` is above 1e-6. That
           saves a quarter of its products, and moves the eigenvalue by less than the residual.
     """
@@ -81,7 +83,9 @@ def sharpness(
     rows, previous_vector = [], None
     for _, train_loss in objectives(trajectory, dtype=dtype):
         product, n = train_loss.hessian()
-        top = curvature.lanczos(product, n, tolerance=tolerance, seed=seed, start=previous_vector)
+        accurate = train_loss.in_float64().hessian()[0] if dtype == "float32" else None
+        start = previous_vector
+        top = curvature.lanczos(product, n, tolerance=tolerance, seed=seed, start=start, accurate=accurate)
         trace = curvature.hutchinson(product, n, n_probes=n_probes, seed=seed)
         previous_vector = top.vector if tolerance <= _LOOSEST_WARM_START else None
         row = {

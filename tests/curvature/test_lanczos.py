@@ -38,6 +38,25 @@ def test_eigenpair_has_unit_vector_and_true_residual(name):
     assert pair.residual <= 1e-3 * abs(pair.value)
 
 
+@pytest.mark.parametrize("n_bottom", [0, 1])
+def test_refined_pairs_are_those_of_the_accurate_product(n_bottom):
+    """A perturbation of 1e-5 moves the eigenvalues by up to 1e-5, and after refinement by its square over the gap."""
+    H = matrix(torch.linspace(-1, 3, 60).double() ** 3)
+    noise = torch.randn(60, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    perturbed = H + 1e-5 * (noise + noise.T)
+    rough = curvature.eigenpairs(lambda v: perturbed @ v, 60, n_top=3, n_bottom=n_bottom, tolerance=1e-9)
+    pairs = curvature.refined(rough, lambda v: H @ v)
+    exact = np.linalg.eigvalsh(H.numpy())
+    expected = [*exact[:-4:-1], *exact[:n_bottom]]
+    assert np.abs(rough.values - expected).max() > 1e-6
+    np.testing.assert_allclose(pairs.values, expected, atol=1e-8)
+    residuals = (pairs.vectors @ H - torch.from_numpy(pairs.values)[:, None] * pairs.vectors).norm(dim=1)
+    np.testing.assert_allclose(pairs.residuals, residuals, rtol=1e-6)
+    np.testing.assert_allclose(pairs.vectors @ pairs.vectors.T, np.eye(3 + n_bottom), atol=1e-12)
+    assert (np.abs(pairs.values - expected) <= pairs.residuals).all()
+    assert pairs.n_products == rough.n_products + 3 + n_bottom
+
+
 def test_tight_tolerance_agrees_with_arpack_to_ten_digits():
     H = matrix(torch.linspace(0, 3, 400).double() ** 3)
     pair = curvature.lanczos(lambda v: H @ v, 400, tolerance=1e-7)

@@ -12,8 +12,11 @@ from grokscope.series import Series
 
 def planted(measure: str, *names: str) -> Series:
     arrays = {name: np.geomspace(1, 1e-6, 5) * (1 + i) for i, name in enumerate(names)}
-    errors = {f"{name}_stderr": 0.4 * values for name, values in arrays.items() if measure == "average_sharpness"}
-    return Series(measure, STEPS, {**arrays, **errors})
+    if measure == "average_sharpness":
+        errors = {f"{name}_stderr": 0.4 * values for name, values in arrays.items()}
+        intervals = {f"{name}_interval": np.outer(values, [0.5, 3]) for name, values in arrays.items()}
+        arrays |= errors | intervals
+    return Series(measure, STEPS, arrays)
 
 
 def families() -> list[Series]:
@@ -42,6 +45,15 @@ def test_flatness_has_a_band_of_two_errors_if_it_has_errors(ax):
     (band,) = ax.collections
     heights = np.asarray(band.get_paths()[0].vertices)[:, 1]
     assert heights.max() == pytest.approx(1.8) and heights.min() == pytest.approx(1e-6 * 0.2)
+
+
+def test_confidence_interval_replaces_the_band_of_errors(ax):
+    _, average, *_ = families()
+    lines = [(average, "average_sharpness", "mean")]
+    figures.plot_flatness(lines, ax=ax, has_confidence_intervals=True)
+    (band,) = ax.collections
+    heights = np.asarray(band.get_paths()[0].vertices)[:, 1]
+    assert heights.max() == pytest.approx(3) and heights.min() == pytest.approx(0.5e-6)
 
 
 def test_negative_value_keeps_the_axis_logarithmic(ax):

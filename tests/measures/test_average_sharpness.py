@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from support.memorizing import memorized, rescaled
 
 from grokscope import measures
 from grokscope.curvature import Estimate
 from grokscope.errors import GrokscopeError
-from grokscope.measures.average_sharpness import crossing
+from grokscope.measures.average_sharpness import crossing, skewed_interval
 
 TINY = {"p": 5, "d_model": 8, "d_mlp": 8}
 
@@ -60,6 +61,56 @@ def test_small_noise_gives_half_the_variance_times_the_trace(plant, weights):
     assert series["train_loss"][0] == pytest.approx(loss(w).item(), rel=1e-9)
 
 
+def test_interval_of_symmetric_samples_is_students():
+    samples = np.array([-3.0, -1.0, -0.5, 0.5, 1.0, 3.0]) + 10
+    expected = stats.t.interval(0.95, 5, loc=10, scale=samples.std(ddof=1) / math.sqrt(6))
+    np.testing.assert_allclose(skewed_interval(samples), expected, rtol=1e-12)
+    assert skewed_interval(np.full(5, 2.0)) == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bounds_solve_halls_transformation(seed):
+    """Hall 1992: g(T) = T + γT²/3 + γ²T³/27 + γ/6n is the quantile over √n at T = (mean − bound)/std."""
+    samples = np.random.default_rng(seed).lognormal(0, 1.5, 20) * (1 if seed % 2 else -1)
+    n, std = len(samples), samples.std(ddof=1)
+    skewness = ((samples - samples.mean()) ** 3).mean() / std**3
+    quantile = stats.t.ppf(0.975, n - 1)
+    for bound, t in zip(skewed_interval(samples), (quantile, -quantile), strict=True):
+        T = (samples.mean() - bound) / std
+        transformed = T + skewness * T**2 / 3 + skewness**2 * T**3 / 27 + skewness / (6 * n)
+        assert transformed == pytest.approx(t / math.sqrt(n), rel=1e-9)
+
+
+def test_interval_of_a_heavy_tail_contains_the_mean_more_often():
+    """The mean of exp(N(0, 1.5²)) is exp(1.5²/2)."""
+    mean = math.exp(1.5**2 / 2)
+    draws = np.random.default_rng(0).lognormal(0, 1.5, (1000, 64))
+    errors = 2 * draws.std(1, ddof=1) / 8
+    by_errors = (np.abs(draws.mean(1) - mean) <= errors).mean()
+    intervals = np.array([skewed_interval(draw) for draw in draws])
+    by_interval = ((intervals[:, 0] <= mean) & (mean <= intervals[:, 1])).mean()
+    assert by_errors < 0.86 and by_interval > 0.89
+
+
+@pytest.mark.slow
+def test_interval_contains_the_mean_of_a_memorized_model(plant):
+    """With four pairs, two standard errors contained it for 41 of these 60 seeds."""
+    small = {"p": 7, "d_model": 16, "d_mlp": 24}
+    trajectory = plant({0: memorized(plant({0: {}}, **small), 300)}, **small)
+    options = {"tolerance": 1e3, "n_radius_pairs": 2}
+    many = measures.evaluate("average_sharpness", trajectory, n_pairs=6000, seed=1000, **options)
+    mean, inside = many["adaptive_average_sharpness"][0], {4: 0, 64: 0}
+    assert many["adaptive_average_sharpness_stderr"][0] < 0.05 * mean
+    for seed in range(60):
+        few = measures.evaluate("average_sharpness", trajectory, n_pairs=4, seed=seed, **options)
+        error = 2 * few["adaptive_average_sharpness_stderr"][0]
+        inside[4] += abs(few["adaptive_average_sharpness"][0] - mean) <= error
+        default = measures.evaluate("average_sharpness", trajectory, seed=seed, **options)
+        low, high = default["adaptive_average_sharpness_interval"][0]
+        inside[64] += low <= mean <= high
+    assert inside[4] <= 45 and inside[64] >= 54
+
+
 def falling(middle: float, noise: float = 0.0):
     """Return samples whose mean falls from 1 to 0 around σ = middle, where it is ½."""
     return lambda sigma: 1 / (1 + (sigma / middle) ** 2) + noise * np.array([-1.0, -0.5, 0.5, 1.0])
@@ -91,7 +142,7 @@ def test_curve_without_a_crossing_gets_the_limit():
 def test_a_tenth_of_the_answers_is_lost_at_the_radius(plant, weights):
     """The noise differs from the measure's own."""
     trajectory = plant({0: weights}, **TINY)
-    series = measures.evaluate("average_sharpness", trajectory, n_pairs=16)
+    series = measures.evaluate("average_sharpness", trajectory, n_pairs=16, n_radius_pairs=16)
     train, generator = trajectory.split.train, torch.Generator().manual_seed(7)
     assert series["train_accuracy"][0] == 1
     for prefix in ("", "adaptive_"):
@@ -139,6 +190,7 @@ def test_both_signs_cancel_the_gradients_part_of_the_error(plant):
         {"sigma": 0.0},
         {"adaptive_sigma": 1e4},
         {"n_pairs": 1},
+        {"n_radius_pairs": 1},
         {"share_kept": 1.0},
         {"tolerance": 0.0},
         {"dtype": "f"},

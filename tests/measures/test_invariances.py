@@ -83,7 +83,7 @@ LLC = KEYS["local_learning_coefficient"] - {"train_loss"}
 BOX = {"keskar_sharpness", "keskar_sharpness_by_start"}
 BALL = {"sam_sharpness", "sam_sharpness_step", "sam_sharpness_by_start"}
 ELLIPTIC_BALL = {f"adaptive_{name}" for name in BALL}
-NOISE = {"average_sharpness", "average_sharpness_stderr"}
+NOISE = {"average_sharpness", "average_sharpness_stderr", "average_sharpness_interval"}
 ELLIPTIC_NOISE = {f"adaptive_{name}" for name in NOISE}
 # The arrays of each measure that a transformation changes.
 CHANGES = {
@@ -161,7 +161,7 @@ OPTIONS = {
     "keskar_sharpness": {"n_starts": 1},
     "numerics": {"dtype": "float64"},
     "sam_sharpness": {"n_starts": 1, "dtype": "float64"},
-    "average_sharpness": {"dtype": "float64", "n_pairs": 2},
+    "average_sharpness": {"dtype": "float64", "n_pairs": 2, "n_radius_pairs": 4},
     "fisher_rao_norm": {"dtype": "float64"},
 }
 

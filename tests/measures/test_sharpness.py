@@ -51,6 +51,16 @@ def test_sharpness_is_the_top_eigenvalue_of_the_dense_hessian(measured, dtype):
         assert 0 <= series["sharpness_residual"][i] <= 1e-3 * series["sharpness"][i]
 
 
+def test_default_precision_is_accurate_at_a_tiny_loss(measured):
+    """The rounding of float32 logits must not exceed the stated residual, and the error is far below it."""
+    trajectory, dense = measured
+    series = measures.evaluate("sharpness", trajectory)
+    for i, (_, H) in enumerate(dense):
+        error = abs(series["sharpness"][i] - np.linalg.eigvalsh(H.numpy())[-1])
+        assert error <= series["sharpness_residual"][i]
+        assert error <= 1e-7 * series["sharpness"][i]
+
+
 def test_trace_equals_the_dense_hessians_within_its_error(measured):
     trajectory, dense = measured
     series = measures.evaluate("sharpness", trajectory, n_probes=50, dtype="float64")

@@ -47,8 +47,8 @@ KEYS = {
         f"{prefix}{name}"
         for prefix in ("", "adaptive_")
         for name in (
-            "average_sharpness", "average_sharpness_stderr", "perturbation_radius", "perturbation_radius_stderr",
-            "perturbation_radius_interval",
+            "average_sharpness", "average_sharpness_stderr", "average_sharpness_interval", "perturbation_radius",
+            "perturbation_radius_stderr", "perturbation_radius_interval",
         )
     } | {"train_loss", "train_accuracy"},
     "fisher_rao_norm": {"fisher_rao_norm", "empirical_fisher_rao_norm"},

@@ -27,7 +27,7 @@ Saved = dict[tuple[Any, ...], tuple[Any, ...]]
 SMALL: dict[str, dict[str, Any]] = {
     "keskar_sharpness": {"n_iterations": 3},
     "sam_sharpness": {"n_iterations": 2},
-    "average_sharpness": {"n_pairs": 2, "tolerance": 3.0},
+    "average_sharpness": {"n_pairs": 2, "n_radius_pairs": 2, "tolerance": 3.0},
     "hessian": {"n_top": 2, "n_probes": 2, "tolerance": 1e-3, "bottom_tolerance": 0.1, "blocks": ("positions",)},
     "hessian_spectrum": {"n_probes": 2, "n_products": 4},
     "local_learning_coefficient": {"n_draws": 8, "n_burn_in": 2, "n_chains": 2},
