@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 from support.shared import make_tiny_config
+from torch.torch_version import TorchVersion
 
 from grokscope.errors import GrokscopeError
 from grokscope.interop import import_run, safe_load
@@ -90,7 +91,7 @@ def test_old_torch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     torch.save({"a": torch.zeros(2)}, tmp_path / "1.pt")
     safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "1.safetensors")
     for version, is_safe in (("2.9.1", False), ("2.10.0", True), ("3.0.0", True)):
-        monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(version))
+        monkeypatch.setattr(torch, "__version__", TorchVersion(version))
         assert list(safe_load.read(tmp_path / "1.safetensors")) == ["a"]
         if is_safe:
             assert list(safe_load.read(tmp_path / "1.pt")) == ["a"]
