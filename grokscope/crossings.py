@@ -51,13 +51,19 @@ def first_crossing(series: Series, name: str, level: float = LEVEL) -> Crossing 
 
 
 def memorization_step(series: Series) -> Crossing | None:
-    """Return the first evaluated step with a train accuracy of at least 99%, or None without such a step."""
-    return first_crossing(series, "train_accuracy")
+    """Return the first evaluated step with a train accuracy of at least 99%, or None without such a step.
+
+    It is also None if the training set is unknown, because then the series has no train accuracy.
+    """
+    return first_crossing(series, "train_accuracy") if "train_accuracy" in series else None
 
 
 def generalisation_step(series: Series) -> Crossing | None:
-    """Return the first evaluated step with a test accuracy of at least 99%, or None without such a step."""
-    return first_crossing(series, "test_accuracy")
+    """Return the first evaluated step with a test accuracy of at least 99%, or None without such a step.
+
+    It is also None if the training set is unknown, because then the series has no test accuracy.
+    """
+    return first_crossing(series, "test_accuracy") if "test_accuracy" in series else None
 
 
 def lasting_crossing(steps: Int[np.ndarray, " steps"], holds: Bool[np.ndarray, " steps"]) -> Crossing | None:

@@ -52,6 +52,8 @@ def drift(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         difference = f"{name} was {then.get(name, 'not recorded')}, is {now.get(name, 'none')}"
         if name == "threads" and name in then:
             difference += f" (OMP_NUM_THREADS={then[name]} restores it)"
+        if name == "ensemble" and name in then:
+            difference += " (training a run of an ensemble alone gives other bits)"
         differences.append(difference)
     return differences
 

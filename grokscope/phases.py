@@ -55,6 +55,9 @@ def liu_phase(log: Series, lag: int = 1000, level: float = 0.9) -> str:
         lag: The smallest delay of grokking, in steps. The default follows the paper.
         level: The accuracy to reach. The default follows the paper.
 
+    Raises:
+        GrokscopeError: The training set is unknown, so the log has no train and no test accuracy.
+
     References:
         Liu et al. 2022, "Towards understanding grokking", section 4.1.
     """
@@ -72,8 +75,11 @@ def stages(series: Series) -> list[tuple[str, int, int]]:
 
     Returns:
         The name, first step and last step of "before memorization", "memorized" and "generalised". A stage that the
-        run never reached, or passed between two evaluations, is missing.
+        run never reached, or passed between two evaluations, is missing. The list is empty if the training set is
+        unknown.
     """
+    if "train_accuracy" not in series:
+        return []
     end = int(series.steps[-1])
     memorized, generalised = memorization_step(series), generalisation_step(series)
     starts = [("before memorization", int(series.steps[0]))]
@@ -122,11 +128,13 @@ def nanda_phases(progress: Series) -> list[tuple[str, Crossing]]:
 
     Returns:
         The name and end of each completed phase, in order. The interval of an end depends on the spacing of the
-        checkpoints.
+        checkpoints. The list is empty if the training set is unknown.
 
     References:
         Nanda et al. 2023, section 5.2.
     """
+    if "excluded_loss" not in progress:
+        return []
     steps, excluded, test = progress.steps, progress["excluded_loss"], progress["test_loss"]
     lowest = int(excluded.argmin())
     if not 0 < lowest < len(steps) - 1 or excluded[lowest:].max() < 2 * excluded[lowest]:

@@ -247,7 +247,7 @@ MUTANTS = (
     ),
     Mutant(
         "trajectory",
-        "        if data_digest(trajectory.task, trajectory.split) != store.record.data_digest:",
+        "        if not has_recorded_data(record, trajectory.task, trajectory.split_or_none):",
         "        if False:",
         ("tests/test_trajectory.py", "tests/training/test_run_resume.py"),
     ),

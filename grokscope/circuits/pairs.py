@@ -43,13 +43,11 @@ class CircleGrid:
     answer for a pair without an equation."""
     is_equation: Bool[Tensor, "n n"]
     """Whether the task has an equation with each pair."""
-    is_train: Bool[Tensor, "n n"]
-    """Whether each pair belongs to the train split."""
-    is_test: Bool[Tensor, "n n"]
-    """Whether each pair belongs to the test split."""
+    split: Split | None
+    """The training and the test examples; None if the training set is unknown."""
 
     @classmethod
-    def of(cls, model: Model, task: Task, split: Split) -> "CircleGrid":
+    def of(cls, model: Model, task: Task, split: Split | None) -> "CircleGrid":
         """Return the grid of a task.
 
         Raises:
@@ -57,10 +55,21 @@ class CircleGrid:
         """
         circle = on_circle(task)
         examples, is_equation = circle.examples, circle.examples >= 0
-        is_train, is_test = (torch.isin(examples, part) for part in (split.train, split.test))
         equations = model.equations(rearrange(circle.inputs, "i j n_ctx -> (i j) n_ctx"))
         labels = torch.where(is_equation, task.labels[examples], circle.tokens[circle.answers])
-        return cls(circle, model, equations, labels, is_equation, is_train, is_test)
+        return cls(circle, model, equations, labels, is_equation, split)
+
+    @property
+    def is_train(self) -> Bool[Tensor, "n n"]:
+        """Whether each pair belongs to the train split, which must be known."""
+        assert self.split is not None
+        return torch.isin(self.circle.examples, self.split.train)
+
+    @property
+    def is_test(self) -> Bool[Tensor, "n n"]:
+        """Whether each pair belongs to the test split, which must be known."""
+        assert self.split is not None
+        return torch.isin(self.circle.examples, self.split.test)
 
     @property
     def answer_tokens(self) -> Int[Tensor, "n n"]:
@@ -134,7 +143,7 @@ class GroupLogits:
     equation.
     """
 
-    def __init__(self, model: Model, task: Task, split: Split, composition: Composition):
+    def __init__(self, model: Model, task: Task, split: Split | None, composition: Composition):
         examples = composition.examples.flatten()
         self.model, self.tokens = model, composition.tokens
         inputs = model.equations(composition.inputs.flatten(0, 1))
@@ -145,7 +154,8 @@ class GroupLogits:
         element[composition.tokens] = torch.arange(len(composition))
         self.labels = element[task.labels[examples]]
         # The answer of an outlier may not be a group element.
-        self.is_trained = torch.isin(examples, split.train) & (self.labels >= 0)
+        trained = torch.empty(0, dtype=torch.long) if split is None else split.train
+        self.is_trained = torch.isin(examples, trained) & (self.labels >= 0)
         self.is_equation = examples >= 0
 
     def batches(self, parameters: Parameters) -> LogitBatches:
@@ -193,7 +203,7 @@ class GroupLogits:
 
         Returns:
             loss: Over the task's equations, with the correct answers.
-            train loss: Over the train pairs, with the answers that the run was trained on.
+            train loss: Over the train pairs, with the answers that the run was trained on; NaN if they are unknown.
             excluded losses: The train loss after each subtraction.
         """
         loss, train_loss = torch.zeros(2, dtype=torch.float64)

@@ -34,7 +34,8 @@ def sweep(arguments: list[str]) -> None:
         jobs: int | None = None
         """The number of cells, or ensembles, at a time; by default one per core."""
         ensemble: int = 1
-        """Train up to this many similar cells in one program; for a GPU, or many small models."""
+        """Train up to this many similar cells in one program; for a GPU, or many small models.
+        The bits of a cell depend on its group, so densify cannot add checkpoints to it later."""
         backend: Literal["local", "ray"] = "local"
         """"local": processes on this machine. "ray": the Ray cluster that RAY_ADDRESS names, or a new local one."""
         shard: str = "1/1"

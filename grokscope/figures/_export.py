@@ -172,9 +172,9 @@ def _curve_name(label: object) -> str:
 
 
 def caption(step: int, log: Series | None) -> str:
-    """Return the caption of a frame: the step and, with a log, the test accuracy at that step."""
+    """Return the caption of a frame: the step and, with a log of a known split, the test accuracy at that step."""
     text = f"step {step:,}"
-    if log is not None:
+    if log is not None and "test_accuracy" in log:
         text += f" · test accuracy {log['test_accuracy'][nearest_row(log.steps, step)]:.0%}"
     return text
 

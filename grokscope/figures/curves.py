@@ -19,25 +19,31 @@ from grokscope.series import Series
 
 
 def plot_losses(series: Series, *, ax: Axes) -> Axes:
-    """Draw train and test loss on logarithmic axes.
+    """Draw train and test loss on logarithmic axes; the loss over all equations if the training set is unknown.
 
     Args:
         series: The run's log, or the measure `loss`.
     """
-    draw_line(series, "train_loss", ax, "train")
-    draw_line(series, "test_loss", ax, "test")
+    if "train_loss" in series:
+        draw_line(series, "train_loss", ax, "train")
+        draw_line(series, "test_loss", ax, "test")
+    else:
+        draw_line(series, "loss", ax, "all")
     ax.set_yscale("log")
     return finish_step_axes(series, ax, "cross-entropy (nats)")
 
 
 def plot_accuracies(series: Series, *, ax: Axes) -> Axes:
-    """Draw train and test accuracy in percent.
+    """Draw train and test accuracy in percent; the accuracy over all equations if the training set is unknown.
 
     Args:
         series: The run's log, or the measure `loss`.
     """
-    draw_line(series, "train_accuracy", ax, "train", scale=100.0)
-    draw_line(series, "test_accuracy", ax, "test", scale=100.0)
+    if "train_accuracy" in series:
+        draw_line(series, "train_accuracy", ax, "train", scale=100.0)
+        draw_line(series, "test_accuracy", ax, "test", scale=100.0)
+    else:
+        draw_line(series, "accuracy", ax, "all", scale=100.0)
     ax.set_ylim(-3, 103)
     return finish_step_axes(series, ax, "accuracy (%)")
 

@@ -51,8 +51,13 @@ find_departures = _Departures()
 
 
 def accuracy_landmarks(request: FigureRequest) -> dict[str, Crossing | None]:
-    """Return when the run memorized, when its test accuracy reached 50%, and when it generalised."""
+    """Return when the run memorized, when its test accuracy reached 50%, and when it generalised.
+
+    Without a known training set there are no landmarks.
+    """
     series = log(request)
+    if "test_accuracy" not in series:
+        return {}
     return {
         "memorized": phases.memorization_step(series),
         "test accuracy 50%": phases.first_crossing(series, "test_accuracy", 0.5),

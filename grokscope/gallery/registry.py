@@ -168,7 +168,8 @@ def _drawn(
         return _function(draw)(*values, **keywords)
     # A Series without what the figure shows raises: no circle, no subgroups.
     except (GrokscopeError, ValueError) as error:
-        raise GrokscopeError(f"This run has nothing that the figure {name!r} could show: {error}") from error
+        hint = "" if request.trajectory.has_split else " The training set of this run is unknown."
+        raise GrokscopeError(f"This run has nothing that the figure {name!r} could show: {error}{hint}") from error
 
 
 def _function(place: str | Callable[..., Any]) -> Callable[..., Any]:

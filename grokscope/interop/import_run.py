@@ -1,16 +1,17 @@
 """Import: make a run on disk from checkpoints of another program, and evaluate its log at each checkpoint.
 
-An imported run has no resume state, so it cannot be trained further. Everything that reads a run reads it.
+An imported run has no resume state, so it cannot be trained further. Everything that reads a run reads it. Its record
+tells what the files contain and what the caller asserted.
 """
 
-import dataclasses
 import hashlib
-import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,17 +19,19 @@ from grokscope import measures, tasks
 from grokscope.config import RunConfig
 from grokscope.disk import atomic
 from grokscope.disk.lock import Lock
-from grokscope.errors import GrokscopeError, quoted_value
-from grokscope.interop import formats, safe_load
+from grokscope.errors import GrokscopeError, quoted_name, quoted_value
+from grokscope.interop import architecture, assessment, findings, formats, safe_load, step_readings, train_sets
+from grokscope.model import transformer
 from grokscope.opened_run import data_digest
+from grokscope.series import Series
 from grokscope.store.record import IMPORTED, packed_indices
 from grokscope.store.run_names import new_run_folder
-from grokscope.store.run_store import LOG_COLUMNS, Record, create
+from grokscope.store.run_store import Record, create
 from grokscope.training.checkpointer import SEGMENT_BYTES, SEGMENT_CHECKPOINTS, as_arrays
 from grokscope.trajectory import Trajectory
 
-_STEP = re.compile(r"(?<!\d[^-])(?<!\d[eE][-+])(?<![\dvV])(?<![\W_][-+.,])\d{1,18}\Z")
-"""The step at the end of a file's name. The end of 1.5e6, 12,000, 1_000, 1e-5, v2, -1 or 3fa9b2c7 is not a step."""
+_MOST_NOTES = 50
+"""The most sentences that a record keeps."""
 
 
 def import_checkpoints(
@@ -38,64 +41,209 @@ def import_checkpoints(
     root: Path | str = "checkpoints",
     steps: Sequence[int] | None = None,
     answers_only: bool = False,
+    *,
+    train_indices: Path | str | Sequence[Any] | np.ndarray | Tensor | None = None,
+    split: str | None = None,
+    leave_out: Collection[str] = (),
+    is_causal: bool = False,
+    given: Collection[str] = (),
 ) -> Trajectory:
     """Make a new run from the checkpoints in files of another program, and return its trajectory.
 
     The log has a row for each checkpoint, with the losses and accuracies that are evaluated here. An error leaves
-    nothing on disk.
+    nothing on disk. The record has sentences on how the files were read; those that cast doubt are also warnings.
 
     Args:
         paths: Files ending in .safetensors, .pt or .pth, read as `formats.parse_content` describes. Parameters have
             TransformerLens' names and shapes, or those of Nanda et al. 2023 (see `formats.to_transformer_lens`).
-            "train_indices" in a file replaces the config's split.
-        config: The config of the imported run. Its `n_steps` is replaced by the last step.
+            A tensor that copies a parameter is left out.
+        config: The config of the imported run. `n_steps` is replaced by the last step, and the settings that the
+            files determine are replaced by theirs (see `architecture.read`).
         run: The run's name; by default the task's name, then NAME-2, NAME-3, …
         root: The folder that contains the runs.
-        steps: The step of each state dict, in the order of the files. By default the step that the file contains, or
-            else the number at the end of its name.
+        steps: The step of each state dict, in the order of the files. By default `step_readings.resolve` reads them.
         answers_only: Whether to drop the unembedding's columns of tokens that are never an answer, such as "=".
+        train_indices: The training examples, or a file with them (see `train_sets.split_of_indices`). By default
+            "train_indices" in the files. Without any, and without `split`, the training set is unknown, and
+            nothing is called train or test.
+        split: The draw of the training set: "random-shuffle:SEED" or "grokscope:SEED" (see `train_sets.draw`).
+        leave_out: The names of tensors that the model does not use.
+        is_causal: Whether attention is causal in a file with several layers that does not tell.
+        given: The dotted names of the settings that the user gave. A file that contradicts a given setting is refused.
 
     Returns:
         The trajectory of the new run.
 
     Raises:
         GrokscopeError: A file cannot be read, or is not a checkpoint; a parameter is missing, unknown, misshapen or
-            not finite; a step is unknown or repeated; or the run's name is taken.
+            not finite; a step is unknown or repeated; the files contradict each other, their names or the caller; the
+            model computes another function than grokscope's; the weights leave open which activation they need; or
+            the run's name is taken.
     """
-    config = config.validate()
+    config = config.validate(given)
     sources = [Path(path) for path in paths]
     if not sources:
         raise GrokscopeError("There is no file to import; allowed: one or more .safetensors, .pt or .pth files.")
     folder = new_run_folder(Path(root), run, config.task.name)
     files = [formats.parse_content(safe_load.read(path), path, steps is None) for path in sources]
-    state_dicts = _by_step(files, sources, steps)
+    step_lists, notes = _steps(files, steps, config.batch_size is not None)
     task = tasks.build(config.task)
-    split = _split([file.train_indices for file in files], config, task)
-    # A config has at least one update, so the run of a single untrained checkpoint has n_steps = 1.
-    config = dataclasses.replace(config, n_steps=max(1, *state_dicts)).validate()
-    parameters = {step: formats.to_transformer_lens(state_dict) for step, state_dict in state_dicts.items()}
-    parameters = _with_answers_only(parameters, task, answers_only)
-    trajectory = Trajectory.from_state_dicts(config, parameters, split)
-    for snapshot in trajectory:
-        for name, tensor in snapshot.parameters.items():
-            if not torch.isfinite(tensor).all():
-                raise GrokscopeError(f"{name} is not finite at step {snapshot.step}; leave that checkpoint out.")
+    known = _known_split(files, config, task, train_indices, split)
+    state_dicts = {}
+    for file, file_steps in zip(files, step_lists, strict=True):
+        for step, state_dict in zip(file_steps, file.state_dicts, strict=True):
+            state_dicts[step] = _prepared(state_dict, task, answers_only, leave_out, notes)
+    values, sentences = _architecture(files[0], next(iter(state_dicts.values())), config, task, is_causal)
+    config, found = findings.apply(config, files[0], values, max(state_dicts), given, notes)
+    notes += sentences
+    state_dicts = dict(sorted(state_dicts.items()))
+    trajectory = _trajectory(config, state_dicts, task, known[1] if known else "unknown")
+    log = measures.evaluate("loss", trajectory)
+    doubts = assessment.assess(trajectory, log, list(zip(files, step_lists, strict=True)), given, notes)
     event: dict[str, Any] = {
         "event": IMPORTED,
         "files": [{"name": path.name, "sha256": _sha256(path)} for path in sources],
         "answers_only": answers_only,
+        "split": known[0] if known else "unknown",
+        "found": found,
+        "notes": list(dict.fromkeys(notes))[:_MOST_NOTES],
+        "doubts": doubts,
     }
-    if split is not None:
-        event["train"] = packed_indices(split.train.numpy(), len(task.inputs))
-    _write(folder, trajectory, event)
+    if known:
+        event["train"] = packed_indices(known[1].train.numpy(), len(task.inputs))
+    _write(folder, trajectory, log, event)
+    for doubt in doubts:
+        warnings.warn(doubt, stacklevel=2)
     return Trajectory.open(folder)
 
 
-def _write(folder: Path, trajectory: Trajectory, event: Mapping[str, Any]) -> None:
-    """Write a trajectory in memory as a run, complete or not at all."""
-    log = measures.evaluate("loss", trajectory)
-    rows = [(float(step), *(float(log[name][i]) for name in LOG_COLUMNS[1:])) for i, step in enumerate(log.steps)]
-    record = Record(trajectory.config, {}, data_digest(trajectory.task, trajectory.split), (event,))
+def _steps(
+    files: list[formats.CheckpointFile], given: Sequence[int] | None, has_batches: bool
+) -> tuple[list[list[int]], list[str]]:
+    """Return the steps of each file's state dicts, and sentences on how they were read."""
+    counts, notes = [len(file.state_dicts) for file in files], []
+    if given is None:
+        lists = []
+        for file in files:
+            file_steps, sentences = step_readings.resolve(file.readings, file.path, has_batches)
+            lists.append(file_steps)
+            notes += sentences
+    else:
+        is_valid = all(type(step) is int and 0 <= step <= step_readings.LARGEST_STEP for step in given)
+        if len(given) != sum(counts) or not is_valid:
+            raise GrokscopeError(
+                f"steps: {quoted_value(list(given))} for {sum(counts)} state dicts; allowed: one whole number from 0 to "
+                f"{step_readings.LARGEST_STEP:,} for each."
+            )
+        ends = np.cumsum(counts)
+        lists = [list(given[end - count : end]) for end, count in zip(ends, counts, strict=True)]
+    seen: set[int] = set()
+    for file, file_steps in zip(files, lists, strict=True):
+        for step in file_steps:
+            if step in seen:
+                path = quoted_value(str(file.path))
+                raise GrokscopeError(
+                    f"Step {step} occurs twice, the second time in {path}. Name the steps with --steps."
+                )
+            seen.add(step)
+    return lists, notes
+
+
+def _known_split(
+    files: list[formats.CheckpointFile],
+    config: RunConfig,
+    task: tasks.Task,
+    train_indices: Any,
+    draw: str | None,
+) -> tuple[str, tasks.Split] | None:
+    """Return where the training set comes from and the split; None if the training set is unknown."""
+    splits = []
+    for file in files:
+        if file.train_indices is not None:
+            source = f"train_indices in {file.path.name}"
+            splits.append((source, train_sets.split_of_indices(file.train_indices, task, source)))
+    if train_indices is not None:
+        is_file = isinstance(train_indices, Path | str)
+        values = train_sets.read_indices(Path(train_indices)) if is_file else train_indices
+        source = f"--train-indices {train_indices}" if is_file else "train_indices"
+        splits.append((source, train_sets.split_of_indices(values, task, source)))
+    if draw is not None:
+        source = f"--split {draw} with train_fraction {config.task.train_fraction:g}"
+        splits.append((source, train_sets.draw(draw, config.task, task)))
+    return train_sets.common(splits)
+
+
+def _prepared(
+    state_dict: Mapping[Any, Any], task: tasks.Task, answers_only: bool, leave_out: Collection[str], notes: list[str]
+) -> dict[str, Any]:
+    """Return a state dict under TransformerLens' names and shapes, without the tensors that are left out."""
+    parameters = formats.named(state_dict)
+    for name, original in formats.extra_tensors(parameters).items():
+        if original or name in leave_out:
+            del parameters[name]
+            notes.append(f"{quoted_name(name)} was left out" + (f", because it copies {original}." if original else "."))
+    parameters = formats.to_transformer_lens(parameters)
+    for name in ("unembed.W_U", "unembed.b_U"):
+        value = parameters.get(name)
+        if isinstance(value, Tensor) and value.ndim and value.shape[-1] == task.d_vocab > task.d_vocab_out:
+            if not answers_only:
+                raise GrokscopeError(
+                    f"{name} has {task.d_vocab} columns, one for each token, but this task has {task.d_vocab_out} "
+                    "answers. --answers-only drops the columns of other tokens, as the analysis of Nanda et al. 2023 "
+                    "does; the losses are then among the answers alone."
+                )
+            parameters[name] = value[..., : task.d_vocab_out]
+    return parameters
+
+
+def _architecture(
+    file: formats.CheckpointFile, parameters: Mapping[str, Any], config: RunConfig, task: tasks.Task, is_causal: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings of the architecture that a file determines, and sentences on how they were read.
+
+    The first state dict counts; another architecture in a later one is a wrong shape.
+    """
+    try:
+        values, notes = architecture.read(parameters, file.architecture, file.settings, task, is_causal)
+    except GrokscopeError as error:
+        raise GrokscopeError(f"{file.path}: {error}") from error
+    return {**values, "biases": architecture.biases(parameters, config.model.biases)}, notes
+
+
+def _trajectory(
+    config: RunConfig, state_dicts: dict[int, dict[str, Any]], task: tasks.Task, split: tasks.Split | str
+) -> Trajectory:
+    """Return the state dicts as a trajectory in memory; missing biases are zero."""
+    shapes = transformer.build(config.model, task).shapes
+    completed = {step: architecture.completed(parameters, shapes) for step, parameters in state_dicts.items()}
+    try:
+        trajectory = Trajectory.from_state_dicts(config, completed, split)
+    except GrokscopeError as error:
+        unknown = sorted({name for parameters in state_dicts.values() for name in formats.extra_tensors(parameters)})
+        if not unknown:
+            raise
+        names = " ".join(map(quoted_name, unknown[:4]))
+        raise GrokscopeError(
+            f"{error}\n  --leave-out {names} leaves out tensors that the model does not use."
+        ) from error
+    for snapshot in trajectory:
+        for name, tensor in snapshot.parameters.items():
+            if not torch.isfinite(tensor).all():
+                raise GrokscopeError(f"{name} is not finite at step {snapshot.step}; leave that checkpoint out.")
+    return trajectory
+
+
+def _write(folder: Path, trajectory: Trajectory, log: Series, event: Mapping[str, Any]) -> None:
+    """Write a trajectory in memory as a run, complete or not at all.
+
+    The losses over all equations take the columns of the train set if the training set is unknown.
+    """
+    part = "train_" if trajectory.has_split else ""
+    nowhere = np.full(len(log), np.nan)
+    columns = [log[f"{part}loss"], log["test_loss"] if part else nowhere]
+    columns += [log[f"{part}accuracy"], log["test_accuracy"] if part else nowhere]
+    rows = [tuple(map(float, row)) for row in zip(log.steps, *columns, strict=True)]
+    record = Record(trajectory.config, {}, data_digest(trajectory.task, trajectory.split_or_none), (event,))
     n_bytes = sum(tensor.nbytes for tensor in trajectory.first.parameters.values())
     n_at_once = max(1, min(SEGMENT_CHECKPOINTS, SEGMENT_BYTES // n_bytes))
     with atomic.build_folder(folder) as building, ExitStack() as locks:
@@ -103,94 +251,15 @@ def _write(folder: Path, trajectory: Trajectory, event: Mapping[str, Any]) -> No
         store = create(building, record)
         before = -1
         for first in range(0, len(trajectory), n_at_once):
-            part = trajectory[first : first + n_at_once]
-            steps = part.steps.tolist()
+            part_of_run = trajectory[first : first + n_at_once]
+            segment_steps = part_of_run.steps.tolist()
             store.commit(
-                steps,
-                [as_arrays(snapshot.parameters) for snapshot in part],
-                coverage=(before, steps[-1]),
+                segment_steps,
+                [as_arrays(snapshot.parameters) for snapshot in part_of_run],
+                coverage=(before, segment_steps[-1]),
                 log=rows[first : first + n_at_once],
             )
-            before = steps[-1]
-
-
-def _by_step(
-    files: list[formats.CheckpointFile], sources: list[Path], given: Sequence[int] | None
-) -> dict[int, Mapping[Any, Any]]:
-    """Return every state dict by its step, sorted; raise GrokscopeError if one is missing or repeated."""
-    listed = [
-        (step, state_dict, path)
-        for file, path in zip(files, sources, strict=True)
-        for step, state_dict in file.state_dicts
-    ]
-    if given is not None:
-        if len(given) != len(listed) or any(type(step) is not int or not 0 <= step < 2**62 for step in given):
-            raise GrokscopeError(
-                f"steps: {quoted_value(list(given))} for {len(listed)} state dicts; allowed: one whole number from 0 "
-                "for each."
-            )
-        listed = [(step, state_dict, path) for step, (_, state_dict, path) in zip(given, listed, strict=True)]
-    by_step: dict[int, Mapping[Any, Any]] = {}
-    for step, state_dict, path in listed:
-        # The lookbehinds of _STEP need two characters before the name.
-        in_name = _STEP.search(f"  {path.stem}")
-        if step is None and in_name and sum(source == path for _, _, source in listed) == 1:
-            step = int(in_name[0])
-        if step is None:
-            raise GrokscopeError(
-                f"{quoted_value(str(path))} does not tell the step of its checkpoint. Name it with --steps, or end "
-                "the file's name in the step, in digits alone."
-            )
-        if step in by_step:
-            raise GrokscopeError(
-                f"Step {step} occurs twice, the second time in {quoted_value(str(path))}. Name the steps with "
-                "--steps."
-            )
-        by_step[step] = state_dict
-    return dict(sorted(by_step.items()))
-
-
-def _split(train_indices: list[Any], config: RunConfig, task: tasks.Task) -> tasks.Split | None:
-    """Return the split of the training examples that the files name; None if no file names them."""
-    named = [indices for indices in train_indices if indices is not None]
-    if not named:
-        return None
-    first = named[0]
-    n_examples = len(task.inputs)
-    is_valid = all(
-        isinstance(indices, Tensor) and indices.dtype == torch.int64 and indices.ndim == 1 for indices in named
-    )
-    if not is_valid or any(not torch.equal(indices, first) for indices in named):
-        raise GrokscopeError("train_indices: allowed: one tensor of whole numbers, the same in every file.")
-    is_proper = 0 < len(first) < n_examples and len(first.unique()) == len(first)
-    if not is_proper or first.min() < 0 or first.max() >= n_examples:
-        raise GrokscopeError(
-            f"train_indices: {len(first)} numbers; allowed for {config.task.name!r}: different numbers from 0 to "
-            f"{n_examples - 1}, and not all of them."
-        )
-    is_train = torch.zeros(n_examples, dtype=torch.bool)
-    is_train[first] = True
-    return tasks.Split(is_train.nonzero()[:, 0], (~is_train).nonzero()[:, 0])
-
-
-def _with_answers_only(
-    state_dicts: dict[int, dict[str, Any]], task: tasks.Task, answers_only: bool
-) -> dict[int, dict[str, Any]]:
-    """Return the state dicts with an unembedding of answers alone; raise GrokscopeError if that needs a flag."""
-    shortened = {}
-    for step, state_dict in state_dicts.items():
-        shortened[step] = dict(state_dict)
-        for name in ("unembed.W_U", "unembed.b_U"):
-            value = state_dict.get(name)
-            if isinstance(value, Tensor) and value.ndim and value.shape[-1] == task.d_vocab > task.d_vocab_out:
-                if not answers_only:
-                    raise GrokscopeError(
-                        f"step {step}: {name} has {task.d_vocab} columns, one for each token, but this task has "
-                        f"{task.d_vocab_out} answers. --answers-only drops the columns of other tokens, as the "
-                        "analysis of Nanda et al. 2023 does; the losses are then among the answers alone."
-                    )
-                shortened[step][name] = value[..., : task.d_vocab_out]
-    return shortened
+            before = segment_steps[-1]
 
 
 def _sha256(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -29,6 +29,8 @@ class Recipe:
     """The name of that file."""
     remarks: tuple[str, ...] = ()
     """Sentences about the run that the commands do not reproduce."""
+    is_exact: bool = True
+    """Whether the commands give the same bits in the same environment."""
 
 
 def retraining_recipe(record: Record, name: str) -> Recipe:
@@ -38,29 +40,49 @@ def retraining_recipe(record: Record, name: str) -> Recipe:
     table is written to a TOML file instead. A fork starts from its origin, so the origin is trained first. The
     commands do not give the checkpoints that `densify` added later.
 
+    An imported run has no commands. The commands of a run that was trained in an ensemble, or that changed its
+    environment, train it alone in one environment, which gives other bits.
+
     Args:
         record: The run's config, environment and history.
         name: The run's name. The new run is called NAME-again.
     """
-    remarks = tuple(
-        f"Its environment changed at step {event['step']:,}: {'; '.join(map(str, event['drift']))}."
-        for event in record.history
-        if event.get("event") == "drift allowed"
-    )
+    if record.imported:
+        return Recipe((), remarks=("grokscope imported this run and never trained it.",), is_exact=False)
+    remarks: tuple[str, ...] = ()
     try:
+        remarks = tuple(_remarks(record))
         return _recipe(record, name, remarks)
     except (GrokscopeError, KeyError, TypeError, ValueError, AttributeError) as error:
         remark = f"No command can be given, because the run's history cannot be read: {error}"
         return Recipe((), remarks=(*remarks, remark))
 
 
-def format_toml(config: RunConfig) -> str:
-    """Return a config as the text of a TOML file that `grokscope train` reads."""
+def _remarks(record: Record) -> Iterator[str]:
+    """Yield a sentence for each reason why the commands give other bits."""
+    if ensemble := record.environment.get("ensemble"):
+        yield (
+            f"The run was trained in an ensemble ({ensemble}), and training it alone gives other bits. The same cells "
+            "in the same order, in a sweep with the same --ensemble, give the same bits."
+        )
+    for event in record.history:
+        if event.get("event") in ("drift allowed", FORKED) and event["drift"]:
+            yield f"Its environment changed at step {event['step']:,}: {'; '.join(map(str, event['drift']))}."
+
+
+def format_toml(config: RunConfig, without: Collection[str] = ()) -> str:
+    """Return a config as the text of a TOML file that `grokscope train` reads.
+
+    Args:
+        config: The config.
+        without: The dotted names of settings to leave out.
+    """
     top, tables = [], []
     for key, value in config.to_dict().items():
         if isinstance(value, Mapping):
-            tables += ["", f"[{key}]", *(f"{name} = {_literal(setting)}" for name, setting in value.items())]
-        else:
+            settings = [f"{name} = {_literal(item)}" for name, item in value.items() if f"{key}.{name}" not in without]
+            tables += ["", f"[{key}]", *settings] if settings else []
+        elif key not in without:
             top.append(f"{key} = {_literal(value)}")
     return "\n".join([*top, *tables]) + "\n"
 
@@ -78,6 +100,7 @@ def _recipe(record: Record, name: str, remarks: tuple[str, ...]) -> Recipe:
         format_toml(config) if needs_file else "",
         file_name,
         remarks,
+        is_exact=not remarks,
     )
 
 

@@ -173,7 +173,7 @@ def _grid(trajectory: Trajectory, series: Series | None) -> dict[str, Any] | Non
         "n_elements": task.n_elements,
         "operands": pack(task.operands.numpy()),
         "answers": pack(task.labels.numpy()),
-        "is_train": pack(_is_train(trajectory)),
+        "is_train": pack(_is_train(trajectory)) if trajectory.has_split else None,
         # Neighbouring levels differ by a factor of about 1.1, less than a colour shows.
         "log_loss": quantise(log_loss, 8),
         "right": pack(np.packbits(series["is_right"][rows], axis=1, bitorder="little")),

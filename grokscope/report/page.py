@@ -21,6 +21,7 @@ from grokscope._version import __version__
 from grokscope.report.bundle import bundle
 from grokscope.report.commands import format_toml, retraining_recipe
 from grokscope.report.data import run_payload
+from grokscope.report.provenance import Provenance
 from grokscope.report.sentences import details, headlines, summary
 from grokscope.series import Series
 from grokscope.store.record import Record
@@ -59,20 +60,21 @@ def render_run(
     """
     assert trajectory.path is not None
     name, log, task = trajectory.path.name, trajectory.log, trajectory.task
-    n_steps = trajectory.config.n_steps
+    n_steps, provenance = trajectory.config.n_steps, Provenance.of(record)
     return render(
         "page.html",
         ["run", "live"] if live else ["run"],
         {"name": name, **run_payload(trajectory, series, all_series)},
         title=name,
         task=task,
-        n_train=len(trajectory.split.train),
+        n_train=len(trajectory.split.train) if trajectory.has_split else None,
         summary=summary(log, n_steps),
         details=details(log, series),
         headlines=headlines(log, series, n_steps, trajectory.config.loss),
         gaps=trajectory.gaps,
         origin=trajectory.origin,
-        warnings=[*trajectory.damaged, *warnings],
+        warnings=[*trajectory.damaged, *warnings, *(provenance.doubts if provenance else ())],
+        provenance=provenance,
         recipe=retraining_recipe(record, name),
         config=format_toml(trajectory.config),
         environment=record.environment,

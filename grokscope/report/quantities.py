@@ -96,7 +96,10 @@ def _joint(series: Series, group: str, panel: Panel) -> Quantity | None:
         return None
     first = series.variable(names[0])
     lines = [_line(series, name, series.variable(name).label) for name in names]
-    return Quantity(f"{group}.{panel.key}", group, panel.title, first.unit, first.is_logarithmic, lines)
+    # Without a known training set, a series lacks its train and test losses.
+    is_whole = all("*" in pattern or pattern in series for pattern in panel.arrays)
+    title = panel.title if is_whole else ", ".join(line["label"] for line in lines)
+    return Quantity(f"{group}.{panel.key}", group, title, first.unit, first.is_logarithmic, lines)
 
 
 def _line(series: Series, name: str, label: str, column: int | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rich.text import Text
 from grokscope import phases
 from grokscope.errors import quoted_name
 from grokscope.notebook import LINEAR_BELOW_STEP, format_number
+from grokscope.series import Series
 from grokscope.watch.watched_run import WatchedRun
 
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
@@ -36,12 +37,11 @@ class Screen:
         table.add_column(justify="right")
         table.add_column(no_wrap=True)
         table.add_row("step", f"{run.step:,}", ProgressBar(config.n_steps, run.step, width))
-        losses = np.concatenate([log["train_loss"], log["test_loss"]])
-        for name, style in (("train_loss", "blue"), ("test_loss", "yellow")):
-            limits = _log_limits(losses)
+        limits = _log_limits(np.concatenate([log[name] for name in log.arrays if name.endswith("loss")]))
+        for name, style in _styles(log, "loss"):
             curve = sparkline(log.steps, log[name], limits, width, is_log=True, is_ascii=options.ascii_only)
             table.add_row(name.replace("_", " "), format_number(log[name][-1]), Text(curve, style))
-        for name, style in (("train_accuracy", "blue"), ("test_accuracy", "yellow")):
+        for name, style in _styles(log, "accuracy"):
             curve = sparkline(log.steps, log[name], (0.0, 1.0), width, is_ascii=options.ascii_only)
             table.add_row(name.replace("_", " "), f"{log[name][-1]:.2%}", Text(curve, style))
         table.add_row("", "step", Text(_step_axis(log.steps, width), "dim"))
@@ -56,8 +56,11 @@ class Screen:
     def line(self) -> str:
         """The status, losses and accuracies in one line."""
         last = {name: array[-1] for name, array in self._run.trajectory.log.arrays.items()}
+        status = f"{self._run.status} {self._progress()}"
+        if "train_loss" not in last:
+            return f"{status} · loss {last['loss']:.1e} all · accuracy {last['accuracy']:.0%} all"
         return (
-            f"{self._run.status} {self._progress()} · loss {last['train_loss']:.1e} train "
+            f"{status} · loss {last['train_loss']:.1e} train "
             f"{last['test_loss']:.1e} test · accuracy {last['train_accuracy']:.0%} train "
             f"{last['test_accuracy']:.0%} test"
         )
@@ -68,6 +71,7 @@ class Screen:
         log, n_checkpoints, speed = run.trajectory.log, len(run.trajectory), run.steps_per_second
         stage = "memorized" if phases.memorization_step(log) else "before memorization"
         stage = "generalised" if phases.generalisation_step(log) else stage
+        stage = stage if run.trajectory.has_split else "training set unknown"
         parts = [stage, f"{n_checkpoints:,} {'checkpoint' if n_checkpoints == 1 else 'checkpoints'} committed"]
         if speed and not run.is_over:
             parts.append(f"{speed:,.0f} steps/s")
@@ -104,6 +108,11 @@ def sparkline(
         low, high, column_values = np.log(low), np.log(high), np.log(np.maximum(column_values, low))
     heights = np.clip((column_values - low) / (high - low or 1), 0, 1) * (len(blocks) - 1)
     return "".join(" " if np.isnan(height) else blocks[round(float(height))] for height in heights)
+
+
+def _styles(log: Series, kind: str) -> list[tuple[str, str]]:
+    """Return the names of the log's losses or accuracies, each with its colour."""
+    return list(zip([name for name in log.arrays if name.endswith(kind)], ("blue", "yellow"), strict=False))
 
 
 def _log_limits(values: Float[np.ndarray, " values"]) -> tuple[float, float]:

@@ -22,6 +22,12 @@ from grokscope.store.run_store import Record, RunStore
 from grokscope.training.fork import fork
 
 
+# The tiny run memorizes without generalising, so its loss over all equations is above chance.
+pytestmark = pytest.mark.filterwarnings("ignore:.*above chance")
+SPLIT = "grokscope:0"
+"""The split of the tiny run."""
+
+
 @pytest.fixture
 def original(tiny_run: Path) -> Trajectory:
     return Trajectory.open(tiny_run)
@@ -100,7 +106,7 @@ def test_nanda_checkpoints_are_rearranged(original: Trajectory, tmp_path: Path):
     with pytest.raises(GrokscopeError, match=r"8 columns, one for each token.* 7 answers\. --answers-only"):
         import_checkpoints([path], original.config, "nanda", tmp_path)
     assert not (tmp_path / "nanda").exists()
-    imported = import_checkpoints([path], original.config, "nanda", tmp_path, answers_only=True)
+    imported = import_checkpoints([path], original.config, "nanda", tmp_path, answers_only=True, split=SPLIT)
     frozen = [name for name in original.model.shapes if name not in original.model.trained]
     assert all(not original.last.parameters[name].any() for name in frozen), "so the zeros are right"
     assert same(imported, original[1:])
@@ -119,10 +125,10 @@ def one_by_one(trajectory: Trajectory, folder: Path, save: Callable[[Any, Path],
     ("name", "save"),
     [
         ("p113-step{}.safetensors", lambda state, path: safetensors.torch.save_file(state, path)),
-        ("{:06d}.pt", torch.save),
-        ("model_{}.pth", lambda state, path: torch.save({"model": state, "loss": 0.5}, path)),
+        ("ckpt_{:06d}.pt", torch.save),
+        ("model_iter{}.pth", lambda state, path: torch.save({"model": state, "loss": 0.5}, path)),
         ("a{}.pt", lambda state, path: torch.save({"state_dict": state, "step": int(path.stem[1:])}, path)),
-        ("{}.pt", lambda state, path: torch.save({n: torch.nn.Parameter(t) for n, t in state.items()}, path)),
+        ("Step {} of 60.pt", lambda state, path: torch.save({n: torch.nn.Parameter(t) for n, t in state.items()}, path)),
     ],
     ids=["safetensors", "state dict", "model", "with step", "Parameter"],
 )
@@ -130,7 +136,7 @@ def test_file_per_step_has_step_in_name_or_inside(
     name: str, save: Callable[[Any, Path], None], original: Trajectory, tmp_path: Path
 ):
     paths = one_by_one(original, tmp_path, save, name)
-    imported = import_checkpoints(paths[::-1], original.config, "run", tmp_path)
+    imported = import_checkpoints(paths[::-1], original.config, "run", tmp_path, split=SPLIT)
     assert same(imported, original) and imported.initialization is not None
     assert torch.equal(imported.split.train, original.split.train)
     assert imported.digest == original.digest
@@ -153,81 +159,6 @@ def test_steps_of_a_list_are_read(steps: Any, original: Trajectory, tmp_path: Pa
     assert imported.steps.tolist() == [3, 7]
 
 
-@pytest.mark.parametrize(
-    ("values", "step"),
-    [
-        ({"step": torch.tensor(7)}, 7),
-        ({"step": torch.tensor(7, dtype=torch.int32)}, 7),
-        ({"epoch": 99}, 100),
-        ({"epoch": torch.tensor(0)}, 1),
-        ({"epoch": 3, "step": 0}, 0),
-    ],
-    ids=str,
-)
-def test_step_in_the_file_overrides_its_name(values: dict[str, Any], step: int, original: Trajectory, tmp_path: Path):
-    path = tmp_path / "x_5.pt"
-    torch.save({"model": original.last.parameters, **values}, path)
-    assert import_checkpoints([path], original.config, "run", tmp_path).steps.tolist() == [step]
-
-
-@pytest.mark.parametrize(
-    "step",
-    [
-        7.0,
-        "7",
-        -1,
-        True,
-        None,
-        [7],
-        torch.tensor([7]),
-        torch.tensor(7.0),
-        torch.tensor(-7),
-        torch.tensor(True),
-        2**62,
-    ],
-    ids=str,
-)
-def test_invalid_step_needs_given_steps(step: Any, original: Trajectory, tmp_path: Path):
-    path = tmp_path / "x_5.pt"
-    for key in ("step", "epoch"):
-        torch.save({"model": original.last.parameters, key: step}, path)
-        with pytest.raises(GrokscopeError, match=rf"x_5\.pt: '{key}' does not contain a whole number .*--steps"):
-            import_checkpoints([path], original.config, "run", tmp_path)
-        imported = import_checkpoints([path], original.config, key, tmp_path, steps=[9])
-        assert imported.steps.tolist() == [9]
-
-
-@pytest.mark.parametrize(
-    ("name", "step"),
-    [
-        ("float64-60", 60),
-        ("epoch=3-step=400", 400),
-        ("run.100", 100),
-        ("step 40", 40),
-        ("١٢", 12),
-        *(
-            (name, None)
-            for name in ("ckpt_1234567890123456789012", "step_1.5e6", "step_12,000", "step_12_000", "12 000")
-        ),
-        *(
-            (name, None)
-            for name in ("step_40k", "step100.v2", "step_100 (1)", "100_last", "lr1e-3", "1e+6", "3fa9b2c7")
-        ),
-        *((name, None) for name in ("-5", "x_-5", "loss_.5", "loss_0.25", "step²", "½", "last", "5\n")),
-    ],
-)
-def test_step_is_read_only_from_an_unambiguous_name(
-    name: str, step: int | None, original: Trajectory, tmp_path: Path
-):
-    path = tmp_path / f"{name}.pt"
-    torch.save(original.last.parameters, path)
-    if step is None:
-        with pytest.raises(GrokscopeError, match=r"does not tell the step of its checkpoint\. Name it with --steps"):
-            import_checkpoints([path], original.config, "run", tmp_path)
-    else:
-        assert import_checkpoints([path], original.config, "run", tmp_path).steps.tolist() == [step]
-
-
 def changed(name: str, value: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda state: {**state, name: value}
 
@@ -237,7 +168,7 @@ def changed(name: str, value: Any) -> Callable[[dict[str, Any]], dict[str, Any]]
     [
         (
             lambda state: {n: t for n, t in state.items() if "mlp" not in n},
-            r"W_in is missing(.*\n.*)+b_out is missing",
+            r"W_in is missing\n.*W_out is missing\Z",
         ),
         (changed("x.W", torch.zeros(2)), r"step 60: x\.W is unknown"),
         (changed("a\x1b[31m\n\u202e", torch.zeros(2)), r"'a\\x1b\[31m\\n\\u202e' is unknown"),
@@ -254,13 +185,13 @@ def changed(name: str, value: Any) -> Callable[[dict[str, Any]], dict[str, Any]]
         (lambda state: {"state_dicts": [state], "steps": ["1"]}, r"whole number"),
         (lambda state: {"model": state, "train_indices": torch.tensor([0, 0])}, r"train_indices"),
         (lambda state: {"model": state, "train_indices": torch.tensor([99])}, r"train_indices"),
-        (lambda state: {"model": state, "train_indices": [1, 2]}, r"train_indices"),
+        (lambda state: {"model": state, "train_indices": [1.0, 2.0]}, r"train_indices"),
         (lambda state: [state], r"contains a list"),
-        (lambda state: {"model": {1: torch.zeros(1)}}, r"step 60: 1 is unknown"),
+        (lambda state: {"model": {1: torch.zeros(1)}}, r"contains 1\. Allowed: the names of TransformerLens"),
     ],
     ids=[
         *("missing", "unknown", "unprintable", "shape", "complex", "int64", "nan", "empty", "no list"),
-        *("steps", "text", "repeated index", "large index", "list of indices", "list", "number as name"),
+        *("steps", "text", "repeated index", "large index", "numbers as indices", "list", "number as name"),
     ],
 )
 def test_wrong_checkpoint_is_refused_and_leaves_nothing(
@@ -279,7 +210,7 @@ def test_float64_is_kept_and_lower_precision_converted(original: Trajectory, tmp
         (torch.float16, torch.float32),
         (torch.bfloat16, torch.float32),
     ):
-        path = tmp_path / f"{str(dtype).split('.')[1]}-60.pt"
+        path = tmp_path / f"{str(dtype).split('.')[1]}-step60.pt"
         torch.save({name: value.to(dtype) for name, value in original.last.parameters.items()}, path)
         imported = import_checkpoints([path], original.config, path.stem, tmp_path)
         assert imported.last.parameters["embed.W_E"].dtype == imported_dtype
@@ -289,33 +220,33 @@ def test_float64_is_kept_and_lower_precision_converted(original: Trajectory, tmp
 
 
 def test_unknown_or_repeated_step_and_taken_name_are_refused(original: Trajectory, tmp_path: Path):
-    for name in ("last.pt", "a10.pt", "b10.pt"):
+    for name in ("last.pt", "a_step10.pt", "b_step10.pt"):
         torch.save(original.last.parameters, tmp_path / name)
     for names, message in (
         (["last.pt"], "does not tell the step"),
-        (["a10.pt", "b10.pt"], "Step 10 occurs twice"),
+        (["a_step10.pt", "b_step10.pt"], "Step 10 occurs twice"),
         ([], "no file to import"),
     ):
         with pytest.raises(GrokscopeError, match=message):
             import_checkpoints([tmp_path / name for name in names], original.config, "run", tmp_path)
     (tmp_path / "run").mkdir()
     with pytest.raises(GrokscopeError, match="already exists"):
-        import_checkpoints([tmp_path / "a10.pt"], original.config, "run", tmp_path)
+        import_checkpoints([tmp_path / "a_step10.pt"], original.config, "run", tmp_path)
 
 
 def test_lost_segment_of_an_imported_run_is_a_gap(
     original: Trajectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("grokscope.interop.import_run.SEGMENT_CHECKPOINTS", 2)
-    paths = one_by_one(original, tmp_path, torch.save, "{}.pt")
+    paths = one_by_one(original, tmp_path, torch.save, "step{}.pt")
     import_checkpoints(paths, original.config, "run", tmp_path)
     (tmp_path / "run" / "segments" / "000002.safetensors").unlink()
     assert Trajectory.open(tmp_path / "run").gaps == [(11, 30)]
 
 
 def test_imported_run_cannot_be_trained(original: Trajectory, tmp_path: Path):
-    torch.save(original.last.parameters, tmp_path / "60.pt")
-    run = import_checkpoints([tmp_path / "60.pt"], original.config, "run", tmp_path).path
+    torch.save(original.last.parameters, tmp_path / "step60.pt")
+    run = import_checkpoints([tmp_path / "step60.pt"], original.config, "run", tmp_path).path
     assert run is not None
     for train in (
         lambda: training.resume(run, 100),
@@ -334,11 +265,12 @@ def test_command_imports_a_run_that_other_commands_read(
     toml: Any,
 ):
     grokscope: Command = command_line(capsys, monkeypatch, tmp_path / "here")
-    paths = one_by_one(original, tmp_path, torch.save, "{}.pt")
+    paths = one_by_one(original, tmp_path, torch.save, "step{}.pt")
     (tmp_path / "tiny.toml").write_text(toml(original.config.to_dict()), encoding="utf-8")
-    status, output, errors = grokscope("import", *paths, "--preset", "../tiny.toml", "--run", "theirs")
+    status, output, errors = grokscope("import", *paths, "--preset", "../tiny.toml", "--run", "theirs", "--split", SPLIT)
     assert status == 0, errors
-    assert output.startswith("imported 7 checkpoints, steps 0 to 60\nmemorized at step ")
+    assert output.startswith("imported 7 checkpoints, steps 0 to 60\n")
+    assert "\nThe files do not name the activation function" in output and "\nmemorized at step " in output
     listed = grokscope("list", "runs")[1]
     assert listed.startswith("theirs ") and "imported, 7 checkpoints to step 60" in listed
     assert grokscope("verify", "theirs")[0] == 0 and grokscope("log", "theirs")[0] == 0
@@ -355,7 +287,7 @@ def test_command_imports_a_run_that_other_commands_read(
     flags = ["--task.p", "7", "--model.d-model", "16", "--model.n-heads", "2", "--model.d-mlp", "24"]
     assert grokscope("import", paths[0], *flags, "--steps", "7", "--run", "flags")[0] == 0
     status, _, errors = grokscope("import", paths[0], "--run", "wrong")
-    assert status == 1 and "step 0: embed.W_E has shape (8, 16); allowed: (114, 128)" in errors
+    assert status == 1 and "step 0: embed.W_E has shape (8, 16); allowed: (114, 16)" in errors
     status, _, errors = grokscope("import", paths[0], "--preset", "quik")
-    assert status == 1 and "Did you mean 'quick'" in errors
+    assert status == 2 and "Did you mean 'quick'" in errors
     assert "no file to import" in grokscope("import")[2]

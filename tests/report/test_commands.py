@@ -10,7 +10,9 @@ import grokscope
 from grokscope import cli, report, training
 from grokscope.algebra.tables import tabulate
 from grokscope.config import RunConfig, TaskConfig
+from grokscope.errors import GrokscopeError
 from grokscope.store.record import Record
+from grokscope.training.train_ensemble import train_ensemble
 from grokscope.trajectory import Trajectory
 
 
@@ -61,3 +63,30 @@ def test_preset_needs_no_flags():
 def test_name_with_a_space_is_not_reused():
     record = Record(grokscope.presets.get("quick"), {}, "")
     assert report.retraining_recipe(record, "a b").commands == ("grokscope train quick --run again",)
+
+
+def test_recipe_of_an_ensemble_claims_no_equal_bits(tiny_config, tmp_path):
+    configs = [dataclasses.replace(tiny_config, init_seed=seed, n_steps=20, checkpoints="every 5") for seed in (0, 1)]
+    folders = [tmp_path / name for name in ("a", "b")]
+    train_ensemble(configs, folders)
+    recipe = report.retraining_recipe(Record.read(folders[0]), "a")
+    assert recipe.commands and not recipe.is_exact
+    assert recipe.remarks[0].startswith("The run was trained in an ensemble (run 1 of 2, ")
+    page = report.write(Trajectory.open(folders[0])).read_text(encoding="utf-8")
+    assert "this gives the same run, bit for bit" not in page and "but not bit for bit" in page
+    grokscope.fork(folders[0], 20, dataclasses.replace(configs[0], n_steps=25), "fork", tmp_path)
+    recipe = report.retraining_recipe(Record.read(tmp_path / "fork"), "fork")
+    assert not recipe.is_exact and "Its environment changed at step 20: ensemble was run 1 of 2" in recipe.remarks[0]
+
+
+def test_ensemble_refuses_what_it_would_train_alone(tiny_config, tmp_path):
+    configs = [dataclasses.replace(tiny_config, init_seed=seed, n_steps=20, checkpoints="every 5") for seed in (0, 1)]
+    folders = [tmp_path / name for name in ("a", "b")]
+    train_ensemble(configs, folders)
+    for train in (lambda: training.densify(folders[0], 1, 20), lambda: grokscope.fork(folders[0], 7)):
+        with pytest.raises(GrokscopeError, match=r"ensemble was run 1 of 2, .* alone gives other bits"):
+            train()
+
+
+def test_recipe_of_a_plain_run_is_exact(tiny_run):
+    assert report.retraining_recipe(Record.read(tiny_run), "tiny").is_exact

@@ -6,7 +6,7 @@ from support.answer_tables import answer_table
 
 from grokscope import tasks
 from grokscope.config import TaskConfig
-from grokscope.config.run_config import TOKEN_FORMS
+from grokscope.config.task_config import TOKEN_FORMS
 from grokscope.tasks.modular import powers
 
 CIRCULAR = ["addition", "subtraction", "multiplication", "division"]

@@ -13,7 +13,7 @@ import torch
 from grokscope import rng, tasks
 from grokscope.algebra import tables
 from grokscope.config import TaskConfig
-from grokscope.config.run_config import TOKEN_FORMS
+from grokscope.config.task_config import TOKEN_FORMS
 from grokscope.errors import GrokscopeError
 from grokscope.tasks import Split, Task
 

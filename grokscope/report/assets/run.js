@@ -26,8 +26,8 @@ function buildLosses(page) {
   const { panel, body } = findPanel("losses");
   const { log } = page.payload;
   const steps = unpack(log.steps);
-  const lines = (kind) => ["train", "test"].map((split) => {
-    return { label: split, steps, values: unpack(log[`${split}_${kind}`]), gaps: page.gaps };
+  const lines = (kind) => page.parts.map(({ label, prefix }) => {
+    return { label, steps, values: unpack(log[`${prefix}${kind}`]), gaps: page.gaps };
   });
   const addChart = (spec) => {
     const chart = new Chart(body.appendChild(html("div")), spec, page);

@@ -13,6 +13,10 @@ export class RunPage extends BasePage {
     super(payload);
     this.steps = unpack(payload.steps);
     this.logSteps = unpack(payload.log.steps);
+    // The parts of the equations that the log tells apart; all of them if the training set is unknown.
+    this.parts = payload.log.train_loss
+      ? [{ label: "train", prefix: "train_" }, { label: "test", prefix: "test_" }]
+      : [{ label: "all", prefix: "" }];
     this.first = Math.min(this.steps[0], this.logSteps[0]);
     this.last = Math.max(this.steps[this.steps.length - 1], this.logSteps[this.logSteps.length - 1]);
     this.logNote = createStepNote(this, "at", this.logSteps);
@@ -96,9 +100,9 @@ export class RunPage extends BasePage {
 
   statusParts() {
     const row = nearestIndex(this.logSteps, this.step);
-    const parts = ["train", "test"].map((split, i) => {
-      const accuracy = formatPercent(unpack(this.payload.log[`${split}_accuracy`])[row]);
-      return html("span", { class: `chip c${i}` }, `${split} ${accuracy}`);
+    const parts = this.parts.map(({ label, prefix }, i) => {
+      const accuracy = formatPercent(unpack(this.payload.log[`${prefix}accuracy`])[row]);
+      return html("span", { class: `chip c${i}` }, `${label} ${accuracy}`);
     });
     if (this.logNote) {
       this.logNote.setStep(this.step);
