@@ -120,7 +120,7 @@ def test_band_over_seeds_spans_lowest_to_highest(ax: Axes):
     figures.plot_bands(logs, "loss", ax=ax)
     train, test = ax.lines
     assert points(train) == [(10.0, 2.0), (20.0, 0.3)] and points(test) == [(10.0, 6.0), (20.0, 4.0)]
-    (train_band, test_band) = (band.get_paths()[0].vertices for band in ax.collections)
+    train_band, test_band = (np.asarray(band.get_paths()[0].vertices).tolist() for band in ax.collections)
     assert {tuple(point) for point in train_band} == {(10.0, 1.0), (10.0, 3.0), (20.0, 0.2), (20.0, 0.4)}
     assert {tuple(point) for point in test_band} == {(10.0, 5.0), (10.0, 7.0), (20.0, 2.0), (20.0, 6.0)}
     assert ax.get_yscale() == ax.get_xscale() == "log" and "median of 3 runs" in str(train.get_label())
