@@ -93,7 +93,9 @@ def biases(parameters: Mapping[str, Any], given: str) -> str:
 
 def completed(parameters: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Return a state dict with a zero for each missing bias, and with scale 1 and shift 0 for a folded LayerNorm."""
-    like = next((value for value in parameters.values() if isinstance(value, Tensor) and value.is_floating_point()), None)
+    like = next(
+        (value for value in parameters.values() if isinstance(value, Tensor) and value.is_floating_point()), None
+    )
     dtype = torch.float32 if like is None else like.dtype
     is_folded = not any(name.startswith("ln_final") for name in parameters)
     missing = {}

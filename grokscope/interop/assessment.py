@@ -1,4 +1,4 @@
-"""Doubts about an imported run: a loss above chance, stored losses that differ, another activation that fits better."""
+"""Doubts about an imported run: a loss above chance, other stored losses, a better activation."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ from functools import partial
 
 from grokscope.errors import GrokscopeError
 from grokscope.interop.formats import CheckpointFile
-from grokscope.interop.stored_losses import AGREEMENT, Means, Stored, compare, likely_cause, stored_losses
+from grokscope.interop.stored_losses import Means, compare, likely_cause, stored_losses
 from grokscope.model import losses
 from grokscope.model.transformer import Model
 from grokscope.series import Series
@@ -61,7 +61,9 @@ def assess(
     if differing is None or share is None:
         notes.append(sentence)
         return doubts
-    variants = {f"model.act_fn {other!r} fits the loss in the file": partial(_means, trajectory, differing.step, other)}
+    variants = {
+        f"model.act_fn {other!r} fits the loss in the file": partial(_means, trajectory, differing.step, other)
+    }
     cause = likely_cause(differing, stored, ours[differing.step], share, {} if is_named else variants)
     return [*doubts, f"{sentence}: {cause}."]
 
@@ -74,12 +76,16 @@ def _chance_doubts(trajectory: Trajectory, log: Series) -> list[str]:
     if not last or not loss > chance:
         return []
     words = "train loss" if trajectory.has_split else "loss over all equations"
-    sentence = f"At step {last:,} the {words} is {loss:.4g}, above chance, ln({trajectory.task.d_vocab_out}) = {chance:.4g}"
+    sentence = (
+        f"At step {last:,} the {words} is {loss:.4g}, above chance, ln({trajectory.task.d_vocab_out}) = {chance:.4g}"
+    )
     if trajectory.has_split:
-        return [f"{sentence}. The task, the order of its elements, the architecture or the training set is another one."]
+        return [
+            f"{sentence}. The task, the order of its elements, the architecture or the training set is another one."
+        ]
     accuracy = float(log["accuracy"][-1])
     return [
-        f"{sentence}, and the accuracy is {accuracy:.1%}. Either the model does not generalise, or the task, the order "
+        f"{sentence}; the accuracy is {accuracy:.1%}. Either the model does not generalise, or the task, the order "
         "of its elements or the architecture is another one."
     ]
 

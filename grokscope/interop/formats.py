@@ -1,4 +1,4 @@
-"""Formats of other programs' checkpoint files: where the state dicts, the steps and everything beside them is stored."""
+"""Formats of other programs' checkpoint files: where the state dicts, the steps and the rest are stored."""
 
 import json
 import re
@@ -133,8 +133,8 @@ def to_transformer_lens(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters in TransformerLens' names and shapes, also if Nanda et al. 2023 saved them.
 
     A W_O with two axes marks their format: W_E, W_in, W_out, W_Q, W_K and W_V have d_model as the last axis, and W_O
-    is (d_model, heads · d_head). A parameter of any other shape is returned unchanged, so that the trajectory names it
-    in its error.
+    is (d_model, heads · d_head). A parameter of any other shape is returned unchanged, so that the trajectory names
+    it in its error.
     """
     parameters = dict(parameters)
     has_flat_heads = any(
@@ -165,7 +165,7 @@ def _is_copy(value: Any, original: Tensor) -> bool:
         and value.dtype == original.dtype
         and (
             (value.shape == original.shape and bool((value == original).all()))
-            or (value.ndim == 2 and value.T.shape == original.shape and bool((value.T == original).all()))
+            or (value.ndim == 2 and value.T.shape == original.shape and bool((original == value.T).all()))
         )
     )
 
@@ -175,7 +175,9 @@ def _plain(values: Mapping[Any, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in values.items()
-        if isinstance(name, str) and isinstance(value, str | int | float | bool | None) and len(str(value)) <= _LONGEST
+        if isinstance(name, str)
+        and isinstance(value, str | int | float | bool | None)
+        and len(str(value)) <= _LONGEST
     }
 
 

@@ -69,7 +69,7 @@ def import_checkpoints(
         split: The draw of the training set: "random-shuffle:SEED" or "grokscope:SEED" (see `train_sets.draw`).
         leave_out: The names of tensors that the model does not use.
         is_causal: Whether attention is causal in a file with several layers that does not tell.
-        given: The dotted names of the settings that the user gave. A file that contradicts a given setting is refused.
+        given: The dotted names of the settings that the user gave. A file that contradicts one is refused.
 
     Returns:
         The trajectory of the new run.
@@ -132,7 +132,7 @@ def _steps(
         is_valid = all(type(step) is int and 0 <= step <= step_readings.LARGEST_STEP for step in given)
         if len(given) != sum(counts) or not is_valid:
             raise GrokscopeError(
-                f"steps: {quoted_value(list(given))} for {sum(counts)} state dicts; allowed: one whole number from 0 to "
+                f"steps: {quoted_value(list(given))} for {sum(counts)} state dicts; allowed: a number from 0 to "
                 f"{step_readings.LARGEST_STEP:,} for each."
             )
         ends = np.cumsum(counts)
@@ -181,7 +181,9 @@ def _prepared(
     for name, original in formats.extra_tensors(parameters).items():
         if original or name in leave_out:
             del parameters[name]
-            notes.append(f"{quoted_name(name)} was left out" + (f", because it copies {original}." if original else "."))
+            notes.append(
+                f"{quoted_name(name)} was left out" + (f", because it copies {original}." if original else ".")
+            )
     parameters = formats.to_transformer_lens(parameters)
     for name in ("unembed.W_U", "unembed.b_U"):
         value = parameters.get(name)

@@ -62,6 +62,7 @@ class Inert:
     """
 
     def __new__(cls, *arguments: object) -> "Inert":
+        """Return an object without fields for any arguments."""
         inert = super().__new__(cls)
         inert.values = {}
         return inert

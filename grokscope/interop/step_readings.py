@@ -56,7 +56,7 @@ def readings(content: Mapping[Any, Any], n: int, is_list: bool, path: Path) -> l
     is_valid = isinstance(values, list | tuple) and len(values) == n
     if not is_valid or not all(type(value) is int and 0 <= value < LARGEST_STEP for value in values):
         raise GrokscopeError(
-            f"{path}: {key!r} does not contain a whole number from 0 to {LARGEST_STEP - 1:,} for each of its {n} state "
+            f"{path}: {key!r} does not contain a whole number from 0 to {LARGEST_STEP - 1:,} for each of {n} state "
             "dicts. Name the steps with --steps."
         )
     return [Reading(key, value, None if is_list else _count_updates(content)) for value in values]
@@ -66,8 +66,8 @@ def resolve(file_readings: Sequence[Reading], path: Path, has_batches: bool) -> 
     """Return the steps of a file's checkpoints, and sentences on how they were read.
 
     The order is: a step, global step or iteration in the file; an epoch in the file; the number of updates that the
-    optimizer in the file has counted; a number after step, iter or ckpt in the file's name. Epoch e is the optimizer's
-    number of updates, or e or e + 1 if the name says so, or else e + 1.
+    optimizer in the file has counted; a number after step, iter or ckpt in the file's name. Epoch e is the
+    optimizer's number of updates, or e or e + 1 if the name says so, or else e + 1.
 
     Args:
         file_readings: The `readings` of the file.

@@ -76,7 +76,10 @@ def compare(stored: list[Stored], ours: Mapping[int, Means], train_share: float 
     if differences[worst] <= AGREEMENT:
         numbers = f"{worst.part} loss {worst.loss:.5g} and {own:.5g} at step {worst.step:,}"
         return f"The losses in the file agree with ours to {differences[worst]:.2g}: {numbers}.", None
-    return f"At step {worst.step:,} the {worst.part} loss in the file is {worst.loss:.5g}, and ours is {own:.5g}", worst
+    return (
+        f"At step {worst.step:,} the {worst.part} loss in the file is {worst.loss:.5g}, and ours is {own:.5g}",
+        worst,
+    )
 
 
 def likely_cause(

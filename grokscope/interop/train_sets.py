@@ -49,8 +49,8 @@ def split_of_indices(values: Any, task: tasks.Task, source: str) -> tasks.Split:
     """Return the split of some training examples.
 
     Args:
-        values: Indices of `task.inputs`, operands (n, 2) or tokens (n, n_ctx), or a mask over all examples: a list, an
-            array or a tensor of any integer type.
+        values: Indices of `task.inputs`, operands (n, 2) or tokens (n, n_ctx), or a mask over all examples: a list,
+            an array or a tensor of any integer type.
         task: The task.
         source: Where the values come from, for messages.
 

@@ -21,7 +21,6 @@ from grokscope.interop.import_run import import_checkpoints
 from grokscope.store.run_store import Record, RunStore
 from grokscope.training.fork import fork
 
-
 # The tiny run memorizes without generalising, so its loss over all equations is above chance.
 pytestmark = pytest.mark.filterwarnings("ignore:.*above chance")
 SPLIT = "grokscope:0"
@@ -128,7 +127,10 @@ def one_by_one(trajectory: Trajectory, folder: Path, save: Callable[[Any, Path],
         ("ckpt_{:06d}.pt", torch.save),
         ("model_iter{}.pth", lambda state, path: torch.save({"model": state, "loss": 0.5}, path)),
         ("a{}.pt", lambda state, path: torch.save({"state_dict": state, "step": int(path.stem[1:])}, path)),
-        ("Step {} of 60.pt", lambda state, path: torch.save({n: torch.nn.Parameter(t) for n, t in state.items()}, path)),
+        (
+            "Step {} of 60.pt",
+            lambda state, path: torch.save({n: torch.nn.Parameter(t) for n, t in state.items()}, path),
+        ),
     ],
     ids=["safetensors", "state dict", "model", "with step", "Parameter"],
 )
@@ -267,7 +269,9 @@ def test_command_imports_a_run_that_other_commands_read(
     grokscope: Command = command_line(capsys, monkeypatch, tmp_path / "here")
     paths = one_by_one(original, tmp_path, torch.save, "step{}.pt")
     (tmp_path / "tiny.toml").write_text(toml(original.config.to_dict()), encoding="utf-8")
-    status, output, errors = grokscope("import", *paths, "--preset", "../tiny.toml", "--run", "theirs", "--split", SPLIT)
+    status, output, errors = grokscope(
+        "import", *paths, "--preset", "../tiny.toml", "--run", "theirs", "--split", SPLIT
+    )
     assert status == 0, errors
     assert output.startswith("imported 7 checkpoints, steps 0 to 60\n")
     assert "\nThe files do not name the activation function" in output and "\nmemorized at step " in output

@@ -81,9 +81,7 @@ def test_step_is_read_from_the_content(values: dict[str, Any], step: int, origin
         *((name, None) for name in ("step_1_step_2", "step_-5", "step²", "step_١٢", "epoch_9", "last", "lr1e-3")),
     ],
 )
-def test_step_is_read_from_a_name_that_says_step(
-    name: str, step: int | None, original: Trajectory, tmp_path: Path
-):
+def test_step_is_read_from_a_name_that_says_step(name: str, step: int | None, original: Trajectory, tmp_path: Path):
     if step is not None:
         assert imported_step(original, tmp_path / f"{name}.pt", {}) == step
         return
@@ -145,7 +143,19 @@ def test_epoch_of_several_updates_is_not_a_step(original: Trajectory, tmp_path: 
 
 @pytest.mark.parametrize(
     "step",
-    [7.0, "7", -1, True, None, [7], torch.tensor([7]), torch.tensor(7.0), torch.tensor(-7), torch.tensor(True), 2**62],
+    [
+        7.0,
+        "7",
+        -1,
+        True,
+        None,
+        [7],
+        torch.tensor([7]),
+        torch.tensor(7.0),
+        torch.tensor(-7),
+        torch.tensor(True),
+        2**62,
+    ],
     ids=str,
 )
 def test_invalid_step_in_file_needs_given_steps(step: Any, original: Trajectory, tmp_path: Path):

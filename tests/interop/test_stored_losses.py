@@ -1,4 +1,4 @@
-"""The losses in a file, compared with ours: agreement, a difference with its likely cause, and losses above chance."""
+"""The losses in a file, compared with ours: agreement, differences with their cause, losses above chance."""
 
 import dataclasses
 import math

@@ -113,7 +113,9 @@ def test_sources_that_differ_are_refused(original: Trajectory, tmp_path: Path):
     torch.save({"model": original.last.parameters, "train_indices": original.split.train}, path)
     imported = import_checkpoints([path], original.config, "same", tmp_path, split="grokscope:0")
     assert torch.equal(imported.split.train, original.split.train)
-    with pytest.raises(GrokscopeError, match=r"train_indices in step60\.pt and --split random-shuffle:0 .* name diff"):
+    with pytest.raises(
+        GrokscopeError, match=r"train_indices in step60\.pt and --split random-shuffle:0 .* name diff"
+    ):
         import_checkpoints([path], original.config, "run", tmp_path, split="random-shuffle:0")
 
 
@@ -137,7 +139,7 @@ def test_measure_of_an_unknown_split_names_no_train_set(name: str, unsplit: Traj
     except GrokscopeError as error:
         assert "training set of this run is unknown" in str(error) or "table" in str(error), error
     else:
-        assert not [array for array in series.keys() if SPLIT_WORDS.search(array.replace("_", " "))]
+        assert not [array for array in series.keys() if SPLIT_WORDS.search(array.replace("_", " "))]  # noqa: SIM118
 
 
 def test_page_of_an_unknown_split_names_no_train_set(unsplit: Trajectory):
