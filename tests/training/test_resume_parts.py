@@ -15,7 +15,7 @@ import pytest
 import torch
 from support.shared import Saved, make_tiny_config
 
-from grokscope import rng, training
+from grokscope import plugins, rng, training
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig, presets
 from grokscope.disk import tensor_file
 from grokscope.store.run_store import RunStore, segments_folder
@@ -34,9 +34,11 @@ POWER = [name for name in presets.names() if name.startswith("power2022")]
 
 def shrink(config: RunConfig) -> RunConfig:
     """Return a preset on S3, or on numbers mod 7, with a small model and few steps."""
+    setting = plugins.domain_setting(config.task.name)
+    small = {"p": 7, "group": "S3"}
     return dataclasses.replace(
         config,
-        task=dataclasses.replace(config.task, group="S3", p=7),
+        task=dataclasses.replace(config.task, **{setting: small[setting]}),
         model=dataclasses.replace(config.model, d_model=16, n_heads=2, d_mlp=24),
         n_steps=N_STEPS,
         checkpoints="every 4",
