@@ -334,9 +334,7 @@ class Trajectory:
             raise GrokscopeError(f"There is no checkpoint at: {named}.")
         return self._of(selected.astype(np.int64))
 
-    def _of(
-        self, steps: Int[np.ndarray, " steps"], lost: Mapping[int, DamagedError] | None = None
-    ) -> "Trajectory":
+    def _of(self, steps: Int[np.ndarray, " steps"], lost: Mapping[int, DamagedError] | None = None) -> "Trajectory":
         lost = self.lost if lost is None else lost
         return Trajectory(self.config, self._source, steps, self._given_split, lost, self.has_split)
 

@@ -32,13 +32,10 @@ from support.planting import plant as plant  # noqa: E402
 from support.planting import plant_once as plant_once  # noqa: E402
 from support.shared import Saved, make_tiny_config, read_everything  # noqa: E402
 
-from grokscope import (
-    rng,
-    training,  # noqa: E402
-)
+from grokscope import rng, training  # noqa: E402
 from grokscope.config import RunConfig  # noqa: E402
-from grokscope.disk import atomic
-from grokscope.training import checkpointer
+from grokscope.disk import atomic  # noqa: E402
+from grokscope.training import checkpointer  # noqa: E402
 
 settings.register_profile("grokscope", deadline=None, derandomize=True, database=None)
 settings.load_profile("grokscope")

@@ -25,7 +25,9 @@ BANNED_PHRASES = {
     "once more": r"\bonce more\b",
     "whoever": r"\bwho(?:m)?ever\b",
     "stands, of a thing": r"\bstands? (?:in|on|at|there|beside|above|below|before|after|alone|as|near)\b|what stands",
-    "lies, of a file": r"\blies? (?:there|beside|in (?:\w+ ){0,2}(?:folder|file|segment|run|archive|package)s?)\b|what lies",
+    "lies, of a file": (
+        r"\blies? (?:there|beside|in (?:\w+ ){0,2}(?:folder|file|segment|run|archive|package)s?)\b|what lies"
+    ),
     "had again": r"\bhad again\b",
 }
 MOST_TEST_NAME = 60

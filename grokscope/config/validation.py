@@ -146,9 +146,7 @@ def from_plain(
             messages.append(unknown_name("setting", prefix + key, [prefix + name for name in fields], suggested))
         elif dataclasses.is_dataclass(getattr(base, key)):
             if isinstance(value, Mapping):
-                changes[key], nested_messages = from_plain(
-                    getattr(base, key), value, f"{prefix}{key}.", suggested
-                )
+                changes[key], nested_messages = from_plain(getattr(base, key), value, f"{prefix}{key}.", suggested)
                 messages += nested_messages
             else:
                 messages.append(f"{prefix}{key}: {quoted_value(value)} is not a table of settings")

@@ -185,7 +185,7 @@ def _callable_need(need: Need) -> Callable[[FigureRequest], Any]:
 
 
 def check(name: str, request: FigureRequest) -> None:
-    """Raise GrokscopeError for an unknown figure, for steps that it does not use, and for steps that the run lacks."""
+    """Raise GrokscopeError for an unknown figure, for steps that it does not use or that the run lacks."""
     picture = get(name)
     task = request.trajectory.task
     if picture.of_a_circle and task.circle is None:

@@ -4,7 +4,7 @@ import math
 
 import torch
 from einops import einsum
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokscope.circuits import controls
@@ -22,15 +22,17 @@ _CHECKPOINTS_PER_CHUNK = 8
 _VARIABLES = with_companions(
     {
         "rqi": Variable("representation quality index"),
-        "percentile_distance": Variable("distance that 1% of the parallelograms stay below", "weight²"),
+        "whole_number_rqi": Variable("representation quality index of whole-number sums"),
+        "percentile_distance": Variable("distance that 1% of the parallelograms stay below"),
         "n_parallelograms": Variable("number of possible parallelograms"),
+        "n_whole_number_parallelograms": Variable("number of possible parallelograms of whole-number sums"),
     },
-    shuffled=("rqi", "percentile_distance"),
-    initialization=("rqi", "percentile_distance"),
+    shuffled=("rqi", "whole_number_rqi", "percentile_distance"),
+    initialization=("rqi", "whole_number_rqi", "percentile_distance"),
 )
 
 
-@measure(variables=_VARIABLES)
+@measure(version=2, variables=_VARIABLES)
 def parallelograms(trajectory: Trajectory, *, threshold: float = 0.01, n_shuffles: int = 8, seed: int = 0) -> Series:
     """Compute the representation quality index of W_E, RQI = mean[‖E_i + E_n − E_j − E_m‖²/d < threshold].
 
@@ -49,14 +51,18 @@ def parallelograms(trajectory: Trajectory, *, threshold: float = 0.01, n_shuffle
     Returns:
         Series with arrays over the steps.
 
-        - `rqi` (steps), from 0 to 1: 1 for tokens on a lattice that wraps around. A circle of one frequency is not a
-          lattice: E_i + E_n points to the middle of i and n, but is longer the nearer they are. So a network that
-          computes with circles has a small index throughout.
+        - `rqi` (steps), from 0 to 1: 1 for tokens that coincide, about 2/3 for equidistant tokens on a line, in the
+          circle's order. Tokens that differ cannot reach 1, because no lattice of vectors wraps around. A circle of
+          one frequency has a small index: E_i + E_n points to the middle of i and n, but is longer the nearer they
+          are. So a network that computes with circles has a small index throughout.
+        - `whole_number_rqi` (steps), from 0 to 1: the same over the parallelograms whose sums are equal as whole
+          numbers, as the paper defines it. It is 1 for a line. It depends on the first position of the circle. It is
+          0 if the circle has two positions, because then there are no such parallelograms.
         - `percentile_distance` (steps): the ‖E_i + E_n − E_j − E_m‖²/d that 1% of the parallelograms stay below. It
           is informative even if no parallelogram reaches the threshold. The mean would not be: it is the same for all
           embeddings.
 
-        Constants: `n_parallelograms`, the number of possible parallelograms.
+        Constants: `n_parallelograms` and `n_whole_number_parallelograms`, the numbers of possible parallelograms.
 
     Raises:
         GrokscopeError: The task has no circle, or an option is out of range.
@@ -81,16 +87,19 @@ def parallelograms(trajectory: Trajectory, *, threshold: float = 0.01, n_shuffle
     tokens = on_circle(trajectory.task).tokens
     n = len(tokens)
     orders = controls.random_orders(n, n_shuffles, seed)
+    is_whole_number = has_equal_whole_number_sums(n)
 
     def quality(chunk: Trajectory) -> dict[str, Tensor]:
         gram = _standardised_gram(chunk.parameter("embed.W_E")[:, tokens].double())
-        samples = [_quality(gram[:, order][:, :, order], threshold) for order in orders]
-        return _quality(gram, threshold) | controls.shuffled_control(samples)
+        samples = [_quality(gram[:, order][:, :, order], threshold, is_whole_number) for order in orders]
+        return _quality(gram, threshold, is_whole_number) | controls.shuffled_control(samples)
 
     arrays = evaluate_in_chunks(trajectory, _CHECKPOINTS_PER_CHUNK, quality)
-    untrained = _quality(_standardised_gram(trajectory.untrained["embed.W_E"][None, tokens].double()), threshold)
+    untrained_gram = _standardised_gram(trajectory.untrained["embed.W_E"][None, tokens].double())
+    untrained = _quality(untrained_gram, threshold, is_whole_number)
     constants = controls.untrained_control({name: array[0] for name, array in untrained.items()})
-    constants["n_parallelograms"] = torch.tensor(sum(math.comb(len(_pairs(n, total)[0]), 2) for total in range(n)))
+    constants["n_parallelograms"] = torch.tensor(len(is_whole_number))
+    constants["n_whole_number_parallelograms"] = is_whole_number.sum()
     return Series(
         "parallelograms",
         trajectory.steps,
@@ -107,12 +116,16 @@ def _standardised_gram(values: Float[Tensor, "steps n d"]) -> Float[Tensor, "ste
     return gram / mean_square.clamp_min(torch.finfo(gram.dtype).tiny)[:, None, None]
 
 
-def _quality(gram: Float[Tensor, "steps n n"], threshold: float) -> dict[str, Float[Tensor, " steps"]]:
-    """Return the index and the percentile from the inner products of the rows."""
+def _quality(
+    gram: Float[Tensor, "steps n n"], threshold: float, is_whole_number: Bool[Tensor, " n_parallelograms"]
+) -> dict[str, Float[Tensor, " steps"]]:
+    """Return both indices and the percentile from the inner products of the rows."""
     distances = parallelogram_distances(gram)
     hundredth = math.ceil(distances.shape[-1] / 100)
+    is_closed = (distances < threshold).double()
     return {
-        "rqi": (distances < threshold).double().mean(-1),
+        "rqi": is_closed.mean(-1),
+        "whole_number_rqi": is_closed[:, is_whole_number].sum(-1) / is_whole_number.sum().clamp_min(1),
         "percentile_distance": distances.kthvalue(hundredth).values,
     }
 
@@ -129,6 +142,16 @@ def parallelogram_distances(gram: Float[Tensor, "steps n n"]) -> Float[Tensor, "
         first, second = torch.triu_indices(len(i), len(i), 1)
         distances.append(squares[:, first] + squares[:, second] - 2 * products[:, first, second])
     return torch.cat(distances, -1)
+
+
+def has_equal_whole_number_sums(n: int) -> Bool[Tensor, " n_parallelograms"]:
+    """Return whether i + j = k + l as whole numbers, for every parallelogram of `parallelogram_distances` in order."""
+    is_equal = []
+    for total in range(n):
+        i, j = _pairs(n, total)
+        first, second = torch.triu_indices(len(i), len(i), 1)
+        is_equal.append((i + j)[first] == (i + j)[second])
+    return torch.cat(is_equal)
 
 
 def _pairs(n: int, total: int) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:

@@ -89,9 +89,9 @@ def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 
     left out of pairs, embeddings and answers. The k representations are the non-trivial real ones
     (`algebra.irreps.irreducible_representations`): the trivial one has no variance, and softmax ignores it.
 
-    A representation is key if its logit similarity at the last step exceeds a quarter of the largest. In an untrained
-    model all similarities are small and many pass, so read the key representations together with
-    `logit_variance_explained`.
+    A representation is key if its logit similarity at the last step exceeds a quarter of the largest; the paper's
+    code takes any above 0.005. In an untrained model all similarities are small and many pass, so read the key
+    representations together with `logit_variance_explained`.
 
     Args:
         trajectory: The checkpoints to measure. The key representations are those of the last one.
@@ -104,7 +104,8 @@ def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 
         the logits of each pair.
 
         - `embedding_shares`, `unembedding_shares` (steps, k): the share of the variance of W_E's rows, or W_U's
-          columns, in ρ's isotypic subspace V_ρ, the span of ρ's matrix entries. The shares sum to 1.
+          columns, in ρ's isotypic subspace V_ρ, the span of ρ's matrix entries. The shares sum to 1. The paper's code
+          does not subtract the mean, and takes W_out W_U for the unembedding of a transformer.
         - `neuron_shares` (steps, k): the share of the variance of the last MLP's activations over all pairs in ρ's
           block. The block contains the products of a function of a and a function of b in 1 ⊕ V_ρ.
         - `neuron_operand_shares` (steps, k): the part of it that depends on one operand alone.
@@ -113,7 +114,7 @@ def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 
         - `n_neurons_of_representation` (steps, k): the number of neurons with at least 85% of their variance in the
           block.
         - `logit_similarity` (steps, k): the cosine between the logits and Tr ρ(a)ρ(b)ρ(c⁻¹), as vectors over all (a,
-          b, c). The paper's code averages each pair's own cosine instead.
+          b, c), as in the paper's code.
         - `logit_shares` (steps, k): the share of the logits' square in V_ρ(a·b) ⊗ V_ρ(c). The character is one
           direction of it.
         - `logit_product_share` (steps): the share that depends on a·b and c, and not on c alone.
@@ -123,8 +124,9 @@ def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 
           losses are absent.
         - `restricted_loss` (steps), in nats: over all pairs with their correct answers, of the logits' projection on
           the key characters plus each answer's mean logit over all pairs.
-        - `excluded_loss` (steps), in nats: the train loss of the logits without that projection. The paper's code
-          removes representations from the embeddings instead, and evaluates all pairs.
+        - `excluded_loss` (steps), in nats: the train loss of the logits without that projection. The paper's losses
+          restrict the last MLP's activations instead: to the span of the entries of ρ(ab), or to what is orthogonal
+          to it, with no mean added. Its code computes losses from the logits too, but the paper does not use them.
         - `excluded_loss_by_representation` (steps, key), in nats: the same without one key character.
         - `embedding_left_silhouette`, `embedding_right_silhouette`, `unembedding_left_silhouette` and
           `unembedding_right_silhouette` (steps, classes), from −1 to 1: the mean silhouette of the points cut into

@@ -62,7 +62,7 @@ def _remarks(record: Record) -> Iterator[str]:
     """Yield a sentence for each reason why the commands give other bits."""
     if ensemble := record.environment.get("ensemble"):
         yield (
-            f"The run was trained in an ensemble ({ensemble}), and training it alone gives other bits. The same cells "
+            f"The run was trained in an ensemble ({ensemble}); training it alone gives other bits. The same cells "
             "in the same order, in a sweep with the same --ensemble, give the same bits."
         )
     for event in record.history:
@@ -80,7 +80,9 @@ def format_toml(config: RunConfig, without: Collection[str] = ()) -> str:
     top, tables = [], []
     for key, value in config.to_dict().items():
         if isinstance(value, Mapping):
-            settings = [f"{name} = {_literal(item)}" for name, item in value.items() if f"{key}.{name}" not in without]
+            settings = [
+                f"{name} = {_literal(item)}" for name, item in value.items() if f"{key}.{name}" not in without
+            ]
             tables += ["", f"[{key}]", *settings] if settings else []
         elif key not in without:
             top.append(f"{key} = {_literal(value)}")

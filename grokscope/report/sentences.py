@@ -116,7 +116,11 @@ def headlines(log: Series, series: Mapping[str, Series], n_steps: int = 0, loss:
         ]
     else:
         lines = [
-            _loss(f"{last} loss over all equations{function}", log["loss"][-1], f"highest {format_number(log['loss'].max())}"),
+            _loss(
+                f"{last} loss over all equations{function}",
+                log["loss"][-1],
+                f"highest {format_number(log['loss'].max())}",
+            ),
             Headline(f"{last} accuracy over all equations", f"{log['accuracy'][-1]:.2%}"),
         ]
     if "weight_norm" in series:

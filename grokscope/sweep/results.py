@@ -95,8 +95,8 @@ def bootstrap_median(
 ) -> tuple[float, float, float]:
     """Return the median and its percentile bootstrap interval, from 2,000 resamples.
 
-    The interval of few values is coarse. For three to five values it is their range, which covers the true median with
-    probability 1 − 2^(1−n): 75% for three, 94% for five.
+    The interval of few values is coarse. For three to five values it is their range, which covers the true median
+    with probability 1 − 2^(1−n): 75% for three, 94% for five.
 
     Args:
         values: Independent values; infinite values are allowed.

@@ -42,7 +42,7 @@ def run_sweep(
     Args:
         plan: The sweep, or a shard of it.
         folder: The sweep's folder, with the record that `sweep_folder.save` wrote.
-        jobs: The number of cells, or ensembles, at a time; by default one per core, on Ray one per core of the cluster.
+        jobs: The number of cells, or ensembles, at a time; by default one per core (on Ray, of the cluster).
         backend: "local" for processes on this machine, "ray" for a Ray cluster.
         retry: Whether to train failed cells again.
         allow_drift: Whether to continue cells whose environment has changed; each run records the change.

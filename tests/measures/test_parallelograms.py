@@ -17,7 +17,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def counted(values: np.ndarray, threshold: float) -> tuple[int, int, list[float]]:
+def counted(values: np.ndarray, threshold: float, modulo: bool = True) -> tuple[int, int, list[float]]:
     """Return the number of parallelograms, of possible ones, and all mean square differences."""
     n = len(values)
     standard = values - values.mean(0)
@@ -27,7 +27,7 @@ def counted(values: np.ndarray, threshold: float) -> tuple[int, int, list[float]
     for first in range(len(pairs)):
         for second in range(first):
             (i, j), (k, m) = pairs[first], pairs[second]
-            if (i + j - k - m) % n == 0:
+            if (i + j - k - m) % (n if modulo else 10**6) == 0:
                 distances.append(((standard[i] + standard[j] - standard[k] - standard[m]) ** 2).mean())
     return sum(distance < threshold for distance in distances), len(distances), distances
 
@@ -53,6 +53,37 @@ def test_tokens_on_a_line_have_parallelograms_without_wrapping(plant):
     assert series["percentile_distance"][0] == pytest.approx(0, abs=1e-12)
     assert series["rqi_shuffled"][0] < 0.5 * series["rqi"][0]
     assert series["rqi_initialization"] == 0
+
+
+@pytest.mark.parametrize("name", ["addition", "division"])
+def test_whole_number_index_equals_a_count_by_loops(plant, name):
+    start = plant({0: {}}, name=name)
+    W_E = noise(*start.model.shapes["embed.W_E"])
+    series = measures.evaluate("parallelograms", plant({0: {"embed.W_E": W_E}}, name=name), threshold=1.5)
+    n_closed, n_possible, _ = counted(W_E[start.task.circle].numpy(), 1.5, modulo=False)
+    assert 0 < n_closed < n_possible < series["n_parallelograms"]
+    assert series["n_whole_number_parallelograms"] == n_possible
+    assert series["whole_number_rqi"][0] == pytest.approx(n_closed / n_possible)
+
+
+@pytest.mark.parametrize("p", [11, 101])
+def test_line_has_whole_number_index_1_and_modular_index_two_thirds(plant, p):
+    line = torch.arange(p + 1, dtype=torch.float64)[:, None] * noise(1, 16)
+    series = measures.evaluate("parallelograms", plant({5: {"embed.W_E": line}}, p=p), threshold=1e-6)
+    assert series["whole_number_rqi"][0] == 1 > series["whole_number_rqi_shuffled"][0]
+    assert series["rqi"][0] == pytest.approx(2 / 3, abs=0.4 / p)
+
+
+def test_only_coinciding_tokens_have_index_1(plant):
+    coinciding = torch.ones(P + 1, 16, dtype=torch.float64)
+    series = measures.evaluate("parallelograms", plant({5: {"embed.W_E": coinciding}}))
+    assert series["rqi"][0] == series["whole_number_rqi"][0] == 1
+
+
+def test_circle_of_two_positions_has_no_whole_number_index(plant):
+    series = measures.evaluate("parallelograms", plant({5: {}}, p=3, name="multiplication"))
+    assert series["n_parallelograms"] == 1 and series["n_whole_number_parallelograms"] == 0
+    assert series["whole_number_rqi"][0] == 0
 
 
 def test_circle_is_not_a_lattice(plant):

@@ -64,7 +64,7 @@ def test_summary_counts_phases_and_delays():
     assert "a median of 20 times" in summary
     assert "(10 to 30)." in summary
     assert comparison.summary(rows[1:3]).endswith("Generalisation took 30 times as many steps as memorization.")
-    assert comparison.summary(rows[2:]) .startswith("2 runs: 1 memorization, 1 without a phase")
+    assert comparison.summary(rows[2:]).startswith("2 runs: 1 memorization, 1 without a phase")
 
 
 def test_folders_without_a_run_are_refused(tmp_path, tiny_run):

@@ -1,7 +1,7 @@
 """Dense matrices of small transformers in float64, to judge by what was never formed.
 
-They are torch's own derivatives of HookedTransformer's forward and of a second implementation of the loss, and so share
-neither the model's code nor the loss's nor the products' with the measures.
+They are torch's own derivatives of HookedTransformer's forward and of a second implementation of the loss, and so
+share neither the model's code nor the loss's nor the products' with the measures.
 """
 
 import math

@@ -80,7 +80,7 @@ KEYS = {
         "llc_drift", "llc_drift_stderr", "llc_at_equilibrium", "llc_acceptance", "llc_autocorrelation_time",
         "llc_distance", "train_loss",
     },
-    "parallelograms": {"rqi", "percentile_distance", "percentile_distance_shuffled"},
+    "parallelograms": {"rqi", "whole_number_rqi", "percentile_distance", "percentile_distance_shuffled"},
     "algorithm": {
         "gradient_symmetricity", "gradient_symmetricity_stderr", "distance_irrelevance",
         "distance_irrelevance_shuffled", "clock_explained_variance", "pizza_explained_variance",

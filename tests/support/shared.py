@@ -80,7 +80,7 @@ def of_kind(config: RunConfig, kind: str) -> RunConfig:
 
 
 def companions(config: RunConfig) -> list[RunConfig]:
-    """Return a config and two others that may train in one ensemble with it; every setting that may differ differs."""
+    """Return a config and two others for one ensemble with it; every setting that may differ differs."""
     configs = [config]
     for seed, train_fraction in ((1, 0.5), (2, 0.7)):
         o = config.optimizer
@@ -114,7 +114,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, closed: Path) -> None:
 
 
 def place(path: Path, name: str) -> tuple[int, int]:
-    """Return the first and the last position of a tensor's bytes in a safetensors file, by the format's description."""
+    """Return the first and the last position of a tensor's bytes in a safetensors file."""
     data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
     first, last = json.loads(data[8 : 8 + size])[name]["data_offsets"]
