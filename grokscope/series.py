@@ -151,7 +151,8 @@ class Series:
             import xarray
         except ModuleNotFoundError as error:
             raise GrokscopeError("to_xarray needs xarray: pip install xarray.") from error
-        data, coordinates = {}, {"step": self.steps}
+        data: dict[str, Any] = {}
+        coordinates: dict[str, Any] = {"step": self.steps}
         for name in self.keys():
             described = self.variable(name)
             dims = ("step", *described.dims) if name in self.arrays else described.dims

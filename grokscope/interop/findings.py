@@ -7,7 +7,7 @@ from typing import Any
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
 from grokscope.interop.formats import CheckpointFile
-from grokscope.training.fork import flatten_settings
+from grokscope.training.fork_settings import flatten_settings
 
 _ANY_LENGTH = "log 2"
 """A checkpoint schedule that fits every length. An imported run has no schedule, and its config needs one."""

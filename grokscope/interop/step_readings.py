@@ -59,7 +59,7 @@ def readings(content: Mapping[Any, Any], n: int, is_list: bool, path: Path) -> l
             f"{path}: {key!r} does not contain a whole number from 0 to {LARGEST_STEP - 1:,} for each of {n} state "
             "dicts. Name the steps with --steps."
         )
-    return [Reading(key, value, None if is_list else _count_updates(content)) for value in values]
+    return [Reading(key, int(value), None if is_list else _count_updates(content)) for value in values]
 
 
 def resolve(file_readings: Sequence[Reading], path: Path, has_batches: bool) -> tuple[list[int], list[str]]:
@@ -83,9 +83,9 @@ def resolve(file_readings: Sequence[Reading], path: Path, has_batches: bool) -> 
     for reading in file_readings:
         step, reason = _resolve(reading, path, in_name, has_batches)
         if in_name not in (None, step):
-            said = f"{reading.key} {reading.value:,}" if reading.key else f"{step:,} updates of its optimizer"
+            content = f"{reading.key} {reading.value:,}" if reading.key else f"{step:,} updates of its optimizer"
             raise GrokscopeError(
-                f"{path}: its name says step {in_name:,}, but it contains {said}. Name the right step with --steps."
+                f"{path}: its name says step {in_name:,}, but it contains {content}. Name the right step with --steps."
             )
         steps.append(step)
     return steps, [_sentence(file_readings, steps, path, reason)] if reason else []

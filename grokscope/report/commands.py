@@ -11,7 +11,7 @@ from grokscope.config import RunConfig, from_dict, presets
 from grokscope.errors import GrokscopeError
 from grokscope.store.record import FORKED, Record
 from grokscope.store.run_names import IS_NAME
-from grokscope.training.fork import changed_settings
+from grokscope.training.fork_settings import compare_settings
 
 _LONGEST_FLAG = 400
 """A setting of more characters does not fit on a command line, so the config is written to a TOML file."""
@@ -143,7 +143,7 @@ def _nearest_preset(config: RunConfig) -> str:
 
 
 def _changes(preset: str, config: RunConfig) -> dict[str, Any]:
-    return {name: new for name, (_, new) in changed_settings(presets.get(preset), config).items()}
+    return {name: new for name, (_, new) in compare_settings(presets.get(preset), config).items()}
 
 
 def _flags(changes: Mapping[str, Any]) -> Sequence[str]:

@@ -22,7 +22,7 @@ from grokscope.report.quantities import name_of
 from grokscope.series import Series
 from grokscope.sweep import sweep_folder
 from grokscope.thinning import spread_evenly
-from grokscope.training import fork
+from grokscope.training.fork_settings import flatten_settings
 from grokscope.trajectory import Trajectory
 
 _SEEDS = ("split_seed", "init_seed", "training_seed")
@@ -190,7 +190,7 @@ def _differing_settings(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
 
     The three seeds become one setting "seed" if they are equal in every run.
     """
-    all_settings = [fork.flatten_settings(config.to_dict()) for config in configs]
+    all_settings = [flatten_settings(config.to_dict()) for config in configs]
     used = [
         {name: values[name] for name in values if name not in _unused_settings(values["task.name"])}
         for values in all_settings

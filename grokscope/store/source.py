@@ -108,7 +108,7 @@ class Memory:
 
     def checksums(self, step: int) -> dict[str, int]:
         """Return the CRC-32 of each parameter of a checkpoint, as `Source` specifies."""
-        return {name: zlib.crc32(np.ascontiguousarray(array)) for name, array in self._checkpoints[step].items()}
+        return {name: zlib.crc32(array.tobytes()) for name, array in self._checkpoints[step].items()}
 
     def initialization(self) -> dict[str, np.ndarray]:
         """Return nothing: checkpoints in memory are not a fork."""

@@ -5,7 +5,6 @@ batches, noise and schedule are functions of the absolute step. An unchanged for
 continuation, bit for bit. A fork stores its origin's initialization.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -17,16 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grokscope import environment, plugins
-from grokscope.config import RunConfig, TaskConfig
-from grokscope.errors import GrokscopeError, quoted_value
-from grokscope.model import transformer
+from grokscope import environment
+from grokscope.config import RunConfig
+from grokscope.errors import GrokscopeError
 from grokscope.opened_run import open_store
 from grokscope.store.record import FORKED, Record
 from grokscope.store.run_names import new_run_folder
 from grokscope.store.run_store import RunStore
-from grokscope.tasks import Task
 from grokscope.training.checkpointer import Checkpointer, as_arrays
+from grokscope.training.fork_settings import compare_settings, require_same_parameters
 from grokscope.training.learner import latest_state
 from grokscope.training.loop import Setup, optimize
 from grokscope.training.optimizers import expected_state
@@ -36,10 +34,6 @@ from grokscope.training.run_progress import Display, Observer, displayed
 from grokscope.training.signals import deferred_signals
 from grokscope.trajectory import Trajectory
 
-_INITIALIZATION = ("model.init", "model.init_scale", "model.positions", "init_seed")
-"""The settings that decide the initialization, which a fork cannot change."""
-_TOKENS = ("task.name", "task.p", "task.group", "task.table", "task.form")
-"""The settings that may decide what the tokens stand for."""
 _OPTIMIZER, _FILTER = "optimizer/", "optimizer/filter/"
 
 
@@ -166,9 +160,9 @@ def prepare_fork(
         )
     if config.n_steps <= step:
         raise GrokscopeError(f"n_steps: {config.n_steps} for a fork at step {step}. Allowed: from {step + 1}.")
-    changed = changed_settings(before, config)
+    changed = compare_settings(before, config)
     setup = Setup(config)
-    _require_same_parameters(before, config, changed, trajectory.task, setup.dataset.task)
+    require_same_parameters(before, config, changed, trajectory.task, setup.dataset.task)
     origin_state = _state_at(run, step, progress)
     resume_state, emptied = _transferred(setup, origin_state)
     event = {
@@ -185,62 +179,6 @@ def prepare_fork(
     events = tuple(past for past in run.record.history if past.get("step", 0) <= step)
     initialization = trajectory.initialization
     return Fork(setup, resume_state, as_arrays(initialization) if initialization else None, (*events, event))
-
-
-def changed_settings(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that differ between two configs, as plain values (before, after) by dotted name."""
-    values, new_values = flatten_settings(before.to_dict()), flatten_settings(after.to_dict())
-    return {name: (value, new_values[name]) for name, value in values.items() if value != new_values[name]}
-
-
-def flatten_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as one mapping by dotted name."""
-    settings: dict[str, Any] = {}
-    for name, value in values.items():
-        settings |= (
-            flatten_settings(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-        )
-    return settings
-
-
-def _require_same_parameters(
-    before: RunConfig,
-    after: RunConfig,
-    changed: Mapping[str, tuple[Any, Any]],
-    task_before: Task,
-    task_after: Task,
-) -> None:
-    """Raise GrokscopeError that names a changed setting under which the origin's parameters do not fit the model."""
-    has_same_tokens = _has_same_tokens(before.task, task_before, after.task, task_after)
-    shapes = transformer.build(before.model, task_before).shapes
-    for name, (value, new_value) in changed.items():
-        reason, leaf = "", name.rpartition(".")[2]
-        if name in _INITIALIZATION:
-            reason = "changes the initialization, which a fork takes from its origin"
-        elif name.startswith("model."):
-            model = dataclasses.replace(before.model, **{leaf: new_value})
-            if transformer.build(model, task_before).shapes != shapes:
-                reason = "changes the parameters' shapes"
-        elif name in _TOKENS and not has_same_tokens:
-            reason = "changes the meaning of the tokens"
-        if reason:
-            raise GrokscopeError(
-                f"{name}: {quoted_value(new_value)} {reason}. Allowed in a fork: {quoted_value(value)}."
-            )
-
-
-def _has_same_tokens(before: TaskConfig, task_before: Task, after: TaskConfig, task_after: Task) -> bool:
-    """Return whether the tokens of two tasks stand for the same elements."""
-    groups = [task_before.group, task_after.group]
-    if None not in groups and len({getattr(group, "name", "") for group in groups}) > 1:
-        return False
-    return _token_key(before, task_before) == _token_key(after, task_after)
-
-
-def _token_key(config: TaskConfig, task: Task) -> tuple[Any, ...]:
-    """Return what identifies the tokens of a task; tasks of one module name their elements alike."""
-    module = plugins.load("tasks", config.name).__module__
-    return module, config.form, task.n_elements, task.d_vocab, task.d_vocab_out, task.n_ctx
 
 
 def _state_at(run: RunStore, step: int, progress: Display | bool) -> dict[str, Tensor]:

@@ -75,7 +75,19 @@ def test_file_of_training_examples_may_have_any_format(original: Trajectory, tmp
 
 @pytest.mark.parametrize(
     "values",
-    [[], [0, 0], [99], [-1], list(range(49)), [0.5], [[0, 9]], [[0, 1, 2, 3]], "01", None, torch.ones(3, dtype=bool)],
+    [
+        [],
+        [0, 0],
+        [99],
+        [-1],
+        list(range(49)),
+        [0.5],
+        [[0, 9]],
+        [[0, 1, 2, 3]],
+        "01",
+        None,
+        torch.ones(3, dtype=torch.bool),
+    ],
     ids=str,
 )
 def test_invalid_training_examples_are_refused(values: Any, original: Trajectory):
@@ -196,7 +208,7 @@ def test_import_of_grokscope_0_2_0_has_an_unknown_split(original: Trajectory, un
         (float(step), *(float(original.log[name][i]) for name in original.log.arrays))
         for i, step in enumerate(original.log.steps)
     ]
-    store.commit(original.steps.tolist(), arrays, coverage=(-1, 60), log=rows)
+    store.commit(original.steps.tolist(), arrays, coverage=(-1, 60), log=rows)  # pyright: ignore[reportArgumentType]
     reopened = Trajectory.open(unsplit.path)
     assert not reopened.has_split and list(reopened.log.arrays) == ["loss", "accuracy"]
     expected = measures.evaluate("loss", original)["loss"]

@@ -1,0 +1,61 @@
+"""The settings that differ between two configs, and those that a fork cannot change."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from grokscope import tasks
+from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
+from grokscope.errors import GrokscopeError
+from grokscope.training.fork_settings import compare_settings, flatten_settings, require_same_parameters
+
+ORIGIN = RunConfig(task=TaskConfig(p=7), model=ModelConfig(d_model=16, n_heads=2, d_mlp=24))
+
+
+def test_nested_settings_are_named_with_dots():
+    assert flatten_settings({"a": 1, "b": {"c": {"d": 2}, "e": [3]}}) == {"a": 1, "b.c.d": 2, "b.e": [3]}
+
+
+def test_comparison_returns_only_settings_that_differ():
+    fork = dataclasses.replace(ORIGIN, optimizer=OptimizerConfig(lr=0.5), batch_size=8)
+    assert compare_settings(ORIGIN, fork) == {"optimizer.lr": (0.001, 0.5), "batch_size": (None, 8)}
+    assert compare_settings(ORIGIN, ORIGIN) == {}
+
+
+def check(fork: RunConfig) -> None:
+    changed = compare_settings(ORIGIN, fork)
+    require_same_parameters(ORIGIN, fork, changed, tasks.build(ORIGIN.task), tasks.build(fork.task))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": dataclasses.replace(ORIGIN.model, act_fn="gelu", biases="all")},
+        {"task": dataclasses.replace(ORIGIN.task, name="subtraction", train_fraction=0.5)},
+        {"optimizer": OptimizerConfig(lr=0.1), "split_seed": 3, "training_seed": 4},
+    ],
+    ids=["model", "task", "training"],
+)
+def test_settings_without_effect_on_parameters_may_change(changes: dict[str, Any]):
+    check(dataclasses.replace(ORIGIN, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"init_seed": 1}, "init_seed: 1 changes the initialization, .*Allowed in a fork: 0"),
+        (
+            {"model": dataclasses.replace(ORIGIN.model, d_mlp=8)},
+            "model.d_mlp: 8 changes the parameters' shapes. Allowed in a fork: 24",
+        ),
+        (
+            {"task": TaskConfig(p=5)},
+            "task.p: 5 changes the meaning of the tokens. Allowed in a fork: 7",
+        ),
+    ],
+    ids=["initialization", "shapes", "tokens"],
+)
+def test_setting_that_changes_parameters_is_named(changes: dict[str, Any], message: str):
+    with pytest.raises(GrokscopeError, match=f"^{message}"):
+        check(dataclasses.replace(ORIGIN, **changes))
