@@ -34,10 +34,10 @@ def apply(
     Raises:
         GrokscopeError: The file contradicts a given setting, or a setting that it determines is not allowed.
     """
-    found = {f"model.{name}": value for name, value in architecture.items()}
-    found |= {f"optimizer.{name}": value for name, value in file.optimizer.items()}
+    determined = {f"model.{name}": value for name, value in architecture.items()}
+    determined |= {f"optimizer.{name}": value for name, value in file.optimizer.items()}
     before = flatten_settings(config.to_dict())
-    for name, value in found.items():
+    for name, value in determined.items():
         if value == before[name]:
             continue
         if name in given:
@@ -48,8 +48,8 @@ def apply(
     for name, value in file.optimizer.items():
         if name in file.settings and file.settings[name] != value:
             notes.append(f"The file's config says {name} {file.settings[name]}, but its optimizer {value}.")
-    found |= {f"config of the file: {name}": value for name, value in file.settings.items()}
-    return _changed(config, architecture, file.optimizer, last_step), found
+    determined |= {f"config of the file: {name}": value for name, value in file.settings.items()}
+    return _changed(config, architecture, file.optimizer, last_step), determined
 
 
 def _changed(

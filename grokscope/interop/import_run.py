@@ -94,7 +94,7 @@ def import_checkpoints(
         for step, state_dict in zip(file_steps, file.state_dicts, strict=True):
             state_dicts[step] = _prepared(state_dict, task, answers_only, leave_out, notes)
     values, sentences = _architecture(files[0], next(iter(state_dicts.values())), config, task, is_causal)
-    config, found = findings.apply(config, files[0], values, max(state_dicts), given, notes)
+    config, determined = findings.apply(config, files[0], values, max(state_dicts), given, notes)
     notes += sentences
     state_dicts = dict(sorted(state_dicts.items()))
     trajectory = _trajectory(config, state_dicts, task, known[1] if known else "unknown")
@@ -105,7 +105,7 @@ def import_checkpoints(
         "files": [{"name": path.name, "sha256": _sha256(path)} for path in sources],
         "answers_only": answers_only,
         "split": known[0] if known else "unknown",
-        "found": found,
+        "found": determined,
         "notes": list(dict.fromkeys(notes))[:_MOST_NOTES],
         "doubts": doubts,
     }

@@ -83,9 +83,9 @@ def resolve(file_readings: Sequence[Reading], path: Path, has_batches: bool) -> 
     for reading in file_readings:
         step, reason = _resolve(reading, path, in_name, has_batches)
         if in_name not in (None, step):
-            content = f"{reading.key} {reading.value:,}" if reading.key else f"{step:,} updates of its optimizer"
+            stored = f"{reading.key} {reading.value:,}" if reading.key else f"{step:,} updates of its optimizer"
             raise GrokscopeError(
-                f"{path}: its name says step {in_name:,}, but it contains {content}. Name the right step with --steps."
+                f"{path}: its name says step {in_name:,}, but it contains {stored}. Name the right step with --steps."
             )
         steps.append(step)
     return steps, [_sentence(file_readings, steps, path, reason)] if reason else []

@@ -145,7 +145,7 @@ def parallelogram_distances(gram: Float[Tensor, "steps n n"]) -> Float[Tensor, "
 
 
 def has_equal_whole_number_sums(n: int) -> Bool[Tensor, " n_parallelograms"]:
-    """Return whether i + j = k + l as whole numbers, for every parallelogram of `parallelogram_distances` in order."""
+    """Return whether i + j = k + l as whole numbers, for each parallelogram of `parallelogram_distances`."""
     is_equal = []
     for total in range(n):
         i, j = _pairs(n, total)

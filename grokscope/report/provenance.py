@@ -42,7 +42,7 @@ class Provenance:
         event = record.imported
         if event is None:
             return None
-        found = _mapping(event.get("found"))
+        properties = _mapping(event.get("found"))
         default = "named by the files" if record.has_split else "unknown"
         return cls(
             files=tuple(
@@ -50,8 +50,8 @@ class Provenance:
                 for file in _list(event.get("files"))
                 if isinstance(file, Mapping)
             ),
-            found=tuple((str(name), _text(value)) for name, value in found.items()),
-            asserted=format_toml(record.config, without={*found, *_WITHOUT_MEANING}),
+            found=tuple((str(name), _text(value)) for name, value in properties.items()),
+            asserted=format_toml(record.config, without={*properties, *_WITHOUT_MEANING}),
             split=str(event.get("split", default)),
             answers_only=bool(event.get("answers_only")),
             notes=tuple(map(str, _list(event.get("notes")))),
