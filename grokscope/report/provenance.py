@@ -20,7 +20,7 @@ class Provenance:
 
     files: tuple[tuple[str, str], ...]
     """The name and the SHA-256 of each file."""
-    found: tuple[tuple[str, str], ...]
+    properties: tuple[tuple[str, str], ...]
     """Each property that was found in the files, with its value."""
     asserted: str
     """The settings that the files do not contain, as TOML: from flags, the preset and defaults."""
@@ -50,7 +50,7 @@ class Provenance:
                 for file in _list(event.get("files"))
                 if isinstance(file, Mapping)
             ),
-            found=tuple((str(name), _text(value)) for name, value in properties.items()),
+            properties=tuple((str(name), _text(value)) for name, value in properties.items()),
             asserted=format_toml(record.config, without={*properties, *_WITHOUT_MEANING}),
             split=str(event.get("split", default)),
             answers_only=bool(event.get("answers_only")),

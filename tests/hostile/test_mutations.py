@@ -113,8 +113,8 @@ def test_forged_segment_is_refused_by_name(name: str, damaged_run: Path):
         forged = mutations.forged(data, mutations.INVALID_SEGMENTS[name], random.Random(seed))
         verdict = judged_forgery(damaged_run, path, forged, truth)
         path.write_bytes(data)
-        said = "; ".join(verdict.refusals)
-        assert verdict.word == "refused" and str(path) in said and "not named" not in said, (verdict.differing, said)
+        text = "; ".join(verdict.refusals)
+        assert verdict.word == "refused" and str(path) in text and "not named" not in text, (verdict.differing, text)
         assert verdict.seconds < judging.SLOWEST
 
 

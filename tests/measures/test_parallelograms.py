@@ -67,7 +67,7 @@ def test_whole_number_index_equals_a_count_by_loops(plant, name):
 
 
 @pytest.mark.parametrize("p", [11, 101])
-def test_line_has_whole_number_index_1_and_modular_index_two_thirds(plant, p):
+def test_line_has_whole_index_1_and_modular_index_two_thirds(plant, p):
     line = torch.arange(p + 1, dtype=torch.float64)[:, None] * noise(1, 16)
     series = measures.evaluate("parallelograms", plant({5: {"embed.W_E": line}}, p=p), threshold=1e-6)
     assert series["whole_number_rqi"][0] == 1 > series["whole_number_rqi_shuffled"][0]

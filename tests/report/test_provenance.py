@@ -40,8 +40,8 @@ def test_page_of_an_import_claims_no_training(imported: Path):
 def test_asserted_settings_are_those_not_found(imported: Path):
     provenance = Provenance.of(Record.read(imported))
     assert provenance is not None
-    found = dict(provenance.found)
-    assert found["model.n_heads"] == "2" and found["model.normalization_type"] == "none"
+    properties = dict(provenance.properties)
+    assert properties["model.n_heads"] == "2" and properties["model.normalization_type"] == "none"
     assert 'name = "addition"' in provenance.asserted and "p = 7" in provenance.asserted
     assert "act_fn" in provenance.asserted and "d_model" not in provenance.asserted
     assert "n_steps" not in provenance.asserted and "checkpoints" not in provenance.asserted
@@ -54,7 +54,7 @@ def test_import_of_grokscope_0_2_0_has_files_only(imported: Path):
     assert old is not None and old.files == (("a.pt", "00"),) and old.split == "unknown" and old.notes == ()
     forged = {**event, "files": "x", "found": [], "notes": {"a": 1}, "doubts": None}
     nothing = Provenance.of(Record(record.config, {}, record.data_digest, (forged,)))
-    assert nothing is not None and nothing.files == () and nothing.found == () and nothing.doubts == ()
+    assert nothing is not None and nothing.files == () and nothing.properties == () and nothing.doubts == ()
 
 
 def test_trained_run_has_no_provenance(tiny_run: Path):
