@@ -56,8 +56,8 @@ def readings(content: Mapping[Any, Any], n: int, is_list: bool, path: Path) -> l
     is_valid = isinstance(values, list | tuple) and len(values) == n
     if not is_valid or not all(type(value) is int and 0 <= value < LARGEST_STEP for value in values):
         raise GrokscopeError(
-            f"{path}: {key!r} does not contain a whole number from 0 to {LARGEST_STEP - 1:,} for each of {n} state "
-            "dicts. Name the steps with --steps."
+            f"{path}: {key!r} does not contain a whole number from 0 to {LARGEST_STEP - 1:,} for each "
+            f"state dict, of which there {'is 1' if n == 1 else f'are {n}'}. Name the steps with --steps."
         )
     return [Reading(key, int(value), None if is_list else _count_updates(content)) for value in values]
 
