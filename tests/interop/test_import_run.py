@@ -183,7 +183,10 @@ def changed(name: str, value: Any) -> Callable[[dict[str, Any]], dict[str, Any]]
         (changed("embed.W_E", torch.full((8, 16), torch.nan)), r"W_E is not finite at step 60"),
         (lambda state: {}, r"contains \[\], and no state dict\."),
         (lambda state: {"state_dicts": []}, r"not a list of state dicts"),
-        (lambda state: {"state_dicts": [state], "steps": [1, 2]}, r"'steps' .* for each state dict, of which there is 1\."),
+        (
+            lambda state: {"state_dicts": [state], "steps": [1, 2]},
+            r"'steps' .* for each state dict, of which there is 1\.",
+        ),
         (lambda state: {"state_dicts": [state], "steps": ["1"]}, r"whole number"),
         (lambda state: {"model": state, "train_indices": torch.tensor([0, 0])}, r"train_indices"),
         (lambda state: {"model": state, "train_indices": torch.tensor([99])}, r"train_indices"),
