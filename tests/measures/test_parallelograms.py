@@ -71,7 +71,7 @@ def test_line_has_whole_index_1_and_modular_index_two_thirds(plant, p):
     line = torch.arange(p + 1, dtype=torch.float64)[:, None] * noise(1, 16)
     series = measures.evaluate("parallelograms", plant({5: {"embed.W_E": line}}, p=p), threshold=1e-6)
     assert series["whole_number_rqi"][0] == 1 > series["whole_number_rqi_shuffled"][0]
-    assert series["rqi"][0] == pytest.approx(2 / 3, abs=0.4 / p)
+    assert series["rqi"][0] == pytest.approx(2 / 3, abs=1.5 / p)
 
 
 def test_only_coinciding_tokens_have_index_1(plant):
