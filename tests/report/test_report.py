@@ -5,7 +5,6 @@ import errno
 import shutil
 import subprocess
 import sys
-from typing import Any
 
 import numpy as np
 import pytest
@@ -70,14 +69,14 @@ def test_representations_of_a_large_group_are_not_measured(tiny_config, tmp_path
 def test_measure_that_fails_is_named_on_the_page(reported_run, tmp_path, monkeypatch):
     copy = shutil.copytree(reported_run, tmp_path / "copy")
     (copy / "measures" / "sharpness.safetensors").unlink()
-    saved = measures.saved
+    evaluate = measures.MeasureRequest.evaluate
 
-    def fail_on_sharpness(name: str, *arguments: Any, **options: Any) -> Series:
-        if name == "sharpness":
+    def fail_on_sharpness(request: measures.MeasureRequest) -> Series:
+        if request.name == "sharpness":
             raise GrokscopeError("A product with the Hessian is not finite.")
-        return saved(name, *arguments, **options)
+        return evaluate(request)
 
-    monkeypatch.setattr(measures, "saved", fail_on_sharpness)
+    monkeypatch.setattr(measures.MeasureRequest, "evaluate", fail_on_sharpness)
     page = read_page(report.write(Trajectory.open(copy)))
     assert "The measure sharpness is not on this page: A product with the Hessian is not finite." in page.text["p"]
     assert "weight norm" in page.text["dl"] and "Hessian" not in page.text["dl"]
