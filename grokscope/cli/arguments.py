@@ -30,11 +30,11 @@ class UsageError(GrokscopeError):
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn errors inside the block into UsageError, except for files that cannot be read and names that are taken."""
+    """Turn errors inside the block into UsageError, except for missing packages, unreadable files and taken names."""
     try:
         yield
     except GrokscopeError as error:
-        if isinstance(error, UsageError | BusyError) or isinstance(error.__cause__, OSError):
+        if isinstance(error, UsageError | BusyError) or isinstance(error.__cause__, OSError | ImportError):
             raise
         raise UsageError(str(error)) from error
 

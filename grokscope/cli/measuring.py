@@ -67,9 +67,10 @@ def measure(arguments: list[str]) -> None:
     names = options.names or measures.usual()
     refusals = _option_refusals(names, measure_options)
     if refusals and (options.names or len(refusals) == len(names)):
-        # Of the measures that were not named, most lack an option; those that have it state what is allowed.
-        reason = next((text for text in refusals.values() if not text.startswith("Unknown")), [*refusals.values()][0])
-        has_shared_options = measure_options and len(names) > 1
+        # Of the measures that were not named, most lack an option, and some may be broken. Those that have the option
+        # state what is allowed.
+        reason = min(refusals.values(), key=lambda text: (" cannot be loaded: " in text, text.startswith("Unknown")))
+        has_shared_options = measure_options and len(options.names) > 1
         hint = f" --set applies to every named measure: {', '.join(names)}." if has_shared_options else ""
         raise UsageError(f"{reason}{hint}")
     names = [name for name in names if name not in refusals]

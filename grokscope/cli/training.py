@@ -77,7 +77,6 @@ def train(arguments: list[str]) -> None:
 
     @contextmanager
     def display(n_steps: int, start: int) -> Iterator[Observer]:
-        announce(training_summary(config, folder))
         with Progress(n_steps, start) as progress:
             if not options.live:
                 yield progress
@@ -87,6 +86,7 @@ def train(arguments: list[str]) -> None:
             watcher = watchers.enter_context(BackgroundWatcher(folder, progress.say, options.stay))
             yield watcher.wrap(progress)
 
+    announce(training_summary(config, folder))
     with ExitStack() as watchers:
         print_outcome(run.train(config, folder.name, options.root, progress=display))
 

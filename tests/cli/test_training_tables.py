@@ -57,7 +57,7 @@ def test_unusable_table_is_one_sentence(table: str, message: str, grokscope: Com
     (here / "wrong.txt").write_text("0 1\n1 7\n")
     files = sorted(tmp_path.rglob("*"))
     status, output, errors = grokscope("train", "quick", "--task.name", "table", "--task.table", table)
-    assert (status, output) == (1 if "No such file" in errors else 2, "")
+    assert (status, output) == (1 if re.search("No such file|directory", errors) else 2, "")
     assert errors.startswith("grokscope: ") and errors.count("\n") == 1
     assert re.search(message, errors), errors
     assert sorted(tmp_path.rglob("*")) == files
@@ -76,6 +76,7 @@ def test_run_of_a_table_does_not_need_its_file(
     rows.write_text("\n".join(" ".join(str(a ^ b) for b in range(8)) for a in range(8)))
     values = tiny_config.to_dict()
     values["task"] |= {"name": "table", "table": "@rows.txt"}
+    del values["task"]["p"]
     path = tmp_path / "xor.toml"
     path.write_text(toml(values), encoding="utf-8")
     status, output, errors = grokscope("train", path, "--root", tmp_path, "--n-steps", 20)

@@ -245,5 +245,5 @@ def test_failure_of_a_group_is_the_reason_of_every_cell(
 @pytest.mark.parametrize("n", [0, -3])
 def test_ensemble_below_one_is_refused(n: int, runs: Command, write_sweep: WriteSweep, tmp_path: Path):
     status, _, errors = runs(write_sweep(seeds(2)), "--ensemble", n)
-    assert (status, errors) == (1, f"grokscope: --ensemble {n}; allowed: a whole number from 1.\n")
+    assert (status, errors) == (2, f"grokscope: --ensemble {n}; allowed: a whole number from 1.\n")
     assert not (tmp_path / "runs").exists()
