@@ -14,9 +14,10 @@ from grokscope.algebra.groups import Group
 from grokscope.config import TaskConfig, task_size
 from grokscope.errors import GrokscopeError, quoted_value
 from grokscope.tasks.split import Split, draw_split, validated_split
-from grokscope.tasks.task import Task
+from grokscope.tasks.task import NO_TARGET, Task
 
 __all__ = [
+    "NO_TARGET",
     "Split",
     "Task",
     "build",

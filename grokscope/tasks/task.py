@@ -8,14 +8,18 @@ from jaxtyping import Int
 from torch import Tensor
 
 from grokscope.algebra.groups import Group
+from grokscope.errors import GrokscopeError
+
+NO_TARGET = -100
+"""The label of a position without a target, as in `torch.nn.functional.cross_entropy`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
     """All equations of an operation in tokens, and the structure that measures and colourings need.
 
-    The elements are tokens 0 … n − 1; larger tokens are signs. A model's answer is read at the last position.
-    `equations` builds a task of a binary operation: token n is "=", which ends every equation, and the form "a ∘ b ="
+    The elements are tokens 0 … n − 1; larger tokens are signs. A single answer is read at the last position. A task of
+    sequences has a label at each position, or NO_TARGET where the loss reads no answer. `equations` builds a task of a binary operation: token n is "=", which ends every equation, and the form "a ∘ b ="
     adds n + 1 for "∘". A task of another package may have other signs, none, or another number of operands.
     """
 
@@ -25,8 +29,9 @@ class Task:
     """The operation in the field's notation, such as "a + b mod 59"."""
     inputs: Int[Tensor, "n_examples n_ctx"]
     """The tokens of each equation without its answer."""
-    labels: Int[Tensor, " n_examples"]
-    """The training target of each equation, an element. Includes outliers and random labels."""
+    labels: Int[Tensor, " n_examples"] | Int[Tensor, "n_examples n_ctx"]
+    """The training target of each equation, an element. Includes outliers and random labels. A task of sequences has a
+    target at each position, or NO_TARGET."""
     n_elements: int
     """The number of elements, n."""
     d_vocab: int
@@ -49,6 +54,19 @@ class Task:
     def n_ctx(self) -> int:
         """The number of tokens in an equation without its answer."""
         return self.inputs.shape[1]
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether labels have the shape of `inputs`: answers at several positions, NO_TARGET elsewhere."""
+        return self.labels.ndim == 2
+
+    def require_single_answer(self) -> None:
+        """Raise GrokscopeError if examples have answers at several positions."""
+        if self.is_sequence:
+            raise GrokscopeError(
+                f"{self.formula}: its examples are sequences with a target at several positions. Allowed: tasks with "
+                f"a single answer at the last position, because this measure reads one answer per example."
+            )
 
     @cached_property
     def operand_positions(self) -> tuple[int, ...]:
