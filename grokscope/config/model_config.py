@@ -29,6 +29,8 @@ class ModelConfig:
     """The initialization: "normal" (as in Nanda et al. 2023) or PyTorch's default, "torch" (Power et al. 2022)."""
     init_scale: float = number(1.0, "a number above 0 and up to 100", lambda value: 0 < value <= 100)
     """A factor on every initial weight matrix: α in Omnigrok (Liu et al. 2022)."""
+    d_vocab_out: int | None = integer(None, 2, 10**6, none="the number of answers")
+    """The number of output columns, at least the number of answers. Nanda et al. 2023 have p + 1 of them."""
 
 
 def contradictions(model: ModelConfig, invalid: set[str]) -> list[str]:

@@ -67,10 +67,12 @@ def plain(
     tokens: Int[Tensor, "n n_ctx"],
     dropout: Masks | None = None,
     hook: Hook | None = None,
-) -> Float[Tensor, "n d_vocab_out"]:
+    *,
+    all_positions: bool = False,
+) -> Float[Tensor, "n *positions d_vocab_out"]:
     """Return the logits, computed separately for each example.
 
-    The last block computes only the last position.
+    Unless logits at all positions are needed, the last block computes only the last position.
 
     Args:
         config: The architecture.
@@ -78,20 +80,21 @@ def plain(
         tokens: The equations; no two need share a token.
         dropout: Masks that multiply the outputs of attention and MLP; by default no dropout.
         hook: Receives `attn.hook_pattern` (n, heads, queries, keys) and `mlp.hook_post` (n, positions, d_mlp) of each
-            block. In the last block, the only query and position is the last one.
+            block. In the last block, the only query and position is the last one, unless `all_positions`.
+        all_positions: Whether to return the logits of every position, and not of the last position alone.
     """
     hook = hook or _identity
     residual = F.embedding(tokens, parameters["embed.W_E"]) + parameters["pos_embed.W_pos"][: tokens.shape[1]]
     for layer in range(config.n_layers):
         block = f"blocks.{layer}."
         x = _layer_norm(config, parameters, f"{block}ln1", residual)
-        if layer == config.n_layers - 1:
+        if layer == config.n_layers - 1 and not all_positions:
             residual = residual[:, -1:]
         queries = _project(config, parameters, block, "Q", x[:, -residual.shape[1] :])
         keys, values = (_project(config, parameters, block, name, x) for name in "KV")
         z = _attend(queries, keys, values, lambda pattern, block=block: hook(f"{block}attn.hook_pattern", pattern))
         residual = _finish_block(config, parameters, block, residual, z, dropout, hook)
-    return _unembed(config, parameters, residual[:, -1])
+    return _unembed(config, parameters, residual if all_positions else residual[:, -1])
 
 
 def shared(config: ModelConfig, parameters: Parameters, equations: Equations) -> Float[Tensor, "n d_vocab_out"]:
@@ -244,8 +247,8 @@ def _finish_block(
 
 
 def _unembed(
-    config: ModelConfig, parameters: Parameters, residual: Float[Tensor, "n d_model"]
-) -> Float[Tensor, "n d_vocab_out"]:
+    config: ModelConfig, parameters: Parameters, residual: Float[Tensor, "n *positions d_model"]
+) -> Float[Tensor, "n *positions d_vocab_out"]:
     """Return the logits of a residual stream after the last block."""
     normalized = _layer_norm(config, parameters, "ln_final", residual)
     return F.linear(normalized, parameters["unembed.W_U"].T, parameters["unembed.b_U"])

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A decoder-only transformer for equations of `n_ctx` tokens, with the answer read at the last token."""
+    """A decoder-only transformer for sequences of `n_ctx` tokens."""
 
     config: ModelConfig
     d_vocab: int
     d_vocab_out: int
     n_ctx: int
+    has_all_positions: bool = False
+    """Whether logits are computed at every position; by default, only at the last one, where an answer is read."""
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -125,8 +127,11 @@ class Model:
         tokens: Equations | Int[Tensor, "n n_ctx"],
         dropout: Masks | None = None,
         hook: Hook | None = None,
-    ) -> Float[Tensor, "n d_vocab_out"]:
-        """Return the logits at the last position, equal to those of HookedTransformer to rounding.
+    ) -> Float[Tensor, "n *positions d_vocab_out"]:
+        """Return the logits, equal to those of HookedTransformer to rounding.
+
+        They are those of the last position (n, d_vocab_out), or with `has_all_positions` of every position
+        (n, positions, d_vocab_out).
 
         Args:
             parameters: The parameters under TransformerLens names.
@@ -135,6 +140,8 @@ class Model:
             hook: Reads or replaces attention patterns and neuron activations, as `forward.plain` describes.
         """
         equations = self.equations(tokens) if isinstance(tokens, Tensor) else tokens
+        if self.has_all_positions:
+            return forward.plain(self.config, parameters, equations.tokens, dropout, hook, all_positions=True)
         return forward.logits(self.config, parameters, equations, dropout, hook)
 
     def dropout_masks(
@@ -149,11 +156,12 @@ class Model:
 
         Returns:
             A mask for each output of attention and MLP, under the name of HookedTransformer's hook on that output.
-            The masks of the last block cover only the last position, because `logits` computes no other there.
+            The masks of the last block cover only the positions at which `logits` computes logits.
         """
         masks = {}
         for layer in range(self.config.n_layers):
-            n_positions = 1 if layer == self.config.n_layers - 1 else self.n_ctx
+            is_last_only = layer == self.config.n_layers - 1 and not self.has_all_positions
+            n_positions = 1 if is_last_only else self.n_ctx
             for hook in ("hook_attn_out", "hook_mlp_out"):
                 shape = (n_batch, n_positions, self.config.d_model)
                 is_kept = torch.rand(shape, generator=generator, device=generator.device) >= probability
@@ -207,8 +215,20 @@ class Model:
 
 
 def build(config: ModelConfig, task: Task) -> Model:
-    """Return the model that `config` describes, sized for the tokens of `task`."""
-    return Model(config, task.d_vocab, task.d_vocab_out, task.n_ctx)
+    """Return the model that `config` describes, sized for the tokens of `task`.
+
+    It gives logits at every position if the task's labels have a position axis.
+
+    Raises:
+        GrokscopeError: `config.d_vocab_out` is smaller than the number of answers.
+    """
+    d_vocab_out = task.d_vocab_out if config.d_vocab_out is None else config.d_vocab_out
+    if d_vocab_out < task.d_vocab_out:
+        raise GrokscopeError(
+            f"model.d_vocab_out: {d_vocab_out} is less than the {task.d_vocab_out} answers of {task.formula}. "
+            f"Allowed: from {task.d_vocab_out}, or none for this number."
+        )
+    return Model(config, task.d_vocab, d_vocab_out, task.n_ctx, task.labels.ndim == 2)
 
 
 def _sinusoids(n_ctx: int, d_model: int) -> Float[Tensor, "n_ctx d_model"]:

@@ -17,7 +17,7 @@ def estimate_memory(setup: Setup) -> int:
     """
     model, n_batch = setup.config.model, setup.dataset.batch_size
     loss_bytes = 8 if setup.config.loss_dtype == "float64" else 4
-    n_bytes_of_logits = (4 + 2 * loss_bytes) * setup.dataset.task.d_vocab_out
+    n_bytes_of_logits = (4 + 2 * loss_bytes) * setup.model.d_vocab_out
     return n_batch * (n_bytes_of_logits + 3 * 4 * model.n_layers * model.d_mlp)
 
 

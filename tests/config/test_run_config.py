@@ -37,7 +37,7 @@ ADDED = [
     *("optimizer.decay_centre", "optimizer.momentum", "optimizer.gradient_filter", "optimizer.filter_alpha"),
     *("optimizer.filter_lambda", "optimizer.filter_window", "optimizer.update_noise", "optimizer.weight_noise"),
     *("optimizer.sam_radius", "batch_share", "loss", "residual_dropout", "matrix_products"),
-    "task.split",
+    *("task.split", "model.d_vocab_out"),
 ]
 
 

@@ -1,5 +1,6 @@
 """The three forms of the forward pass against each other, and the choice between them."""
 
+import dataclasses
 from itertools import product
 
 import pytest
@@ -93,3 +94,23 @@ def test_arbitrary_tokens_agree_with_hooked_transformer(norm: str | None):
 def test_empty_batch_has_empty_logits():
     model, _, parameters = random_setup(ModelConfig(d_model=8, n_heads=2, d_mlp=12), "a b =")
     assert model.logits(parameters, torch.empty(0, 3, dtype=torch.long)).shape == (0, 5)
+
+
+@pytest.mark.parametrize(("n_layers", "norm"), [(1, None), (2, "LN")])
+def test_logits_at_all_positions_agree_with_hooked(n_layers: int, norm: str | None):
+    config = ModelConfig(n_layers=n_layers, d_model=8, n_heads=2, d_mlp=12, normalization_type=norm)
+    single, equations, parameters = random_setup(config, "a ∘ b =")
+    model = dataclasses.replace(single, has_all_positions=True)
+    expected = torch.as_tensor(model.hooked_transformer(parameters)(equations.tokens))
+    logits = model.logits(parameters, equations)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)
+    masks = model.dropout_masks(9, 0.0, torch.Generator())
+    torch.testing.assert_close(model.logits(parameters, equations, masks), expected, rtol=0, atol=1e-10)
+
+
+def test_labels_with_positions_make_logits_at_all_positions():
+    task = tasks.build(TaskConfig(p=5))
+    config = ModelConfig(d_model=8, n_heads=2, d_mlp=12)
+    sequences = dataclasses.replace(task, labels=task.inputs)
+    assert not transformer.build(config, task).has_all_positions
+    assert transformer.build(config, sequences).has_all_positions

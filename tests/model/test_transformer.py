@@ -16,6 +16,7 @@ from support.small_models import random_parameters, small_model
 
 from grokscope import tasks
 from grokscope.config.task_config import TOKEN_FORMS
+from grokscope.errors import GrokscopeError
 from grokscope.model import losses, transformer
 
 ARCHITECTURES = [
@@ -220,3 +221,16 @@ def test_masks_have_two_values_and_mean_one(probability: float):
     changed = model.dropout_masks(400, probability, torch.Generator().manual_seed(2))
     assert all(torch.equal(repeated[name], mask) for name, mask in masks.items())
     assert not any(torch.equal(changed[name], mask) for name, mask in masks.items())
+
+
+def test_output_columns_may_exceed_the_answers():
+    model, task = small_model(d_vocab_out=7)
+    parameters = random_parameters(model)
+    assert model.shapes["unembed.W_U"] == (8, 7)
+    expected = torch.as_tensor(model.hooked_transformer(parameters)(task.inputs))[:, -1]
+    torch.testing.assert_close(model.logits(parameters, task.inputs), expected, rtol=0, atol=1e-10)
+
+
+def test_fewer_output_columns_than_answers_are_refused():
+    with pytest.raises(GrokscopeError, match=r"model.d_vocab_out: 4 is less than the 5 answers"):
+        small_model(d_vocab_out=4)

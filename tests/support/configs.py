@@ -30,6 +30,7 @@ FIELDS: dict[str, tuple[Any, str, Any]] = {
     "model.biases": ("some", "'all' or 'mlp' or 'none'", "all"),
     "model.init": ("zero", "'normal' or 'torch'", "torch"),
     "model.init_scale": (0.0, "above 0", 2.0),
+    "model.d_vocab_out": (1, "from 2 to 1000000, or none", 200),
     "optimizer.name": ("adamm", "adamw, sgd", "sgd"),
     "optimizer.lr": (-1e-3, "above 0", 1e-2),
     "optimizer.weight_decay": (-1.0, "from 0 to 1000", 0.5),
