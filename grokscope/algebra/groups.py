@@ -4,8 +4,6 @@ The elements of a group are numbered 0 … n − 1. Permutations act from the le
 """
 
 import itertools
-import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +11,11 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int
 
+from grokscope.algebra.group_names import ALLOWED_NAMES as ALLOWED_NAMES
+from grokscope.algebra.group_names import LARGEST_ORDER as LARGEST_ORDER
+from grokscope.algebra.group_names import group_order as group_order
+from grokscope.algebra.group_names import is_group_name as is_group_name
 from grokscope.errors import GrokscopeError
-
-LARGEST_ORDER = 2003
-ALLOWED_NAMES = (
-    "S2 to S6, A3 to A6, D3 to D1001 (of 2n elements), C2 to C2003, or a product of them such as 'C3xC5', "
-    f"with at most {LARGEST_ORDER:,} elements"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,17 +112,6 @@ class Group:
         return powers
 
 
-def is_group_name(name: str) -> bool:
-    """Return whether `name` denotes an allowed group (`ALLOWED_NAMES`)."""
-    factors = [_order(factor) for factor in name.split("x")]
-    return all(factors) and math.prod(factors) <= LARGEST_ORDER
-
-
-def group_order(name: str) -> int:
-    """Return the number of elements of the group with this name, or 0 for an unknown name."""
-    return math.prod(_order(factor) for factor in name.split("x"))
-
-
 def group(name: str) -> Group:
     """Return the group with this name.
 
@@ -151,22 +136,6 @@ def group(name: str) -> Group:
         table = (table[:, None, :, None] * n + factor_table[None, :, None, :]).reshape(len(table) * n, -1)
         elements = [f"{x}, {y}" for x in elements for y in factor_elements]
     return Group(name, table, tuple(elements))
-
-
-def _order(factor: str) -> int:
-    """Return the order of S_n, A_n, D_n or C_n, or 0 for any other name and for a group that is too large."""
-    match = re.fullmatch(r"([SADC])([1-9][0-9]{0,3})", factor)
-    if not match:
-        return 0
-    kind, n = match[1], int(match[2])
-    smallest = {"S": 2, "A": 3, "D": 3, "C": 2}[kind]
-    if n < smallest or (kind in "SA" and n > 6):
-        return 0
-    if kind == "S":
-        return math.factorial(n)
-    if kind == "A":
-        return math.factorial(n) // 2
-    return 2 * n if kind == "D" else n
 
 
 def _factor(name: str) -> tuple[Int[np.ndarray, "n n"], list[str]]:

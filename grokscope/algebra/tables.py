@@ -1,18 +1,12 @@
-"""Read and write tables of binary operations as text."""
-
-import re
-from collections.abc import Callable
+"""Read tables of binary operations as arrays."""
 
 import numpy as np
 from jaxtyping import Int
 
-from grokscope.algebra.groups import LARGEST_ORDER
+from grokscope.algebra.table_text import TABLE_ALLOWED as TABLE_ALLOWED
+from grokscope.algebra.table_text import table_faults, table_rows
+from grokscope.algebra.table_text import tabulate as tabulate
 from grokscope.errors import GrokscopeError
-
-TABLE_ALLOWED = (
-    f"rows of numbers, separated by ';' or line ends: n rows of n entries (n from 2 to {LARGEST_ORDER:,}), "
-    f"each entry a number from 0 to n - 1, or '.' for no equation"
-)
 
 
 def read_table(text: str) -> Int[np.ndarray, "n n"]:
@@ -27,56 +21,4 @@ def read_table(text: str) -> Int[np.ndarray, "n n"]:
     faults = table_faults(text)
     if faults:
         raise GrokscopeError(f"The text is not a table of a binary operation: {'; '.join(faults)}.")
-    return np.array([[-1 if entry == "." else int(entry) for entry in row] for row in _rows(text)])
-
-
-def table_faults(text: str) -> list[str]:
-    """Return the faults that make a text invalid as a table, one clause each, at most three of each kind."""
-    rows = _rows(text)
-    n = len(rows)
-    if not 2 <= n <= LARGEST_ORDER:
-        return [f"{n} rows; allowed: {TABLE_ALLOWED}"]
-    lengths = [
-        f"row {i} has {len(row)} entries; allowed: {n}, one for each row"
-        for i, row in enumerate(rows)
-        if len(row) != n
-    ]
-    entries = [
-        f"row {i} has {entry[:20]!r}; allowed: 0 to {n - 1}, or '.'"
-        for i, row in enumerate(rows)
-        for entry in row
-        if entry != "." and not (re.fullmatch("[0-9]{1,4}", entry) and int(entry) < n)
-    ]
-    first_faults = [*lengths[:3], *entries[:3]]
-    n_more = len(lengths) + len(entries) - len(first_faults)
-    return first_faults + ([f"and {n_more} more faults"] if n_more else [])
-
-
-def tabulate(operation: Callable[[int, int], int | None], n: int) -> str:
-    """Return the table of a binary operation as text for the task "table".
-
-    Any operation becomes a task: ``TaskConfig(name="table", table=tabulate(lambda a, b: a ^ b, 32))``.
-
-    Args:
-        operation: The answer to two operands, each from 0 to n − 1, or None for no equation. The task allows answers
-            from 0 to n − 1.
-        n: The number of elements, from 2 to 2,003.
-
-    Raises:
-        GrokscopeError: An answer is not a whole number. It is not rounded: a mistyped `/` would go unnoticed.
-    """
-    answers = [[operation(a, b) for b in range(n)] for a in range(n)]
-    for a, row in enumerate(answers):
-        for b, answer in enumerate(row):
-            if answer is not None and not hasattr(answer, "__index__"):
-                raise GrokscopeError(
-                    f"The operation gives {answer!r} for ({a}, {b}); allowed: a whole number, or None."
-                )
-    return "; ".join(" ".join("." if answer is None else str(int(answer)) for answer in row) for row in answers)
-
-
-def _rows(text: str) -> list[list[str]]:
-    """Return the entries of each row, without empty rows."""
-    # A spreadsheet may write a byte-order mark before the first row and a comma after each row.
-    rows = [re.split(r"[\s,]+", row.strip("\ufeff, \t\r")) for row in re.split(r"[;\n]", text)]
-    return [row for row in rows if row != [""]]
+    return np.array([[-1 if entry == "." else int(entry) for entry in row] for row in table_rows(text)])

@@ -2,42 +2,43 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grokscope.cli.arguments import RunOptions, UsageError, parse
-from grokscope.cli.exporting import export, figure, wandb
-from grokscope.cli.forks import fork
-from grokscope.cli.guard import run_guarded
-from grokscope.cli.importing import import_
-from grokscope.cli.inspecting import list_, log, verify
-from grokscope.cli.measuring import measure, report
-from grokscope.cli.sweeping import sweep
-from grokscope.cli.training import densify, resume, train
-from grokscope.cli.watching import watch
+from grokscope.cli.guard import UsageError, run_guarded
 from grokscope.errors import unknown_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "train": train,
-    "resume": resume,
-    "fork": fork,
-    "densify": densify,
-    "import": import_,
-    "sweep": sweep,
-    "measure": measure,
-    "report": report,
-    "watch": watch,
-    "figure": figure,
-    "export": export,
-    "wandb": wandb,
-    "verify": verify,
-    "log": log,
-    "list": list_,
+# Commands are imported when they run, so that `grokscope --help` does not import the parser.
+COMMANDS = {
+    "train": "training:train",
+    "resume": "training:resume",
+    "fork": "forks:fork",
+    "densify": "training:densify",
+    "import": "importing:import_",
+    "sweep": "sweeping:sweep",
+    "measure": "measuring:measure",
+    "report": "measuring:report",
+    "watch": "watching:watch",
+    "figure": "exporting:figure",
+    "export": "exporting:export",
+    "wandb": "exporting:wandb",
+    "verify": "inspecting:verify",
+    "log": "inspecting:log",
+    "list": "inspecting:list_",
+    "doctor": "diagnosis:doctor",
+    "completion": "completion:completion",
 }
+"""The module of grokscope.cli and the function of each command."""
+
+
+def command(name: str) -> Callable[[list[str]], None]:
+    """Return the function of a command."""
+    module, _, function = COMMANDS[name].partition(":")
+    return getattr(import_module(f"grokscope.cli.{module}"), function)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -46,15 +47,22 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _dispatch(arguments: list[str]) -> None:
-    name, *rest = arguments or ["--help"]
+    if not arguments:
+        from grokscope.cli import overview
+
+        print(overview.INTRODUCTION)
+        return
+    name, *rest = arguments
     if name in ("-h", "--help", "help"):
-        print(_overview())
+        from grokscope.cli import overview
+
+        print(overview.command_list(COMMANDS))
     elif name == "--version":
         from grokscope._version import __version__
 
         print(f"grokscope {__version__}")
     elif name in COMMANDS:
-        COMMANDS[name](rest)
+        command(name)(rest)
     else:
         raise UsageError(unknown_name("command", name, list(COMMANDS)))
 
@@ -68,6 +76,10 @@ def analysis(main: "Callable[[Path], Figure]", name: str) -> None:
     """
 
     def run(arguments: list[str]) -> None:
+        from dataclasses import dataclass
+
+        from grokscope.cli.arguments import RunOptions, parse
+
         @dataclass(frozen=True)
         class Analysis(RunOptions):
             """Answer one question about RUN and save the figure in RUN/figures."""
@@ -80,18 +92,3 @@ def analysis(main: "Callable[[Path], Figure]", name: str) -> None:
             print(f"saved {path}")
 
     run_guarded(run, sys.argv[1:])
-
-
-def _overview() -> str:
-    lines = [f"  {name:<9}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: grokscope COMMAND …",
-            "",
-            "Train small transformers to grokking, keep dense checkpoints, and watch the circuit form.",
-            "",
-            *lines,
-            "",
-            "`grokscope COMMAND --help` explains a command. RUN is a folder, or its name under --root (checkpoints).",
-        ]
-    )

@@ -3,8 +3,9 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from grokscope import plugins
+from grokscope.cli.guard import UsageError as UsageError
+from grokscope.cli.guard import printable as printable
 from grokscope.errors import BusyError, GrokscopeError, unknown_name
 
 if TYPE_CHECKING:
@@ -22,10 +25,6 @@ if TYPE_CHECKING:
 
 _Opened = TypeVar("_Opened", "Trajectory", "RunStore")
 ROOT = Path("checkpoints")
-
-
-class UsageError(GrokscopeError):
-    """A name, value or setting on the command line is wrong, whatever the disk contains; the exit status is 2."""
 
 
 @contextmanager
@@ -39,15 +38,35 @@ def usage_errors() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
+class _OptionsReadError(Exception):
+    """Ends a command at `parse`, and carries the type of its options and the keywords of the parser."""
+
+    def __init__(self, options: Any, keywords: dict[str, Any]):
+        super().__init__()
+        self.options, self.keywords = options, keywords
+
+
+_reads_options: ContextVar[bool] = ContextVar("reads options", default=False)
+
+
+def options_of(command: Callable[[list[str]], None]) -> tuple[Any, dict[str, Any]]:
+    """Return the dataclass of a command's options and the keywords for `tyro.cli`, without running the command."""
+    token = _reads_options.set(True)
+    try:
+        command([])
+    except _OptionsReadError as read:
+        return read.options, read.keywords
+    finally:
+        _reads_options.reset(token)
+    raise TypeError(f"{command} does not parse its arguments")
+
+
 def parse(command: Any, name: str, arguments: list[str], *, pairs: bool = False, **keywords: Any) -> Any:
     """Parse arguments into the dataclass that describes the command's options; `pairs` adds --no-x to each --x."""
-    return tyro.cli(
-        command,
-        prog=f"grokscope {name}",
-        args=arguments,
-        config=() if pairs else (tyro.conf.FlagCreatePairsOff,),
-        **keywords,
-    )
+    keywords["config"] = () if pairs else (tyro.conf.FlagCreatePairsOff,)
+    if _reads_options.get():
+        raise _OptionsReadError(command, keywords)
+    return tyro.cli(command, prog=f"grokscope {name}", args=arguments, **keywords)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +85,6 @@ class RunOptions:
         # Unlike Path.is_dir, os.path.isdir is False for a name that is too long or contains a null byte.
         is_under_root = len(path.parts) == 1 or os.path.isdir(self.root / path)
         return self.root / path if is_under_root and not os.path.isdir(path) else path
-
-
-def printable(text: object) -> str:
-    """Return a message with every unprintable character escaped, because names in it may be hostile."""
-    return "".join(
-        character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
-        for character in str(text)
-    )
 
 
 def counted(n: int, noun: str) -> str:

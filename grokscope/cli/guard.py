@@ -8,8 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
-from grokscope.cli.arguments import UsageError, printable
 from grokscope.errors import DamagedError, GrokscopeError, quoted_name
+
+
+class UsageError(GrokscopeError):
+    """A name, value or setting on the command line is wrong, whatever the disk contains; the exit status is 2."""
+
+
+def printable(text: object) -> str:
+    """Return a message with every unprintable character escaped, because names in it may be hostile."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
+        for character in str(text)
+    )
 
 
 def run_guarded(command: Callable[[list[str]], None], arguments: list[str]) -> None:

@@ -16,11 +16,13 @@ training.
 
 import math
 from dataclasses import dataclass
-
-import numpy as np
-from jaxtyping import Int
+from typing import TYPE_CHECKING
 
 from grokscope.errors import GrokscopeError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Int
 
 _FORMS = {
     "every": ("every K", "K a whole number from 1"),
@@ -51,8 +53,10 @@ class Schedule:
                 sizes.append((last - first) // numbers[-1] + 1)
         return max(sizes)
 
-    def fixed_steps(self, n_steps: int) -> Int[np.ndarray, " n_checkpoints"]:
+    def fixed_steps(self, n_steps: int) -> "Int[np.ndarray, ' n_checkpoints']":
         """Return the steps of the fixed checkpoints: increasing, without repeats, from 0 to `n_steps` inclusive."""
+        import numpy as np  # Only training needs it; `grokscope train --help` does not.
+
         parts = [np.array([0, n_steps])]
         for kind, numbers in self.fixed:
             if kind == "every":

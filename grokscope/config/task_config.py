@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from grokscope import plugins
-from grokscope.algebra import groups, tables
+from grokscope.algebra import group_names, table_text
 from grokscope.config import task_size
 from grokscope.config.validation import checked, choice, flag, integer, number, registered
 
@@ -19,7 +19,7 @@ def is_prime(value: int) -> bool:
 
 def _modulus_advice(value: object) -> str:
     """Return the flags that add modulo a number that is not prime, or "" for a value that is not such a number."""
-    if not isinstance(value, int) or isinstance(value, bool) or not groups.is_group_name(f"C{value}"):
+    if not isinstance(value, int) or isinstance(value, bool) or not group_names.is_group_name(f"C{value}"):
         return ""
     return f"--task.name composition --task.group C{value} adds modulo {value}"
 
@@ -39,10 +39,13 @@ class TaskConfig:
     )
     """The modulus of a modular operation, a prime. The operands are 0 … p − 1."""
     group: str = checked(
-        "S5", groups.ALLOWED_NAMES, lambda value: isinstance(value, str) and groups.is_group_name(value), str
+        "S5",
+        group_names.ALLOWED_NAMES,
+        lambda value: isinstance(value, str) and group_names.is_group_name(value),
+        str,
     )
     """The finite group of a group operation, such as "S5", "A5", "D7", "C12" or the product "C3xC5"."""
-    table: str = checked("", tables.TABLE_ALLOWED, lambda value: isinstance(value, str), str)
+    table: str = checked("", table_text.TABLE_ALLOWED, lambda value: isinstance(value, str), str)
     """The answers of the task "table", as rows of element numbers. "@FILE" reads them from a file."""
     train_fraction: float = number(0.3, "a number between 0 and 1, both excluded", lambda value: 0 < value < 1)
     """The share of all equations in the training set. The others are the test set."""
@@ -78,7 +81,7 @@ def contradictions(task: TaskConfig, invalid: set[str]) -> list[str]:
 
 def _table_faults(task: TaskConfig) -> list[str]:
     if task.name == "table":
-        return [f"task.table: {fault}" for fault in tables.table_faults(task.table)]
+        return [f"task.table: {fault}" for fault in table_text.table_faults(task.table)]
     if task.table:
         return [f"task.table: a table, but the task is {task.name!r}; allowed: with the task 'table' only"]
     return []

@@ -7,7 +7,7 @@ import math
 from fractions import Fraction
 
 from grokscope import plugins
-from grokscope.algebra import groups, tables
+from grokscope.algebra import group_names, table_text
 
 
 def n_equations(name: str, domain: int | str) -> int:
@@ -21,8 +21,8 @@ def n_equations(name: str, domain: int | str) -> int:
     if setting == "p":
         return int(domain) * (int(domain) - (name == "division"))
     if setting == "group":
-        return groups.group_order(str(domain)) ** 2
-    return int((tables.read_table(str(domain)) >= 0).sum())
+        return group_names.group_order(str(domain)) ** 2
+    return table_text.n_equations(str(domain))
 
 
 def n_train(train_fraction: float, n_equations: int) -> int:

@@ -91,7 +91,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         show("import grokscope (without torch)", None, lambda: program_seconds("import grokscope"))
-        show("grokscope --help", 0.3, lambda: program_seconds(COMMAND, "--help"))
+        show("grokscope --help", 0.2, lambda: program_seconds(COMMAND, "--help"))
+        show("grokscope train --help", None, lambda: program_seconds(COMMAND, "train", "--help"))
         show("grokscope list tasks", 0.5, lambda: program_seconds(COMMAND, "list", "tasks"))
         show("grokscope list presets", 0.5, lambda: program_seconds(COMMAND, "list", "presets"))
         show("train nanda2023, to the first step", 5, lambda: first_step_seconds(folder / "runs"))

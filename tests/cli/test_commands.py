@@ -71,8 +71,40 @@ def test_mistake_is_one_clear_sentence(arguments: list[str], message: str, groks
 def test_every_command_has_help(command: str, grokscope: Command):
     status, output, _ = grokscope(command, "--help")
     assert status == 0 and f"grokscope {command}" in output
-    for overview in ([], ["--help"], ["-h"]):
-        assert re.search(rf"^  {command} +\S", grokscope(*overview)[1], re.MULTILINE)
+    summary = (cli.command(command).__doc__ or "").partition("\n")[0]
+    for overview in (["--help"], ["-h"]):
+        assert re.search(rf"^  {command} +{re.escape(summary)}$", grokscope(*overview)[1], re.MULTILINE)
+
+
+def test_no_command_prints_pipeline_and_three_commands(grokscope: Command):
+    status, output, _ = grokscope()
+    assert status == 0 and re.search("config.*train.*checkpoints.*measure.*figure", output)
+    commands = re.findall(r"^    grokscope (\w+)", output, re.MULTILINE)
+    assert len(commands) == 3 and set(commands) <= set(cli.COMMANDS)
+
+
+def test_help_imports_neither_parser_nor_numpy():
+    program = (
+        "import sys\n"
+        "from grokscope.cli import main\n"
+        "main([]); main(['--help']); main(['--version'])\n"
+        "print('imported:', *{'numpy', 'tyro', 'jaxtyping', 'rich', 'dataclasses'} & set(sys.modules))\n"
+    )
+    process = run_program(program)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1] == "imported:"
+
+
+def test_help_of_train_does_not_import_numpy():
+    program = (
+        "import sys\n"
+        "from grokscope.cli import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: print('imported:', *{'numpy', 'jaxtyping'} & set(sys.modules))\n"
+    )
+    process = run_program(program)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1] == "imported:"
 
 
 def test_help_list_log_and_verify_do_not_import_torch(tiny_run: Path):
