@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUN := checkpoints/demo
 
-.PHONY: demo test test-all coverage check bench docs docs-code install
+.PHONY: demo test test-all test-lens4 coverage check bench docs docs-code install
 
 install: $(INSTALLED)
 
@@ -12,7 +12,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grokscope needs Python 3.11 or newer; name one by `make PYTHON=python3.12 …`")'
 	@echo "Installing into .venv …"
 	@$(PYTHON) -m venv .venv
-	@started=$$(date +%s); $(BIN)/python -m pip install --quiet --editable '.[dev,docs,ray,wandb]' && \
+	@started=$$(date +%s); $(BIN)/python -m pip install --quiet --editable '.[dev,docs,ray,wandb,hooked]' && \
 	  echo "Installed in $$(( $$(date +%s) - started )) s."
 	@touch $@
 
@@ -44,6 +44,12 @@ check: $(INSTALLED)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
 	@if command -v npx >/dev/null; then $(ESLINT) grokscope/report/assets; \
 	else echo "Skipped eslint: Node.js is not installed."; fi
+
+# The tests of what TransformerLens 4 does otherwise than 3.9, which .venv has. All its other packages are shared.
+LENS4 := .venv/lens4
+test-lens4: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(LENS4) 'transformer-lens>=4,<5'
+	@PYTHONPATH=$(LENS4) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/model/test_bridge.py tests/interop/test_export.py
 
 bench: $(INSTALLED)
 	@for name in training checkpoints analysis curvature startup growth; do \

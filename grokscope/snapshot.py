@@ -27,7 +27,7 @@ class Snapshot:
 
     @cached_property
     def model(self) -> "HookedTransformer":
-        """A HookedTransformer with a copy of these parameters, for hooks, caches and patching."""
+        """A HookedTransformer with a copy of these parameters, or a TransformerBridge with TransformerLens 4."""
         return self._model.hooked_transformer(self.parameters)
 
     def _repr_html_(self) -> str:

@@ -87,7 +87,7 @@ def figure(arguments: list[str]) -> None:
 
 
 def export(arguments: list[str]) -> None:
-    """Export checkpoints as folders that HookedTransformer loads without grokscope."""
+    """Export checkpoints as folders that TransformerLens loads without grokscope."""
 
     @dataclass(frozen=True)
     class Export(RunOptions):
@@ -108,9 +108,9 @@ def export(arguments: list[str]) -> None:
     steps = options.step or (int(trajectory.steps[-1]),)
     for path in interop_export.export(trajectory, steps, options.output or options.folder / "export"):
         print(f"saved {path}")
-    print(
-        f"Code that loads a checkpoint from inside its folder:\n\n{textwrap.indent(interop_export.LOADING, '    ')}"
-    )
+    for version, code in (("3.9", interop_export.LOADING), ("4", interop_export.LOADING_4)):
+        print(f"\nLoad a checkpoint from inside its folder, with TransformerLens {version}:\n")
+        print(textwrap.indent(code, "    "))
 
 
 def wandb(arguments: list[str]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from grokscope import rng
 from grokscope.config import ModelConfig
 from grokscope.errors import GrokscopeError, quoted_name
-from grokscope.model import forward
+from grokscope.model import bridge, forward
 from grokscope.model.equation_batch import Equations
 from grokscope.model.forward import Hook, Masks, Parameters
 from grokscope.tasks import Task
@@ -190,9 +190,15 @@ class Model:
     def hooked_transformer(self, parameters: Parameters) -> "HookedTransformer":
         """Return a HookedTransformer on the CPU with a copy of `parameters`, without any weight processing.
 
+        TransformerLens 4 has none; it returns a TransformerBridge with the same weights and logits.
+
         Raises:
-            GrokscopeError: The parameters do not fit the architecture.
+            GrokscopeError: The parameters do not fit the architecture, or TransformerLens 4 does not have it.
         """
+        if bridge.is_needed():
+            arguments = self.hooked_transformer_arguments
+            return bridge.transformer_bridge(arguments, parameters, lambda tokens: self.logits(parameters, tokens))
+
         from transformer_lens import HookedTransformer, HookedTransformerConfig
 
         dtype = next(iter(parameters.values())).dtype

@@ -18,16 +18,18 @@ from grokscope import tasks
 from grokscope.config import ModelConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.interop import export
-from grokscope.model import transformer
+from grokscope.model import bridge, transformer
 from grokscope.trajectory import Trajectory
 
 LOADED = f"""
-{export.LOADING}
+{export.LOADING_4 if bridge.is_needed() else export.LOADING}
 import sys, torch
 assert not any(name.startswith("grokscope") for name in sys.modules)
 tokens = torch.tensor(json.loads(Path("inputs.json").read_text()))
 Path("logits.json").write_text(json.dumps(model(tokens)[:, -1].tolist()))
 """
+WARNINGS = () if bridge.is_needed() else ("-W", "error")
+"""TransformerLens 4 itself warns while it is imported."""
 
 
 @pytest.mark.slow
@@ -35,7 +37,7 @@ def test_documented_code_gives_the_logits_of_the_run(tiny_run, tmp_path):
     trajectory = Trajectory.open(tiny_run)
     for folder, step in zip(export.export(trajectory, [0, 60], tmp_path), (0, 60), strict=True):
         (folder / "inputs.json").write_text(json.dumps(trajectory.task.inputs.tolist()))
-        process = subprocess.run([sys.executable, "-W", "error", "-c", LOADED], cwd=folder, stderr=subprocess.PIPE)
+        process = subprocess.run([sys.executable, *WARNINGS, "-c", LOADED], cwd=folder, stderr=subprocess.PIPE)
         # Nor may a file stay open, which only prints a warning.
         assert (process.returncode, process.stderr) == (0, b"")
         logits = torch.tensor(json.loads((folder / "logits.json").read_text()))
@@ -43,6 +45,7 @@ def test_documented_code_gives_the_logits_of_the_run(tiny_run, tmp_path):
         torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.skipif(bridge.is_needed(), reason="TransformerLens 4 has no HookedTransformer")
 @pytest.mark.parametrize("normalization_type", [None, "LN"])
 def test_files_equal_the_checkpoint_and_load_strictly(normalization_type, tmp_path):
     from transformer_lens import HookedTransformer, HookedTransformerConfig
@@ -62,6 +65,9 @@ def test_files_equal_the_checkpoint_and_load_strictly(normalization_type, tmp_pa
     with pytest.warns(DeprecationWarning, match="HookedTransformer"):
         hooked = HookedTransformer(HookedTransformerConfig(**json.loads((folder / "config.json").read_text())))
     hooked.load_state_dict(state)
+    without = bridge.state_dict(trajectory.model.hooked_transformer_arguments, trajectory.at(7).parameters)
+    assert {name: tensor.dtype for name, tensor in without.items()} == {n: t.dtype for n, t in state.items()}
+    assert all(torch.equal(without[name], tensor) for name, tensor in state.items())
     inputs = trajectory.task.inputs
     expected = built.logits(trajectory.at(7).parameters, inputs)
     torch.testing.assert_close(hooked(inputs)[:, -1], expected, atol=1e-5, rtol=1e-5)
@@ -103,11 +109,12 @@ def test_missing_step_or_existing_folder_writes_nothing(tiny_run, tmp_path):
 def test_command_exports_last_step_and_prints_loading_code(run_copy, capsys, monkeypatch, tmp_path):
     run = command_line(capsys, monkeypatch, tmp_path / "here")
     status, output, _ = run("export", run_copy)
-    assert status == 0 and "HookedTransformer(HookedTransformerConfig" in output
+    assert status == 0 and export.LOADING.splitlines()[-1] in output and "boot_native" in output
     assert {path.name for path in (run_copy / "export" / "step-60").iterdir()} == {
         "model.safetensors",
         "config.json",
         "tokens.json",
+        "README.md",
     }
     status, output, _ = run("export", run_copy, "--step", 0, "--step", 10, "-o", "there")
     assert status == 0 and sorted(path.name for path in Path("there").iterdir()) == ["step-0", "step-10"]
