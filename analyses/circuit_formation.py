@@ -47,7 +47,7 @@ def main(run: Path) -> Figure:
         values, shuffled = fourier[f"{matrix}_gini"], fourier[f"{matrix}_gini_shuffled"]
         print(f"Gini coefficient of {matrix}  {values[0]:.2f} to {values[-1]:.2f} (shuffled {shuffled[-1]:.2f})")
     for name in ("train_loss", "test_loss", "restricted_loss", "excluded_loss"):
-        print(f"{name.replace('_', ' '):<25}{progress[name][-1]:.2g} (highest {progress[name].max():.3g})")
+        print(f"{progress.variable(name).label:<25}{progress[name][-1]:.2g} (highest {progress[name].max():.3g})")
     print(f"memorized                step {phases.memorization_step(log)}")
     print(f"generalised              step {phases.generalisation_step(log)}")
     for phase, end in phases.nanda_phases(progress):

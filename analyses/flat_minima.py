@@ -74,7 +74,8 @@ def main(run: Path) -> Figure:
         }
         for label, (measure, name) in panels.items()
     }
-    return figures.figure_runs(curves, title=plan.about, linear=[ACCURACY, "weight norm"])
+    loss = " or ".join(sorted({series["log"].loss for runs in kinds.values() for series in runs}))
+    return figures.figure_runs(curves, title=f"{plan.about} ({loss} loss)", linear=[ACCURACY, "weight norm"])
 
 
 def turn(log: Series, series: Series, name: str) -> tuple[phases.Crossing | None, str]:

@@ -38,6 +38,10 @@ FAMILIES = {
     "relative_flatness": ("relative_flatness",),
 }
 """Measure → the arrays to print."""
+CONFIDENCE_INTERVALS = ("average_sharpness", "adaptive_average_sharpness")
+"""The arrays with a confidence interval. A few draws carry their means, so a standard error is too small."""
+_WIDTH = 30
+"""The width of a column of values."""
 
 
 def main(run: Path) -> Figure:
@@ -48,7 +52,8 @@ def main(run: Path) -> Figure:
     memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
     half = phases.first_crossing(log, "test_accuracy", 0.5)
     print(f"memorized: step {memorized}; test accuracy 50%: step {half}; generalised: step {generalised}")
-    print(f"{'':<31}{'memorized':>19}{'generalised':>19}{'last':>19}  turns")
+    print(f"[from, to]: 95% confidence interval; ±: one standard error; {log.loss} train loss")
+    print(f"{'':<31}{''.join(f'{title:>{_WIDTH}}' for title in ('memorized', 'generalised', 'last'))}  turns")
     steps = [None if crossing is None else crossing.step for crossing in (memorized, generalised)]
     for measure, names in FAMILIES.items():
         series = families[measure]
@@ -58,15 +63,18 @@ def main(run: Path) -> Figure:
             turn = "never" if crossing is None else f"step {crossing}"
             if crossing and half and generalised:
                 turn += f": {phases.timing(crossing, half, generalised)}"
-            print(f"{name:<31}{''.join(f'{text:>19}' for text in values)}  {turn}")
+            print(f"{name:<31}{''.join(f'{text:>{_WIDTH}}' for text in values)}  {turn}")
     return figures.figure_flatness(log, *(families[name] for name in FAMILIES if name != "keskar_sharpness"))
 
 
 def value(series: Series, name: str, step: int | None) -> str:
-    """Return the value at the first checkpoint from a step on, with its standard error if it has one."""
+    """Return the value at the first checkpoint from a step on, with its confidence interval or standard error."""
     row = len(series) if step is None else int(np.searchsorted(series.steps, step))
     if row == len(series) or np.isnan(phases.resolved_values(series, name)[row]):
         return "–"
+    if name in CONFIDENCE_INTERVALS:
+        low, high = series[f"{name}_interval"][row]
+        return f"{series[name][row]:.3g} [{low:.2g}, {high:.2g}]"
     error = f" ± {series[f'{name}_stderr'][row]:.1g}" if f"{name}_stderr" in series else ""
     return f"{series[name][row]:.3g}{error}"
 

@@ -37,7 +37,7 @@ def main(run: Path) -> Figure:
         )
     print(f"logit variance in key characters: {series['logit_variance_explained'][-1]:.1%}")
     for name in ("train_loss", "loss", "restricted_loss", "excluded_loss"):
-        print(f"{name.replace('_', ' '):<16}{series[name][-1]:.2g} (highest {series[name].max():.3g})")
+        print(f"{series.variable(name).label:<32}{series[name][-1]:.2g} (highest {series[name].max():.3g})")
     for matrix, layer in (("W_E", "embedding"), ("W_U", "unembedding")):
         name = f"{layer}_left_silhouette"
         if name not in series:

@@ -56,10 +56,11 @@ def main(run: Path) -> Figure:
     for i, start in enumerate(starts):
         best = int(shells["test_loss"][i].argmin())
         print(
-            f"lowest losses on spheres, {N_STEPS} steps from step {start:,}: train loss "
+            f"lowest losses on spheres, {N_STEPS} steps from step {start:,}: {shells.loss} train loss "
             f"{shells['train_loss'][i, 0]:.2g} at norm {shells['weight_norm'][0]:.3g} to "
-            f"{shells['train_loss'][i, -1]:.2g} at norm {shells['weight_norm'][-1]:.3g}; lowest test loss "
-            f"{shells['test_loss'][i, best]:.2g} (accuracy {shells['test_accuracy'][i, best]:.0%}) at norm "
+            f"{shells['train_loss'][i, -1]:.2g} at norm {shells['weight_norm'][-1]:.3g}; "
+            f"lowest {shells.loss} test loss {shells['test_loss'][i, best]:.2g} "
+            f"(accuracy {shells['test_accuracy'][i, best]:.0%}) at norm "
             f"{shells['weight_norm'][best]:.3g}"
         )
     print(f"norm of the run: {norms['weight_norm'][-1]:.3g} at the end, at most {norms['weight_norm'].max():.3g}")

@@ -1,8 +1,8 @@
 """Is the minimum that generalises flatter?
 
 Claim: Power et al. 2022 (section 3.4) suppose that training drifts to flatter minima, which generalise. Sharpness
-here is the top eigenvalue of the Hessian of the train loss. After memorization the loss is nearly zero, and the
-Hessian of a cross-entropy shrinks with the loss. A small eigenvalue late in a run therefore proves little.
+here is the top eigenvalue of the Hessian of the softmax train loss. After memorization the loss is nearly zero, and
+the Hessian of a cross-entropy shrinks with the loss. A small eigenvalue late in a run therefore proves little.
 
 How to run: python analyses/sharpness.py checkpoints/RUN
 Findings: docs/results.md
@@ -27,6 +27,7 @@ def main(run: Path) -> Figure:
         "memorized": phases.memorization_step(trajectory.log),
         "generalised": phases.generalisation_step(trajectory.log),
     }
+    print(f"Hessian of the {series.loss} train loss, in nats per squared weight")
     for landmark, row in phases.landmarks(trajectory.log, series.steps, top):
         crossing = crossings.get(landmark)
         event = f"{landmark} at step {crossing.step:,}" if crossing else landmark

@@ -39,7 +39,7 @@ def main(run: Path) -> Figure:
     for slingshot in slingshots:
         print(
             f"  steps {slingshot.first:,} to {slingshot.last:,}: ‖W_U‖ grows by {slingshot.growth:.1%}, "
-            f"train loss {slingshot.height:.2g} at step {slingshot.peak:,}"
+            f"{log.loss} train loss {slingshot.height:.2g} at step {slingshot.peak:,}"
         )
     return figures.figure_numerics(log, series)
 

@@ -28,14 +28,15 @@ def main(run: Path) -> Figure:
     memorized = phases.memorization_step(trajectory.log)
     host = nearest_row(scan["host"], memorized.step if memorized else 0)
     own_loss = scan["test_loss"][0, host, host]
-    print(f"model of step {steps[host]:,}: test loss {own_loss:.3g} nats. With one component of step {steps[-1]:,}:")
+    print(f"model of step {steps[host]:,}: {scan.loss} test loss {own_loss:.3g} nats.")
+    print(f"With one component of step {steps[-1]:,}:")
     for i, component in enumerate(scan["component"]):
         print(f"  {component:<12} {scan['test_loss'][i, -1, host]:.3g}")
     line = landscape.interpolate(trajectory, steps[host], steps[-1])
     losses = line["train_loss"]
     top = int(losses.argmax())
-    print(f"highest train loss on the line between the two: {losses[top]:.3g} nats at t = {line['t'][top]:.2f}")
-    print(f"train loss at its ends: {losses[0]:.2g} and {losses[-1]:.2g} nats")
+    print(f"highest {line.loss} train loss between the two: {losses[top]:.3g} nats at t = {line['t'][top]:.2f}")
+    print(f"{line.loss} train loss at its ends: {losses[0]:.2g} and {losses[-1]:.2g} nats")
     return figures.figure_transplant(scan)
 
 

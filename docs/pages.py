@@ -78,7 +78,8 @@ def arrays_of(measure: str) -> str:
             other.role for other in variables.values() if other.of == name and other.role in ROLES[2:]
         )
         dims = ", ".join(variable.dims)
-        rows.append(f"| `{name}` | {variable.label} | {dims} | {variable.unit} | {companions} |")
+        label = variable.with_loss("run's").label
+        rows.append(f"| `{name}` | {label} | {dims} | {variable.unit} | {companions} |")
     return (
         "\n| array | meaning | dimensions | unit | errors and controls |\n|---|---|---|---|---|\n"
         + "\n".join(rows)

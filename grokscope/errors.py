@@ -4,6 +4,12 @@ import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+UNKNOWN_TRAIN_SET = (
+    "The training set of this run is unknown. Import its files again with --train-indices FILE or "
+    "--split random-shuffle:SEED."
+)
+"""The message for a run without a known training set, where train and test equations differ."""
+
 
 class GrokscopeError(Exception):
     """An error that a user can cause: a wrong value, a damaged file, a full disk.
@@ -27,6 +33,18 @@ class DamagedError(GrokscopeError):
     def __init__(self, message: str, path: Path | None = None, step: int | None = None, parameter: str = ""):
         super().__init__(message)
         self.path, self.step, self.parameter = path, step, parameter
+
+
+class MissingArrayError(GrokscopeError):
+    """A series lacks an array that the caller names.
+
+    Attributes:
+        array: The name of the array.
+    """
+
+    def __init__(self, message: str, array: str):
+        super().__init__(message)
+        self.array = array
 
 
 class UnreadableError(GrokscopeError):

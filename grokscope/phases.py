@@ -19,6 +19,7 @@ from grokscope.crossings import (
     resolved_values,
     timing,
 )
+from grokscope.errors import UNKNOWN_TRAIN_SET, GrokscopeError
 from grokscope.series import Series
 
 # fmt: off
@@ -61,6 +62,8 @@ def liu_phase(log: Series, lag: int = 1000, level: float = 0.9) -> str:
     References:
         Liu et al. 2022, "Towards understanding grokking", section 4.1.
     """
+    if "train_accuracy" not in log:
+        raise GrokscopeError(f"Liu et al.'s phases compare train and test accuracy. {UNKNOWN_TRAIN_SET}")
     train, test = (first_crossing(log, name, level) for name in ("train_accuracy", "test_accuracy"))
     if test is not None:
         return "comprehension" if train is None or test.step - train.step < lag else "grokking"

@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from grokscope import notebook
 from grokscope.disk import tensor_file
-from grokscope.errors import GrokscopeError
+from grokscope.errors import GrokscopeError, MissingArrayError
 from grokscope.variable import ROLES as ROLES
 from grokscope.variable import Variable as Variable
 from grokscope.variable import with_companions as with_companions
@@ -44,6 +44,8 @@ class Series:
     """The version of the measure's formula."""
     variables: Mapping[str, Variable] = field(default_factory=dict)
     """Name → description; `variable` completes it for an array that the measure does not describe."""
+    loss: str = ""
+    """The run's loss function, "softmax" or "stablemax", which the labels of losses state; empty if unknown."""
 
     def __post_init__(self):
         wrong = [name for name, array in self.arrays.items() if len(array) != len(self.steps)]
@@ -55,7 +57,8 @@ class Series:
             return self.arrays[name]
         if name in self.constants:
             return self.constants[name]
-        raise GrokscopeError(f"The series {self.measure!r} has no {name!r}; it has: {', '.join(self.keys())}.")
+        message = f"The series {self.measure!r} has no {name!r}; it has: {', '.join(self.keys())}."
+        raise MissingArrayError(message, name)
 
     def __contains__(self, name: object) -> bool:
         return name in self.arrays or name in self.constants
@@ -104,7 +107,7 @@ class Series:
         """Return the description of an array or constant; raise GrokscopeError for an unknown name."""
         array = self[name]
         n_dims = array.ndim - (name in self.arrays)
-        described = self.variables.get(name, Variable())
+        described = self.variables.get(name, Variable()).with_loss(self.loss)
         if len(described.dims) != n_dims:
             described = replace(described, dims=tuple(f"{name}_axis_{i + 1}" for i in range(n_dims)))
         return described if described.label else replace(described, label=name.replace("_", " "))
@@ -178,6 +181,7 @@ class Series:
             "digest": self.digest,
             "version": self.version,
             "texts": texts,
+            "loss": self.loss,
             "variables": {name: asdict(variable) for name, variable in self.variables.items() if name in self},
         }
         tensor_file.write(Path(path), {"steps": self.steps, **arrays, **constants}, about)
@@ -213,6 +217,7 @@ class Series:
                     name: Variable(**{**fields, "dims": tuple(fields["dims"])})
                     for name, fields in about.get("variables", {}).items()
                 },
+                loss=str(about.get("loss", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise GrokscopeError(f"{path} is damaged: it is not a series ({error}).") from error
@@ -251,6 +256,8 @@ class LabelledArrays:
     """Name → the coordinates along the axis, such as steps, frequencies or names of components."""
     arrays: Mapping[str, np.ndarray]
     """Name → array of the shape that the axes have."""
+    loss: str = ""
+    """The loss function of the losses among the arrays, "softmax" or "stablemax"; empty if there are none."""
 
     def __post_init__(self):
         shape = tuple(len(coordinates) for coordinates in self.axes.values())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from grokscope import notebook, tasks
 from grokscope.config import RunConfig
-from grokscope.errors import DamagedError, GrokscopeError, unknown_name
+from grokscope.errors import UNKNOWN_TRAIN_SET, DamagedError, GrokscopeError, unknown_name
 from grokscope.model import transformer
 from grokscope.model.state_dicts import memory_from_state_dicts
 from grokscope.opened_run import has_recorded_data, log_over_all, open_store, recorded_split
@@ -27,13 +27,13 @@ from grokscope.thinning import spread_by_step
 from grokscope.variable import Variable
 
 _LOG_VARIABLES = {
-    "train_loss": Variable("train loss", "nats", is_logarithmic=True),
-    "test_loss": Variable("test loss", "nats", is_logarithmic=True),
+    "train_loss": Variable("{loss} train loss", "nats", is_logarithmic=True),
+    "test_loss": Variable("{loss} test loss", "nats", is_logarithmic=True),
     "train_accuracy": Variable("train accuracy"),
     "test_accuracy": Variable("test accuracy"),
 }
 _UNSPLIT_LOG_VARIABLES = {
-    "loss": Variable("loss over all equations", "nats", is_logarithmic=True),
+    "loss": Variable("{loss} loss over all equations", "nats", is_logarithmic=True),
     "accuracy": Variable("accuracy over all equations"),
 }
 _STEPS_PER_READ = 16
@@ -173,10 +173,7 @@ class Trajectory:
         """
         split = self._data[1]
         if split is None:
-            raise GrokscopeError(
-                "The training set of this run is unknown. Import its files again with --train-indices FILE or "
-                "--split random-shuffle:SEED."
-            )
+            raise GrokscopeError(UNKNOWN_TRAIN_SET)
         return split
 
     @property
@@ -223,6 +220,7 @@ class Trajectory:
             {"gaps": np.array(sorted([*self._source.gaps, *log.gaps]), np.int64).reshape(-1, 2)},
             digest=self.digest,
             variables=_LOG_VARIABLES if self.has_split else _UNSPLIT_LOG_VARIABLES,
+            loss=self.config.loss,
         )
 
     @cached_property

@@ -13,7 +13,7 @@ class Variable:
     """The description of one array of a series."""
 
     label: str = ""
-    """The array in a few words, as an axis or a legend names it."""
+    """The array in a few words, as an axis or a legend names it. "{loss} " stands for the run's loss function."""
     unit: str = ""
     """The unit, such as "nats"; empty for a pure number."""
     dims: tuple[str, ...] = ()
@@ -24,6 +24,10 @@ class Variable:
     """One of ROLES."""
     of: str = ""
     """The array that this one is the error, the interval or the control of."""
+
+    def with_loss(self, loss: str) -> "Variable":
+        """Return the description with a loss function, such as "softmax", in its label; "" leaves it out."""
+        return replace(self, label=self.label.replace("{loss} ", f"{loss} " if loss else ""))
 
 
 def with_companions(variables: Mapping[str, Variable], **roles: Sequence[str]) -> dict[str, Variable]:

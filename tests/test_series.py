@@ -15,6 +15,7 @@ from grokscope import Trajectory, measures
 from grokscope.disk import tensor_file
 from grokscope.errors import GrokscopeError
 from grokscope.series import LabelledArrays, Series
+from grokscope.variable import Variable
 
 STEPS = np.array([0, 5, 20])
 
@@ -38,6 +39,18 @@ def assert_same(first: Series, second: Series) -> None:
         for name, array in first_arrays.items():
             assert (array.dtype, array.shape) == (second_arrays[name].dtype, second_arrays[name].shape)
             assert array.tobytes() == second_arrays[name].tobytes()
+
+
+def test_label_of_a_loss_states_the_loss_after_a_file(tmp_path: Path):
+    variables = {"circularity": Variable("{loss} train loss"), "points": Variable("points")}
+    stated = dataclasses.replace(series(), variables=variables, loss="stablemax")
+    stated.save(tmp_path / "series.safetensors")
+    for read in (stated, Series.load(tmp_path / "series.safetensors")):
+        assert read.variable("circularity").label == read.to_frame().attrs["circularity"]["label"]
+        assert (
+            read.variable("circularity").label == "stablemax train loss" and read.variable("points").label == "points"
+        )
+    assert dataclasses.replace(stated, loss="").variable("circularity").label == "train loss"
 
 
 def test_arrays_and_constants_are_accessed_by_name():

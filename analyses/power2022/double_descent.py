@@ -37,8 +37,8 @@ def main(run: Path) -> Figure:
         descends_twice = "yes" if 0 < first < peak and loss[last] < loss[first] else "no"
         first_low, high, last_low = (f"{loss[i]:.3g} at step {log.steps[i]:,}" for i in (first, peak, last))
         print(
-            f"{title}: test loss {loss[0]:.3g} at the start, first minimum {first_low}, peak {high}, last minimum "
-            f"{last_low}; descends twice: {descends_twice}"
+            f"{title}: {log.loss} test loss {loss[0]:.3g} at the start, first minimum {first_low}, peak {high}, "
+            f"last minimum {last_low}; descends twice: {descends_twice}"
         )
     return figures.figure_train_and_test(logs, "loss", title=plan.about)
 

@@ -51,7 +51,7 @@ def main(run: Path) -> Figure:
         sharpness,
         accuracy,
         ax=ax,
-        xlabel="sharpness φ of the train loss, ε = 10⁻³",
+        xlabel="sharpness φ of the softmax train loss, ε = 10⁻³",
         ylabel="test accuracy (%)",
         shade=fraction,
         shaded="train fraction",

@@ -71,6 +71,8 @@ def figure(arguments: list[str]) -> None:
     width = figures.COLUMN_WIDTH if options.width == "column" else figures.PAGE_WIDTH
     request = registry.FigureRequest(print_damage(Trajectory.open(folder)), options.step, width)
     registry.check(options.name, request)
+    if is_moving:
+        registry.check_moving(options.name, request)
     _measure(registry.get(options.name).measured(is_moving), request)
     if is_moving:
         content = registry.moving(options.name, request, kind)

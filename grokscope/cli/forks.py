@@ -60,12 +60,12 @@ def fork(arguments: list[str]) -> None:
 
     def retraining(n_steps: int, start: int) -> Progress:
         announce(f"Step {options.step:,} has no resume state; retraining from step {start:,}, the commit before it.")
-        return Progress(n_steps, start)
+        return Progress(n_steps, start, config.loss)
 
     prepared = prepare_fork(origin.folder, options.step, config, retraining)
 
     def training(n_steps: int, start: int) -> Progress:
         announce("\n".join([training_summary(config, folder), *prepared.describe()]))
-        return Progress(n_steps, start)
+        return Progress(n_steps, start, config.loss)
 
     print_outcome(prepared.train(folder, progress=training))

@@ -57,7 +57,10 @@ def log(arguments: list[str]) -> None:
 
     @dataclass(frozen=True)
     class Log(RunOptions):
-        """Print a run's log as JSON lines. The row of step t belongs to the parameters after t updates."""
+        """Print a run's log as JSON lines. The row of step t belongs to the parameters after t updates.
+
+        "loss_function" is the function of its losses, "softmax" or "stablemax".
+        """
 
     options = parse(Log, "log", arguments)
 
@@ -74,7 +77,8 @@ def log(arguments: list[str]) -> None:
         rows, columns = np.column_stack([series.steps, *series.arrays.values()]), ("step", *series.arrays)
     print_damage(run)
     for row in rows.tolist():
-        print(json.dumps({**dict(zip(columns, row, strict=True)), "step": int(row[0])}))
+        numbers = {**dict(zip(columns, row, strict=True)), "step": int(row[0])}
+        print(json.dumps({**numbers, "loss_function": run.record.config.loss}))
 
 
 def list_(arguments: list[str]) -> None:

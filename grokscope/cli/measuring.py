@@ -161,8 +161,9 @@ def report(arguments: list[str]) -> None:
     is_sweep = len(folders) == 1 and (folders[0] / "sweep.json").is_file()
     if options.cells and not is_sweep:
         raise UsageError("--cells needs exactly one sweep.")
-    if len(folders) == 1 and not is_sweep:
-        require_run(folders[0])
+    if not is_sweep:
+        for folder in folders:
+            require_run(folder)
 
     from grokscope import report as reports
     from grokscope.trajectory import Trajectory

@@ -49,14 +49,17 @@ def sweep(arguments: list[str]) -> None:
 
     options = parse(Sweep, "sweep", arguments)
 
-    from grokscope.cli.progress_bar import SweepProgress
     from grokscope.store.run_names import checked_name, valid_name
-    from grokscope.sweep import results, sweep_folder, workers
     from grokscope.sweep.plan import read_sweep
-    from grokscope.training.signals import InterruptedRunError
 
     with usage_errors():
         plan = read_sweep(options.source)
+
+    from grokscope.cli.progress_bar import SweepProgress
+    from grokscope.sweep import results, sweep_folder, workers
+    from grokscope.training.signals import InterruptedRunError
+
+    with usage_errors():
         folder = options.root / (
             valid_name(options.source.stem) if options.run is None else checked_name(options.run)
         )

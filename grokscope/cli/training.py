@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,7 +78,7 @@ def train(arguments: list[str]) -> None:
 
     @contextmanager
     def display(n_steps: int, start: int) -> Iterator[Observer]:
-        with Progress(n_steps, start) as progress:
+        with Progress(n_steps, start, config.loss) as progress:
             if not options.live:
                 yield progress
                 return
@@ -164,7 +165,7 @@ def resume(arguments: list[str]) -> None:
 
     def display(n_steps: int, start: int) -> Progress:
         announce(f"Resuming {options.folder} at step {start:,} of {n_steps:,}.")
-        return Progress(n_steps, start)
+        return Progress(n_steps, start, before.record.config.loss)
 
     print_outcome(run.resume(options.folder, options.n_steps, options.allow_drift, progress=display))
 
@@ -190,8 +191,10 @@ def densify(arguments: list[str]) -> None:
     from grokscope.training import densification
     from grokscope.training.run_progress import Progress
 
-    paths_before = {segment.path for segment in RunStore(options.folder).segments}
-    trajectory = densification.densify(options.folder, options.start, options.stop, options.every, progress=Progress)
+    before = RunStore(options.folder)
+    paths_before = {segment.path for segment in before.segments}
+    display = partial(Progress, loss=before.record.config.loss)
+    trajectory = densification.densify(options.folder, options.start, options.stop, options.every, progress=display)
     segments = RunStore(options.folder).segments
     n_added = sum(len(segment.steps) for segment in segments if segment.path not in paths_before)
     print(f"{options.folder}: {counted(n_added, 'checkpoint')} added, {len(trajectory):,} in all.")
@@ -231,16 +234,17 @@ def print_outcome(trajectory: "Trajectory") -> None:
     from grokscope import phases
 
     last = {name: array[-1] for name, array in trajectory.log.arrays.items()}
+    loss = trajectory.config.loss
     if trajectory.has_split:
         memorized = phases.memorization_step(trajectory.log)
         generalised = phases.generalisation_step(trajectory.log)
         print(f"memorized at step {memorized or '—'}, generalised at step {generalised or '—'}")
         numbers = (
-            f"train loss {last['train_loss']:.2e}, test loss {last['test_loss']:.2e}, "
+            f"{loss} train loss {last['train_loss']:.2e}, {loss} test loss {last['test_loss']:.2e}, "
             f"test accuracy {last['test_accuracy']:.2%}"
         )
     else:
-        numbers = f"loss {last['loss']:.2e} and accuracy {last['accuracy']:.2%} over all equations"
+        numbers = f"{loss} loss {last['loss']:.2e} and accuracy {last['accuracy']:.2%} over all equations"
     print(
         f"at the end: {numbers}; {counted(len(trajectory), 'checkpoint')} in {trajectory.path}\n"
         f"next: grokscope report {shlex.quote(str(trajectory.path))}"

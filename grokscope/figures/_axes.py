@@ -232,6 +232,7 @@ def finish_stack(figure: Figure, log: Series, axes: list[Axes], stages: Stages |
     label = textwrap.fill(axes[-1].get_xlabel(), int(15 * (figure.get_figwidth() - 0.5)))
     for ax in axes:
         ax.set_xlabel(label if ax is axes[-1] else "")
+        ax.set_ylabel(textwrap.fill(ax.get_ylabel(), int(15 * ax.get_window_extent().height / figure.dpi)))
         # A legend must not change the size of its panel.
         if (legend := ax.get_legend()) is not None:
             legend.set_in_layout(False)

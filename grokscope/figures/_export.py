@@ -166,9 +166,9 @@ def _points(label: object, xs: np.ndarray, ys: np.ndarray) -> Iterator[_Row]:
 
 
 def _curve_name(label: object) -> str:
-    """Return a label without the underscore that hides it from the legend; "" for a label of Matplotlib's own."""
+    """Return a label in one line, without the underscore that hides it from the legend; "" for Matplotlib's own."""
     text = str(label)
-    return "" if _GENERATED_LABEL.fullmatch(text) else text.removeprefix("_")
+    return "" if _GENERATED_LABEL.fullmatch(text) else text.removeprefix("_").replace("\n", " ")
 
 
 def caption(step: int, log: Series | None) -> str:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
+from grokscope.series import LabelledArrays, Series
+
 PAGE_WIDTH = 7.0
 """The width in inches of a figure that spans a page. Its fonts are legible at this size."""
 COLUMN_WIDTH = 3.35
@@ -73,6 +75,7 @@ LOOKS = {
     "circularity": _FIRST,
     "key_frequency_share": _SECOND,
     "rqi": _FIRST,
+    "whole_number_rqi": _SECOND,
     "percentile_distance": _SECOND,
     "W_E_gini": _FIRST,
     "W_L_gini": _SECOND,
@@ -198,3 +201,19 @@ def add_legend_below(figure: FigureBase, ax: Axes, n_columns: int, size: float =
         fontsize=size,
         columnspacing=1.2,
     )
+
+
+def loss_name(*sources: Series | LabelledArrays, name: str = "loss") -> str:
+    """Return the name of a loss with the loss function of every source, such as "softmax train loss".
+
+    Args:
+        *sources: What is drawn, at least one. Runs with different loss functions give "softmax or stablemax loss".
+        name: The name of the loss.
+    """
+    functions = " or ".join(sorted({source.loss for source in sources} - {""}))
+    return f"{functions} {name}".lstrip()
+
+
+def loss_label(*sources: Series | LabelledArrays, name: str = "loss") -> str:
+    """Return the label of an axis of losses: `loss_name` with the unit."""
+    return f"{loss_name(*sources, name=name)} (nats)"

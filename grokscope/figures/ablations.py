@@ -33,6 +33,7 @@ from grokscope.figures._style import (
     WHOLE,
     Look,
     finish_axes,
+    loss_label,
     new_figure,
     numbered,
 )
@@ -60,7 +61,7 @@ def plot_ablations(series: Series, *, ax: Axes) -> Axes:
     for name, label in _ABLATIONS.items():
         draw_line(series, name, ax, label)
     ax.set_yscale("log")
-    return finish_step_axes(series, ax, "loss on all pairs (nats)")
+    return finish_step_axes(series, ax, "softmax loss, all pairs (nats)")
 
 
 def plot_without_frequencies(series: Series, *, ax: Axes, n_most: int = 6) -> Axes:
@@ -80,7 +81,7 @@ def plot_without_frequencies(series: Series, *, ax: Axes, n_most: int = 6) -> Ax
             draw_values(series, losses[:, i], ax, label, OTHER, linewidth=0.5)
     draw_line(series, "loss", ax, "full model", linewidth=1)
     ax.set_yscale("log")
-    return finish_step_axes(series, ax, "loss without k (nats)")
+    return finish_step_axes(series, ax, "softmax loss without k (nats)")
 
 
 def figure_ablations(log: Series, ablations: Series, *, width: float = PAGE_WIDTH) -> Figure:
@@ -264,6 +265,7 @@ def figure_transplant(scan: LabelledArrays, name: str = "test_loss", *, width: f
     # A column has no room for a bar on the right.
     layout: dict[str, Any] = {"shrink": 0.8} if width > COLUMN_WIDTH else {"location": "bottom", "aspect": 30}
     bar = figure.colorbar(axes[0].images[0], ax=list(axes[: len(components)]), **layout)
-    bar.set_label(f"{name.replace('_', ' ')}{' (nats)' if name.endswith('loss') else ''}", fontsize=FONT_SIZE)
+    words = name.replace("_", " ")
+    bar.set_label(loss_label(scan, name=words) if name.endswith("loss") else words, fontsize=FONT_SIZE)
     bar.ax.tick_params(labelsize=FONT_SIZE)
     return figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from grokscope.figures._axes import STEP_LABEL
 from grokscope.figures._style import FONT_SIZE, PAGE_WIDTH, PARTS, finish_axes, new_figure
-from grokscope.figures.sweeps import YLABELS, display_scale
+from grokscope.figures.sweeps import display_scale, quantity_label
 from grokscope.series import Series
 
 
@@ -33,7 +33,7 @@ def plot_bands(logs: Sequence[Series], quantity: str, *, ax: Axes) -> Axes:
     if quantity == "loss":
         ax.set_yscale("log")
     ax.set_xlabel(STEP_LABEL)
-    ax.set_ylabel(YLABELS[quantity])
+    ax.set_ylabel(quantity_label(quantity, *logs))
     return finish_axes(ax)
 
 

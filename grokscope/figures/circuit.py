@@ -47,6 +47,9 @@ _TEXT_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
 def plot_progress_losses(log: Series, progress: Series, *, ax: Axes) -> Axes:
     """Draw train and test loss with the restricted and the excluded loss.
 
+    All of them are softmax losses. The log of a run with another loss is not drawn; `progress` has its softmax losses
+    at the checkpoints.
+
     Args:
         log: The run's log.
         progress: The measure `progress`.
@@ -54,12 +57,13 @@ def plot_progress_losses(log: Series, progress: Series, *, ax: Axes) -> Axes:
     References:
         Nanda et al. 2023, figure 7.
     """
-    draw_line(log, "train_loss", ax, "train")
-    draw_line(log, "test_loss", ax, "test")
+    source = log if log.loss in ("", "softmax") else progress
+    draw_line(source, "train_loss", ax, "train")
+    draw_line(source, "test_loss", ax, "test")
     draw_line(progress, "restricted_loss", ax, "restricted (all pairs)")
     draw_line(progress, "excluded_loss", ax, "excluded (train)", linewidth=2)
     ax.set_yscale("log")
-    finish_step_axes(progress, ax, "cross-entropy (nats)")
+    finish_step_axes(progress, ax, "softmax loss (nats)")
     ax.legend(frameon=False, fontsize=FONT_SIZE, ncols=2, loc="lower left")
     return ax
 
@@ -75,7 +79,7 @@ def plot_excluded_losses(progress: Series, *, ax: Axes) -> Axes:
     for i, frequency in enumerate(progress["key_frequencies"]):
         draw_values(progress, losses[:, i], ax, f"k = {frequency}", numbered(i))
     ax.set_yscale("log")
-    finish_step_axes(progress, ax, "train loss without k (nats)")
+    finish_step_axes(progress, ax, "softmax train loss without k (nats)")
     ax.legend(frameon=False, fontsize=FONT_SIZE, ncols=2, loc="lower left")
     return ax
 

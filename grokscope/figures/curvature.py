@@ -29,6 +29,7 @@ from grokscope.figures._style import (
     Look,
     finish_axes,
     is_wide,
+    loss_name,
     new_figure,
     numbered,
 )
@@ -61,7 +62,7 @@ def plot_eigenvalues(series: Series, *, ax: Axes) -> Axes:
     if (drawn > 0).all():
         ax.set_yscale("log")
         ax.set_ylim(drawn.min() / 3, drawn.max() * 3)
-    return finish_step_axes(series, ax, "Hessian eigenvalues")
+    return finish_step_axes(series, ax, f"Hessian eigenvalues, {loss_name(series)}")
 
 
 def plot_hessian_traces(series: Series, *, ax: Axes) -> Axes:
@@ -75,7 +76,7 @@ def plot_hessian_traces(series: Series, *, ax: Axes) -> Axes:
         draw_line(series, name, ax, f"{label} ± 2 s.e.")
         _draw_two_errors(series, name, ax)
     use_log_scale_if_positive(ax, *(series[name] for name in labels))
-    return finish_step_axes(series, ax, "size of the Hessian")
+    return finish_step_axes(series, ax, f"Hessian, {loss_name(series)}")
 
 
 def plot_gauss_newton_share(series: Series, *, ax: Axes) -> Axes:
@@ -104,8 +105,8 @@ def plot_hessian_blocks(series: Series, *, ax: Axes, quantity: str = "block_eige
             error = 2 * series[f"{quantity}_stderr"][:, i]
             draw_band(series, values[:, i] - error, values[:, i] + error, ax, numbered(i).colour)
     use_log_scale_if_positive(ax, values)
-    ylabel = "top eigenvalue of block" if quantity == "block_eigenvalues" else "trace of block ± 2 s.e."
-    return finish_step_axes(series, ax, ylabel)
+    words = "top eigenvalue of block" if quantity == "block_eigenvalues" else "trace of block ± 2 s.e."
+    return finish_step_axes(series, ax, f"{words}, {loss_name(series)}")
 
 
 def plot_overlaps(series: Series, *, ax: Axes) -> Axes:
@@ -159,7 +160,7 @@ def plot_spectral_density(series: Series, *, ax: Axes) -> Axes:
     occupied = np.flatnonzero((density >= lowest).any(0))
     if len(occupied):
         ax.set_ylim(float(edges[occupied[0]]), float(edges[occupied[-1] + 1]))
-    ax.set_ylabel("eigenvalue λ")
+    ax.set_ylabel(f"eigenvalue λ, {loss_name(series)}")
     return _finish_with_legend_above(ax, 1)
 
 
@@ -194,7 +195,7 @@ def plot_density_lines(series: Series, *, ax: Axes, steps: Sequence[int] | None 
     occupied = grid[(series["density"] >= lowest).any(0)]
     if len(occupied):
         ax.set_xlim(occupied[0], occupied[-1])
-    ax.set_xlabel("eigenvalue λ")
+    ax.set_xlabel(f"eigenvalue λ of the Hessian, {loss_name(series)}")
     ax.set_ylabel("density per decade ± 2 s.e.")
     return _finish_with_legend_above(ax, 5 if is_wide(ax) else 2)
 
@@ -213,7 +214,7 @@ def plot_edge_of_stability(series: Series, *, ax: Axes) -> Axes:
     threshold = np.where(np.isfinite(series["threshold"]), series["threshold"], np.nan)
     draw_values(series, threshold, ax, "stability threshold", LOOKS["threshold"])
     use_log_scale_if_positive(ax, sharpness)
-    return finish_step_axes(series, ax, "sharpness")
+    return finish_step_axes(series, ax, f"sharpness, {loss_name(series, name='train loss')}")
 
 
 def figure_hessian(log: Series, hessian: Series, *, width: float = PAGE_WIDTH) -> Figure:

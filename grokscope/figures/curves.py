@@ -14,7 +14,7 @@ from grokscope.figures._axes import (
     stack_panels,
     use_log_scale_if_positive,
 )
-from grokscope.figures._style import BLACK, FONT_SIZE, LOOKS, PAGE_WIDTH, numbered
+from grokscope.figures._style import BLACK, FONT_SIZE, LOOKS, PAGE_WIDTH, loss_label, loss_name, numbered
 from grokscope.series import Series
 
 
@@ -30,7 +30,7 @@ def plot_losses(series: Series, *, ax: Axes) -> Axes:
     else:
         draw_line(series, "loss", ax, "all")
     ax.set_yscale("log")
-    return finish_step_axes(series, ax, "cross-entropy (nats)")
+    return finish_step_axes(series, ax, loss_label(series))
 
 
 def plot_accuracies(series: Series, *, ax: Axes) -> Axes:
@@ -108,7 +108,7 @@ def plot_sharpness(series: Series, *, ax: Axes) -> Axes:
     trace, error = series["hessian_trace"], 2 * series["hessian_trace_stderr"]
     draw_band(series, trace - error, trace + error, ax, LOOKS["hessian_trace"].colour)
     use_log_scale_if_positive(ax, series["sharpness"], trace)
-    return finish_step_axes(series, ax, "Hessian of the train loss")
+    return finish_step_axes(series, ax, f"Hessian, {loss_name(series, name='train loss')}")
 
 
 def plot_keskar_sharpness(series: Series, *, ax: Axes) -> Axes:
@@ -126,17 +126,21 @@ def plot_keskar_sharpness(series: Series, *, ax: Axes) -> Axes:
     # The residual is zero at a maximum, so zero needs a position below the logarithmic range.
     smallest = values[values > 0].min() if (values > 0).any() else 1.0
     ax.set_yscale("symlog", linthresh=10.0 ** np.floor(np.log10(smallest)), linscale=0.3)
-    return finish_step_axes(series, ax, "Keskar sharpness φ")
+    return finish_step_axes(series, ax, f"φ of the {loss_name(series, name='train loss')}")
 
 
 def plot_rqi(series: Series, *, ax: Axes) -> Axes:
     """Draw the representation quality index (RQI), the share of closed parallelograms, with its controls.
 
+    Two indices are drawn: over sums on the circle, and over sums of whole numbers, as Liu et al. define it.
+
     Args:
         series: The measure `parallelograms`.
     """
-    draw_line(series, "rqi", ax, "RQI")
-    draw_controls(series, "rqi", ax, "RQI")
+    labels = {"rqi": "sums on the circle (RQI)", "whole_number_rqi": "sums of whole numbers (RQI of Liu et al.)"}
+    for name, label in labels.items():
+        draw_line(series, name, ax, label)
+        draw_controls(series, name, ax, label)
     ax.set_ylim(-0.03, 1.03)
     return finish_step_axes(series, ax, "share of parallelograms")
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from grokscope import phases
 from grokscope.figures._axes import draw_band, draw_values, finish_stack, finish_step_axes, stack_panels
-from grokscope.figures._style import FONT_SIZE, PAGE_WIDTH, Look, numbered
+from grokscope.figures._style import FONT_SIZE, PAGE_WIDTH, Look, loss_label, numbered
 from grokscope.figures.curves import plot_accuracies, plot_losses
 from grokscope.series import Series
 
@@ -21,7 +21,7 @@ def plot_flatness(
     lines: Sequence[Line],
     *,
     ax: Axes,
-    unit: str = "rise of the train loss (nats)",
+    unit: str = "",
     has_confidence_intervals: bool = False,
 ) -> Axes:
     """Draw measures of flatness on a logarithmic axis, each with two standard errors if it has them.
@@ -30,7 +30,7 @@ def plot_flatness(
 
     Args:
         lines: The curves to draw.
-        unit: The label of the vertical axis.
+        unit: The label of the vertical axis; by default that of a rise of the train loss.
         has_confidence_intervals: Whether the intervals of the curves are confidence intervals, which are then drawn
             instead of two standard errors. Intervals of a search are not drawn.
     """
@@ -54,7 +54,7 @@ def plot_flatness(
             ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.yaxis.set_minor_formatter(NullFormatter())
-    finish_step_axes(lines[0][0], ax, unit)
+    finish_step_axes(lines[0][0], ax, unit or f"rise of the {loss_label(lines[0][0], name='train loss')}")
     ax.legend(frameon=False, fontsize=FONT_SIZE - 1, loc="best")
     return ax
 
@@ -78,18 +78,19 @@ def figure_flatness(
     figure, axes = stack_panels([1.2, 0.8, 1.3, 1.3, 1, 1.3], width)
     plot_losses(log, ax=axes[0])
     plot_accuracies(log, ax=axes[1])
+    loss = loss_label(log, name="train loss")
     worst = [
         (sam, "sam_sharpness", "worst case"),
         (sam, "sam_sharpness_step", "one gradient step (SAM)"),
         (sam, "adaptive_sam_sharpness", "adaptive worst case"),
         (sam, "adaptive_sam_sharpness_step", "adaptive, one step (ASAM)"),
     ]
-    plot_flatness(worst, ax=axes[2], unit="worst rise (nats)")
+    plot_flatness(worst, ax=axes[2], unit=f"worst rise of {loss}")
     mean = [
         (average, "average_sharpness", "Gaussian noise, 95% interval"),
         (average, "adaptive_average_sharpness", "adaptive noise, 95% interval"),
     ]
-    plot_flatness(mean, ax=axes[3], unit="mean rise (nats)", has_confidence_intervals=True)
+    plot_flatness(mean, ax=axes[3], unit=f"mean rise of {loss}", has_confidence_intervals=True)
     radii = [
         (average, "perturbation_radius", "noise that costs 10% of the accuracy"),
         (average, "adaptive_perturbation_radius", "the same, relative to |w|"),

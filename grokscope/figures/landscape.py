@@ -19,6 +19,7 @@ from grokscope.figures._style import (
     STEP_MAP,
     add_legend_below,
     finish_axes,
+    loss_label,
     new_figure,
 )
 from grokscope.figures.slices import N_COLUMNS, clipped, draw_slices
@@ -46,7 +47,7 @@ def plot_surface(scan: LabelledArrays, *, ax: Axes, name: str = "train_loss") ->
     ax.set_aspect("equal")
     ax.set_xlabel(horizontal)
     ax.set_ylabel(vertical)
-    ax.set_title(f"{name.replace('_', ' ')} (nats)", fontsize=FONT_SIZE)
+    ax.set_title(loss_label(scan, name=name.replace("_", " ")), fontsize=FONT_SIZE)
     return finish_axes(ax)
 
 
@@ -141,7 +142,7 @@ def plot_shells(
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("weight norm ‖w‖")
-    ax.set_ylabel(f"{part} loss (nats)")
+    ax.set_ylabel(loss_label(rays, name=f"{part} loss"))
     return finish_axes(ax)
 
 

@@ -23,6 +23,7 @@ from grokscope.figures._style import (
     PAGE_WIDTH,
     SPIKE,
     WHOLE,
+    loss_name,
     new_figure,
     numbered,
 )
@@ -55,7 +56,7 @@ def plot_last_layer(log: Series, norms: Series, *, ax: Axes) -> Axes:
     """
     draw_line(norms, "weight_norm.unembed.W_U", ax, "last layer ‖W_U‖")
     for i, slingshot in enumerate(phases.slingshots(log, norms)):
-        labels = ("", "") if i else ("fast growth", "peak of the train loss")
+        labels = ("", "") if i else ("fast growth", f"peak of the {loss_name(log, name='train loss')}")
         ax.axvspan(slingshot.first, slingshot.last, color=SPIKE.colour, alpha=0.25, linewidth=0, label=labels[0])
         ax.axvline(slingshot.peak, color=SPIKE.colour, linewidth=0.8, linestyle=SPIKE.linestyle, label=labels[1])
     return finish_step_axes(norms, ax, "L2 norm")

@@ -13,7 +13,7 @@ from grokscope.figures._axes import (
     finish_step_axes,
     stack_panels,
 )
-from grokscope.figures._style import BLACK, FONT_SIZE, PAGE_WIDTH, PARTS, WHOLE, numbered
+from grokscope.figures._style import BLACK, FONT_SIZE, PAGE_WIDTH, PARTS, WHOLE, loss_name, numbered
 from grokscope.figures.curves import plot_losses
 from grokscope.series import Series
 
@@ -39,7 +39,7 @@ def plot_gradient_norms(numerics: Series, *, ax: Axes) -> Axes:
     draw_columns(numerics, "gradient_norm", numerics.words("dtypes"), ax)
     if (numerics["gradient_norm"] > 0).any():
         ax.set_yscale("log", nonpositive="mask")
-    return finish_step_axes(numerics, ax, "gradient norm ‖∇L‖")
+    return finish_step_axes(numerics, ax, f"‖∇L‖, {loss_name(numerics)}")
 
 
 def plot_naive_loss(numerics: Series, *, ax: Axes) -> Axes:
@@ -51,7 +51,7 @@ def plot_naive_loss(numerics: Series, *, ax: Axes) -> Axes:
     draw_line(numerics, "naive_loss_cosine", ax, "all weights", WHOLE, linewidth=1)
     draw_columns(numerics, "component_naive_loss_cosines", numerics.words("components"), ax)
     ax.axhline(0, color=BLACK, linewidth=0.5)
-    finish_step_axes(numerics, ax, "cosine of −∇L and w")
+    finish_step_axes(numerics, ax, f"cos(−∇L, w), {loss_name(numerics)}")
     ax.legend(frameon=False, fontsize=FONT_SIZE - 1, ncols=6, loc="best")
     return ax
 

@@ -71,7 +71,7 @@ def plot_representation_losses(series: Series, *, ax: Axes) -> Axes:
             draw_values(series, losses, ax, f"without {name} (train)", Look(look.colour, ":"), linewidth=1.2)
     draw_untrained(ax, float(series["loss_initialization"]), GREY)
     ax.set_yscale("log")
-    return finish_step_axes(series, ax, "cross-entropy (nats)")
+    return finish_step_axes(series, ax, "softmax loss (nats)")
 
 
 def plot_silhouettes(series: Series, place: str, *, ax: Axes, n_most: int = 6) -> Axes:

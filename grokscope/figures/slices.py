@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
 from grokscope.figures._export import animate, caption
-from grokscope.figures._style import COLUMN_WIDTH, FONT_SIZE, PAGE_WIDTH, PARTS, finish_axes, new_figure
+from grokscope.figures._style import COLUMN_WIDTH, FONT_SIZE, PAGE_WIDTH, PARTS, finish_axes, loss_label, new_figure
 from grokscope.series import LabelledArrays, Series
 from grokscope.thinning import nearest_row
 
@@ -30,7 +30,7 @@ def plot_slice(scan: LabelledArrays, *, ax: Axes, step: int) -> Axes:
         ax.plot(scan["alpha"], np.median(losses, 0), color=colour, linewidth=1.6, linestyle=style, label=part)
     ax.set_yscale("log")
     ax.set_xlabel("α (units of ‖w‖)")
-    ax.set_ylabel("cross-entropy (nats)")
+    ax.set_ylabel(loss_label(scan))
     ax.set_title(f"step {scan['step'][row]:,}", fontsize=FONT_SIZE)
     return finish_axes(ax)
 
@@ -83,7 +83,7 @@ def plot_interpolation(scan: LabelledArrays, *, ax: Axes) -> Axes:
         ax.plot(scan["t"], scan[f"{part}_loss"], color=colour, linestyle=style, label=part)
     ax.set_yscale("log")
     ax.set_xlabel("t, from A (t = 0) to B (t = 1)")
-    ax.set_ylabel("cross-entropy (nats)")
+    ax.set_ylabel(loss_label(scan))
     return finish_axes(ax)
 
 

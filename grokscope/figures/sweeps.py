@@ -23,6 +23,7 @@ from grokscope.figures._style import (
     SETTING_MAP,
     Look,
     finish_axes,
+    loss_label,
     new_figure,
     numbered,
 )
@@ -31,9 +32,6 @@ from grokscope.series import Series
 Row = Mapping[str, Any]
 Curve = tuple[Int[np.ndarray, " steps"], Float[np.ndarray, " steps"]]
 """Steps, and the values at them."""
-
-YLABELS = {"accuracy": "accuracy (%)", "loss": "cross-entropy (nats)"}
-"""Quantity → the label of its axis."""
 
 
 def plot_median_steps(rows: Sequence[Row], event: str, *, ax: Axes, axis: str, label: str, line: int = 0) -> Axes:
@@ -142,7 +140,7 @@ def plot_train_and_test(log: Series, quantity: str, *, ax: Axes) -> Axes:
         quantity: "accuracy" or "loss".
     """
     for part, look in PARTS.items():
-        _draw_log_curve(log, f"{part}_{quantity}", ax, part, look, YLABELS[quantity])
+        _draw_log_curve(log, f"{part}_{quantity}", ax, part, look, quantity_label(quantity, log))
     if quantity == "loss":
         ax.set_yscale("log")
     return ax
@@ -237,6 +235,11 @@ def plot_scatter(
     bar.set_label(shaded, fontsize=FONT_SIZE)
     bar.ax.tick_params(labelsize=FONT_SIZE)
     return finish_axes(ax)
+
+
+def quantity_label(quantity: str, *logs: Series) -> str:
+    """Return the label of an axis with the "accuracy" or the "loss" of some logs."""
+    return loss_label(*logs) if quantity == "loss" else "accuracy (%)"
 
 
 def _draw_log_curve(log: Series, name: str, ax: Axes, label: str, look: Look, ylabel: str) -> Axes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grokscope import figures, measures, plugins
-from grokscope.errors import GrokscopeError
+from grokscope.errors import UNKNOWN_TRAIN_SET, GrokscopeError, MissingArrayError
 from grokscope.measures import MeasureRequest
 from grokscope.series import Series
 from grokscope.thinning import nearest_row
@@ -78,6 +78,8 @@ class Measured:
         return MeasureRequest.of(self.name, trajectory.select([*nearest, trajectory.steps[-1]]), self.options)
 
 
+_NEED_A_SPLIT = ("train_loss", "test_loss", "train_accuracy", "test_accuracy", "excluded_loss")
+"""The arrays that a series lacks if the training set is unknown."""
 Need = str | Callable[[FigureRequest], Any]
 """A measure's name, or a function of the request."""
 
@@ -103,6 +105,11 @@ class Picture:
     def is_of_steps(self) -> bool:
         """Whether it shows the run at single steps, which can be chosen."""
         return any(getattr(need, "is_of_steps", False) for need in self.needs)
+
+    @property
+    def is_of_one_step(self) -> bool:
+        """Whether it shows the run at a single step."""
+        return step in self.needs
 
     def measured(self, is_moving: bool = False) -> list[Measured]:
         """Return the measures that it needs."""
@@ -151,12 +158,8 @@ def moving(name: str, request: FigureRequest, kind: str) -> bytes:
     Raises:
         GrokscopeError: The figure does not move, or steps were chosen.
     """
+    check_moving(name, request)
     picture = get(name)
-    if not picture.move:
-        allowed = [other for other in names() if get(other).move]
-        raise GrokscopeError(f"The figure {name!r} does not move. Figures that do: {', '.join(allowed)}.")
-    if request.steps:
-        raise GrokscopeError(f"The animation of {name!r} shows all steps; remove the step.")
     return _drawn(name, picture.move, picture.moves, request, width=request.width, kind=kind)
 
 
@@ -168,8 +171,11 @@ def _drawn(
         return _function(draw)(*values, **keywords)
     # A Series without what the figure shows raises: no circle, no subgroups.
     except (GrokscopeError, ValueError) as error:
-        hint = "" if request.trajectory.has_split else " The training set of this run is unknown."
-        raise GrokscopeError(f"This run has nothing that the figure {name!r} could show: {error}{hint}") from error
+        if isinstance(error, MissingArrayError) and error.array in _NEED_A_SPLIT and not request.trajectory.has_split:
+            raise GrokscopeError(
+                f"The figure {name!r} tells train from test equations. {UNKNOWN_TRAIN_SET}"
+            ) from error
+        raise GrokscopeError(f"This run has nothing that the figure {name!r} could show: {error}") from error
 
 
 def _function(place: str | Callable[..., Any]) -> Callable[..., Any]:
@@ -194,9 +200,20 @@ def check(name: str, request: FigureRequest) -> None:
     if request.steps and not picture.is_of_steps:
         others = [other for other in names() if get(other).is_of_steps]
         raise GrokscopeError(f"The figure {name!r} shows the whole run. Figures with a step: {', '.join(others)}.")
+    if len(request.steps) > 1 and picture.is_of_one_step:
+        raise GrokscopeError(f"{len(request.steps)} steps are requested; the figure {name!r} shows one.")
     beyond = [step for step in request.steps if not first <= step <= last]
     if beyond:
         raise GrokscopeError(f"step: {', '.join(map(str, beyond))}; the run has checkpoints from {first} to {last}.")
+
+
+def check_moving(name: str, request: FigureRequest) -> None:
+    """Raise GrokscopeError for a figure that does not move, and for steps, because an animation shows all of them."""
+    if not get(name).move:
+        allowed = [other for other in names() if get(other).move]
+        raise GrokscopeError(f"The figure {name!r} does not move. Figures that do: {', '.join(allowed)}.")
+    if request.steps:
+        raise GrokscopeError(f"The animation of {name!r} shows all steps; remove the step.")
 
 
 def log(request: FigureRequest) -> Series:
@@ -221,7 +238,5 @@ def steps(request: FigureRequest) -> list[int]:
 
 @of_steps
 def step(request: FigureRequest) -> int:
-    """Return the requested step, or the last one; raise GrokscopeError if several are requested."""
-    if len(request.steps) > 1:
-        raise GrokscopeError(f"{len(request.steps)} steps are requested; this figure shows one.")
+    """Return the requested step, or the last one; `check` refuses several."""
     return int(request.steps[0] if request.steps else request.trajectory.steps[-1])

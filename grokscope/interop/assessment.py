@@ -75,7 +75,7 @@ def _chance_doubts(trajectory: Trajectory, log: Series) -> list[str]:
     loss = float(log[name][-1])
     if not last or not loss > chance:
         return []
-    words = "train loss" if trajectory.has_split else "loss over all equations"
+    words = log.variable(name).label
     sentence = (
         f"At step {last:,} the {words} is {loss:.4g}, above chance, ln({trajectory.task.d_vocab_out}) = {chance:.4g}"
     )
@@ -85,8 +85,9 @@ def _chance_doubts(trajectory: Trajectory, log: Series) -> list[str]:
         ]
     accuracy = float(log["accuracy"][-1])
     return [
-        f"{sentence}; the accuracy is {accuracy:.1%}. Either the model does not generalise, or the task, the order "
-        "of its elements or the architecture is another one."
+        f"{sentence}; the accuracy is {accuracy:.1%}. The training set is unknown, and a model that has only "
+        "memorized it looks like this: to check, import with --train-indices FILE or --split random-shuffle:SEED. "
+        "Otherwise the task, the order of its elements or the architecture is another one."
     ]
 
 

@@ -140,6 +140,7 @@ def edge_of_stability(
         {"gaps": np.array(trajectory.gaps, np.int64).reshape(-1, 2)},
         {"tolerance": tolerance, "seed": seed, "dtype": dtype},
         trajectory.digest,
+        loss=trajectory.config.loss,
     )
 
 

@@ -181,4 +181,5 @@ def loss_scan(trajectory: Trajectory, axes: Mapping[str, np.ndarray], models: It
             | {f"{name}_accuracy": float(is_correct[part].double().mean()) for name, part in parts.items()}
         )
     shape = tuple(len(coordinates) for coordinates in axes.values())
-    return LabelledArrays(axes, {name: np.array([row[name] for row in rows]).reshape(shape) for name in SCAN_NAMES})
+    arrays = {name: np.array([row[name] for row in rows]).reshape(shape) for name in SCAN_NAMES}
+    return LabelledArrays(axes, arrays, config.loss)

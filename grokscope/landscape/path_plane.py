@@ -120,7 +120,7 @@ def path_plane(
     }
     return PathPlane(
         grid,
-        LabelledArrays(losses.axes, {**positions, **losses.arrays}),
+        LabelledArrays(losses.axes, {**positions, **losses.arrays}, losses.loss),
         LabelledArrays({"component": np.arange(1, k + 1)}, ratios),
     )
 

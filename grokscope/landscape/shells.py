@@ -135,7 +135,7 @@ def shells(
         "residual": np.array(residuals).reshape(shape),
         "start_train_loss": np.array(start_losses).reshape(shape),
     }
-    return LabelledArrays(scan.axes, {**scan.arrays, **searches})
+    return LabelledArrays(scan.axes, {**scan.arrays, **searches}, scan.loss)
 
 
 def lowest_on_sphere(

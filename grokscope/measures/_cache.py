@@ -11,7 +11,7 @@ from grokscope.disk import atomic
 from grokscope.errors import GrokscopeError
 from grokscope.measures._declaration import declaration_of
 from grokscope.measures._request import MeasureRequest, gaps_of, options_text
-from grokscope.series import Series, with_variables
+from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
 _ABANDONED = 3600.0
@@ -56,7 +56,7 @@ def find(request: MeasureRequest) -> Series | None:
     checkpoints up to the last one. Raise GrokscopeError for a trajectory in memory.
     """
     for path in _paths(request, request.digest):
-        series = _load(path)
+        series = _load(path, request.trajectory)
         if series is None or (series.measure, options_text(series.options)) != (request.name, request.options_text):
             continue
         sound = sound_trajectory(series, request.trajectory)
@@ -77,7 +77,7 @@ def keep(series: Series, trajectory: Trajectory) -> Series:
     """
     request = MeasureRequest(series.measure, series.options, trajectory)
     usual, own = _paths(request, series.digest)
-    present = _load(usual)
+    present = _load(usual, trajectory)
     if (
         present is not None
         and (present.measure, options_text(present.options)) == (request.name, request.options_text)
@@ -102,7 +102,7 @@ def kept(trajectory: Trajectory) -> list[Series]:
         return []
     valid = []
     for path in sorted(folder(trajectory.path).glob("*.safetensors")):
-        series = _load(path)
+        series = _load(path, trajectory)
         sound = None if series is None else sound_trajectory(series, trajectory)
         if series is not None and sound is not None:
             trajectory = sound
@@ -163,8 +163,11 @@ def _paths(request: MeasureRequest, digest: str) -> tuple[Path, Path]:
     return parent / f"{name}{key}.safetensors", parent / f"{name}-{_key(request.options_text + digest)}.safetensors"
 
 
-def _load(path: Path) -> Series | None:
-    """Return the series of a file, or None if there is no file or it is damaged: it can be measured again."""
+def _load(path: Path, trajectory: Trajectory) -> Series | None:
+    """Return the series of a file, or None if there is no file or it is damaged: it can be measured again.
+
+    It has the labels that its measure declares today, which a file may have in an older wording.
+    """
     if not path.exists():
         return None
     try:
@@ -172,9 +175,11 @@ def _load(path: Path) -> Series | None:
     except GrokscopeError:
         return None
     try:
-        return with_variables(series, declaration_of(series.measure).variables)
+        declared = declaration_of(series.measure).variables
     except GrokscopeError:
-        return series
+        declared = {}
+    variables = {**series.variables, **{name: declared[name] for name in declared if name in series}}
+    return dataclasses.replace(series, variables=variables, loss=trajectory.config.loss)
 
 
 def _trimmed(series: Series, trajectory: Trajectory) -> Series:

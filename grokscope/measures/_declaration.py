@@ -18,6 +18,7 @@ class Panel:
     key: str
     """The name of the panel in the address of a page."""
     title: str
+    """What they show together; "{loss}" stands for the run's loss function."""
     arrays: tuple[str, ...]
     """The names of the arrays; a name may contain * for arrays that are shown in panels only."""
 

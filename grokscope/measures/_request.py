@@ -119,6 +119,7 @@ class MeasureRequest:
             options=self.options,
             digest=self.digest,
             version=self.declaration.version,
+            loss=self.trajectory.config.loss,
         )
 
     def without_damaged(self, error: DamagedError) -> "MeasureRequest":

@@ -20,22 +20,28 @@ from grokscope.variable import Variable, with_companions
 _VARIABLES = with_companions(
     {
         "eigenvalues": Variable(
-            "largest eigenvalues of the Hessian", "nats/weight²", ("eigenvalue",), is_logarithmic=True
+            "largest eigenvalues of the Hessian, {loss} loss", "nats/weight²", ("eigenvalue",), is_logarithmic=True
         ),
-        "bottom_eigenvalue": Variable("smallest eigenvalue of the Hessian", "nats/weight²"),
-        "trace": Variable("Hessian trace", "nats/weight²", is_logarithmic=True),
-        "frobenius_norm": Variable("Frobenius norm of the Hessian", "nats/weight²", is_logarithmic=True),
-        "gauss_newton_eigenvalue": Variable("largest Gauss–Newton eigenvalue", "nats/weight²", is_logarithmic=True),
-        "gauss_newton_trace": Variable("Gauss–Newton trace", "nats/weight²", is_logarithmic=True),
-        "gauss_newton_share": Variable("Gauss–Newton trace over Hessian trace"),
+        "bottom_eigenvalue": Variable("smallest eigenvalue of the Hessian, {loss} loss", "nats/weight²"),
+        "trace": Variable("Hessian trace, {loss} loss", "nats/weight²", is_logarithmic=True),
+        "frobenius_norm": Variable("Frobenius norm of the Hessian, {loss} loss", "nats/weight²", is_logarithmic=True),
+        "gauss_newton_eigenvalue": Variable(
+            "largest Gauss–Newton eigenvalue, {loss} loss", "nats/weight²", is_logarithmic=True
+        ),
+        "gauss_newton_trace": Variable("Gauss–Newton trace, {loss} loss", "nats/weight²", is_logarithmic=True),
+        "gauss_newton_share": Variable("Gauss–Newton trace over Hessian trace, {loss} loss"),
         "block_eigenvalues": Variable(
-            "largest eigenvalue of each block", "nats/weight²", ("block",), is_logarithmic=True
+            "largest eigenvalue of each Hessian block, {loss} loss", "nats/weight²", ("block",), is_logarithmic=True
         ),
-        "block_traces": Variable("Hessian trace of each block", "nats/weight²", ("block",), is_logarithmic=True),
+        "block_traces": Variable(
+            "trace of each Hessian block, {loss} loss", "nats/weight²", ("block",), is_logarithmic=True
+        ),
         "block_gauss_newton_traces": Variable(
-            "Gauss–Newton trace of each block", "nats/weight²", ("block",), is_logarithmic=True
+            "trace of each Gauss–Newton block, {loss} loss", "nats/weight²", ("block",), is_logarithmic=True
         ),
-        "gradient_norm": Variable("‖∇L‖", "nats per unit of weight", is_logarithmic=True),
+        "gradient_norm": Variable(
+            "gradient norm ‖∇L‖ of the {loss} loss", "nats per unit of weight", is_logarithmic=True
+        ),
         "gradient_overlap": Variable("gradient's share in the top eigenvectors"),
         "update_overlap": Variable("update's share in the top eigenvectors"),
         "eigenspace_overlap": Variable("overlap with the previous top eigenvectors"),

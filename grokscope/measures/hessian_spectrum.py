@@ -17,7 +17,7 @@ _GRID_POINTS_PER_WIDTH = 2
 
 _VARIABLES = with_companions(
     {
-        "density": Variable("spectral density", dims=("grid",)),
+        "density": Variable("spectral density of the Hessian, {loss} loss", dims=("grid",)),
         "nodes": Variable("nodes of the quadrature", "nats/weight²", ("probe", "product")),
         "weights": Variable("weights of the quadrature", dims=("probe", "product")),
         "moments": Variable("tr(Hᵏ)/n for k = 1 … 4", dims=("order",)),

@@ -129,9 +129,11 @@ def restricted_to_subspace(objective: Function, x: Vector, A: Float[np.ndarray, 
 
 _VARIABLES = with_companions(
     {
-        "keskar_sharpness": Variable("Keskar's φ", "%", is_logarithmic=True),
-        "keskar_sharpness_by_start": Variable("Keskar's φ from each start", "%", ("start",), is_logarithmic=True),
-        "train_loss": Variable("train loss", "nats", is_logarithmic=True),
+        "keskar_sharpness": Variable("Keskar's φ of the {loss} train loss", "%", is_logarithmic=True),
+        "keskar_sharpness_by_start": Variable(
+            "Keskar's φ of the {loss} train loss from each start", "%", ("start",), is_logarithmic=True
+        ),
+        "train_loss": Variable("{loss} train loss", "nats", is_logarithmic=True),
     },
     residual=("keskar_sharpness",),
 )

@@ -12,14 +12,14 @@ from grokscope.variable import Variable, with_companions
 
 _VARIABLES = with_companions(
     {
-        "local_learning_coefficient": Variable("local learning coefficient λ̂"),
+        "local_learning_coefficient": Variable("local learning coefficient λ̂ of the {loss} loss"),
         "local_learning_coefficient_by_chain": Variable("λ̂ of each chain", dims=("chain",)),
         "llc_drift": Variable("drift of λ̂ between the halves"),
         "llc_at_equilibrium": Variable("whether the chains are at equilibrium"),
         "llc_acceptance": Variable("share of steps that Metropolis would accept"),
         "llc_autocorrelation_time": Variable("autocorrelation time", "draws"),
         "llc_distance": Variable("root mean square of |w − w*|", "L2 norm"),
-        "train_loss": Variable("train loss", "nats", is_logarithmic=True),
+        "train_loss": Variable("{loss} train loss", "nats", is_logarithmic=True),
     },
     stderr=("local_learning_coefficient", "llc_drift"),
 )

@@ -13,9 +13,9 @@ from grokscope.trajectory import Trajectory
 from grokscope.variable import Variable
 
 _VARIABLES = {
-    "train_loss": Variable("train loss", "nats", is_logarithmic=True),
-    "test_loss": Variable("test loss", "nats", is_logarithmic=True),
-    "loss": Variable("loss over all equations", "nats", is_logarithmic=True),
+    "train_loss": Variable("{loss} train loss", "nats", is_logarithmic=True),
+    "test_loss": Variable("{loss} test loss", "nats", is_logarithmic=True),
+    "loss": Variable("{loss} loss over all equations", "nats", is_logarithmic=True),
     "train_accuracy": Variable("train accuracy"),
     "test_accuracy": Variable("test accuracy"),
     "accuracy": Variable("accuracy over all equations"),
@@ -59,7 +59,7 @@ def loss(trajectory: Trajectory) -> Series:
 
 
 _EXAMPLE_VARIABLES = {
-    "example_loss": Variable("loss of each equation", "nats", ("example",), is_logarithmic=True),
+    "example_loss": Variable("{loss} loss of each equation", "nats", ("example",), is_logarithmic=True),
     "is_right": Variable("whether the answer is right", dims=("example",)),
 }
 

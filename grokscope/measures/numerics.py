@@ -71,14 +71,18 @@ def imbalance(gradient: Float[Tensor, "batch d_vocab_out"]) -> Float[Tensor, ""]
 _VARIABLES = with_companions(
     {
         "collapse_share": Variable("share of collapsed softmaxes", dims=("dtype",)),
-        "zero_loss_share": Variable("share of zero losses", dims=("dtype",)),
-        "zero_gradient_share": Variable("share of zero gradients", dims=("dtype",)),
-        "gradient_imbalance": Variable("imbalance of the logits' gradient", dims=("dtype",)),
-        "zero_parameter_gradient_share": Variable("share of zero parameter gradients", dims=("dtype",)),
-        "gradient_norm": Variable("‖∇L‖", "nats per unit of weight", ("dtype",), is_logarithmic=True),
-        "gradient_cosine": Variable("cosine with the float64 gradient", dims=("dtype",)),
-        "naive_loss_cosine": Variable("cosine of −∇L and w"),
-        "component_naive_loss_cosines": Variable("cosine of −∇L and w of each component", dims=("component",)),
+        "zero_loss_share": Variable("share of {loss} losses that are zero", dims=("dtype",)),
+        "zero_gradient_share": Variable("share of zero gradients of the {loss} loss", dims=("dtype",)),
+        "gradient_imbalance": Variable("imbalance of the logits' gradient, {loss} loss", dims=("dtype",)),
+        "zero_parameter_gradient_share": Variable("share of zero parameter gradients, {loss} loss", dims=("dtype",)),
+        "gradient_norm": Variable(
+            "gradient norm ‖∇L‖ of the {loss} train loss", "nats per unit of weight", ("dtype",), is_logarithmic=True
+        ),
+        "gradient_cosine": Variable("cosine with the float64 gradient, {loss} loss", dims=("dtype",)),
+        "naive_loss_cosine": Variable("cosine of −∇L and w, {loss} loss"),
+        "component_naive_loss_cosines": Variable(
+            "cosine of −∇L and w of each component, {loss} loss", dims=("component",)
+        ),
         "train_margins": Variable("quantiles of the train margins", "logit", ("quantile",)),
         "test_margins": Variable("quantiles of the test margins", "logit", ("quantile",)),
         "train_margin_mean": Variable("mean train margin", "logit"),

@@ -40,7 +40,7 @@ _VARIABLES = with_companions(
         "restricted_to_test_ratio": Variable("restricted over test loss (softmax)"),
         "excluded_loss": Variable("softmax excluded loss", "nats", is_logarithmic=True),
         "excluded_loss_by_frequency": Variable(
-            "excluded loss by frequency", "nats", ("key_frequency",), is_logarithmic=True
+            "softmax excluded loss by frequency", "nats", ("key_frequency",), is_logarithmic=True
         ),
         "train_loss": Variable("softmax train loss", "nats", is_logarithmic=True),
         "test_loss": Variable("softmax test loss", "nats", is_logarithmic=True),
@@ -57,7 +57,7 @@ _VARIABLES = with_companions(
 _PANELS = (
     Panel(
         "losses",
-        "restricted, excluded, train and test loss",
+        "softmax loss: restricted, excluded, train and test",
         ("train_loss", "test_loss", "restricted_loss", "excluded_loss"),
     ),
 )

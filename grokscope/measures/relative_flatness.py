@@ -62,7 +62,7 @@ def weighted_operator(hessian: curvature.Product, W: Float[Tensor, "d_in d_out"]
 
 
 _VARIABLES = with_companions(
-    {"relative_flatness": Variable("relative flatness κ", "nats", is_logarithmic=True)},
+    {"relative_flatness": Variable("relative flatness κ of the {loss} loss", "nats", is_logarithmic=True)},
     stderr=("relative_flatness",),
 )
 

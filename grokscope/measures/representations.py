@@ -46,7 +46,7 @@ _VARIABLES = with_companions(
         "restricted_loss": Variable("softmax restricted loss", "nats", is_logarithmic=True),
         "excluded_loss": Variable("softmax excluded loss", "nats", is_logarithmic=True),
         "excluded_loss_by_representation": Variable(
-            "excluded loss by representation", "nats", ("key_representation",), is_logarithmic=True
+            "softmax excluded loss by representation", "nats", ("key_representation",), is_logarithmic=True
         ),
         **{
             f"{matrix}_{side}_silhouette": Variable(f"silhouette of {side} cosets in {symbol}", dims=("subgroup",))
@@ -76,7 +76,9 @@ _VARIABLES = with_companions(
     ),
 )
 _PANELS = (
-    Panel("losses", "restricted, excluded and train loss", ("train_loss", "restricted_loss", "excluded_loss")),
+    Panel(
+        "losses", "softmax loss: restricted, excluded and train", ("train_loss", "restricted_loss", "excluded_loss")
+    ),
 )
 
 

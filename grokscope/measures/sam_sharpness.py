@@ -108,15 +108,23 @@ def largest_in_ball(
 
 _VARIABLES = with_companions(
     {
-        "sam_sharpness": Variable("SAM sharpness", "nats", is_logarithmic=True),
-        "sam_sharpness_step": Variable("SAM sharpness of one step", "nats", is_logarithmic=True),
-        "sam_sharpness_by_start": Variable("SAM sharpness from each start", "nats", ("start",), is_logarithmic=True),
-        "adaptive_sam_sharpness": Variable("adaptive SAM sharpness", "nats", is_logarithmic=True),
-        "adaptive_sam_sharpness_step": Variable("adaptive SAM sharpness of one step", "nats", is_logarithmic=True),
-        "adaptive_sam_sharpness_by_start": Variable(
-            "adaptive SAM sharpness from each start", "nats", ("start",), is_logarithmic=True
+        "sam_sharpness": Variable("SAM sharpness of the {loss} train loss", "nats", is_logarithmic=True),
+        "sam_sharpness_step": Variable(
+            "SAM sharpness of the {loss} train loss, one step", "nats", is_logarithmic=True
         ),
-        "train_loss": Variable("train loss", "nats", is_logarithmic=True),
+        "sam_sharpness_by_start": Variable(
+            "SAM sharpness of the {loss} train loss from each start", "nats", ("start",), is_logarithmic=True
+        ),
+        "adaptive_sam_sharpness": Variable(
+            "adaptive SAM sharpness of the {loss} train loss", "nats", is_logarithmic=True
+        ),
+        "adaptive_sam_sharpness_step": Variable(
+            "adaptive SAM sharpness of the {loss} train loss, one step", "nats", is_logarithmic=True
+        ),
+        "adaptive_sam_sharpness_by_start": Variable(
+            "adaptive SAM sharpness of the {loss} train loss from each start", "nats", ("start",), is_logarithmic=True
+        ),
+        "train_loss": Variable("{loss} train loss", "nats", is_logarithmic=True),
     },
     residual=("sam_sharpness", "adaptive_sam_sharpness"),
 )

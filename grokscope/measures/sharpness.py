@@ -15,13 +15,13 @@ and 0.1% apart, 7 of 30 such starts at 1e-5 ended on the second eigenvalue; at 1
 
 _VARIABLES = with_companions(
     {
-        "sharpness": Variable("sharpness λ₁", "nats/weight²", is_logarithmic=True),
-        "hessian_trace": Variable("Hessian trace", "nats/weight²", is_logarithmic=True),
+        "sharpness": Variable("sharpness λ₁ of the {loss} train loss", "nats/weight²", is_logarithmic=True),
+        "hessian_trace": Variable("Hessian trace of the {loss} train loss", "nats/weight²", is_logarithmic=True),
     },
     residual=("sharpness",),
     stderr=("hessian_trace",),
 )
-_PANELS = (Panel("both", "top eigenvalue and trace of the Hessian", ("sharpness", "hessian_trace")),)
+_PANELS = (Panel("both", "top eigenvalue and trace of the {loss} loss's Hessian", ("sharpness", "hessian_trace")),)
 
 
 @measure(version=2, n_checkpoints=24, by_checkpoint=True, variables=_VARIABLES, panels=_PANELS)

@@ -114,6 +114,7 @@ def render(entries: Sequence[Entry], about: str, path: Path, sweep: Path | None 
         rows=rows,
         axes=axes,
         n_linked=sum(bool(row["link"]) for row in rows),
+        loss=" or ".join(sorted({run.config.loss for _, run in readable})),
         command="grokscope report RUN" if sweep is None else f"grokscope report {shlex.quote(name)} --cells",
         is_sweep=sweep is not None,
     )

@@ -35,6 +35,7 @@ def run_payload(trajectory: Trajectory, series: Mapping[str, Series], all_series
     return {
         "steps": pack(trajectory.steps),
         "log": _log(log),
+        "loss": trajectory.config.loss,
         "names": None if task.circle is not None or task.group is None else task.group.elements,
         "stages": _stages(phases.stages(log)),
         "phases": _stages(phases.nanda_stages(series["progress"])) if "progress" in series else [],

@@ -98,7 +98,7 @@ def _joint(series: Series, group: str, panel: Panel) -> Quantity | None:
     lines = [_line(series, name, series.variable(name).label) for name in names]
     # Without a known training set, a series lacks its train and test losses.
     is_whole = all("*" in pattern or pattern in series for pattern in panel.arrays)
-    title = panel.title if is_whole else ", ".join(line["label"] for line in lines)
+    title = panel.title.replace("{loss}", series.loss) if is_whole else ", ".join(line["label"] for line in lines)
     return Quantity(f"{group}.{panel.key}", group, title, first.unit, first.is_logarithmic, lines)
 
 

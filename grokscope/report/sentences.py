@@ -92,35 +92,29 @@ def details(log: Series, series: Mapping[str, Series]) -> list[str]:
     return sentences
 
 
-def headlines(log: Series, series: Mapping[str, Series], n_steps: int = 0, loss: str = "") -> list[Headline]:
+def headlines(log: Series, series: Mapping[str, Series], n_steps: int = 0) -> list[Headline]:
     """Return the headline numbers, each with the numbers to compare it with.
 
     Args:
         log: The run's log.
         series: The measures by name; headlines without a measure are left out.
         n_steps: The planned number of steps, as in `summary`.
-        loss: The run's loss function, "softmax" or "stablemax", which the names of the losses then state.
     """
     memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
     is_unfinished = log.steps[-1] < n_steps
-    function = f" ({loss})" if loss else ""
     last, missing = ("current", "not yet") if is_unfinished else ("final", "not within the run")
     if "train_accuracy" in log:
         accuracy = log["test_accuracy"]
         lines = [
             _crossing("memorized (train accuracy ≥ 99%)", memorized, missing),
             _crossing("generalised (test accuracy ≥ 99%)", generalised, missing),
-            _loss(f"{last} train loss{function}", log["train_loss"][-1], f"{log['train_loss'][0]:.2f} at the start"),
-            _loss(f"{last} test loss{function}", log["test_loss"][-1], f"highest {log['test_loss'].max():.2f}"),
+            _loss(log, "train_loss", last, f"{log['train_loss'][0]:.2f} at the start"),
+            _loss(log, "test_loss", last, f"highest {log['test_loss'].max():.2f}"),
             Headline(f"{last} test accuracy", f"{accuracy[-1]:.2%}", f"highest {accuracy.max():.2%}"),
         ]
     else:
         lines = [
-            _loss(
-                f"{last} loss over all equations{function}",
-                log["loss"][-1],
-                f"highest {format_number(log['loss'].max())}",
-            ),
+            _loss(log, "loss", last, f"highest {format_number(log['loss'].max())}"),
             Headline(f"{last} accuracy over all equations", f"{log['accuracy'][-1]:.2%}"),
         ]
     if "weight_norm" in series:
@@ -148,7 +142,11 @@ def headlines(log: Series, series: Mapping[str, Series], n_steps: int = 0, loss:
         peak = int(top.argmax())
         highest = f"highest measured {format_number(top[peak])} at step {steps[peak]:,}"
         context = f"{format_number(top[0])} at the start, {highest}"
-        lines.append(Headline(f"{last} top Hessian eigenvalue", format_number(top[-1]), context))
+        lines.append(
+            Headline(
+                f"{last} top Hessian eigenvalue, {_train_loss(series['sharpness'])}", format_number(top[-1]), context
+            )
+        )
     return lines
 
 
@@ -176,10 +174,10 @@ def _embedding_sentence(embedding: Series) -> str:
 
 def _logits_sentence(frequencies: np.ndarray) -> str:
     if not len(frequencies):
-        return "The logits depend on no single frequency: removing any one of them hardly raises the loss."
+        return "The logits depend on no single frequency: removing any one of them hardly raises the softmax loss."
     if len(frequencies) == 1:
-        return f"The logits use frequency {frequencies[0]}: removing it raises the loss."
-    return f"The logits use frequencies {_join(frequencies)}: removing any one of them raises the loss."
+        return f"The logits use frequency {frequencies[0]}: removing it raises the softmax loss."
+    return f"The logits use frequencies {_join(frequencies)}: removing any one of them raises the softmax loss."
 
 
 def _representations_sentence(representations: Series) -> str:
@@ -208,7 +206,7 @@ def _sharpness_sentence(log: Series, sharpness: Series) -> str:
         f"{format_number(top[row])} ({' and '.join(names)}, step {steps[row]:,})" for row, names in landmarks.items()
     ]
     noun = "checkpoint" if len(steps) == 1 else "checkpoints"
-    return f"The sharpness of the train loss, measured at {len(steps):,} {noun}: {' → '.join(clauses)}."
+    return f"The sharpness of the {_train_loss(sharpness)}, measured at {len(steps):,} {noun}: {' → '.join(clauses)}."
 
 
 def _distinct_frequencies(embedding: Series) -> str:
@@ -217,8 +215,12 @@ def _distinct_frequencies(embedding: Series) -> str:
     return _join(frequencies) if 2 * len(frequencies) <= len(embedding["frequencies"]) else ""
 
 
-def _loss(name: str, value: float, context: str) -> Headline:
-    return Headline(name, f"{format_number(value)} nats", context)
+def _loss(log: Series, name: str, last: str, context: str) -> Headline:
+    return Headline(f"{last} {log.variable(name).label}", f"{format_number(log[name][-1])} nats", context)
+
+
+def _train_loss(series: Series) -> str:
+    return f"{series.loss} train loss".lstrip()
 
 
 def _interval(crossing: phases.Crossing) -> str:

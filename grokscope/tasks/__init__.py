@@ -13,6 +13,7 @@ from grokscope import plugins, rng
 from grokscope.algebra.groups import Group
 from grokscope.config import TaskConfig, task_size
 from grokscope.errors import GrokscopeError, quoted_value
+from grokscope.tasks.circle import circle_faults
 from grokscope.tasks.split import Split, draw_split, validated_split
 from grokscope.tasks.task import NO_TARGET, Task
 
@@ -45,6 +46,7 @@ def build(config: TaskConfig) -> Task:
     faults += _token_faults("labels", task.labels, "d_vocab_out", task.d_vocab_out)
     if len(task.labels) != len(task.inputs):
         faults.append(f"labels: {len(task.labels)} answers for {len(task.inputs)} equations")
+    faults = faults or circle_faults(task)
     if faults:
         raise GrokscopeError(f"{subject[0].upper()}{subject[1:]} is invalid: {'; '.join(faults)}.")
     return task

@@ -50,6 +50,36 @@ class Circle:
         return pair_inputs(self.task, torch.cartesian_prod(self.tokens, self.tokens).view(n, n, 2))
 
 
+def circle_faults(task: Task) -> list[str]:
+    """Return a sentence if the circle of a task contradicts its answers; an empty list if it is right or missing.
+
+    All equations with their operands on the circle are checked. An answer must be at the position of the first
+    operand, plus `circle_sign` times the positions of the others.
+    """
+    if task.circle is None or task.labels.ndim > 1:
+        return []
+    circle, n = task.circle, len(task.circle)
+    if not n or len(circle.unique()) < n or circle.min() < 0 or circle.max() >= task.n_elements:
+        return [f"circle: its {n} tokens must be different elements from 0 to {task.n_elements - 1}"]
+    if task.circle_sign not in (1, -1):
+        return [f"circle_sign: {task.circle_sign}; allowed: 1 to add positions on the circle, -1 to subtract them"]
+    # An answer that is not an element has no position either.
+    positions = torch.full((max(task.n_elements, task.d_vocab_out),), -1)
+    positions[circle] = torch.arange(n)
+    operands = positions[task.operands]
+    expected = (operands[:, 0] + task.circle_sign * operands[:, 1:].sum(1)) % n
+    is_wrong = (operands >= 0).all(1) & (positions[task.labels] != expected)
+    if not is_wrong.any():
+        return []
+    row = int(is_wrong.nonzero()[0])
+    names = " and ".join(str(int(token)) for token in task.operands[row])
+    noun = "sum" if task.circle_sign == 1 else "difference"
+    return [
+        f"circle: the {noun} of the positions of {names} is the position of {int(circle[expected[row]])}, but their "
+        f"answer is {int(task.labels[row])}; leave out circle, or correct its order or circle_sign"
+    ]
+
+
 def on_circle(task: Task) -> Circle:
     """Return the pairs of a circular task in the coordinates of its circle.
 

@@ -75,7 +75,8 @@ def densify(
         pending = _PendingCheckpoints(run, writer, _segment_length(setup))
         try:
             if missing:
-                with displayed(progress, check.next_saved(max(missing)), state.step, observer) as observer:
+                last, loss = check.next_saved(max(missing)), setup.config.loss
+                with displayed(progress, last, state.step, observer, loss) as observer:
                     _retrain(setup, state, missing, pending, check, interrupted, observer)
         finally:
             with suppress(GrokscopeError):  # The end of the writer's block raises it.

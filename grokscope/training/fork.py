@@ -92,7 +92,7 @@ class Fork:
                 resume_state=self.resume_state,
                 initialization=self.initialization,
             )
-            with displayed(progress, config.n_steps, state.step, observer) as observer:
+            with displayed(progress, config.n_steps, state.step, observer, config.loss) as observer:
                 train_to_end(self.setup, state, checkpointer, observer, interrupted)
         return Trajectory.open(folder)
 
@@ -190,7 +190,7 @@ def _state_at(run: RunStore, step: int, progress: Display | bool) -> dict[str, T
     # It only replays the adaptive schedule: nothing is committed.
     checkpointer = Checkpointer(run, setup.evaluator.evaluate, state, resume_state)
     check = ReplayCheck(run)
-    with displayed(progress, check.next_saved(step), state.step) as observer:
+    with displayed(progress, check.next_saved(step), state.step, loss=setup.config.loss) as observer:
         for _ in optimize(setup, state):
             is_confirmed = check.confirm(state)
             if state.step <= step:

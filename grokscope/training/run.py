@@ -75,7 +75,7 @@ def train(
         state = setup.learner.initial_state()
         record = Record(config, environment.describe(config.device), setup.dataset.digest)
         checkpointer = create_run(folder, record, setup.evaluator.evaluate, state, locks)
-        with displayed(progress, config.n_steps, state.step, observer) as observer:
+        with displayed(progress, config.n_steps, state.step, observer, config.loss) as observer:
             train_to_end(setup, state, checkpointer, observer, interrupted)
     return Trajectory.open(folder)
 
@@ -124,7 +124,7 @@ def resume(
             setup = Setup(run.record.config)
             state, resume_state = latest_state(setup.learner, run, run.last_step)
             checkpointer = Checkpointer(run, setup.evaluator.evaluate, state, resume_state)
-            with displayed(progress, setup.config.n_steps, state.step, observer) as observer:
+            with displayed(progress, setup.config.n_steps, state.step, observer, setup.config.loss) as observer:
                 train_to_end(setup, state, checkpointer, observer, interrupted)
     return Trajectory.open(folder)
 

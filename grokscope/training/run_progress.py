@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 from grokscope.crossings import LEVEL
 from grokscope.training.evaluation import Row
@@ -45,9 +46,11 @@ class Progress:
     Args:
         n_steps: The last step.
         start: The first step.
+        loss: The run's loss function, "softmax" or "stablemax", which the text states.
     """
 
-    def __init__(self, n_steps: int, start: int = 0):
+    def __init__(self, n_steps: int, start: int = 0, loss: str = ""):
+        self._loss_name = f"{loss} loss".lstrip()
         self._is_notebook = Console().is_jupyter
         # In a notebook, standard error is red, and rich's own bar needs ipywidgets.
         console = Console(stderr=not self._is_notebook, force_jupyter=False)
@@ -115,7 +118,7 @@ class Progress:
         steps = f"{speed:,.0f} steps/s"
         accuracies, both = f"accuracy {shares[0]} train {shares[1]} test", f"accuracy {'/'.join(shares)}"
         return [
-            f"loss {losses[0]} train {losses[1]} test · {accuracies} · {steps} · {self._stage}",
+            f"{self._loss_name} {losses[0]} train {losses[1]} test · {accuracies} · {steps} · {self._stage}",
             f"{accuracies} · {steps} · {self._stage}",
             f"{both} · {steps} · {self._stage}",
             f"{accuracies} · {steps}",
@@ -126,7 +129,7 @@ class Progress:
 
 @contextmanager
 def displayed(
-    display: Display | bool, n_steps: int, start: int, observer: Observer | None = None
+    display: Display | bool, n_steps: int, start: int, observer: Observer | None = None, loss: str = ""
 ) -> Iterator[Observer | None]:
     """Show the progress of a training inside the block.
 
@@ -136,6 +139,7 @@ def displayed(
         n_steps: The last step.
         start: The first step.
         observer: A further observer, called after the display.
+        loss: The run's loss function, which a `Progress` states.
 
     Yields:
         The observer of the training, or None if there is nothing to call.
@@ -143,7 +147,7 @@ def displayed(
     if display is True and not _is_interactive() or display is False:
         yield observer
         return
-    with (Progress if display is True else display)(n_steps, start) as shown:
+    with (partial(Progress, loss=loss) if display is True else display)(n_steps, start) as shown:
 
         def both(step: int, row: Row) -> None:
             shown(step, row)

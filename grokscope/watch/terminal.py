@@ -16,8 +16,8 @@ from grokscope.series import Series
 from grokscope.watch.watched_run import WatchedRun
 
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
-_LABEL_WIDTH = 32
-"""The columns left of a curve, for its name, its last value and the spaces between them."""
+_VALUE_WIDTH = 14
+"""The columns of a curve's last value and of the spaces around it."""
 _LEAST_CURVE_WIDTH = 8
 
 
@@ -31,7 +31,8 @@ class Screen:
         """Draw the run in the full width of the terminal."""
         run, log = self._run, self._run.trajectory.log
         config = run.trajectory.config
-        width = max(options.max_width - _LABEL_WIDTH, _LEAST_CURVE_WIDTH)
+        labels = {name: log.variable(name).label for name in log.arrays}
+        width = max(options.max_width - max(map(len, labels.values())) - _VALUE_WIDTH, _LEAST_CURVE_WIDTH)
         table = Table.grid(padding=(0, 2))
         table.add_column(justify="right")
         table.add_column(justify="right")
@@ -40,10 +41,10 @@ class Screen:
         limits = _log_limits(np.concatenate([log[name] for name in log.arrays if name.endswith("loss")]))
         for name, style in _styles(log, "loss"):
             curve = sparkline(log.steps, log[name], limits, width, is_log=True, is_ascii=options.ascii_only)
-            table.add_row(name.replace("_", " "), format_number(log[name][-1]), Text(curve, style))
+            table.add_row(labels[name], format_number(log[name][-1]), Text(curve, style))
         for name, style in _styles(log, "accuracy"):
             curve = sparkline(log.steps, log[name], (0.0, 1.0), width, is_ascii=options.ascii_only)
-            table.add_row(name.replace("_", " "), f"{log[name][-1]:.2%}", Text(curve, style))
+            table.add_row(labels[name], f"{log[name][-1]:.2%}", Text(curve, style))
         table.add_row("", "step", Text(_step_axis(log.steps, width), "dim"))
         yield Group(
             Text(f"{quoted_name(run.folder.name)}: {run.trajectory.task.formula}", "bold"),
@@ -56,11 +57,11 @@ class Screen:
     def line(self) -> str:
         """The status, losses and accuracies in one line."""
         last = {name: array[-1] for name, array in self._run.trajectory.log.arrays.items()}
-        status = f"{self._run.status} {self._progress()}"
+        status = f"{self._run.status} {self._progress()} · {self._run.trajectory.config.loss} loss"
         if "train_loss" not in last:
-            return f"{status} · loss {last['loss']:.1e} all · accuracy {last['accuracy']:.0%} all"
+            return f"{status} {last['loss']:.1e} all · accuracy {last['accuracy']:.0%} all"
         return (
-            f"{status} · loss {last['train_loss']:.1e} train "
+            f"{status} {last['train_loss']:.1e} train "
             f"{last['test_loss']:.1e} test · accuracy {last['train_accuracy']:.0%} train "
             f"{last['test_accuracy']:.0%} test"
         )

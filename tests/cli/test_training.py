@@ -46,7 +46,8 @@ def test_commands_from_training_to_report(
     assert status == 0 and [row["step"] for row in rows] == list(range(0, 61, 10))
     for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
         assert [row[name] for row in rows] == log[name].tolist()
-    assert all(set(row) == {"step", *log.arrays} for row in rows)
+    assert all(set(row) == {"step", "loss_function", *log.arrays} for row in rows)
+    assert {row["loss_function"] for row in rows} == {"softmax"}
 
     status, output, _ = grokscope("measure", run, "weight_norm", "loss", "--thin", 3)
     assert status == 0 and (run / "measures" / "loss.safetensors").exists()

@@ -16,7 +16,7 @@ PLOTS: dict[str, tuple[Callable[[Axes], Axes], str]] = {
     "weight norm": (lambda ax: figures.plot_weight_norm(norms(), ax=ax), "L2 norm"),
     "parameter norms": (lambda ax: figures.plot_parameter_norms(norms(), ax=ax), "L2 norm"),
     "circularity": (lambda ax: figures.plot_circularity(embedding(), ax=ax), "share"),
-    "sharpness": (lambda ax: figures.plot_sharpness(sharpness(), ax=ax), "Hessian of the train loss"),
+    "sharpness": (lambda ax: figures.plot_sharpness(sharpness(), ax=ax), "Hessian, train loss"),
 }
 """Each plot, and a part of its vertical label."""
 STACKS: dict[str, Callable[[], Figure]] = {

@@ -74,7 +74,7 @@ def test_data_of_losses_equals_the_log_exactly(measured):
     points = [row for row in rows(draw("losses", measured, 7.0)) if row["panel"] == "1" and row["name"] == "test"]
     assert [float(row["x"]) for row in points] == log.steps.tolist()
     assert [float(row["y"]) for row in points] == log["test_loss"].tolist()
-    assert {row["y_label"] for row in points} == {"cross-entropy (nats)"}
+    assert {row["y_label"] for row in points} == {"softmax loss (nats)"}
     assert {row["x_label"] for row in points} == {"optimizer step"}, "the label of the last panel applies to all"
 
 

@@ -107,12 +107,14 @@ def test_command_writes_figure_and_data_and_shows_progress(run_copy, capsys, mon
         (["circle", "-o", "x.gif", "--step", "10"], 1, "shows all steps"),
         (["losses", "--step", "10"], 1, "Figures with a step: circle, embedding"),
         (["embedding", "--step", "0", "--step", "99"], 1, "step: 99; the run has checkpoints from 0 to 60"),
-        (["circle", "--step", "0", "--step", "10"], 1, "this figure shows one"),
+        (["circle", "--step", "0", "--step", "10"], 1, "the figure 'circle' shows one"),
         (["cosets"], 1, "no cosets"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_refused_request_is_one_line(arguments, expected_status, message, measured, capsys, monkeypatch, tmp_path):
+    if "--step" in arguments:
+        monkeypatch.setattr(registry.Measured, "__call__", None)  # Nothing is measured before the refusal.
     if arguments == ["cosets"]:
         monkeypatch.setattr(
             registry.Measured, "__call__", lambda self, request: Series(self.name, request.trajectory.steps, {})

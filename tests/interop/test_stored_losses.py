@@ -111,9 +111,12 @@ def test_loss_above_chance_is_a_doubt(original: Trajectory, tmp_path: Path):
     with pytest.warns(UserWarning, match="loss over all equations is .* above chance") as caught:
         import_checkpoints([path], original.config, "run", tmp_path)
     assert chance in str(caught[0].message) and "accuracy is" in str(caught[0].message)
+    assert "The training set is unknown, and a model that has only memorized it looks like this" in str(
+        caught[0].message
+    )
     other_task = dataclasses.replace(original.config.task, name="subtraction")
     config = dataclasses.replace(original.config, task=other_task)
-    with pytest.warns(UserWarning, match="the train loss is .* above chance"):
+    with pytest.warns(UserWarning, match="the softmax train loss is .* above chance"):
         run = import_checkpoints([path], config, "subtraction", tmp_path, split="grokscope:0")
     assert len(event_of(run)["doubts"]) == 1
 

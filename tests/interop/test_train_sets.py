@@ -174,8 +174,16 @@ def test_figures_of_an_unknown_split_show_all_equations(unsplit: Trajectory):
     for name in ("losses", "accuracies"):
         lines = [line for axes in gallery.figure(name, request).axes for line in axes.get_lines()]
         assert {line.get_label() for line in lines} == {"all"}
-    with pytest.raises(GrokscopeError, match=r"The training set of this run is unknown\."):
+    with pytest.raises(
+        GrokscopeError,
+        match=r"^The figure 'progress' tells train from test equations\. The training set of .*--split",
+    ):
         gallery.figure("progress", request)
+
+
+def test_liu_phase_of_an_unknown_split_names_the_remedy(unsplit: Trajectory):
+    with pytest.raises(GrokscopeError, match=r"^Liu et al\.'s phases compare .* accuracy\. .*--train-indices FILE"):
+        phases.liu_phase(unsplit.log)
 
 
 def test_outliers_need_a_known_split(original: Trajectory, tmp_path: Path):

@@ -89,7 +89,7 @@ def test_saved_panel_names_its_runs_and_alignment(tab, seeds_page):
     drawings = save_panels(tab)
     assert list(drawings) == [f"tiny_other_slow-compare-{i}-step-0.svg" for i in (1, 2, 3)]
     texts = list(ElementTree.fromstring(drawings["tiny_other_slow-compare-2-step-0.svg"]).itertext())
-    assert {"test loss", "nats", *tab.evaluate(LABELS)} <= set(texts)
+    assert {"softmax test loss", "nats", *tab.evaluate(LABELS)} <= set(texts)
     caption = "tiny · other · slow · step 0 · step 0 is each run’s memoriz"
     assert any(text.startswith(caption) for text in texts)
 

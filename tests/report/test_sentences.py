@@ -8,6 +8,7 @@ import pytest
 from grokscope import report
 from grokscope.report import sentences
 from grokscope.series import Series
+from grokscope.variable import Variable
 
 
 def make_log(train_accuracy: list[float], test_accuracy: list[float]) -> Series:
@@ -64,7 +65,7 @@ def test_headlines_state_numbers_of_log_and_measures():
     assert lines["final weight norm"] == ("33.3", "50 at the start, highest 71.3")
     assert lines["final circularity of PCs 1–4"] == ("0.988", "untrained 0.222, shuffled 0.123")
     assert lines["key frequencies of the embedding"] == ("4, 17", "98.8% of variance, shuffled 33.3%")
-    value, context = lines["final top Hessian eigenvalue"]
+    value, context = lines["final top Hessian eigenvalue, train loss"]
     assert value == "0.0123" and "12 at the start" in context and "346 at step 200" in context
 
 
@@ -149,5 +150,8 @@ def test_phases_are_stated_with_their_intervals():
 
 @pytest.mark.parametrize("loss", ["softmax", "stablemax"])
 def test_headlines_of_losses_state_the_loss_function(loss: str):
-    names = [line.name for line in sentences.headlines(GROKKED, {}, 0, loss)]
-    assert [name for name in names if " loss" in name] == [f"final train loss ({loss})", f"final test loss ({loss})"]
+    names = ("train_loss", "test_loss")
+    variables = {name: Variable(f"{{loss}} {name.replace('_', ' ')}") for name in names}
+    log = dataclasses.replace(GROKKED, variables=variables, loss=loss)
+    lines = [line.name for line in sentences.headlines(log, {})]
+    assert [name for name in lines if " loss" in name] == [f"final {loss} train loss", f"final {loss} test loss"]

@@ -68,5 +68,4 @@ def both_signs(config: TaskConfig) -> Task:
     sign = torch.arange(2).repeat_interleave(config.p**2)
     inputs = torch.stack([a, config.p + 1 + sign, b, torch.full_like(a, config.p)], 1)
     labels = torch.where(sign == 0, a + b, a - b) % config.p
-    circle = torch.arange(config.p)
-    return tasks.Task(config.name, "a ± b", inputs, labels, config.p, config.p + 3, config.p, circle)
+    return tasks.Task(config.name, "a ± b", inputs, labels, config.p, config.p + 3, config.p)

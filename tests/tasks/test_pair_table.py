@@ -1,5 +1,7 @@
 """Equations as a table over two operands: missing equations, other numbers of operands, other signs."""
 
+import dataclasses
+
 import pytest
 import torch
 from support.plugin_tasks import both_signs, holed_composition, ordered_addition, three_operands, two_tokens
@@ -67,7 +69,8 @@ def test_other_than_two_operands_are_refused():
 
 
 def test_several_equations_of_one_pair_are_refused():
-    task = both_signs(CONFIG)
+    # The sign, not the circle, decides between a + b and a − b.
+    task = dataclasses.replace(both_signs(CONFIG), circle=torch.arange(CONFIG.p))
     assert not has_pair_table(task)
     with pytest.raises(GrokscopeError, match="its 98 equations have 49 different pairs"):
         _ = on_circle(task).examples

@@ -45,7 +45,7 @@ def test_screen_fills_the_width_of_the_terminal(tiny_run, width):
     assert "memorized · 7 checkpoints" in text
     assert max(map(len, lines)) <= width
     for name in ("train_loss", "test_loss"):
-        (line,) = [line for line in lines if line.lstrip().startswith(name.replace("_", " "))]
+        (line,) = [line for line in lines if line.lstrip().startswith(f"softmax {name.replace('_', ' ')}")]
         assert f"{log[name][-1]:.4g}" in line and len(line.rstrip().split()[-1]) == width - 32
     assert f"{log['test_accuracy'][-1]:.2%}" in text
 

@@ -18,11 +18,13 @@ const INITIAL_QUANTITIES = {
 // Return the titles of the quantities that at least two runs have, by key.
 function comparableTitles(runs) {
   const curves = runs.flatMap((run) => Object.entries(run.curves));
-  const titles = new Map(curves.map(([key, { title }]) => [key, title]));
+  const titles = new Map();
+  // Runs with different loss functions have different titles for one key.
+  for (const [key, { title }] of curves) titles.set(key, (titles.get(key) || new Set()).add(title));
   for (const key of [...titles.keys()]) {
     if (runs.filter((run) => run.curves[key]).length < 2) titles.delete(key);
   }
-  return titles;
+  return new Map([...titles].map(([key, names]) => [key, [...names].join(" or ")]));
 }
 
 function buildCurves(page, id, initial) {

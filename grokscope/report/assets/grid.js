@@ -135,7 +135,7 @@ export class Grid {
     const verdict = this.isRight(frame, i) ? "correct" : "wrong";
     return [
       `a = ${a}; b = ${b}; answer ${answer}${split}`,
-      `loss ≈ ${formatNumber(loss, 2)} nats, probability ≈ ${probability}, ${verdict}`,
+      `${this.page.payload.loss} loss ≈ ${formatNumber(loss, 2)} nats, probability ≈ ${probability}, ${verdict}`,
     ];
   }
 

@@ -34,13 +34,14 @@ function buildLosses(page) {
     page.follow(panel, chart);
     return chart;
   };
-  const loss = { lines: lines("loss"), kind: "log", unit: "nats", height: 250, label: "Cross-entropy loss" };
+  const loss = { lines: lines("loss"), kind: "log", unit: "nats", height: 250, label: `${page.payload.loss} loss` };
   const accuracy = { lines: lines("accuracy"), isPercent: true, unit: "accuracy", height: 180, label: "Accuracy" };
   addChart({ ...loss, namesStages: true });
   addChart(accuracy);
   page.follow(panel, addStageLegend(page, body));
   const columns = ["loss", "accuracy"].flatMap((kind) => {
-    return lines(kind).map((line) => ({ ...line, label: `${line.label} ${kind}` }));
+    const prefix = kind === "loss" ? `${page.payload.loss} ` : "";
+    return lines(kind).map((line) => ({ ...line, label: `${prefix}${line.label} ${kind}` }));
   });
   addTable(panel, () => ({ label: "Losses and accuracies", lines: columns }));
 }
