@@ -257,7 +257,7 @@ class LabelledArrays:
     arrays: Mapping[str, np.ndarray]
     """Name → array of the shape that the axes have."""
     loss: str = ""
-    """The loss function of the losses among the arrays, "softmax" or "stablemax"; empty if there are none."""
+    """The loss function of the losses among the arrays, "softmax" or "stablemax"; empty without losses."""
 
     def __post_init__(self):
         shape = tuple(len(coordinates) for coordinates in self.axes.values())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from support.shared import make_tiny_config
 
@@ -68,7 +69,7 @@ def test_figures_state_the_loss_on_their_axes(stablemax_run: Path):
 def test_progress_figure_of_stablemax_draws_softmax_losses(stablemax_run: Path):
     trajectory = Trajectory.open(stablemax_run)
     progress = measures.evaluate("progress", trajectory)
-    ax = figures.new_figure(7, 3).subplots() if hasattr(figures, "new_figure") else plain_axes()
+    ax = Figure().subplots()
     figures.plot_progress_losses(trajectory.log, progress, ax=ax)
     (train,) = [line for line in ax.lines if line.get_label() == "train"]
     np.testing.assert_array_equal(train.get_ydata(), progress["train_loss"])
