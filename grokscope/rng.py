@@ -4,6 +4,9 @@ No function reads or changes a global generator.
 """
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -30,3 +33,13 @@ def generator(purpose: str, seed: int, index: int | str, device: torch.device | 
     On the CPU torch uses only 32 bits of a seed. Of 100,000 steps, about one pair therefore has the same numbers.
     """
     return torch.Generator(device).manual_seed(int.from_bytes(key(purpose, seed, index)[:7], "big"))
+
+
+@contextmanager
+def unchanged_global_generator() -> Iterator[None]:
+    """Restore the state of Python's global generator after the block, because other packages may draw from it."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)

@@ -1,21 +1,18 @@
 """The progress of a training: the observer's type, and the bar that a terminal or a notebook shows."""
 
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
+from grokscope import rng
 from grokscope.crossings import LEVEL
 from grokscope.training.evaluation import Row
 
-# The import of rich draws from Python's global generator, which training must not change.
-_generator_state = random.getstate()
-import rich.progress  # noqa: E402
-from rich.console import Console  # noqa: E402
-
-random.setstate(_generator_state)
+with rng.unchanged_global_generator():  # The import of rich draws from it.
+    import rich.progress
+    from rich.console import Console
 
 Observer = Callable[[int, Row], None]
 """A function that is called after every step, with the step and the latest log row.

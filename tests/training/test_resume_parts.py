@@ -296,15 +296,16 @@ import json, random, sys
 from pathlib import Path
 import numpy as np
 import torch
-from grokscope import training
-from grokscope.config import from_dict
 
 def generators():
     return str(random.getstate()), str(np.random.get_state()), str(torch.get_rng_state().tolist())
 
 torch.manual_seed(12345)
 before = generators()
-training.train(from_dict(json.loads(sys.stdin.read())), "run", Path(sys.argv[1]))
+from grokscope import training
+from grokscope.config import from_dict
+from grokscope.training.run_progress import Progress
+training.train(from_dict(json.loads(sys.stdin.read())), "run", Path(sys.argv[1]), progress=Progress)
 print(json.dumps([a == b for a, b in zip(before, generators())]))
 """
 
@@ -316,7 +317,8 @@ def test_training_and_global_generators_do_not_affect_each_other(
     child = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", CHILD, str(tmp_path)],
         input=json.dumps(EVERYTHING.to_dict()),
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        # A forced terminal draws the progress bar too.
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "FORCE_COLOR": "1", "TERM": "xterm"},
         capture_output=True,
         text=True,
         check=True,
