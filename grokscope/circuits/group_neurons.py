@@ -8,7 +8,7 @@ from grokscope.fourier.group import IsotypicBasis
 from grokscope.model.forward import Parameters
 from grokscope.model.transformer import Model
 from grokscope.tasks import Task
-from grokscope.tasks.composition import Composition
+from grokscope.tasks.group_pairs import Composition
 
 NEURON_THRESHOLD = 0.85
 """The least share of a neuron's variance in the block of a representation that it belongs to (Nanda et al. 2023)."""

@@ -14,7 +14,7 @@ from grokscope.model.losses import cross_entropy
 from grokscope.model.transformer import Model
 from grokscope.tasks import Split, Task
 from grokscope.tasks.circle import Circle, on_circle
-from grokscope.tasks.composition import Composition
+from grokscope.tasks.group_pairs import Composition
 
 _LOGITS_PER_BATCH = 2**24
 

@@ -17,7 +17,7 @@ from grokscope.measures._declaration import Panel, measure
 from grokscope.model.forward import Parameters
 from grokscope.model.losses import cross_entropy
 from grokscope.series import Series
-from grokscope.tasks.composition import as_composition
+from grokscope.tasks.group_pairs import as_composition
 from grokscope.trajectory import Trajectory
 from grokscope.variable import Variable, with_companions
 

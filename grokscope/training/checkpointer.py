@@ -77,13 +77,13 @@ class Checkpointer:
     def __exit__(self, *exception: object) -> None:
         self._writer.wait()
 
-    def record_and_commit(self, state: State) -> None:
-        """Record a state, then commit if a segment is full; raise the failure of an earlier commit."""
-        self.record(state)
+    def take_and_commit(self, state: State) -> None:
+        """Take a state, then commit if a segment is full; raise the failure of an earlier commit."""
+        self.take(state)
         if self.is_commit_due:
             self.commit(state)
 
-    def record(self, state: State) -> None:
+    def take(self, state: State) -> None:
         """Evaluate a state and take a checkpoint, each if it is due; raise the failure of an earlier commit."""
         self._writer.raise_failure()
         step = state.step

@@ -194,7 +194,7 @@ def _state_at(run: RunStore, step: int, progress: Display | bool) -> dict[str, T
         for _ in optimize(setup, state):
             is_confirmed = check.confirm(state)
             if state.step <= step:
-                checkpointer.record(state)
+                checkpointer.take(state)
             if observer:
                 observer(state.step, {})
             if state.step == step:

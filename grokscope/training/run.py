@@ -172,7 +172,7 @@ def create_run(
         store = create(building, record)
         checkpointer = Checkpointer(store, evaluate, state, resume_state)
         with checkpointer:
-            checkpointer.record(state)
+            checkpointer.take(state)
             checkpointer.commit(state, initialization=initialization)
     store.folder = folder
     return checkpointer
@@ -225,7 +225,7 @@ def train_to_end(
     with checkpointer:
         try:
             for _ in islice(optimize(setup, state), remaining):
-                checkpointer.record_and_commit(state)
+                checkpointer.take_and_commit(state)
                 if observer:
                     try:
                         observer(state.step, checkpointer.latest_row)

@@ -66,7 +66,7 @@ def train_ensemble(
             if observer:
                 observer(ensemble.step)
             signal_number = interrupted()
-            training.record_and_commit(is_last=bool(signal_number))
+            training.take_and_commit(is_last=bool(signal_number))
             if signal_number:
                 raise InterruptedRunError(folders[0].parent, signal_number)
     return {folders[i]: error for i, error in training.failures.items()}
@@ -123,7 +123,7 @@ class _Training:
                 checkpointer = create_run(folder, record, evaluate, state, locks)
             self.checkpointers[i] = locks.enter_context(checkpointer)
 
-    def record_and_commit(self, is_last: bool) -> None:
+    def take_and_commit(self, is_last: bool) -> None:
         """Record the present step in each run, and commit all runs if a segment is full or the step is the last."""
         step = self._ensemble.step
         is_last = is_last or step == self._n_steps
@@ -134,7 +134,7 @@ class _Training:
                 self._fail(i, _not_finite(update))
         for i, checkpointer in list(self.checkpointers.items()):
             with self._catch_failure(i):
-                checkpointer.record(self._ensemble.state(i))
+                checkpointer.take(self._ensemble.state(i))
         n_bytes = sum(checkpointer.n_uncommitted_bytes for checkpointer in self.checkpointers.values())
         is_full = any(checkpointer.is_commit_due for checkpointer in self.checkpointers.values())
         if is_last or is_full or n_bytes >= COMMIT_BYTES:

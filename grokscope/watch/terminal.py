@@ -19,6 +19,8 @@ _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 _VALUE_WIDTH = 14
 """The columns of a curve's last value and of the spaces around it."""
 _LEAST_CURVE_WIDTH = 8
+COLOURS = ("#56b4e9", "#f08030")
+"""The colours of train and test: those of the page's dark theme, which are legible on black and on white."""
 
 
 class Screen:
@@ -113,7 +115,7 @@ def sparkline(
 
 def _styles(log: Series, kind: str) -> list[tuple[str, str]]:
     """Return the names of the log's losses or accuracies, each with its colour."""
-    return list(zip([name for name in log.arrays if name.endswith(kind)], ("blue", "yellow"), strict=False))
+    return list(zip([name for name in log.arrays if name.endswith(kind)], COLOURS, strict=False))
 
 
 def _log_limits(values: Float[np.ndarray, " values"]) -> tuple[float, float]:

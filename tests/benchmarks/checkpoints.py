@@ -57,7 +57,7 @@ def blocks(schedule: str | None, folder: Path) -> Iterator[tuple[float, float]]:
             next(steps)
             if schedule:
                 call_started = time.perf_counter()
-                checkpointer.record_and_commit(state)
+                checkpointer.take_and_commit(state)
                 if i == BLOCK_STEPS // 2:
                     checkpointer.commit(state)
                 if i == BLOCK_STEPS - 1:

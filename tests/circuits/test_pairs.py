@@ -12,7 +12,7 @@ from grokscope.circuits import pairs
 from grokscope.circuits.pairs import CircleGrid, GroupLogits, pair_losses
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
 from grokscope.model import transformer
-from grokscope.tasks.composition import as_composition
+from grokscope.tasks.group_pairs import as_composition
 
 SMALL = ModelConfig(d_model=16, n_heads=2, d_mlp=24)
 

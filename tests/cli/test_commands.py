@@ -122,6 +122,26 @@ def test_help_list_log_and_verify_do_not_import_torch(tiny_run: Path):
     assert process.stdout.splitlines()[-1] == "imported:"
 
 
+def test_missing_run_is_refused_before_torch_is_imported(tmp_path: Path):
+    program = (
+        "import sys\n"
+        "from grokscope.cli import main\n"
+        "for arguments in (['measure', 'none'], ['report', 'none'], ['report', 'none', 'other'], ['export', 'none'],\n"
+        "                  ['figure', 'losses', 'none'], ['fork', 'none', '--step', '3'], ['resume', 'none'],\n"
+        "                  ['densify', 'none', '--start', '1', '--stop', '2'], ['wandb', 'none', '--project', 'p'],\n"
+        "                  ['watch', 'none'], ['sweep', 'none.toml'], ['train', 'none.toml']):\n"
+        "    try:\n"
+        "        print(arguments[0], main(arguments))\n"
+        "    except SystemExit as error:\n"
+        "        print(arguments[0], error.code)\n"
+        "print('imported:', *{'torch', 'transformer_lens', 'matplotlib', 'pandas'} & set(sys.modules))\n"
+    )
+    process = run_program(program)
+    *lines, imported = process.stdout.splitlines()
+    assert len(lines) == 12 and not [line for line in lines if line.split()[1] not in ("1", "2")], process.stdout
+    assert imported == "imported:"
+
+
 def test_package_runs_as_a_module():
     process = subprocess.run([sys.executable, "-m", "grokscope", "--version"], capture_output=True, text=True)
     assert process.returncode == 0 and process.stdout.startswith("grokscope ")

@@ -10,7 +10,7 @@ from grokscope import tasks
 from grokscope.config import TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.tasks.circle import on_circle
-from grokscope.tasks.composition import as_composition
+from grokscope.tasks.group_pairs import as_composition
 from grokscope.tasks.pair_table import has_pair_table, pair_examples, pair_inputs
 
 CONFIG = TaskConfig(p=7, group="S3")

@@ -7,7 +7,7 @@ from grokscope import tasks
 from grokscope.algebra import groups
 from grokscope.config import TaskConfig
 from grokscope.errors import GrokscopeError
-from grokscope.tasks.composition import as_composition
+from grokscope.tasks.group_pairs import as_composition
 
 CIRCULAR = ["addition", "subtraction", "multiplication", "division"]
 
