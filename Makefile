@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUN := checkpoints/demo
 
-.PHONY: demo test test-all test-lens4 coverage check bench docs docs-code install
+.PHONY: demo test test-all test-lens4 dist release coverage check bench docs docs-code install
 
 install: $(INSTALLED)
 
@@ -50,6 +50,14 @@ LENS4 := .venv/lens4
 test-lens4: $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(LENS4) 'transformer-lens>=4,<5'
 	@PYTHONPATH=$(LENS4) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/model/test_bridge.py tests/interop/test_export.py
+
+# The wheel and the sdist in dist/, checked. A version is stamped first by `make release VERSION=X.Y.Z`.
+dist: $(INSTALLED)
+	@rm -rf dist && $(BIN)/python -m build --outdir dist . >/dev/null && $(BIN)/twine check --strict dist/*
+
+release: $(INSTALLED)
+	@$(BIN)/python .ci/release.py "$(VERSION)" && $(MAKE) --no-print-directory dist && \
+	  printf 'Upload these files with `twine upload dist/*`, or commit, tag v$(VERSION) and push the tag:\n' && ls dist/*
 
 bench: $(INSTALLED)
 	@for name in training checkpoints analysis curvature startup growth; do \
