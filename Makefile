@@ -12,7 +12,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grokscope needs Python 3.11 or newer; name one by `make PYTHON=python3.12 …`")'
 	@echo "Installing into .venv …"
 	@$(PYTHON) -m venv .venv
-	@started=$$(date +%s); $(BIN)/python -m pip install --quiet --editable '.[dev,docs,ray,wandb,hooked]' && \
+	@started=$$(date +%s); $(BIN)/python -m pip install --quiet --editable '.[dev,docs,ray,wandb,trackio,tensorboard,hooked]' && \
 	  echo "Installed in $$(( $$(date +%s) - started )) s."
 	@touch $@
 

@@ -19,7 +19,9 @@ def copy(tmp_path: Path) -> Path:
     (tmp_path / "grokscope").mkdir()
     for name in ("grokscope/_version.py", "CITATION.cff", "CHANGELOG.md"):
         shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## [Unreleased]\n\n- A change.\n\n## [0.1.0] - 2026-01-01\n")
+    (tmp_path / "CHANGELOG.md").write_text(
+        "# Changelog\n\n## [Unreleased]\n\n- A change.\n\n## [0.1.0] - 2026-01-01\n"
+    )
     return tmp_path
 
 
@@ -31,7 +33,9 @@ def test_stamp_writes_the_version_everywhere(copy: Path):
     assert "## [Unreleased]\n\n## [7.0.1] - 2027-01-31\n\n- A change.\n" in log
 
 
-@pytest.mark.parametrize(("version", "message"), [("1.2", "three numbers"), ("0.0.1", "a version above"), ("", "three")])
+@pytest.mark.parametrize(
+    ("version", "message"), [("1.2", "three numbers"), ("0.0.1", "a version above"), ("", "three")]
+)
 def test_wrong_version_changes_nothing(version: str, message: str, copy: Path):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     with pytest.raises(SystemExit, match=message):

@@ -25,6 +25,7 @@ COMMANDS = {
     "watch": "watching:watch",
     "figure": "exporting:figure",
     "export": "exporting:export",
+    "track": "tracking:track",
     "wandb": "exporting:wandb",
     "verify": "inspecting:verify",
     "log": "inspecting:log",

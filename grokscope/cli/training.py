@@ -22,6 +22,7 @@ from grokscope.cli.arguments import (
     require_run,
     usage_errors,
 )
+from grokscope.cli.tracking import TrackOptions
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def train(arguments: list[str]) -> None:
     from grokscope.config import RunConfig, presets, toml
 
     @dataclass(frozen=True)
-    class Train:
+    class Train(TrackOptions):
         """Train PRESET or CONFIG.toml into a new run with dense checkpoints. Every field of the config is a flag."""
 
         source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET|CONFIG.toml")]
@@ -79,13 +80,14 @@ def train(arguments: list[str]) -> None:
     @contextmanager
     def display(n_steps: int, start: int) -> Iterator[Observer]:
         with Progress(n_steps, start, config.loss) as progress:
+            observer = options.tracked(folder, progress, progress.say, watchers)
             if not options.live:
-                yield progress
+                yield observer
                 return
             from grokscope.watch import BackgroundWatcher
 
             watcher = watchers.enter_context(BackgroundWatcher(folder, progress.say, options.stay))
-            yield watcher.wrap(progress)
+            yield watcher.wrap(observer)
 
     announce(training_summary(config, folder))
     with ExitStack() as watchers:
@@ -140,7 +142,7 @@ def resume(arguments: list[str]) -> None:
     """Continue a run from its last commit, exact to the bit."""
 
     @dataclass(frozen=True)
-    class Resume(RunOptions):
+    class Resume(TrackOptions, RunOptions):
         """Continue a run from its last commit, exact to the bit. A finished run is unchanged."""
 
         n_steps: int | None = None
@@ -154,7 +156,7 @@ def resume(arguments: list[str]) -> None:
     from grokscope.store.run_store import RunStore
     from grokscope.training import run
     from grokscope.training.run import require_trained
-    from grokscope.training.run_progress import Progress
+    from grokscope.training.run_progress import Observer, Progress
 
     before = print_damage(RunStore(options.folder))
     require_trained(before)
@@ -163,11 +165,14 @@ def resume(arguments: list[str]) -> None:
         print(f"{options.folder} is finished: {before.last_step:,} steps. To train further, add --n-steps N.")
         return
 
-    def display(n_steps: int, start: int) -> Progress:
+    @contextmanager
+    def display(n_steps: int, start: int) -> Iterator[Observer]:
         announce(f"Resuming {options.folder} at step {start:,} of {n_steps:,}.")
-        return Progress(n_steps, start, before.record.config.loss)
+        with Progress(n_steps, start, before.record.config.loss) as progress:
+            yield options.tracked(options.folder, progress, progress.say, trackers)
 
-    print_outcome(run.resume(options.folder, options.n_steps, options.allow_drift, progress=display))
+    with ExitStack() as trackers:
+        print_outcome(run.resume(options.folder, options.n_steps, options.allow_drift, progress=display))
 
 
 def densify(arguments: list[str]) -> None:

@@ -4,7 +4,10 @@ The upload reads the run's files and never calls the trainer, so the network can
 package wandb is an extra, `pip install 'grokscope[wandb]'`, and is imported only for an upload.
 """
 
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -45,34 +48,59 @@ def log(
         GrokscopeError: The package wandb is missing, the trajectory has no folder, or the server cannot be reached or
             refuses.
     """
+    uploaded = [trajectory.log, *series]
+    with _errors(), start(trajectory, project, name=name, entity=entity, offline=offline) as run:
+        for step, row in rows(uploaded):
+            run.log(row, step=step)
+        for measured in uploaded:
+            run.summary.update(constants(measured))
+        return str(run.settings.sync_dir if offline else run.url)
+
+
+def start(
+    trajectory: Trajectory, project: str, *, name: str | None = None, entity: str | None = None, offline: bool = False
+) -> Any:
+    """Start a run of Weights & Biases with the config of a trajectory, and return wandb's object.
+
+    Args:
+        trajectory: The trajectory of a run on disk.
+        project: The project's name on the server.
+        name: The run's name on the server; by default its folder's name.
+        entity: The user or team on the server; by default the one that is logged in.
+        offline: Whether to write to RUN/wandb. WANDB_MODE=offline has the same effect.
+
+    Raises:
+        GrokscopeError: The package wandb is missing, the trajectory has no folder, or the server refuses.
+    """
     try:
         wandb = import_module("wandb")
     except ImportError as error:
         raise GrokscopeError("Uploading needs the package wandb: pip install 'grokscope[wandb]'.") from error
     if trajectory.path is None:
         raise GrokscopeError("A trajectory in memory has no folder, so there is no run to upload.")
-    uploaded = [trajectory.log, *series]
     settings = wandb.Settings(
         # Do not collect the terminal's output, the machine's load or the surrounding repository.
         console="off", silent=True, x_disable_stats=True, x_disable_meta=True, disable_git=True, save_code=False,
         init_timeout=TIMEOUT,
     )  # fmt: skip
-    try:
-        with wandb.init(
+    with _errors():
+        return wandb.init(
             project=project,
             entity=entity,
             name=name or trajectory.path.name,
             config={**trajectory.config.to_dict(), "digest": trajectory.digest},
             dir=trajectory.path,
-            mode="offline" if offline else "online",
+            mode="offline" if offline else os.environ.get("WANDB_MODE", "online"),
             settings=settings,
-        ) as run:
-            for step, row in rows(uploaded):
-                run.log(row, step=step)
-            for measured in uploaded:
-                run.summary.update(_constants(measured))
-            return str(run.settings.sync_dir if offline else run.url)
-    except (wandb.Error, OSError, TimeoutError) as error:
+        )
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn errors of wandb and of the network into a GrokscopeError."""
+    try:
+        yield
+    except (getattr(sys.modules.get("wandb"), "Error", OSError), OSError, TimeoutError) as error:
         raise GrokscopeError(f"wandb: {error} The run is unchanged; --offline needs no server.") from error
 
 
@@ -87,5 +115,6 @@ def rows(series: Iterable[Series]) -> list[tuple[int, dict[str, float]]]:
     return sorted(by_step.items())
 
 
-def _constants(series: Series) -> dict[str, Any]:
+def constants(series: Series) -> dict[str, Any]:
+    """Return the constants of a series that are single numbers, under `MEASURE/NAME`."""
     return {f"{series.measure}/{name}": value.item() for name, value in series.constants.items() if value.ndim == 0}

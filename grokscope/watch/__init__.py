@@ -4,10 +4,10 @@ Nothing here writes: a run is opened like any reader opens it, and measured seri
 stop or fail without any effect on the training.
 """
 
-from grokscope.watch.background import BackgroundWatcher
+from grokscope.watch.background import BackgroundTracker, BackgroundWatcher
 from grokscope.watch.server import Server
 from grokscope.watch.terminal import Screen
 from grokscope.watch.view import View
 from grokscope.watch.watched_run import WatchedRun
 
-__all__ = ["BackgroundWatcher", "Screen", "Server", "View", "WatchedRun"]
+__all__ = ["BackgroundTracker", "BackgroundWatcher", "Screen", "Server", "View", "WatchedRun"]
