@@ -19,12 +19,23 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 
 from grokscope.errors import GrokscopeError, quoted_value
+from grokscope.interop.foreign_objects import (
+    Inert,
+    InertArray,
+    InertBytes,
+    InertDtype,
+    InertScalar,
+    module_error,
+    require_no_module,
+    with_numbers,
+)
 
-SUFFIXES = (".safetensors", ".pt", ".pth")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".npz")
 LARGEST_FILE = 2**32
 LARGEST_PICKLE = 2**24
 MOST_TENSORS = 200_000
@@ -38,44 +49,27 @@ _PART = re.compile(
 """The parts that torch.save writes; a TorchScript program contains others."""
 _STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "int32", "int64", "uint8", "bool")
-_INERT_NAMES = {
-    *("numpy.core.multiarray scalar", "numpy._core.multiarray scalar", "numpy dtype", "_codecs inert_"),
-    "transformer_lens.HookedTransformerConfig HookedTransformerConfig",
-    "transformer_lens.config.hooked_transformer_config HookedTransformerConfig",
-    "transformer_lens.config.HookedTransformerConfig HookedTransformerConfig",
+_INERT: dict[str, Any] = {
+    **{f"numpy.{core}.multiarray scalar": InertScalar for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray _reconstruct": InertArray for core in ("core", "_core")},
+    **dict.fromkeys(("numpy ndarray", "pathlib PosixPath", "pathlib WindowsPath", "pathlib PurePosixPath"), Inert),
+    **{"numpy dtype": InertDtype, "_codecs inert_": InertBytes, "collections defaultdict": Inert},
 }
-"""The names that `Inert` replaces: TransformerLens' Grokking_Demo also saves its config and numpy losses."""
-_NAMES = _INERT_NAMES | {
+"""What replaces the functions and classes that a pickle may call: none of them is imported or run."""
+_NAMES = {
+    *_INERT,
     *("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "collections OrderedDict"),
     *("torch device", "torch Size", *(f"torch {dtype}" for dtype in _DTYPES)),
     *(f"torch {storage}Storage" for storage in _STORAGES),
 }
-"""The names that a pickle may contain. torch itself allows more, such as bytearray, which allocates any size."""
+"""The names that a pickle may call. torch itself allows more, such as bytearray, which allocates any size."""
 _ALLOWED = "Allowed: tensors, numbers, strings, lists and dicts."
 
 
-class Inert:
-    """An object without code, in place of an object of another program.
+class _Name(int):
+    """The size of a name on the stack of a pickle, with the name itself if it is foreign."""
 
-    Attributes:
-        values: The fields of the object that are numbers, texts, booleans or None, by name.
-    """
-
-    def __new__(cls, *arguments: object) -> "Inert":
-        """Return an object without fields for any arguments."""
-        inert = super().__new__(cls)
-        inert.values = {}
-        return inert
-
-    values: dict[str, str | int | float | bool | None]
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, dict):
-            self.values = {
-                name: value
-                for name, value in state.items()
-                if isinstance(name, str) and isinstance(value, str | int | float | bool | None)
-            }
+    name = ""
 
 
 class _Archive(io.FileIO):
@@ -92,14 +86,14 @@ class _Archive(io.FileIO):
 def read(path: Path) -> Any:
     """Return the content of a checkpoint file: a state dict, or the lists and dicts that torch.save stored.
 
-    No code of the file runs. A .pt or .pth file takes memory of about twice its size while it is read.
+    No code of the file runs. A file of torch.save takes memory of about twice its size while it is read.
 
     Args:
-        path: A .safetensors, .pt or .pth file of at most `LARGEST_FILE` bytes.
+        path: A file of safetensors, torch.save or numpy.savez, with one of `SUFFIXES`, up to `LARGEST_FILE` bytes.
 
     Returns:
-        Tensors, numbers, strings, lists and dicts, nested as in the file. An `Inert` replaces each object of
-        TransformerLens or numpy.
+        Tensors, numbers, strings, lists and dicts, nested as in the file. An `Inert` replaces each object of another
+        program; numpy's numbers and arrays become numbers and tensors.
 
     Raises:
         GrokscopeError: The file cannot be read, is damaged or too large, contains other objects, or claims more
@@ -112,13 +106,37 @@ def read(path: Path) -> Any:
             raise GrokscopeError(f"{quoted_value(str(path))} is not a file.")
         if (size := path.stat().st_size) > LARGEST_FILE:
             raise GrokscopeError(f"{path} has {size:,} bytes; allowed: up to {LARGEST_FILE:,}.")
-        content = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _read_archive(path)
+        readers = {".safetensors": safetensors.torch.load_file, ".npz": _read_arrays}
+        content = readers.get(path.suffix, _read_archive)(path)
     except OSError as error:
         raise GrokscopeError(f"{quoted_value(str(path))} cannot be read: {error.strerror or error}.") from error
     except safetensors.SafetensorError as error:
         raise GrokscopeError(f"{path} is not a readable safetensors file: {error}.") from error
     _require_stored(content, path, size)
-    return content
+    require_no_module(content, path)
+    return with_numbers(content)
+
+
+def _read_arrays(path: Path) -> dict[str, torch.Tensor]:
+    """Return the arrays of an .npz file as tensors, by name."""
+    try:
+        with _Archive(path) as file, zipfile.ZipFile(file) as archive:
+            file.is_open = True
+            parts = archive.infolist()
+            unpacked = sum(part.file_size for part in parts)
+            if unpacked > LARGEST_FILE or len(parts) > MOST_TENSORS:
+                raise GrokscopeError(f"{path} unpacks to {unpacked:,} bytes in {len(parts):,} arrays; too large.")
+            arrays = {}
+            for part in parts:
+                with archive.open(part) as stored:
+                    array = np.lib.format.read_array(stored, allow_pickle=False)
+                arrays[part.filename.removesuffix(".npy")] = array.astype(array.dtype.newbyteorder("="), order="C")
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    except (GrokscopeError, OSError):
+        raise
+    except Exception as error:  # zipfile and numpy raise many types for a damaged file.
+        message = quoted_value(str(error)[:120])
+        raise GrokscopeError(f"{path} is not a readable .npz file of numbers: {message}.") from error
 
 
 def _read_archive(path: Path) -> Any:
@@ -127,7 +145,6 @@ def _read_archive(path: Path) -> Any:
             f"{path}: torch {torch.__version__} cannot read {path.suffix} files safely (CVE-2026-24747). "
             "Install torch 2.10 or newer, or save the file as .safetensors."
         )
-    inert: list[Any] = [(Inert, name.replace(" ", ".")) for name in _INERT_NAMES]
     try:
         with _Archive(path) as file:
             if not zipfile.is_zipfile(file):
@@ -135,7 +152,8 @@ def _read_archive(path: Path) -> Any:
                     f"{path} is not a complete archive as torch.save writes it since torch 1.6. If it is older, save "
                     "it again with a newer torch or as .safetensors; if not, copy it again."
                 )
-            copy = _checked_copy(file, path)
+            copy, foreign = _checked_copy(file, path)
+        inert: list[Any] = [(kind, name.replace(" ", ".")) for name, kind in {**foreign, **_INERT}.items()]
         with torch.serialization.safe_globals(inert), warnings.catch_warnings(action="ignore"):
             return torch.load(copy, map_location="cpu", weights_only=True)
     except (GrokscopeError, OSError):
@@ -148,12 +166,18 @@ def _read_archive(path: Path) -> Any:
         ) from error
 
 
-def _checked_copy(file: _Archive, path: Path) -> io.BytesIO:
-    """Return an archive in memory with the checked parts of a file."""
-    copied = io.BytesIO()
+def _checked_copy(file: _Archive, path: Path) -> tuple[io.BytesIO, dict[str, type[Inert]]]:
+    """Return an archive in memory with the checked parts of a file, and what replaces its foreign classes."""
+    copied, foreign = io.BytesIO(), {}
     with zipfile.ZipFile(file) as archive, zipfile.ZipFile(copied, "w") as copy:
         file.is_open = True
         parts = [(part.filename.partition("/")[2], part) for part in archive.infolist()]
+        if any(name.startswith("code/") for name, _ in parts):
+            raise GrokscopeError(
+                f"{path} is a TorchScript program; allowed: its state dict. Convert it, if you trust the file:\n"
+                f"  model = torch.jit.load({path.name!r}, map_location='cpu')\n"
+                f"  torch.save(model.state_dict(), {path.stem + '_state.pt'!r})"
+            )
         for name, count in Counter(name for name, _ in parts).items():
             if count > 1 or not _PART.fullmatch(name):
                 reason = "contained twice" if count > 1 else "not part of a state dict"
@@ -162,29 +186,45 @@ def _checked_copy(file: _Archive, path: Path) -> io.BytesIO:
         if unpacked > size:
             raise GrokscopeError(f"{path} has {size:,} bytes and claims {unpacked:,}; torch.save does not compress.")
         for name, part in parts:
-            data = _checked_pickle(archive, part, path) if name == "data.pkl" else archive.read(part)
+            if name == "data.pkl":
+                data, foreign = _checked_pickle(archive, part, path)
+            else:
+                data = archive.read(part)
             copy.writestr(f"archive/{name}", data)
     copied.seek(0)
-    return copied
+    return copied, foreign
 
 
-def _checked_pickle(archive: zipfile.ZipFile, part: zipfile.ZipInfo, path: Path) -> bytes:
-    """Return the archive's pickle; raise GrokscopeError if it is too long, or has a foreign name or a huge tuple."""
+def _checked_pickle(
+    archive: zipfile.ZipFile, part: zipfile.ZipInfo, path: Path
+) -> tuple[bytes, dict[str, type[Inert]]]:
+    """Return the archive's pickle, and its foreign classes.
+
+    Raises:
+        GrokscopeError: The pickle is too long, calls a foreign function, or has a huge tuple.
+    """
     if part.file_size > LARGEST_PICKLE:
         raise GrokscopeError(f"{path} has a pickle of {part.file_size:,} bytes; allowed: up to {LARGEST_PICKLE:,}.")
     # torch would call encode(), some of whose codecs take hours; the bytes that it makes are not needed.
     pickled = archive.read(part).replace(b"c_codecs\nencode\n", b"c_codecs\ninert_\n")
     # torch's stack, with each object replaced by its number of nested elements.
     sizes: list[int] = []
+    foreign: dict[str, type[Inert]] = {}
     marks: list[int] = []
     memo: dict[Any, int] = {}
     for i, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
         if i >= MOST_VALUES:
             raise GrokscopeError(f"{path} has a pickle of more than {MOST_VALUES:,} instructions.")
-        if opcode.name == "GLOBAL" and argument not in _NAMES:
-            name = quoted_value(str(argument).replace(" ", "."))
-            raise GrokscopeError(f"{path} contains {name}; nothing in it was run. {_ALLOWED}")
-        if opcode.name == "MARK":
+        text = str(argument)
+        if opcode.name == "GLOBAL" and text not in _NAMES:
+            # A class whose objects are only created and filled becomes Inert; a call is refused below.
+            if text.endswith("Storage"):
+                raise _name_error(path, text)
+            foreign[text] = Inert
+            name = _Name(1)
+            name.name = text
+            sizes.append(name)
+        elif opcode.name == "MARK":
             marks.append(len(sizes))
         elif opcode.name.endswith("PUT"):
             memo[argument] = sizes[-1]
@@ -194,11 +234,21 @@ def _checked_pickle(archive: zipfile.ZipFile, part: zipfile.ZipInfo, path: Path)
             taken = opcode.stack_before
             has_mark = pickletools.markobject in taken
             start = marks.pop() - taken.index(pickletools.markobject) if has_mark else len(sizes) - len(taken)
+            called = sizes[start] if opcode.name == "REDUCE" else 1
+            if isinstance(called, _Name):
+                has_module = any(key.startswith("torch.nn.modules.") for key in foreign)
+                raise module_error(path) if has_module else _name_error(path, called.name)
             size = len(argument) if isinstance(argument, str) else 1
             if "TUPLE" in opcode.name and (size := 1 + sum(sizes[start:])) > _LARGEST_TUPLE:
                 raise GrokscopeError(f"{path} contains a tuple of more than {_LARGEST_TUPLE:,} nested elements.")
             sizes[start:] = [size] * len(opcode.stack_after)
-    return pickled
+    return pickled, foreign
+
+
+def _name_error(path: Path, name: str) -> GrokscopeError:
+    return GrokscopeError(
+        f"{path} contains {quoted_value(name.replace(' ', '.'))}; nothing in it was run. {_ALLOWED}"
+    )
 
 
 def _require_stored(content: Any, path: Path, file_size: int) -> None:

@@ -29,7 +29,8 @@ def test_malicious_file_is_refused(name: str, tmp_path: Path):
     seconds = time.process_time() - started
     message = str(refusal.value)
     assert str(path) in message or "step 100: " in message
-    assert len(message) < 3000 and "weights_only" not in message
+    # Only the lines that convert a whole module, for those who trust it, name the unsafe option.
+    assert len(message) < 3000 and ("weights_only" not in message or name == "a whole module")
     assert sorted(tmp_path.rglob("*")) == files and not canary.exists()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200_000
     assert seconds < 2, "processor time: a bomb would take minutes"
