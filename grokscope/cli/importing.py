@@ -20,18 +20,20 @@ def import_(arguments: list[str]) -> None:
 
     @dataclass(frozen=True)
     class Import:
-        """Make a run from the checkpoints in FILE … (.safetensors, .pt or .pth). Code in the files never runs.
+        """Make a run from the checkpoints in FILE …: .safetensors (also sharded), .pt, .pth, .ckpt, .bin, .npz, or a
+        folder of transformers or accelerate. Code in the files never runs.
 
-        Parameters have TransformerLens' names and shapes, or those of Nanda et al. 2023. The architecture is read
-        from the files. Describe the rest of the training by a preset and flags; every field of the config is a flag.
-        n_steps becomes the last step.
+        The layout and the architecture are read from the files, and the command asks for what they do not tell. A
+        preset or flags describe the rest of the training; every field of the config is a flag. n_steps becomes the
+        last step.
         """
 
         paths: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE …")]
         """Files with one state dict or several. A step is in the file, or in its name after step, iter or ckpt."""
         config: Annotated[RunConfig, tyro.conf.arg(name="")]
         preset: str | None = None
-        """The defaults of the flags: a name that `grokscope list presets` prints, or a CONFIG.toml."""
+        """The defaults of the flags: a name that `grokscope list presets` prints, or a CONFIG.toml. Without a preset,
+        the task's size and form are read from the files too."""
         steps: tuple[int, ...] | None = None
         """The step of each state dict, in the order of the files."""
         train_indices: Path | None = None
@@ -43,6 +45,8 @@ def import_(arguments: list[str]) -> None:
         """Tensors that the model does not use. Copies of parameters are left out by default."""
         causal: bool = False
         """Whether attention is causal, for a file with several layers that does not tell."""
+        skip_damaged: bool = False
+        """Leave out files and checkpoints that cannot be read, and name them. By default nothing is imported then."""
         answers_only: bool = False
         """Drop the unembedding's columns of tokens that are never an answer, such as "="."""
         run: str | None = None
@@ -79,6 +83,8 @@ def import_(arguments: list[str]) -> None:
         leave_out=options.leave_out,
         is_causal=options.causal,
         given=settings_given(flags),
+        is_described=options.preset is not None,
+        skip_damaged=options.skip_damaged,
     )
     first, last = (f"{trajectory.steps[row]:,}" for row in (0, -1))
     span = f"step {first}" if first == last else f"steps {first} to {last}"

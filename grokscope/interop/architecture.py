@@ -1,119 +1,124 @@
-"""The architecture of another program's checkpoint, read from its config, its buffers and its weights."""
+"""The architecture of another program's checkpoint, read from its config, its buffers and its weights.
 
+A property has the name of its field in HookedTransformerConfig, or one of these: `attn_coeff` (α of Zhong et al.
+2023), `norm_first` (whether LayerNorm precedes each sublayer), `has_final_norm` and `has_positions`.
+"""
+
+import dataclasses
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from grokscope.errors import GrokscopeError, quoted_name, quoted_value
+from grokscope.config import ModelConfig, validation
+from grokscope.errors import GrokscopeError, quoted_value
 from grokscope.model.forward import LAYER_NORM_EPS
+from grokscope.model.transformer import _sinusoids
 from grokscope.tasks import Task
 
-_ACTIVATIONS = {"relu": "relu", "gelu": "gelu"}
-_NORMALIZATIONS = {None: None, "LN": "LN", "LNPre": "LN"}
+_SETTINGS = {
+    **{name: name for name in ("act_fn", "attention_dir", "use_attn_scale", "attn_only", "gated_mlp")},
+    **{"parallel_attn_mlp": "parallel_attn_mlp", "d_head": "d_head", "attn_coeff": "attention_alpha"},
+    "positions": "positions",
+}
+"""The property of a file → the setting of ModelConfig that expresses it."""
+_PLAIN = {
+    **{"use_attn_scale": True, "attn_only": False, "gated_mlp": False, "parallel_attn_mlp": False},
+    **{"attn_coeff": 1, "attention_dir": "causal", "d_head": None, "positions": "learned"},
+}
+"""The values of the plain transformer, which need no setting."""
 _SUPPORTED = {
-    "positional_embedding_type": ("standard",),
-    "use_attn_scale": (True,),
     "n_key_value_heads": (None,),
     "num_experts": (None,),
     "attn_scores_soft_cap": (-1.0,),
     "output_logits_soft_cap": (-1.0,),
     **dict.fromkeys(
         (
-            *("attn_only", "gated_mlp", "parallel_attn_mlp", "use_local_attn", "use_qk_norm", "final_rms"),
-            *("scale_attn_by_inverse_layer_idx", "post_embedding_ln", "use_attention_sinks"),
+            *("use_local_attn", "use_qk_norm", "final_rms", "scale_attn_by_inverse_layer_idx"),
+            *("post_embedding_ln", "use_attention_sinks"),
         ),
         (False,),
     ),
 }
-"""The fields of a HookedTransformerConfig that change the function, with the values that grokscope's model has."""
+"""Further fields of HookedTransformerConfig that change the function, with the values that can be imported."""
+_POSITIONS = {"standard": "learned", "learned": "learned", "absolute": "learned", "rotary": "rotary"}
+_CANDIDATES = {
+    "act_fn": ("relu", "gelu", "silu", "quadratic"),
+    "attention_dir": ("causal", "bidirectional"),
+    "attention_alpha": (1.0, 0.0),
+    "normalization_type": ("LN", "RMS"),
+    "positions": ("none", "rotary", "sinusoidal"),
+}
+"""The values that are tried for a setting that the files do not determine."""
 _READING_WEIGHTS = re.compile(r"blocks\.\d+\.(attn\.W_[QKV]|mlp\.W_in)")
+_FOLDED = "LayerNorm was folded into the weights, so it was read with scale 1 and shift 0."
 _LARGEST_MEAN = 1e-5
 """The largest mean of a centred column over the spread of its weights, in float32."""
 
 
-def read(
-    parameters: Mapping[str, Any], config: Mapping[str, Any], settings: Mapping[str, Any], task: Task, is_causal: bool
-) -> tuple[dict[str, Any], list[str]]:
-    """Return the settings of ModelConfig that a file determines, and sentences on how they were read.
+@dataclass
+class Architecture:
+    """The settings of ModelConfig that a file determines, and those that it leaves open."""
 
-    A HookedTransformerConfig counts first, then the shapes, the buffers and the weights. Weights alone determine
-    neither the activation function nor, in several layers, the direction of attention.
+    values: dict[str, Any]
+    """The determined settings, by name."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on how they were read."""
+    unknown: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    """The settings that neither shapes nor config determine, with the values to try."""
+
+
+def read(
+    parameters: Mapping[str, Any], facts: Mapping[str, Any], task: Task, is_causal: bool, given: Collection[str] = ()
+) -> Architecture:
+    """Return the settings of ModelConfig that a file determines, and those that it leaves open.
+
+    A config counts first, then the shapes, the buffers and the weights. Weights alone determine neither the
+    activation function nor, in several layers, the direction of attention.
 
     Args:
         parameters: A state dict under TransformerLens' names and shapes, with its buffers.
-        config: The values of the file's HookedTransformerConfig; empty without one.
-        settings: The values of another config in the file, of which only the activation is read.
+        facts: The properties that the file's config and its names determine.
         task: The task that the model answers.
         is_causal: Whether the caller states that attention is causal.
+        given: The dotted names of the settings that the user gave, which are therefore not open.
 
     Raises:
-        GrokscopeError: The model computes a function that grokscope's model cannot compute, or the direction of its
-            attention is unknown and matters.
+        GrokscopeError: The model computes a function that grokscope's model cannot compute.
     """
-    _require_transformer(parameters, task)
+    _require_positions(parameters, task)
     for name, allowed in _SUPPORTED.items():
-        if config.get(name, allowed[0]) not in allowed:
-            raise GrokscopeError(
-                f"its config says {name} = {quoted_value(config[name])}; allowed: {allowed[0]!r}, because "
-                "grokscope's model has no other."
-            )
-    values = _shapes(parameters)
-    notes = _direction_notes(parameters, config, values["n_layers"], is_causal)
-    activation = config.get("act_fn", settings.get("act_fn"))
-    if activation is not None:
-        values["act_fn"] = _supported("act_fn", str(activation).lower(), _ACTIVATIONS)
-    normalization, is_folded = _normalization(parameters, config)
-    values["normalization_type"] = normalization
-    if is_folded:
-        notes.append("LayerNorm was folded into the weights, so it was read with scale 1 and shift 0.")
-    return values, notes
+        is_same = name == "n_key_value_heads" and facts.get(name) == facts.get("n_heads")
+        if facts.get(name, allowed[0]) not in allowed and not is_same:
+            raise _refusal(name, facts[name])
+    architecture = Architecture(_shapes(parameters))
+    values = architecture.values
+    facts = {**facts, **_positions(parameters, facts), "d_head": values.pop("d_head", None)}
+    for name, setting in _SETTINGS.items():
+        if name in facts and name != "attention_dir" and facts[name] is not None:
+            _set(values, setting, name, facts[name])
+    _read_direction(architecture, parameters, facts, is_causal or "model.attention_dir" in given)
+    _read_normalization(architecture, parameters, facts, given)
+    if "act_fn" not in values and not values.get("attn_only"):
+        architecture.unknown["act_fn"] = _CANDIDATES["act_fn"]
+    if facts.get("positions", "") is None:
+        architecture.unknown["positions"] = _CANDIDATES["positions"]
+    if _may_mix_constant(parameters, facts):
+        architecture.unknown["attention_alpha"] = _CANDIDATES["attention_alpha"]
+    architecture.unknown = {
+        name: tuple(value for value in tried if _is_expressible(name, value))
+        for name, tried in architecture.unknown.items()
+        if f"model.{name}" not in given
+    }
+    return architecture
 
 
-def biases(parameters: Mapping[str, Any], given: str) -> str:
-    """Return the setting `biases` that fits the biases of a state dict: those that are not zero, or the given ones.
-
-    Args:
-        parameters: A state dict under TransformerLens' names.
-        given: The setting of the caller, which decides where all biases in the file are zero.
-    """
-    present = {name: value for name, value in parameters.items() if re.search(r"\.b_\w+\Z", name)}
-    trained = {name for name, value in present.items() if isinstance(value, Tensor) and bool((value != 0).any())}
-    if any(".mlp." not in name for name in trained):
-        return "all"
-    has_others, has_mlp = (any((".mlp." in name) is is_mlp for name in present) for is_mlp in (False, True))
-    if given == "all" and not has_others:
-        given = "mlp"
-    if given == "mlp" and not has_mlp:
-        given = "none"
-    return "mlp" if given == "none" and trained else given
-
-
-def completed(parameters: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Return a state dict with a zero for each missing bias, and with scale 1 and shift 0 for a folded LayerNorm."""
-    like = next(
-        (value for value in parameters.values() if isinstance(value, Tensor) and value.is_floating_point()), None
-    )
-    dtype = torch.float32 if like is None else like.dtype
-    is_folded = not any(name.startswith("ln_final") for name in parameters)
-    missing = {}
-    for name, shape in shapes.items():
-        leaf = name.rpartition(".")[2]
-        if name not in parameters and (leaf.startswith("b_") or (is_folded and leaf in ("w", "b"))):
-            missing[name] = torch.full(shape, float(leaf == "w"), dtype=dtype)
-    return {**parameters, **missing}
-
-
-def _require_transformer(parameters: Mapping[str, Any], task: Task) -> None:
-    """Raise GrokscopeError for a model with other names, or with positions for fewer tokens than an equation has."""
-    if not any(re.fullmatch(r"embed\.W_E|blocks\.\d+\.attn\.W_Q", name) for name in parameters):
-        names = ", ".join(map(quoted_name, list(parameters)[:6]))
-        raise GrokscopeError(
-            f"it contains {names}. Allowed: the names of TransformerLens or of "
-            "Nanda et al. 2023, such as 'embed.W_E' and 'blocks.0.attn.W_Q'; other models cannot be imported."
-        )
+def _require_positions(parameters: Mapping[str, Any], task: Task) -> None:
+    """Raise GrokscopeError for a model with positions for fewer tokens than an equation has."""
     W_pos = parameters.get("pos_embed.W_pos")
     if isinstance(W_pos, Tensor) and W_pos.ndim == 2 and len(W_pos) < task.n_ctx:
         raise GrokscopeError(
@@ -129,36 +134,71 @@ def _shapes(parameters: Mapping[str, Any]) -> dict[str, Any]:
     W_Q, W_in = (parameters.get(f"blocks.0.{name}") for name in ("attn.W_Q", "mlp.W_in"))
     if isinstance(W_in, Tensor) and W_in.ndim == 2:
         values["d_mlp"] = W_in.shape[1]
+    elif isinstance(W_Q, Tensor) and not any(".mlp." in name for name in parameters):
+        values["attn_only"] = True
     if isinstance(W_Q, Tensor) and W_Q.ndim == 3:
         values["n_heads"], values["d_model"], d_head = W_Q.shape
         if values["n_heads"] * d_head != values["d_model"]:
-            raise GrokscopeError(
-                f"it has {values['n_heads']} heads of {d_head} numbers and a width of {values['d_model']}; allowed: "
-                "d_head = d_model / n_heads."
-            )
+            if not _is_expressible("d_head", d_head):
+                raise GrokscopeError(
+                    f"it has {values['n_heads']} heads of {d_head} numbers and a width of {values['d_model']}; "
+                    "allowed: d_head = d_model / n_heads."
+                )
+            values["d_head"] = d_head
+    if values.get("attn_only") and not _is_expressible("attn_only", True):
+        raise _refusal("attn_only", True)
     return values
 
 
-def _direction_notes(
-    parameters: Mapping[str, Any], config: Mapping[str, Any], n_layers: int, is_causal: bool
-) -> list[str]:
-    """Return a sentence on attention in both directions; raise GrokscopeError where it would change the logits."""
+def _positions(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the property `positions`: None if it is unknown, absent if it is plain."""
+    kind = facts.get("positional_embedding_type")
+    if kind is not None and kind not in _POSITIONS:
+        raise _refusal("positional_embedding_type", kind)
+    W_pos = parameters.get("pos_embed.W_pos")
+    if not isinstance(W_pos, Tensor):
+        return {"positions": "rotary" if kind == "rotary" else None}
+    if W_pos.ndim == 2 and torch.allclose(W_pos.float(), _sinusoids(*W_pos.shape), atol=1e-5):
+        return {"positions": "sinusoidal"}
+    return {}
+
+
+def _read_direction(
+    architecture: Architecture, parameters: Mapping[str, Any], facts: Mapping[str, Any], is_stated: bool
+) -> None:
+    """Read the direction of attention from the config and the masks; in one layer it does not matter.
+
+    HookedTransformer stores a causal mask for either direction, and so does the code of Zhong et al. 2023, which does
+    not use it. A config therefore counts before a mask.
+    """
+    n_layers = architecture.values["n_layers"]
     masks = {name: value for name, value in parameters.items() if re.fullmatch(r"blocks\.\d+\.attn\.mask", name)}
-    # HookedTransformer stores a causal mask for either direction, and its config decides whether it is used.
-    directions = {config.get("attention_dir"), *(_direction(name, mask) for name, mask in masks.items())}
-    if "bidirectional" not in directions:
-        if n_layers > 1 and directions == {None} and not is_causal:
+    directions = {_direction(name, mask) for name, mask in masks.items()} - {None}
+    direction = facts.get("attention_dir") if facts.get("attention_dir") in ("causal", "bidirectional") else None
+    if "attn_coeff" in facts:
+        direction = "bidirectional"
+    elif direction is None:
+        direction = "bidirectional" if "bidirectional" in directions else next(iter(directions), None)
+    if n_layers == 1:
+        if direction == "bidirectional":
+            architecture.notes.append(
+                "Attention is in both directions, which in one layer gives the logits of causal attention."
+            )
+        return
+    if direction is not None:
+        if not _is_expressible("attention_dir", direction) and direction != "causal":
+            raise GrokscopeError(
+                f"it has {n_layers} layers with attention in both directions; allowed: causal attention. In one "
+                "layer both give the same logits, because the answer's position sees every position."
+            )
+        _set(architecture.values, "attention_dir", "attention_dir", direction)
+    elif not is_stated:
+        if not _is_expressible("attention_dir", "bidirectional"):
             raise GrokscopeError(
                 f"it has {n_layers} layers and no attention mask, so it does not tell whether attention is "
                 "causal. If it is, add --causal; attention in both directions cannot be imported."
             )
-        return []
-    if n_layers > 1:
-        raise GrokscopeError(
-            f"it has {n_layers} layers with attention in both directions; allowed: causal attention. In one "
-            "layer both give the same logits, because the answer's position sees every position."
-        )
-    return ["Attention is in both directions, which in one layer gives the logits of causal attention."]
+        architecture.unknown["attention_dir"] = _CANDIDATES["attention_dir"]
 
 
 def _direction(name: str, mask: object) -> str | None:
@@ -173,23 +213,88 @@ def _direction(name: str, mask: object) -> str | None:
     raise GrokscopeError(f"{name} is neither causal nor all ones; grokscope's model has no other attention mask.")
 
 
-def _normalization(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str | None, bool]:
-    """Return the setting `normalization_type`, and whether LayerNorm was folded into the weights."""
-    has_scales = any(re.fullmatch(r"(blocks\.\d+\.ln[12]|ln_final)\.w", name) for name in parameters)
-    if "normalization_type" in config:
-        normalization = _supported("normalization_type", config["normalization_type"], _NORMALIZATIONS)
-        eps = config.get("eps", LAYER_NORM_EPS)
-        if normalization and eps != LAYER_NORM_EPS:
+def _read_normalization(
+    architecture: Architecture, parameters: Mapping[str, Any], facts: Mapping[str, Any], given: Collection[str]
+) -> None:
+    """Read the setting `normalization_type`, and whether LayerNorm was folded into the weights."""
+    values, unknown = architecture.values, architecture.unknown
+    scales = {name for name in parameters if re.fullmatch(r"(blocks\.\d+\.ln[12]|ln_final)\.w", name)}
+    normalization = facts.get("normalization_type", "LN" if scales else None)
+    has_final_norm = facts.get("has_final_norm", "ln_final.w" in scales or not scales)
+    is_post = facts.get("norm_first") is False or (bool(scales) and not has_final_norm)
+    eps = facts.get("eps", LAYER_NORM_EPS)
+    if normalization and eps != LAYER_NORM_EPS:
+        if "options" not in ModelConfig.__dataclass_fields__:
             raise GrokscopeError(f"its config says eps = {eps!r}; allowed: {LAYER_NORM_EPS!r}.")
-        return normalization, normalization == "LN" and not has_scales
-    if has_scales:
-        return "LN", False
-    # Folding a LayerNorm centres every weight matrix that reads its output, which training does not.
-    reading = [
-        value for name, value in parameters.items() if _READING_WEIGHTS.fullmatch(name) and isinstance(value, Tensor)
-    ]
-    is_folded = bool(reading) and all(_is_centred(weights) for weights in reading)
-    return ("LN" if is_folded else None), is_folded
+        values["options"] = json.dumps({"eps": eps})
+    if is_post:
+        if has_final_norm:
+            raise GrokscopeError(
+                "it has LayerNorm after each residual addition and another before its unembedding; allowed: either."
+            )
+        if not _is_expressible("normalization_type", "LNPost"):
+            raise GrokscopeError(
+                "it has LayerNorms in its blocks and none before its unembedding; allowed: both, because grokscope's "
+                "model normalizes before each sublayer and before the unembedding."
+            )
+        if facts.get("norm_first") is False:
+            values["normalization_type"] = "LNPost"
+        else:
+            unknown["normalization_type"] = ("LNPost",)
+    elif normalization == "?":
+        unknown["normalization_type"] = _CANDIDATES["normalization_type"]
+    elif "normalization_type" in facts or scales:
+        is_folded = normalization in ("LNPre", "LN") and not scales
+        name = "LN" if normalization == "LNPre" else normalization
+        if not _is_expressible("normalization_type", name):
+            raise _refusal("normalization_type", name)
+        values["normalization_type"] = name
+        if is_folded:
+            architecture.notes.append(_FOLDED)
+    else:
+        # Folding a LayerNorm centres every weight matrix that reads its output, which training does not.
+        reading = [
+            value
+            for name, value in parameters.items()
+            if _READING_WEIGHTS.fullmatch(name) and isinstance(value, Tensor)
+        ]
+        is_folded = bool(reading) and all(_is_centred(weights) for weights in reading)
+        values["normalization_type"] = "LN" if is_folded else None
+        if is_folded:
+            architecture.notes.append(_FOLDED)
+
+
+def _may_mix_constant(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Return whether a file may be of Zhong et al. 2023, whose attention mixes in a constant, without its config.
+
+    Their files have the layout of Nanda et al. 2023, positions for two tokens, and an answer for each token.
+    """
+    W_pos, W_E, W_U = (parameters.get(name) for name in ("pos_embed.W_pos", "embed.W_E", "unembed.W_U"))
+    tensors = [value for value in (W_pos, W_E, W_U) if isinstance(value, Tensor) and value.ndim == 2]
+    if len(tensors) < 3 or "attn_coeff" in facts or not facts.get("has_flat_heads"):
+        return False
+    return len(tensors[0]) == 2 and len(tensors[1]) == tensors[2].shape[1]
+
+
+def _set(values: dict[str, Any], setting: str, name: str, value: Any) -> None:
+    """Set a property of a file as a setting; raise GrokscopeError if the model cannot have it."""
+    if _is_expressible(setting, value):
+        values[setting] = value
+    elif value != _PLAIN.get(name, _PLAIN):
+        raise _refusal(name, value)
+
+
+def _is_expressible(setting: str, value: Any) -> bool:
+    """Return whether ModelConfig has a setting that can have a value."""
+    if setting not in ModelConfig.__dataclass_fields__:
+        return False
+    config = dataclasses.replace(ModelConfig(), **{setting: value})
+    return not any(message.startswith(f"{setting}:") for message in validation.faults(config))
+
+
+def _refusal(name: str, value: Any) -> GrokscopeError:
+    plain = f"; allowed: {_PLAIN[name]!r}" if name in _PLAIN else ""
+    return GrokscopeError(f"it has {name} = {quoted_value(value)}, which grokscope's model cannot compute{plain}.")
 
 
 def _is_centred(weights: Tensor) -> bool:
@@ -198,10 +303,3 @@ def _is_centred(weights: Tensor) -> bool:
         return False
     columns = weights.double()
     return bool(columns.mean(-2).abs().max() <= _LARGEST_MEAN * columns.std()) and bool(columns.any())
-
-
-def _supported(name: str, value: Any, allowed: Mapping[Any, Any]) -> Any:
-    if value not in allowed:
-        names = " or ".join(map(repr, allowed))
-        raise GrokscopeError(f"its config says {name} = {quoted_value(value)}; allowed: {names}.")
-    return allowed[value]

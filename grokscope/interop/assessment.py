@@ -5,7 +5,6 @@ import math
 from collections.abc import Collection
 from functools import partial
 
-from grokscope.errors import GrokscopeError
 from grokscope.interop.formats import CheckpointFile
 from grokscope.interop.stored_losses import Means, compare, likely_cause, stored_losses
 from grokscope.model import losses
@@ -13,15 +12,12 @@ from grokscope.model.transformer import Model
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
-_CLEAR_GAIN = 0.05
-"""The gain in accuracy over all equations from which another activation fits clearly better."""
-
 
 def assess(
     trajectory: Trajectory,
     log: Series,
     files: list[tuple[CheckpointFile, list[int]]],
-    given: Collection[str],
+    unnamed: Collection[str],
     notes: list[str],
 ) -> list[str]:
     """Return sentences that cast doubt on an import; sentences that do not are added to `notes`.
@@ -30,26 +26,9 @@ def assess(
         trajectory: The imported checkpoints in memory.
         log: The measure `loss` of the trajectory.
         files: The files, each with the steps of its state dicts.
-        given: The dotted names of the settings that the user gave.
+        unnamed: The settings of ModelConfig that the files leave open.
         notes: Receives the sentences on stored losses that agree.
-
-    Raises:
-        GrokscopeError: The files do not name the activation function, and another one fits clearly better.
     """
-    is_named = "model.act_fn" in given or any("act_fn" in {**file.architecture, **file.settings} for file, _ in files)
-    other = "relu" if trajectory.config.model.act_fn == "gelu" else "gelu"
-    last = int(log.steps[-1])
-    with_other = partial(_means, trajectory, step=last, act_fn=other)
-    if not is_named and with_other().accuracy > float(log["accuracy"][-1]) + _CLEAR_GAIN:
-        raise GrokscopeError(
-            f"The files do not name the activation function. At step {last:,} the accuracy over all equations is "
-            f"{with_other().accuracy:.1%} with {other!r} and {float(log['accuracy'][-1]):.1%} with "
-            f"{trajectory.config.model.act_fn!r}. Add --model.act-fn relu or --model.act-fn gelu."
-        )
-    if not is_named:
-        notes.append(
-            f"The files do not name the activation function; {trajectory.config.model.act_fn!r} is the config's."
-        )
     doubts = _chance_doubts(trajectory, log)
     stored = [item for file, steps in files for item in stored_losses(file, steps)]
     if not stored:
@@ -61,10 +40,11 @@ def assess(
     if differing is None or share is None:
         notes.append(sentence)
         return doubts
+    other = "relu" if trajectory.config.model.act_fn == "gelu" else "gelu"
     variants = {
         f"model.act_fn {other!r} fits the loss in the file": partial(_means, trajectory, differing.step, other)
     }
-    cause = likely_cause(differing, stored, ours[differing.step], share, {} if is_named else variants)
+    cause = likely_cause(differing, stored, ours[differing.step], share, variants if "act_fn" in unnamed else {})
     return [*doubts, f"{sentence}: {cause}."]
 
 

@@ -20,7 +20,10 @@ from grokscope.config import RunConfig
 from grokscope.disk import atomic
 from grokscope.disk.lock import Lock
 from grokscope.errors import GrokscopeError, quoted_name, quoted_value
-from grokscope.interop import architecture, assessment, findings, formats, safe_load, step_readings, train_sets
+from grokscope.interop import assessment, findings, formats, network, step_readings, train_sets
+from grokscope.interop.conversion import Conversion, completed, detect
+from grokscope.interop.skipping import Skipped, in_file
+from grokscope.interop.sources import find as find_sources
 from grokscope.model import transformer
 from grokscope.opened_run import data_digest
 from grokscope.series import Series
@@ -47,6 +50,8 @@ def import_checkpoints(
     leave_out: Collection[str] = (),
     is_causal: bool = False,
     given: Collection[str] = (),
+    is_described: bool = True,
+    skip_damaged: bool = False,
 ) -> Trajectory:
     """Make a new run from the checkpoints in files of another program, and return its trajectory.
 
@@ -54,9 +59,8 @@ def import_checkpoints(
     nothing on disk. The record has sentences on how the files were read; those that cast doubt are also warnings.
 
     Args:
-        paths: Files ending in .safetensors, .pt or .pth, read as `formats.parse_content` describes. Parameters have
-            TransformerLens' names and shapes, or those of Nanda et al. 2023 (see `formats.to_transformer_lens`).
-            A tensor that copies a parameter is left out.
+        paths: Files, sharded files or folders (see `sources.find`), read as `formats.parse_content` describes. The
+            layout of the parameters is detected (see `layouts`). A tensor that copies a parameter is left out.
         config: The config of the imported run. `n_steps` is replaced by the last step, and the settings that the
             files determine are replaced by theirs (see `architecture.read`).
         run: The run's name; by default the task's name, then NAME-2, NAME-3, …
@@ -70,6 +74,9 @@ def import_checkpoints(
         leave_out: The names of tensors that the model does not use.
         is_causal: Whether attention is causal in a file with several layers that does not tell.
         given: The dotted names of the settings that the user gave. A file that contradicts one is refused.
+        is_described: Whether `config` describes the training. If not, only its `given` settings do, the task is read
+            from the shapes and the config in the file, and settings that nothing determines are asked for.
+        skip_damaged: Whether to leave out files and checkpoints that cannot be read, instead of refusing all.
 
     Returns:
         The trajectory of the new run.
@@ -77,32 +84,54 @@ def import_checkpoints(
     Raises:
         GrokscopeError: A file cannot be read, or is not a checkpoint; a parameter is missing, unknown, misshapen or
             not finite; a step is unknown or repeated; the files contradict each other, their names or the caller; the
-            model computes another function than grokscope's; the weights leave open which activation they need; or
-            the run's name is taken.
+            model computes another function than grokscope's; the weights leave open which settings they need; or the
+            run's name is taken.
     """
     config = config.validate(given)
-    sources = [Path(path) for path in paths]
+    sources = find_sources(paths)
     if not sources:
         raise GrokscopeError("There is no file to import; allowed: one or more .safetensors, .pt or .pth files.")
-    folder = new_run_folder(Path(root), run, config.task.name)
-    files = [formats.parse_content(safe_load.read(path), path, steps is None) for path in sources]
-    step_lists, notes = _steps(files, steps, config.batch_size is not None)
-    task = tasks.build(config.task)
-    known = _known_split(files, config, task, train_indices, split)
-    state_dicts = {}
+    if run or is_described:
+        new_run_folder(Path(root), run, config.task.name)
+    notes: list[str] = []
+    skipped = Skipped(skip_damaged, notes)
+    files = []
+    for source in sources:
+        with skipped.file(source.path):
+            files.append(formats.parse_content(source.read(), source.path, steps is None))
+    step_lists, sentences = _steps(files, steps, config.batch_size is not None)
+    notes += sentences
+    detected = {}
     for file, file_steps in zip(files, step_lists, strict=True):
         for step, state_dict in zip(file_steps, file.state_dicts, strict=True):
-            state_dicts[step] = _prepared(state_dict, task, answers_only, leave_out, notes)
-    values, sentences = _architecture(files[0], next(iter(state_dicts.values())), config, task, is_causal)
-    config, determined = findings.apply(config, files[0], values, max(state_dicts), given, notes)
-    notes += sentences
-    state_dicts = dict(sorted(state_dicts.items()))
-    trajectory = _trajectory(config, state_dicts, task, known[1] if known else "unknown")
+            with skipped.checkpoint(file.path, step):
+                detected[step] = detect(state_dict)
+    skipped.require(detected)
+    conversion = Conversion(leave_out, answers_only, notes=notes)
+    with in_file(files[0].path):
+        imported = network.read(
+            files[0],
+            detected[max(detected)],
+            config,
+            conversion,
+            given=given,
+            is_causal=is_causal,
+            is_described=is_described,
+        )
+    notes += imported.notes
+    config, task = imported.config, imported.task
+    known = _known_split(files, config, task, train_indices, split)
+    config, determined = findings.apply(config, files[0], imported.settings, max(detected), given, notes)
+    state_dicts = {}
+    for step, layout in sorted(detected.items()):
+        with skipped.checkpoint(None, step):
+            state_dicts[step] = conversion.convert(layout, task)
+    trajectory = _trajectory(config, state_dicts, task, known[1] if known else "unknown", skipped)
     log = measures.evaluate("loss", trajectory)
     doubts = assessment.assess(trajectory, log, list(zip(files, step_lists, strict=True)), given, notes)
     event: dict[str, Any] = {
         "event": IMPORTED,
-        "files": [{"name": path.name, "sha256": _sha256(path)} for path in sources],
+        "files": [{"name": path.name, "sha256": _sha256(path)} for source in sources for path in source.parts],
         "answers_only": answers_only,
         "split": known[0] if known else "unknown",
         "found": determined,
@@ -111,6 +140,7 @@ def import_checkpoints(
     }
     if known:
         event["train"] = packed_indices(known[1].train.numpy(), len(task.inputs))
+    folder = new_run_folder(Path(root), run, config.task.name)
     _write(folder, trajectory, log, event)
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)
@@ -173,66 +203,42 @@ def _known_split(
     return train_sets.common(splits)
 
 
-def _prepared(
-    state_dict: Mapping[Any, Any], task: tasks.Task, answers_only: bool, leave_out: Collection[str], notes: list[str]
-) -> dict[str, Any]:
-    """Return a state dict under TransformerLens' names and shapes, without the tensors that are left out."""
-    parameters = formats.named(state_dict)
-    for name, original in formats.extra_tensors(parameters).items():
-        if original or name in leave_out:
-            del parameters[name]
-            notes.append(
-                f"{quoted_name(name)} was left out" + (f", because it copies {original}." if original else ".")
-            )
-    parameters = formats.to_transformer_lens(parameters)
-    for name in ("unembed.W_U", "unembed.b_U"):
-        value = parameters.get(name)
-        if isinstance(value, Tensor) and value.ndim and value.shape[-1] == task.d_vocab > task.d_vocab_out:
-            if not answers_only:
-                raise GrokscopeError(
-                    f"{name} has {task.d_vocab} columns, one for each token, but this task has {task.d_vocab_out} "
-                    "answers. --answers-only drops the columns of other tokens, as the analysis of Nanda et al. 2023 "
-                    "does; the losses are then among the answers alone."
-                )
-            parameters[name] = value[..., : task.d_vocab_out]
-    return parameters
-
-
-def _architecture(
-    file: formats.CheckpointFile, parameters: Mapping[str, Any], config: RunConfig, task: tasks.Task, is_causal: bool
-) -> tuple[dict[str, Any], list[str]]:
-    """Return the settings of the architecture that a file determines, and sentences on how they were read.
-
-    The first state dict counts; another architecture in a later one is a wrong shape.
-    """
-    try:
-        values, notes = architecture.read(parameters, file.architecture, file.settings, task, is_causal)
-    except GrokscopeError as error:
-        raise GrokscopeError(f"{file.path}: {error}") from error
-    return {**values, "biases": architecture.biases(parameters, config.model.biases)}, notes
-
-
 def _trajectory(
-    config: RunConfig, state_dicts: dict[int, dict[str, Any]], task: tasks.Task, split: tasks.Split | str
+    config: RunConfig,
+    state_dicts: dict[int, dict[str, Any]],
+    task: tasks.Task,
+    split: tasks.Split | str,
+    skipped: Skipped,
 ) -> Trajectory:
     """Return the state dicts as a trajectory in memory; missing biases are zero."""
     shapes = transformer.build(config.model, task).shapes
-    completed = {step: architecture.completed(parameters, shapes) for step, parameters in state_dicts.items()}
+    whole = {step: completed(parameters, shapes) for step, parameters in state_dicts.items()}
+    if skipped.is_allowed:
+        for step, parameters in list(whole.items()):
+            with skipped.checkpoint(None, step):
+                _require_finite(Trajectory.from_state_dicts(config, {step: whole.pop(step)}, split))
+                whole[step] = parameters
+        skipped.require(whole)
     try:
-        trajectory = Trajectory.from_state_dicts(config, completed, split)
+        trajectory = Trajectory.from_state_dicts(config, dict(sorted(whole.items())), split)
     except GrokscopeError as error:
-        unknown = sorted({name for parameters in state_dicts.values() for name in formats.extra_tensors(parameters)})
+        unknown = sorted({name for parameters in state_dicts.values() for name in parameters if name not in shapes})
+        unknown = [name for name in unknown if not name.endswith((".attn.mask", ".attn.IGNORE"))]
         if not unknown:
             raise
         names = " ".join(map(quoted_name, unknown[:4]))
         raise GrokscopeError(
             f"{error}\n  --leave-out {names} leaves out tensors that the model does not use."
         ) from error
+    _require_finite(trajectory)
+    return trajectory
+
+
+def _require_finite(trajectory: Trajectory) -> None:
     for snapshot in trajectory:
         for name, tensor in snapshot.parameters.items():
             if not torch.isfinite(tensor).all():
                 raise GrokscopeError(f"{name} is not finite at step {snapshot.step}; leave that checkpoint out.")
-    return trajectory
 
 
 def _write(folder: Path, trajectory: Trajectory, log: Series, event: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The steps of checkpoints in other programs' files: from the content, from epochs, or from the file's name."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,19 @@ from typing import Any
 from torch import Tensor
 
 from grokscope.errors import GrokscopeError, quoted_value
+from grokscope.interop import safe_load
 
 LARGEST_STEP = 10**9
 """The largest step, which is the largest `n_steps` of a config."""
-_STEP_KEYS = ("step", "global_step", "iteration", "epoch")
+_LARGEST_STATE = 2**24
+_STEP_KEYS = ("step", "global_step", "iteration", "iter", "n_updates", "update", "epoch")
 _STEPS_KEYS = ("steps", "global_steps", "iterations", "epochs", "checkpoint_epochs")
-OPTIMIZER_KEYS = ("optimizer", "optimizer_state_dict", "optimizer_states", "optim")
+_STEPS_KEY = re.compile(r"(?:\w+_)?(?:steps|iterations|iters|updates|epochs)")
+"""Other keys of the steps of a list, such as "saved_epochs"."""
+_OPTIMIZER_KEYS = ("optimizer", "optimizer_state_dict", "optimizer_states", "optimizer_state", "optim", "opt")
+_GENERIC_STEMS = re.compile(r"(pytorch_)?model(-\d{5}-of-\d{5})?|weights|checkpoint|ckpt|state_dict", re.IGNORECASE)
+"""Names of files that leave the step to the name of their folder, as in checkpoint-500/model.safetensors."""
+_FOLDER = re.compile(r"((?:global_?)?(?:step|iter|checkpoint|ckpt)[_-]?)(\d{1,10})", re.IGNORECASE)
 _TAGS = (("step",), ("iteration", "iter"), ("checkpoint", "ckpt"))
 """The words before a step in a file's name. Words of an earlier group count more."""
 _COUNTS = re.compile(r"(?:warmup|max|num|every|per|of)[ _=-]?\Z", re.IGNORECASE)
@@ -46,6 +54,10 @@ def readings(content: Mapping[Any, Any], n: int, is_list: bool, path: Path) -> l
         GrokscopeError: The steps are not one whole number per state dict.
     """
     key = next((key for key in (_STEPS_KEYS if is_list else _STEP_KEYS) if key in content), "")
+    if is_list and not key:
+        key = next((key for key in content if isinstance(key, str) and _STEPS_KEY.fullmatch(key)), "")
+    if not key and not is_list and n == 1 and _count_updates(content) is None:
+        return [_beside(path)]
     if not key:
         return [Reading(n_updates=None if is_list else _count_updates(content))] * n
     values: Any = content[key]
@@ -53,6 +65,8 @@ def readings(content: Mapping[Any, Any], n: int, is_list: bool, path: Path) -> l
         values = values.tolist()
     if not is_list:
         values = [values]
+    if isinstance(values, list | tuple):
+        values = [value.item() if isinstance(value, Tensor) and value.numel() == 1 else value for value in values]
     is_valid = isinstance(values, list | tuple) and len(values) == n
     if not is_valid or not all(type(value) is int and 0 <= value < LARGEST_STEP for value in values):
         raise GrokscopeError(
@@ -78,7 +92,7 @@ def resolve(file_readings: Sequence[Reading], path: Path, has_batches: bool) -> 
         GrokscopeError: A step is unknown, or the file's name contradicts its content.
     """
     is_alone = len(file_readings) == 1
-    in_name = _number_after(_TAGS, path.stem) if is_alone else None
+    in_name = _number_in_name(path) if is_alone else None
     steps, reason = [], ""
     for reading in file_readings:
         step, reason = _resolve(reading, path, in_name, has_batches)
@@ -137,6 +151,44 @@ def _sentence(file_readings: Sequence[Reading], steps: list[int], path: Path, re
     )
 
 
+def is_step_key(key: str) -> bool:
+    """Return whether a key of a file names a step or several."""
+    return key in (*_STEP_KEYS, *_STEPS_KEYS)
+
+
+def optimizer_of(content: Mapping[Any, Any]) -> Any:
+    """Return the state of torch's optimizer in a file; of several, the first; None without one."""
+    optimizer = next((content[key] for key in _OPTIMIZER_KEYS if key in content), None)
+    return optimizer[0] if isinstance(optimizer, list | tuple) and optimizer else optimizer
+
+
+def _beside(path: Path) -> Reading:
+    """Return the step in the files that the packages transformers and accelerate save beside the weights."""
+    try:
+        state = path.parent / "trainer_state.json"
+        if state.is_file() and state.stat().st_size <= _LARGEST_STATE:
+            step = json.loads(state.read_bytes()).get("global_step")
+            if type(step) is int and 0 <= step <= LARGEST_STEP:
+                return Reading("global_step", step)
+        for name in ("optimizer.bin", "optimizer.pt"):
+            if _GENERIC_STEMS.fullmatch(path.stem) and (path.parent / name).is_file():
+                return Reading(n_updates=_count_updates({"optimizer": safe_load.read(path.parent / name)}))
+    except (OSError, ValueError, RecursionError, AttributeError, GrokscopeError):
+        pass
+    return Reading()
+
+
+def _number_in_name(path: Path) -> int | None:
+    """Return the step in a file's name, or in its folder's if the file's is generic."""
+    number = _number_after(_TAGS, path.stem)
+    match = _FOLDER.fullmatch(path.parent.name)
+    # accelerate numbers the folders of its own loop by saves, and puts the random states beside the weights.
+    is_count = match is not None and match[1] == "checkpoint_" and (path.parent / "random_states_0.pkl").is_file()
+    if number is None and match and not is_count and _GENERIC_STEMS.fullmatch(path.stem):
+        return int(match[2])
+    return number
+
+
 def _number_after(groups: Sequence[Sequence[str]], stem: str) -> int | None:
     """Return the number after a word in a file's name, the first group of words first; None if it is ambiguous.
 
@@ -153,9 +205,7 @@ def _number_after(groups: Sequence[Sequence[str]], stem: str) -> int | None:
 
 def _count_updates(content: Mapping[Any, Any]) -> int | None:
     """Return the number of updates in the state of torch's optimizer, if every parameter has the same."""
-    optimizer = next((content[key] for key in OPTIMIZER_KEYS if key in content), None)
-    if isinstance(optimizer, list | tuple) and optimizer:
-        optimizer = optimizer[0]
+    optimizer = optimizer_of(content)
     state = optimizer.get("state") if isinstance(optimizer, Mapping) else None
     entries = list(state.values()) if isinstance(state, Mapping) else []
     counts = {_whole(entry.get("step")) for entry in entries if isinstance(entry, Mapping)}

@@ -13,7 +13,7 @@ from torch import Tensor
 from grokscope import Trajectory
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
-from grokscope.interop import architecture
+from grokscope.interop import conversion
 from grokscope.interop.import_run import import_checkpoints
 from grokscope.store.record import Record
 
@@ -144,7 +144,7 @@ def test_unnamed_activation_is_asked_if_another_fits_better(tmp_path: Path):
     answers = wrong.model.logits(wrong.last.parameters, wrong.task.inputs).argmax(-1).reshape(7, 7)
     table = "\n".join(" ".join(map(str, row)) for row in answers.tolist())
     config = dataclasses.replace(CONFIG, task=TaskConfig("table", table=table, train_fraction=0.6))
-    with pytest.raises(GrokscopeError, match=r"is 100\.0% with 'gelu' and .*Add --model\.act-fn relu or"):
+    with pytest.raises(GrokscopeError, match=r"is 100\.0% with 'gelu' and .*Add --model\.act-fn gelu or --model\.act-fn relu"):
         import_model(hooked, tmp_path, with_config=False, config=config)
     gelu = dataclasses.replace(config, model=ModelConfig(act_fn="gelu"))
     assert import_model(hooked, tmp_path, with_config=False, config=gelu).log["accuracy"][-1] == 1
@@ -166,7 +166,7 @@ def test_unnamed_activation_is_asked_if_another_fits_better(tmp_path: Path):
 )
 def test_biases_are_those_in_the_file(present: dict[str, float], given: str, expected: str):
     parameters = {name: torch.tensor([value]) for name, value in present.items()}
-    assert architecture.biases(parameters, given) == expected
+    assert conversion.biases(parameters, given) == expected
 
 
 def test_missing_biases_are_zero_and_never_mentioned(tmp_path: Path):

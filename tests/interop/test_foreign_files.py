@@ -1,5 +1,6 @@
 """Published checkpoint files give the published numbers; the tests skip where the files are absent."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from grokscope.errors import GrokscopeError
 from grokscope.interop.import_run import import_checkpoints
 from grokscope.store.record import Record
 
-FOREIGN = Path(__file__).parents[3] / "shared" / "foreign"
+FOREIGN = Path(os.environ.get("GROKSCOPE_FOREIGN", Path(__file__).parents[3] / "shared" / "foreign"))
 NANDA = FOREIGN / "nanda2023"
 pytestmark = pytest.mark.skipif(not FOREIGN.is_dir(), reason="the published files are not here")
 
@@ -77,8 +78,7 @@ def test_copies_of_embeddings_are_left_out(tmp_path: Path):
     [
         ("zhong2023/model_l8k1hzciux.pt", "it has positions for 2 tokens; allowed: 3"),
         ("chughtai2023/S5_MLP_seed2/model.pt", "it contains W_x, W_y, W, W_U. Allowed"),
-        ("nanogpt_like/p97_frac0.30_wd1_seed0.pt", "it contains pos_emb, tok_emb.weight"),
-        ("y_agent/200.pth", "it contains mlp.W_in, mlp.W_out, mlp.basis. Allowed"),
+        ("y_agent/200.pth", "it contains W_in, W_out, basis. Allowed"),
     ],
 )
 def test_other_kinds_of_model_are_refused_in_one_sentence(name: str, message: str, tmp_path: Path):

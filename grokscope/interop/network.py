@@ -1,0 +1,163 @@
+"""The network of an import: its task, its architecture, and the questions that the files leave open."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grokscope import tasks
+from grokscope.config import ModelConfig, RunConfig
+from grokscope.errors import GrokscopeError
+from grokscope.interop import architecture, questions, task_reading
+from grokscope.interop.conversion import Conversion, biases, columns, completed
+from grokscope.interop.formats import CheckpointFile
+from grokscope.interop.layouts import Layout
+from grokscope.model import losses, transformer
+
+_MOST_EXAMPLES = 2000
+"""The most equations on which candidates are tried."""
+
+
+@dataclass
+class Network:
+    """What the files and the caller determine about the network.
+
+    Attributes:
+        config: The caller's config with the task of the files.
+        task: The task.
+        settings: The settings of ModelConfig that the files determine.
+        unnamed: The settings that the files leave open and the caller's config decides.
+        notes: Sentences on how the files were read.
+    """
+
+    config: RunConfig
+    task: tasks.Task
+    settings: dict[str, Any]
+    unnamed: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+def read(
+    file: CheckpointFile,
+    layout: Layout,
+    config: RunConfig,
+    conversion: Conversion,
+    *,
+    given: Collection[str],
+    is_causal: bool,
+    is_described: bool,
+) -> Network:
+    """Return the network of a checkpoint, and set the number of heads and the signs of its conversion.
+
+    Args:
+        file: The file, whose config counts.
+        layout: The last checkpoint.
+        config: The caller's config.
+        conversion: The conversion of all checkpoints of the import.
+        given: The dotted names of the settings that the user gave.
+        is_causal: Whether the caller states that attention is causal.
+        is_described: Whether the config describes the training, or only its given settings do.
+
+    Raises:
+        GrokscopeError: The network computes another function than grokscope's, or the caller is asked for a setting.
+    """
+    facts = {**layout.facts, **file.facts}
+    unknown = _heads(layout, facts, config.model, conversion, given)
+    notes = [f"The layout is that of {layout.name}."]
+    if not is_described:
+        raw = dataclasses.replace(conversion, notes=[]).convert(layout)
+        task_config, sentences = task_reading.read(config.task, raw, facts, given)
+        config = dataclasses.replace(config, task=task_config).validate()
+        notes += sentences
+    task = tasks.build(config.task)
+    parameters = dataclasses.replace(conversion, notes=[]).convert(layout, task)
+    found = architecture.read(parameters, facts, task, is_causal, given)
+    settings = {**found.values, **columns(parameters, task)}
+    if "d_vocab_out" in settings:
+        notes.append(
+            f"The model has {settings['d_vocab_out']} outputs for {task.d_vocab_out} answers; --answers-only leaves out "
+            "the others."
+        )
+    settings["biases"] = biases(parameters, config.model.biases)
+    unknown |= found.unknown
+    trial = _Trials(layout, task, config, conversion, settings)
+    stated = {name: getattr(config.model, name) for name in unknown} if is_described else None
+    notes += [*found.notes, *questions.settle(unknown, stated, trial.evaluate)]
+    if "n_heads" in unknown:
+        conversion.n_heads = config.model.n_heads
+    if task.d_vocab == task.n_elements + 2 and trial.signs_are_swapped():
+        conversion.swaps_signs = True
+        notes.append(
+            f"Token {task.n_elements} is '∘' and token {task.n_elements + 1} is '=' in the file, which answers more "
+            "equations than the other order; their embeddings were exchanged."
+        )
+    return Network(config, task, settings, tuple(unknown), notes)
+
+
+def _heads(
+    layout: Layout, facts: Mapping[str, Any], model: ModelConfig, conversion: Conversion, given: Collection[str]
+) -> dict[str, tuple[int, ...]]:
+    """Set the number of heads of a conversion; return the candidates if nothing names it."""
+    n_heads = layout.n_heads or facts.get("n_heads")
+    if isinstance(n_heads, int) and n_heads > 0:
+        if "model.n_heads" in given and model.n_heads != n_heads:
+            raise GrokscopeError(
+                f"model.n_heads: {model.n_heads} was given, but the file has {n_heads}. Leave the setting out."
+            )
+        conversion.n_heads = n_heads
+        return {}
+    conversion.n_heads = model.n_heads
+    if layout.attention_width is None or "model.n_heads" in given:
+        return {}
+    candidates = tuple(n for n in range(1, 65) if layout.attention_width % n == 0)
+    if conversion.n_heads not in candidates:
+        conversion.n_heads = 1
+    return {"n_heads": candidates}
+
+
+@dataclass
+class _Trials:
+    """The evaluation of a checkpoint under candidates for what the files leave open."""
+
+    layout: Layout
+    task: tasks.Task
+    config: RunConfig
+    conversion: Conversion
+    settings: Mapping[str, Any]
+
+    def evaluate(self, candidate: Mapping[str, Any], swaps_signs: bool = False) -> questions.Trial | None:
+        """Return the accuracy and loss over all equations, or evenly spaced ones of many; None if nothing fits."""
+        n_heads = candidate.get("n_heads", self.conversion.n_heads)
+        conversion = dataclasses.replace(self.conversion, n_heads=n_heads, swaps_signs=swaps_signs, notes=[])
+        settings = {**self.settings, **candidate, "n_heads": n_heads}
+        try:
+            parameters = conversion.convert(self.layout, self.task)
+            model = transformer.build(dataclasses.replace(self.config.model, **settings), self.task)
+            parameters = completed(parameters, model.shapes)
+            parameters = {
+                name: value.float()
+                for name, value in parameters.items()
+                if isinstance(value, Tensor) and name in model.shapes
+            }
+            if model.faults(parameters):
+                return None
+            rows = torch.linspace(0, len(self.task.inputs) - 1, min(_MOST_EXAMPLES, len(self.task.inputs))).long()
+            example_losses, is_right = losses.evaluate(
+                model,
+                parameters,
+                self.task.inputs[rows],
+                self.task.labels[rows],
+                self.config.loss_dtype,
+                self.config.loss,
+            )
+        except GrokscopeError:
+            return None
+        return questions.Trial(float(is_right.double().mean()), float(example_losses.mean()))
+
+    def signs_are_swapped(self) -> bool:
+        """Return whether "=" and "∘" have each other's tokens, judged by the accuracy."""
+        own, swapped = self.evaluate({}), self.evaluate({}, swaps_signs=True)
+        return own is not None and swapped is not None and swapped.accuracy > own.accuracy + questions.CLEAR_GAIN
