@@ -132,7 +132,7 @@ class _Trials:
         """Return the accuracy and loss over all equations, or evenly spaced ones of many; None if nothing fits."""
         n_heads = candidate.get("n_heads", self.conversion.n_heads)
         conversion = dataclasses.replace(self.conversion, n_heads=n_heads, swaps_signs=swaps_signs, notes=[])
-        settings = {**self.settings, **candidate, "n_heads": n_heads}
+        settings = {**self.settings, **candidate}
         try:
             parameters = conversion.convert(self.layout, self.task)
             model = transformer.build(dataclasses.replace(self.config.model, **settings), self.task)

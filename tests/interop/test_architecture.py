@@ -104,9 +104,9 @@ def test_config_beside_the_file_is_read(tmp_path: Path):
     ("settings", "message"),
     [
         ({"n_layers": 2, "attention_dir": "bidirectional"}, "2 layers with attention in both directions"),
-        ({"act_fn": "silu"}, "act_fn = 'silu'; allowed: 'relu' or 'gelu'"),
+        ({"act_fn": "silu"}, "act_fn = 'silu', which grokscope's model cannot"),
         ({"positional_embedding_type": "shortformer"}, "positional_embedding_type = 'shortformer'"),
-        ({"use_attn_scale": False}, "use_attn_scale = False; allowed: True"),
+        ({"use_attn_scale": False}, "use_attn_scale = False, which .*; allowed: True"),
         ({"normalization_type": "RMS"}, "normalization_type = 'RMS'"),
         ({"normalization_type": "LN", "eps": 1e-3}, "eps = 0.001"),
         ({"d_head": 4}, "2 heads of 4 numbers and a width of 16"),

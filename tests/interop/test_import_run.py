@@ -102,9 +102,8 @@ def test_nanda_checkpoints_are_rearranged(original: Trajectory, tmp_path: Path):
     state_dicts = [as_nanda(parameters, 8) for parameters in parameters_of(original[1:]).values()]
     path = tmp_path / "full_run.pth"
     torch.save({"state_dicts": state_dicts, "epochs": list(range(9, 60, 10)), "train_losses": [0.5]}, path)
-    with pytest.raises(GrokscopeError, match=r"8 columns, one for each token.* 7 answers\. --answers-only"):
-        import_checkpoints([path], original.config, "nanda", tmp_path)
-    assert not (tmp_path / "nanda").exists()
+    complete = import_checkpoints([path], original.config, "complete", tmp_path)
+    assert complete.config.model.d_vocab_out == 8 and bool((complete.last.parameters["unembed.W_U"][:, 7] == 7).all())
     imported = import_checkpoints([path], original.config, "nanda", tmp_path, answers_only=True, split=SPLIT)
     frozen = [name for name in original.model.shapes if name not in original.model.trained]
     assert all(not original.last.parameters[name].any() for name in frozen), "so the zeros are right"
@@ -169,7 +168,7 @@ def changed(name: str, value: Any) -> Callable[[dict[str, Any]], dict[str, Any]]
     ("change", "message"),
     [
         (
-            lambda state: {n: t for n, t in state.items() if "mlp" not in n},
+            lambda state: {n: t for n, t in state.items() if "mlp.W" not in n},
             r"W_in is missing\n.*W_out is missing\Z",
         ),
         (changed("x.W", torch.zeros(2)), r"step 60: x\.W is unknown"),
@@ -291,10 +290,14 @@ def test_command_imports_a_run_that_other_commands_read(
     for arguments in (["resume", "theirs"], ["fork", "theirs", "--step", "60"]):
         status, output, errors = grokscope(*arguments)
         assert (status, output) == (1, "") and "was imported" in errors
-    flags = ["--task.p", "7", "--model.d-model", "16", "--model.n-heads", "2", "--model.d-mlp", "24"]
+    flags = ["--task.p", "7", "--model.d-model", "16", "--model.n-heads", "2", "--model.act-fn", "relu"]
     assert grokscope("import", paths[0], *flags, "--steps", "7", "--run", "flags")[0] == 0
     status, _, errors = grokscope("import", paths[0], "--run", "wrong")
-    assert status == 1 and "step 0: embed.W_E has shape (8, 16); allowed: (114, 16)" in errors
+    assert status == 1 and "The files do not name the activation function. Add --model.act-fn … as in" in errors
+    assert grokscope("import", paths[0], "--run", "read", "--model.act-fn", "relu")[0] == 0
+    assert Trajectory.open("checkpoints/read").config.task.p == 7
+    status, _, errors = grokscope("import", paths[0], "--run", "wrong", "--preset", "quick")
+    assert status == 1 and "step 0: embed.W_E has shape (8, 16); allowed: (60, 16)" in errors
     status, _, errors = grokscope("import", paths[0], "--preset", "quik")
     assert status == 2 and "Did you mean 'quick'" in errors
     assert "no file to import" in grokscope("import")[2]
