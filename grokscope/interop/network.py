@@ -74,18 +74,18 @@ def read(
         notes += sentences
     task = tasks.build(config.task)
     parameters = dataclasses.replace(conversion, notes=[]).convert(layout, task)
-    found = architecture.read(parameters, facts, task, is_causal, given)
-    settings = {**found.values, **columns(parameters, task)}
+    design = architecture.read(parameters, facts, task, is_causal, given)
+    settings = {**design.values, **columns(parameters, task)}
     if "d_vocab_out" in settings:
         notes.append(
             f"The model has {settings['d_vocab_out']} outputs for {task.d_vocab_out} answers; --answers-only leaves out "
             "the others."
         )
     settings["biases"] = biases(parameters, config.model.biases)
-    unknown |= found.unknown
+    unknown |= design.unknown
     trial = _Trials(layout, task, config, conversion, settings)
     stated = {name: getattr(config.model, name) for name in unknown} if is_described else None
-    notes += [*found.notes, *questions.settle(unknown, stated, trial.evaluate)]
+    notes += [*design.notes, *questions.settle(unknown, stated, trial.evaluate)]
     if "n_heads" in unknown:
         conversion.n_heads = config.model.n_heads
     if task.d_vocab == task.n_elements + 2 and trial.signs_are_swapped():

@@ -144,7 +144,9 @@ def test_unnamed_activation_is_asked_if_another_fits_better(tmp_path: Path):
     answers = wrong.model.logits(wrong.last.parameters, wrong.task.inputs).argmax(-1).reshape(7, 7)
     table = "\n".join(" ".join(map(str, row)) for row in answers.tolist())
     config = dataclasses.replace(CONFIG, task=TaskConfig("table", table=table, train_fraction=0.6))
-    with pytest.raises(GrokscopeError, match=r"is 100\.0% with 'gelu' and .*Add --model\.act-fn gelu or --model\.act-fn relu"):
+    with pytest.raises(
+        GrokscopeError, match=r"is 100\.0% with 'gelu' and .*Add --model\.act-fn gelu or --model\.act-fn relu"
+    ):
         import_model(hooked, tmp_path, with_config=False, config=config)
     gelu = dataclasses.replace(config, model=ModelConfig(act_fn="gelu"))
     assert import_model(hooked, tmp_path, with_config=False, config=gelu).log["accuracy"][-1] == 1

@@ -86,12 +86,14 @@ def read(state_dict: Mapping[Any, Any]) -> Layout | None:
         name = "Nanda et al. 2023" if is_flat else "TransformerLens"
         return Layout(name, parameters, {"has_flat_heads": is_flat}, unknown=unknown)
     tensors = {name: value for name, value in parameters.items() if isinstance(value, Tensor)}
-    found = read_modules(tensors)
-    if found is None:
+    transformer = read_modules(tensors)
+    if transformer is None:
         return None
-    unknown = (*found.unknown, *(name for name in parameters if name not in tensors))
-    words = f"torch modules with {', '.join(found.features)}"
-    return Layout(words, parameters, found.facts, found.n_heads, found.attention_width, unknown, found)
+    unknown = (*transformer.unknown, *(name for name in parameters if name not in tensors))
+    words = f"torch modules with {', '.join(transformer.features)}"
+    return Layout(
+        words, parameters, transformer.facts, transformer.n_heads, transformer.attention_width, unknown, transformer
+    )
 
 
 def extra_tensors(layout: Layout) -> dict[str, str]:
