@@ -78,8 +78,8 @@ def read(
     settings = {**design.values, **columns(parameters, task)}
     if "d_vocab_out" in settings:
         notes.append(
-            f"The model has {settings['d_vocab_out']} outputs for {task.d_vocab_out} answers; --answers-only leaves out "
-            "the others."
+            f"The model has {settings['d_vocab_out']} outputs for {task.d_vocab_out} answers; --answers-only leaves "
+            "out the others."
         )
     settings["biases"] = biases(parameters, config.model.biases)
     unknown |= design.unknown
