@@ -19,27 +19,44 @@ from grokscope.errors import GrokscopeError, unknown_name
 
 @dataclass(frozen=True)
 class TaskFamily:
-    """The built-in tasks of one module. One setting of TaskConfig determines their elements."""
+    """Built-in tasks of one module that share their settings."""
 
     module: str
     """The module that defines the tasks."""
-    setting: str
-    """The setting that determines the elements and the number of equations: "p", "group" or "table"."""
+    settings: tuple[str, ...]
+    """The settings of TaskConfig that determine the equations; the first identifies the family's elements."""
     names: tuple[str, ...]
     """The names of the tasks."""
+    has_sequences: bool = False
+    """Whether examples have answers at several positions."""
 
 
+_MODULAR = "grokscope.tasks.modular"
 TASK_FAMILIES = (
+    TaskFamily(_MODULAR, ("p", "form", "n_operands"), ("addition",)),
+    TaskFamily(_MODULAR, ("p", "form", "n_operands", "zero_divisors"), ("multiplication",)),
+    TaskFamily(_MODULAR, ("p", "form", "zero_divisors"), ("division",)),
     TaskFamily(
-        "grokscope.tasks.modular",
-        "p",
+        _MODULAR,
+        ("p", "form"),
         (
-            *("addition", "subtraction", "multiplication", "division", "division_or_subtraction"),
+            *("subtraction", "division_or_subtraction"),
             *("a2_b2", "a2_ab_b2", "a2_ab_b2_a", "a3_ab", "a3_ab2_b"),
         ),
     ),
-    TaskFamily("grokscope.tasks.group_operations", "group", ("composition", "conjugation", "aba")),
-    TaskFamily("grokscope.tasks.table", "table", ("table",)),
+    TaskFamily("grokscope.tasks.expression", ("expression", "form", "p", "sizes"), ("expression",)),
+    TaskFamily("grokscope.tasks.group_operations", ("group", "form"), ("composition", "conjugation", "aba")),
+    TaskFamily("grokscope.tasks.table", ("table", "form"), ("table",)),
+    TaskFamily("grokscope.tasks.digits", ("n_digits", "base", "n_examples", "data_seed"), ("digit_addition",), True),
+    TaskFamily("grokscope.tasks.parity", ("n_bits", "n_parity_bits", "n_examples", "data_seed"), ("parity",)),
+    TaskFamily(
+        "grokscope.tasks.induction",
+        ("n_tokens", "length", "n_repeated", "n_examples", "data_seed"),
+        ("induction",),
+        True,
+    ),
+    TaskFamily("grokscope.tasks.mixture", ("mixture", "form"), ("mixture",)),
+    TaskFamily("grokscope.tasks.own_examples", ("data",), ("data",)),
 )
 
 BUILT_IN = {
@@ -113,12 +130,23 @@ BUILT_IN = {
 }
 
 
-def domain_setting(task: str) -> str:
-    """Return the setting that determines the elements of a built-in task: "p", "group" or "table".
+def task_family(task: str) -> TaskFamily | None:
+    """Return the family of a built-in task; None for a task of another package."""
+    return next((family for family in TASK_FAMILIES if task in family.names), None)
 
-    The result is "" for a task of another package, because only its own module knows its elements.
+
+def task_settings(task: str) -> tuple[str, ...]:
+    """Return the settings that determine the equations of a built-in task, such as ("p", "form").
+
+    The result is empty for a task of another package, because only its own module knows its elements.
     """
-    return next((family.setting for family in TASK_FAMILIES if task in family.names), "")
+    family = task_family(task)
+    return family.settings if family else ()
+
+
+def all_task_settings() -> list[str]:
+    """Return every setting that determines the equations of a built-in task, in the order of TASK_FAMILIES."""
+    return list(dict.fromkeys(name for family in TASK_FAMILIES for name in family.settings))
 
 
 @cache

@@ -21,7 +21,7 @@ from grokscope.opened_run import has_recorded_data, log_over_all, open_store, re
 from grokscope.series import Series
 from grokscope.snapshot import Snapshot
 from grokscope.store import verify
-from grokscope.store.run_store import LOG_COLUMNS, RunStore
+from grokscope.store.run_store import RunStore
 from grokscope.store.source import Source
 from grokscope.thinning import spread_by_step
 from grokscope.variable import Variable
@@ -40,6 +40,16 @@ _STEPS_PER_READ = 16
 """The checkpoints that an iteration reads at once; opening a file for each took a tenth of `loss`'s time."""
 _MOST_NAMED = 10
 """The most missing steps that an error names."""
+
+
+def _log_variables(names: Iterable[str]) -> dict[str, Variable]:
+    """Return the description of each column of the log, also of those that only some tasks have."""
+    variables = dict(_LOG_VARIABLES)
+    for name in names:
+        words = name.replace("_", " ")
+        is_loss = "_loss" in name
+        variables.setdefault(name, Variable(words, "nats" if is_loss else "", is_logarithmic=is_loss))
+    return variables
 
 
 class Trajectory:
@@ -212,14 +222,14 @@ class Trajectory:
         log = self._source.log
         if log is None:
             raise GrokscopeError("A trajectory in memory has no log; evaluate the measure 'loss' instead.")
-        arrays = {name: log.rows[:, column] for column, name in enumerate(LOG_COLUMNS) if column}
+        arrays = {name: log.rows[:, column] for column, name in enumerate(log.columns) if column}
         return Series(
             "log",
             log.rows[:, 0].astype(np.int64),
             arrays if self.has_split else log_over_all(arrays, self.config.task, self.task),
             {"gaps": np.array(sorted([*self._source.gaps, *log.gaps]), np.int64).reshape(-1, 2)},
             digest=self.digest,
-            variables=_LOG_VARIABLES if self.has_split else _UNSPLIT_LOG_VARIABLES,
+            variables=_log_variables(arrays) if self.has_split else _UNSPLIT_LOG_VARIABLES,
             loss=self.config.loss,
         )
 

@@ -66,10 +66,10 @@ def log(arguments: list[str]) -> None:
 
     import numpy as np
 
-    from grokscope.store.run_store import LOG_COLUMNS, RunStore
+    from grokscope.store.run_store import RunStore
 
     run = RunStore(options.folder)
-    rows, columns = run.log.rows, LOG_COLUMNS
+    rows, columns = run.log.rows, run.log.columns
     if not run.record.has_split:
         from grokscope.trajectory import Trajectory
 
@@ -152,8 +152,9 @@ def _in_a_line(config: "RunConfig") -> str:
 
 def _task_in_words(config: "RunConfig") -> str:
     """Return the task's name with its modulus or group, without building the task."""
+    settings = plugins.task_settings(config.task.name)
     domains = {"p": f" mod {config.task.p}", "group": f" in {config.task.group}"}
-    return config.task.name + domains.get(plugins.domain_setting(config.task.name), "")
+    return config.task.name + "".join(text for setting, text in domains.items() if setting in settings)
 
 
 def _run_in_a_line(folder: Path) -> str:

@@ -25,6 +25,9 @@ ADDED_SETTINGS = (
     *("optimizer.filter_lambda", "optimizer.filter_window", "optimizer.update_noise", "optimizer.weight_noise"),
     *("optimizer.sam_radius", "batch_share", "loss", "residual_dropout", "matrix_products"),
     *("task.split", "model.d_vocab_out"),
+    *("task.n_operands", "task.zero_divisors", "task.expression", "task.sizes", "task.n_digits", "task.base"),
+    *("task.n_bits", "task.n_parity_bits", "task.n_tokens", "task.length", "task.n_repeated", "task.n_examples"),
+    *("task.data_seed", "task.fresh", "task.mixture", "task.data"),
 )
 """The settings that the first saved runs lack. Every new setting must be listed here; see `RunConfig.digest`."""
 
@@ -87,6 +90,8 @@ class RunConfig:
             messages += model_config.contradictions(self.model, invalid)
         if "task" not in invalid:
             messages += task_config.contradictions(self.task, invalid)
+            if invalid.isdisjoint({"task.fresh", "batch_size"}) and self.task.fresh and self.batch_size is None:
+                messages.append("task.fresh: True, but batch_size is none; allowed: with a batch_size")
         if "optimizer" not in invalid:
             messages += optimizer_config.contradictions(self.optimizer, invalid)
         messages += self._checkpoint_faults(invalid)

@@ -4,25 +4,62 @@ A config uses it to report an empty train or test set together with all other fa
 """
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 from grokscope import plugins
 from grokscope.algebra import group_names, table_text
+from grokscope.config import expressions, mixtures
+
+LARGEST = 20_000_000
+"""The most equations of a task: their tokens take about a gigabyte."""
 
 
-def n_equations(name: str, domain: int | str) -> int:
-    """Return the number of equations of a built-in task.
+def n_equations(task: Any) -> int:
+    """Return the number of equations of a built-in task, whose settings are valid.
 
     Args:
-        name: The name of the task.
-        domain: The valid value of its domain setting: `p`, `group` or `table`.
+        task: The TaskConfig.
     """
-    setting = plugins.domain_setting(name)
-    if setting == "p":
-        return int(domain) * (int(domain) - (name == "division"))
-    if setting == "group":
-        return group_names.group_order(str(domain)) ** 2
-    return table_text.n_equations(str(domain))
+    counts: dict[str, Callable[[], int]] = {
+        "group": lambda: group_names.group_order(task.group) ** 2,
+        "table": lambda: table_text.n_equations(task.table),
+        "expression": lambda: math.prod(expression_sizes(task)),
+        "n_digits": lambda: min(task.n_examples, task.base ** (2 * task.n_digits)),
+        "n_bits": lambda: min(task.n_examples, 2**task.n_bits),
+        "n_tokens": lambda: task.n_examples,
+        "data": lambda: _n_own_examples(task.data),
+        "mixture": lambda: sum(map(n_equations, mixtures.members(task))),
+        "p": lambda: _n_modular(task),
+    }
+    return counts[plugins.task_settings(task.name)[0]]()
+
+
+def _n_own_examples(text: str) -> int:
+    from grokscope.config import own_data  # It needs NumPy, which `--help` does without.
+
+    return len(own_data.decode(text)["inputs"])
+
+
+def expression_sizes(task: Any) -> list[int]:
+    """Return the number of values of each operand of a valid expression."""
+    return expressions.sizes(task.sizes) or [task.p] * expressions.n_operands(task.expression)
+
+
+def _n_modular(task: Any) -> int:
+    if task.name == "addition":
+        return task.p**task.n_operands
+    if task.name not in ("multiplication", "division"):
+        return task.p**2
+    n_units = totient(task.p)
+    n_first = task.p if task.zero_divisors else n_units
+    return n_first * n_units if task.name == "division" else n_first**task.n_operands
+
+
+def totient(n: int) -> int:
+    """Return φ(n), the number of units modulo n."""
+    return sum(math.gcd(i, n) == 1 for i in range(n))
 
 
 def n_train(train_fraction: float, n_equations: int) -> int:

@@ -22,7 +22,8 @@ def read(path: Path) -> RunConfig:
 
     Args:
         path: The file. Its top-level key ``preset`` names the config that provides all other settings. The value
-            ``task.table = "@FILE"`` is replaced by the text of FILE, relative to the folder of the TOML file.
+            ``task.table = "@FILE"`` is replaced by the text of FILE, relative to the folder of the TOML file, and so
+            is ``task.data``.
 
     Raises:
         GrokscopeError: The file cannot be read, or a setting is invalid or changed without effect. One error names
@@ -68,7 +69,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def load_table_file(values: Any, folder: Path) -> Any:
-    """Return a config whose ``task.table = "@FILE"`` is replaced by the text of FILE.
+    """Return a config whose ``task.table = "@FILE"`` and ``task.data = "@FILE"`` are replaced by the content of FILE.
 
     Args:
         values: A RunConfig, or the nested values of a RunConfig.
@@ -79,18 +80,29 @@ def load_table_file(values: Any, folder: Path) -> Any:
     """
     is_config = isinstance(values, RunConfig)
     task = values.task if is_config else values.get("task")
-    table = task.table if is_config else task.get("table") if isinstance(task, dict) else None
-    if not isinstance(table, str) or not table.startswith("@"):
-        return values
-    path = folder / table.removeprefix("@")
+    for name, read_content in (("table", _read_table), ("data", _read_examples)):
+        text = getattr(task, name) if is_config else task.get(name) if isinstance(task, dict) else None
+        if isinstance(text, str) and text.startswith("@"):
+            content = {name: read_content(folder / text.removeprefix("@"))}
+            if is_config:
+                return dataclasses.replace(values, task=dataclasses.replace(values.task, **content))
+            return {**values, "task": {**values["task"], **content}}
+    return values
+
+
+def _read_examples(path: Path) -> str:
+    from grokscope.config import own_data  # It needs NumPy, which `--help` does without.
+
+    return own_data.read_file(path)
+
+
+def _read_table(path: Path) -> str:
+    """Return the text of a table's file; raise GrokscopeError that names the setting and the file."""
     try:
-        text = _read_text(path, "utf-8-sig").strip()
+        return _read_text(path, "utf-8-sig").strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise GrokscopeError(f"task.table: {path} cannot be read: {reason}.") from error
-    if is_config:
-        return dataclasses.replace(values, task=dataclasses.replace(values.task, table=text))
-    return {**values, "task": {**values["task"], "table": text}}
 
 
 def _without_settings(values: dict[str, Any], names: Collection[str]) -> dict[str, Any]:

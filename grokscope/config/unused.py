@@ -12,7 +12,13 @@ from grokscope import plugins
 from grokscope.config import task_size, validation
 from grokscope.errors import quoted_value
 
-_DOMAINS = {"p": "a modular task", "group": "a task of a group"}
+_DOMAINS = {
+    "p": "a modular task",
+    "group": "a task of a group",
+    "form": "a task of an operation",
+    "n_examples": "a task whose examples are drawn",
+    "data_seed": "a task whose examples are drawn",
+}
 _FILTERS = {
     "filter_alpha": ("grokfast_ema",),
     "filter_lambda": ("grokfast_ema", "grokfast_ma"),
@@ -59,20 +65,30 @@ def _named(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def _reasons(config: Any, names: set[str], invalid: set[str]) -> Iterator[tuple[str, str]]:
     """Yield each unused setting and the reason."""
     if "task" not in invalid and "task.name" not in invalid:
-        # The settings that a task of another package uses are unknown.
-        domain = plugins.domain_setting(config.task.name)
-        for setting, kind in _DOMAINS.items():
-            if domain not in ("", setting):
-                yield f"task.{setting}", f"the task is {config.task.name!r}; allowed: with {kind}"
+        yield from _task_reasons(config.task)
     if "optimizer" not in invalid:
         yield from _optimizer_reasons(config, invalid)
     if config.batch_size is None:
         yield "batch_share", "batch_size is none; allowed: with batch_size"
     # With a smaller share, the batch is the smaller of two limits, as in Power et al. 2022.
+    elif not {"task", "task.fresh"} & invalid and config.task.fresh:
+        yield "batch_share", "task.fresh draws each batch anew; allowed: with a fixed training set"
     elif "batch_size" in names and not {"batch_size", "batch_share"} & invalid and config.batch_share == 1:
         n_train = _n_train(config, invalid)
         if n_train and config.batch_size > n_train:
             yield "batch_size", f"the training set has {n_train:,} equations; allowed: up to {n_train}, or none"
+
+
+def _task_reasons(task: Any) -> Iterator[tuple[str, str]]:
+    """Yield the settings that determine other tasks."""
+    used = plugins.task_settings(task.name)
+    # The settings that another package's task uses are unknown.
+    for setting in [name for name in plugins.all_task_settings() if used and name not in (*used, "table")]:
+        names = [
+            repr(name) for family in plugins.TASK_FAMILIES if setting in family.settings for name in family.names
+        ]
+        allowed = _DOMAINS.get(setting) or " or ".join(names)
+        yield f"task.{setting}", f"the task is {task.name!r}; allowed: with {allowed}"
 
 
 def _optimizer_reasons(config: Any, invalid: set[str]) -> Iterator[tuple[str, str]]:
@@ -95,11 +111,12 @@ def _optimizer_reasons(config: Any, invalid: set[str]) -> Iterator[tuple[str, st
 
 def _n_train(config: Any, invalid: set[str]) -> int:
     """Return the number of training equations, or 0 where only building the task can count them."""
-    domain = "" if {"task", "task.name"} & invalid else plugins.domain_setting(config.task.name)
-    if not domain or {f"task.{domain}", "task.train_fraction"} & invalid:
+    if {"task", "task.name", "task.train_fraction"} & invalid:
         return 0
-    n_equations = task_size.n_equations(config.task.name, getattr(config.task, domain))
-    return task_size.n_train(config.task.train_fraction, n_equations)
+    names = plugins.task_settings(config.task.name)
+    if not names or {f"task.{name}" for name in names} & invalid:
+        return 0
+    return task_size.n_train(config.task.train_fraction, task_size.n_equations(config.task))
 
 
 def _values(config: Any) -> Iterator[tuple[str, Any]]:

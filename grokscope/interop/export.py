@@ -104,11 +104,11 @@ def _state_dict(trajectory: Trajectory, snapshot: Snapshot) -> dict[str, Tensor]
 
 def _tokens(trajectory: Trajectory, step: int) -> dict[str, object]:
     task = trajectory.task
-    elements = list(task.group.elements) if task.group else [str(i) for i in range(task.n_elements)]
+    tokens = [*task.names, *task.signs]
     return {
         "task": task.formula,
-        "tokens": [*elements, *task.signs],
-        "answers": elements[: task.d_vocab_out],
+        "tokens": tokens,
+        "answers": list(task.answer_names) or tokens[: task.d_vocab_out],
         "positions": task.position_names,
         "answer_position": task.answer_position,
         "step": step,

@@ -37,7 +37,7 @@ class Objective:
     model: Model
     config: RunConfig
     equations: Equations
-    labels: Int[Tensor, " n_examples"]
+    labels: Int[Tensor, "n_examples *positions"]
     parameters: Parameters
     """All parameters of a checkpoint, including the frozen ones."""
 
@@ -73,7 +73,7 @@ class Objective:
     @torch.no_grad()
     def evaluate_examples(
         self, x: Float[Tensor, " n"]
-    ) -> tuple[Float[Tensor, " n_examples"], Bool[Tensor, " n_examples"]]:
+    ) -> tuple[Float[Tensor, " n_examples"], Bool[Tensor, " n_examples"] | Float[Tensor, " n_examples"]]:
         """Return the loss of each example at x, and whether its answer is correct."""
         parameters = {**self.parameters, **self.to_tensors(x)}
         dtype, function = self.config.loss_dtype, self.config.loss
@@ -177,8 +177,8 @@ def loss_scan(trajectory: Trajectory, axes: Mapping[str, np.ndarray], models: It
             trajectory.model, parameters, equations, task.labels, config.loss_dtype, config.loss
         )
         rows.append(
-            {f"{name}_loss": float(loss[part].mean()) for name, part in parts.items()}
-            | {f"{name}_accuracy": float(is_correct[part].double().mean()) for name, part in parts.items()}
+            {f"{name}_loss": losses.mean_over(loss, task.labels, part) for name, part in parts.items()}
+            | {f"{name}_accuracy": losses.mean_over(is_correct, task.labels, part) for name, part in parts.items()}
         )
     shape = tuple(len(coordinates) for coordinates in axes.values())
     arrays = {name: np.array([row[name] for row in rows]).reshape(shape) for name in SCAN_NAMES}

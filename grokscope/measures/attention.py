@@ -66,6 +66,7 @@ def attention(trajectory: Trajectory, *, n_partners: int = 6, seed: int = 0) -> 
     """
     check_ranges(("n_partners", n_partners, n_partners >= 1, "from 1"))
     task = trajectory.task
+    task.require_single_answer()
     examples = _drawn_examples(task, n_partners, seed)
     inputs, n_examples = task.inputs[examples], len(task.inputs)
     elements, groups = task.operands[examples, 0].unique(return_inverse=True)

@@ -16,6 +16,7 @@ from grokscope.errors import GrokscopeError
 from grokscope.landscape.objective import Objective, objectives
 from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
+from grokscope.model.losses import mean_over_targets
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 from grokscope.variable import Variable, with_companions
@@ -265,7 +266,7 @@ def _losses_and_accuracies(
 
     def evaluate(x: Float[Tensor, " n"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         losses, is_right = objective.evaluate_examples(x)
-        return losses.mean(), is_right.double().mean()
+        return mean_over_targets(losses, objective.labels), mean_over_targets(is_right, objective.labels)
 
     parts = []
     for part in directions.split(_PAIRS_PER_BATCH):

@@ -75,6 +75,7 @@ def fisher_rao_norm(trajectory: Trajectory, *, part: str = "train", dtype: str =
     Cost:
         - About three gradients per checkpoint.
     """
+    trajectory.task.require_single_answer()
     rows = []
     for _, objective in objectives(trajectory, part=part, dtype=dtype):
         log_p, derivatives = along_weights(objective)

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from grokscope.measures._declaration import measure
@@ -19,6 +20,9 @@ _VARIABLES = {
     "train_accuracy": Variable("train accuracy"),
     "test_accuracy": Variable("test accuracy"),
     "accuracy": Variable("accuracy over all equations"),
+    "train_sequence_accuracy": Variable("train sequences with every target right"),
+    "test_sequence_accuracy": Variable("test sequences with every target right"),
+    "sequence_accuracy": Variable("sequences with every target right"),
 }
 
 
@@ -40,6 +44,9 @@ def loss(trajectory: Trajectory) -> Series:
           of train and test equations are absent if the training set is unknown.
         - `train_accuracy`, `test_accuracy`, `accuracy` (steps), from 0 to 1: the share of equations whose largest
           logit is the answer's.
+        - `train_sequence_accuracy`, `test_sequence_accuracy`, `sequence_accuracy` (steps), from 0 to 1: the share of
+          examples with every target right. Only for tasks with several targets per example; their loss and accuracy
+          are means over the targets.
 
     Invariances:
         - The order of neurons and heads, a rotation of the residual stream, and rescaled ReLU neurons.
@@ -48,13 +55,22 @@ def loss(trajectory: Trajectory) -> Series:
     Cost:
         - One forward pass over all equations per checkpoint.
     """
-    split = trajectory.split_or_none
-    parts = {"train_": split.train, "test_": split.test, "": slice(None)} if split else {"": slice(None)}
-    rows = [
-        {f"{prefix}loss": float(example_losses[part].mean()) for prefix, part in parts.items()}
-        | {f"{prefix}accuracy": float(is_right[part].double().mean()) for prefix, part in parts.items()}
-        for example_losses, is_right in _evaluated(trajectory)
-    ]
+    split, labels = trajectory.split_or_none, trajectory.task.labels
+    parts = {"": torch.arange(len(labels))}
+    if split:
+        parts = {"train_": split.train, "test_": split.test, **parts}
+    rows = []
+    for example_losses, is_right in _evaluated(trajectory):
+        quantities = {"loss": example_losses, "accuracy": is_right}
+        row = {
+            f"{prefix}{name}": losses.mean_over(values, labels, part)
+            for name, values in quantities.items()
+            for prefix, part in parts.items()
+        }
+        if trajectory.task.is_sequence:
+            is_all_right = (is_right == 1).double()
+            row |= {f"{prefix}sequence_accuracy": float(is_all_right[part].mean()) for prefix, part in parts.items()}
+        rows.append(row)
     return Series.of_rows("loss", trajectory.steps, rows)
 
 
@@ -78,7 +94,7 @@ def example_loss(trajectory: Trajectory) -> Series:
         Series with arrays over the steps, and over the equations in the order of `task.inputs`.
 
         - `example_loss` (steps, examples), in nats: computed in the config's `loss_dtype`, stored as float32.
-        - `is_right` (steps, examples): whether the largest logit is the answer's.
+        - `is_right` (steps, examples): whether the largest logit is the answer's; with several targets, of all.
 
     Invariances:
         - As for the measure `loss`.
@@ -90,13 +106,13 @@ def example_loss(trajectory: Trajectory) -> Series:
     evaluated = list(_evaluated(trajectory))
     arrays = {
         "example_loss": np.stack([example_losses.float().numpy() for example_losses, _ in evaluated]),
-        "is_right": np.stack([is_right.numpy() for _, is_right in evaluated]),
+        "is_right": np.stack([(is_right == 1).numpy() for _, is_right in evaluated]),
     }
     return Series("example_loss", trajectory.steps, arrays)
 
 
-def _evaluated(trajectory: Trajectory) -> Iterator[tuple[Float[Tensor, " examples"], Bool[Tensor, " examples"]]]:
-    """Yield, for each checkpoint, the loss of every equation and whether its answer is right."""
+def _evaluated(trajectory: Trajectory) -> Iterator[tuple[Float[Tensor, " examples"], Tensor]]:
+    """Yield each checkpoint's loss of every equation, and whether its answer is right or which share is."""
     model, task, config = trajectory.model, trajectory.task, trajectory.config
     equations = model.equations(task.inputs)
     for snapshot in trajectory:

@@ -157,6 +157,7 @@ def numerics(trajectory: Trajectory, *, dtype: str = "float32") -> Series:
         - One gradient, two more backward passes and the test equations' logits per checkpoint.
     """
     task, split = trajectory.task, trajectory.split
+    task.require_single_answer()
     equations = trajectory.model.equations(task.inputs[split.test]) if len(split.test) else None
     components = group_by_component(trajectory.model.trained)
 

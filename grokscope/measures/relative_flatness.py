@@ -13,6 +13,7 @@ from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
 from grokscope.model import losses
 from grokscope.series import Series
+from grokscope.tasks import NO_TARGET
 from grokscope.trajectory import Trajectory
 from grokscope.variable import Variable, with_companions
 
@@ -143,5 +144,7 @@ def _of_unembedding(train_loss: Objective) -> float:
     # With the identity as the unembedding, the logits are the unembedding's inputs.
     identity = {UNEMBEDDING: torch.eye(len(W)).to(W), "unembed.b_U": torch.zeros(len(W)).to(W)}
     inputs = train_loss.logits(identity)
+    if inputs.ndim == 3:
+        inputs = inputs[train_loss.labels != NO_TARGET]
     p = losses.log_probabilities(inputs @ W + b, train_loss.config.loss_dtype).exp()
     return of_softmax(p.double(), inputs.double(), W.double())

@@ -8,6 +8,7 @@ from grokscope.config import RunConfig
 from grokscope.model.equation_batch import Equations
 from grokscope.model.forward import Parameters
 from grokscope.model.transformer import Model
+from grokscope.tasks import NO_TARGET
 
 EVALUATION_CHUNK = 32_768
 """The number of equations that are evaluated at once, so that a large p fits in memory."""
@@ -37,20 +38,24 @@ def log_probabilities(
 
 
 def cross_entropy(
-    logits: Float[Tensor, "batch d_vocab_out"],
-    labels: Int[Tensor, " batch"],
+    logits: Float[Tensor, "batch *positions d_vocab_out"],
+    labels: Int[Tensor, "batch *positions"],
     dtype: str = "float64",
     function: str = "softmax",
-) -> Float[Tensor, " batch"]:
-    """Return the cross-entropy −log p[label] of each example in nats, with p from `log_probabilities`.
+) -> Float[Tensor, " n_targets"]:
+    """Return the cross-entropy −log p[label] of each target in nats, with p from `log_probabilities`.
 
     Args:
-        logits: The logits of a batch.
-        labels: The answer of each example.
+        logits: The logits of a batch, at one position or at several.
+        labels: The answer of each example, or the target at each position, NO_TARGET without one. Targets of several
+            positions are in the order of the examples, and then of the positions.
         dtype: The precision. After memorization, losses are about 1e-7, where 1 − softmax cancels in float32. The
             default is therefore float64, as in Nanda et al. 2023 and Prieto et al. 2025.
         function: "softmax" or "stablemax".
     """
+    if labels.ndim == 2:
+        targets = (labels != NO_TARGET).flatten().nonzero()[:, 0]
+        logits, labels = logits.flatten(0, 1).index_select(0, targets), labels.flatten()[targets]
     return -log_probabilities(logits, dtype, function).gather(1, labels[:, None])[:, 0]
 
 
@@ -89,10 +94,10 @@ def mean_loss(
     model: Model,
     parameters: Parameters,
     inputs: Equations | Int[Tensor, "n_examples n_ctx"],
-    labels: Int[Tensor, " n_examples"],
+    labels: Int[Tensor, "n_examples *positions"],
     config: RunConfig,
 ) -> Float[Tensor, ""]:
-    """Return the mean loss over a batch, as `config.loss` and `config.loss_dtype` define it; it has a gradient."""
+    """Return the mean loss over a batch's targets in nats, as the config defines it; it has a gradient."""
     return cross_entropy(model.logits(parameters, inputs), labels, config.loss_dtype, config.loss).mean()
 
 
@@ -101,27 +106,67 @@ def evaluate(
     model: Model,
     parameters: Parameters,
     inputs: Equations | Int[Tensor, "n_examples n_ctx"],
-    labels: Int[Tensor, " n_examples"],
+    labels: Int[Tensor, "n_examples *positions"],
     dtype: str = "float64",
     function: str = "softmax",
-) -> tuple[Float[Tensor, " n_examples"], Bool[Tensor, " n_examples"]]:
+) -> tuple[Float[Tensor, " n_examples"], Bool[Tensor, " n_examples"] | Float[Tensor, " n_examples"]]:
     """Return the loss of each example, and whether its answer is right: whether the largest logit is the label's.
+
+    An example with several targets has the mean loss over its targets, and the share of them that is right.
+    `mean_over` weights examples by their targets.
 
     Args:
         model: The architecture.
         parameters: The parameters under TransformerLens names.
         inputs: The equations, evaluated in chunks to bound memory.
-        labels: The answer of each equation.
+        labels: The answer of each equation, or the targets at its positions.
         dtype: The precision of the log-softmax, "float32" or "float64".
         function: "softmax" or "stablemax".
     """
     equations = model.equations(inputs) if isinstance(inputs, Tensor) else inputs
     losses, is_right = [], []
-    for part, part_labels in zip(equations.parts(EVALUATION_CHUNK), labels.split(EVALUATION_CHUNK), strict=True):
+    n_at_once = EVALUATION_CHUNK if labels.ndim == 1 else max(EVALUATION_CHUNK // labels.shape[1], 1)
+    for part, part_labels in zip(equations.parts(n_at_once), labels.split(n_at_once), strict=True):
         logits = model.logits(parameters, part)
-        losses.append(cross_entropy(logits, part_labels, dtype, function))
-        is_right.append(logits.argmax(-1) == part_labels)
+        part_losses, part_is_right = (
+            cross_entropy(logits, part_labels, dtype, function),
+            logits.argmax(-1) == part_labels,
+        )
+        if labels.ndim == 2:
+            has_target = part_labels != NO_TARGET
+            n_targets = has_target.sum(1)
+            sums = torch.zeros(len(n_targets), dtype=part_losses.dtype, device=logits.device)
+            part_losses = sums.index_add(0, has_target.nonzero()[:, 0], part_losses) / n_targets
+            part_is_right = (part_is_right & has_target).sum(1).double() / n_targets
+        losses.append(part_losses)
+        is_right.append(part_is_right)
     return torch.cat(losses), torch.cat(is_right)
+
+
+def mean_over(
+    values: Float[Tensor, " n_examples"] | Bool[Tensor, " n_examples"],
+    labels: Int[Tensor, "n_examples *positions"],
+    examples: Int[Tensor, " m"],
+) -> float:
+    """Return the mean over the targets of some examples of a quantity that `evaluate` returned; NaN without examples.
+
+    Args:
+        values: The quantity of each example of the task.
+        labels: The labels of the task.
+        examples: The examples to take the mean over.
+    """
+    return float(mean_over_targets(values[examples], labels[examples]))
+
+
+def mean_over_targets(
+    values: Float[Tensor, " n_examples"] | Bool[Tensor, " n_examples"], labels: Int[Tensor, "n_examples *positions"]
+) -> Float[Tensor, ""]:
+    """Return the mean over all targets of a quantity that `evaluate` returned, as a tensor that can be vmapped."""
+    values = values.double() if values.dtype == torch.bool else values
+    if labels.ndim == 1:
+        return values.mean()
+    n_targets = (labels != NO_TARGET).sum(1).double()
+    return (values * n_targets).sum() / n_targets.sum()
 
 
 def _log_stablemax_terms(x: Float[Tensor, "batch d_vocab_out"]) -> Float[Tensor, "batch d_vocab_out"]:

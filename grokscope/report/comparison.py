@@ -209,9 +209,9 @@ def _differing_settings(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
 
 def _unused_settings(task: str) -> set[str]:
     """Return the settings of other kinds of task; none for a third party's task."""
-    setting = plugins.domain_setting(task)
-    settings = {f"task.{family.setting}" for family in plugins.TASK_FAMILIES}
-    return settings - {f"task.{setting}"} if setting else set()
+    used = plugins.task_settings(task)
+    settings = {f"task.{name}" for name in plugins.all_task_settings()}
+    return settings - {f"task.{name}" for name in used} if used else set()
 
 
 def _shortened(value: Any) -> Any:

@@ -36,7 +36,7 @@ def run_payload(trajectory: Trajectory, series: Mapping[str, Series], all_series
         "steps": pack(trajectory.steps),
         "log": _log(log),
         "loss": trajectory.config.loss,
-        "names": None if task.circle is not None or task.group is None else task.group.elements,
+        "names": _names(task),
         "stages": _stages(phases.stages(log)),
         "phases": _stages(phases.nanda_stages(series["progress"])) if "progress" in series else [],
         "gaps": log["gaps"].tolist(),
@@ -46,6 +46,13 @@ def run_payload(trajectory: Trajectory, series: Mapping[str, Series], all_series
         "grid": _grid(trajectory, series.get("example_loss")),
         "quantities": [quantity.to_plain() for quantity in quantities(all_series)],
     }
+
+
+def _names(task: Task) -> Sequence[str] | None:
+    """Return the names of the elements; None if they are numbers."""
+    if task.element_names:
+        return task.element_names
+    return None if task.circle is not None or task.group is None else task.group.elements
 
 
 def thinned_rows(log: Series, n_max: int = _MAX_LOG_ROWS) -> Int[np.ndarray, " rows"]:
@@ -104,7 +111,7 @@ def _clouds(trajectory: Trajectory, embedding: Series) -> dict[str, Any]:
         plane["points"] = quantise(points)
     planes[0]["shares"] = pack(embedding["explained_variance_ratio"][rows][:, :2])
     group = None if task.circle is not None else task.group
-    names = [str(i) for i in range(task.n_elements)] if group is None else group.elements
+    names = list(map(str, range(task.n_elements))) if task.circle is not None else task.names
     return {
         "steps": pack(embedding.steps[rows]),
         "labels": [names[token] for token in tokens],

@@ -142,17 +142,22 @@ class RunStore:
 
     @cached_property
     def _log(self) -> Log:
-        parts, gaps, damaged = [], [], []
+        logs: list[tuple[tuple[str, ...], np.ndarray]] = []
+        gaps, damaged = [], []
         for segment in self.segments:
             try:
-                parts.append(segment.log())
+                rows = segment.log()
+                if len(rows):
+                    logs.append((segment.columns, rows))
             except GrokscopeError as error:
                 damaged.append(str(error))
                 begin, end = segment.coverage or (0, -1)
                 # A fork has no rows before its first step.
                 gaps.append((max(begin + 1, self.record.first_step), end))
-        rows = np.concatenate([np.empty((0, len(LOG_COLUMNS))), *parts])
-        return Log(rows[np.unique(rows[:, 0], return_index=True)[1]], gaps, damaged)
+        columns = max((names for names, _ in logs), key=len, default=LOG_COLUMNS)
+        # All segments of a run have the same columns; those of another number are from a forged file.
+        rows = np.concatenate([np.empty((0, len(columns))), *(rows for names, rows in logs if names == columns)])
+        return Log(rows[np.unique(rows[:, 0], return_index=True)[1]], columns, gaps, damaged)
 
     def read(self, names: Iterable[str], steps: Iterable[int]) -> dict[str, np.ndarray]:
         """Return each named parameter over the given steps, stacked along a leading step axis.
@@ -267,6 +272,7 @@ class RunStore:
         resume: Mapping[str, np.ndarray] | None = None,
         initialization: Mapping[str, np.ndarray] | None = None,
         hidden: bool = False,
+        log_columns: Sequence[str] = (),
     ) -> None:
         """Write one segment, durably.
 
@@ -274,10 +280,11 @@ class RunStore:
             steps: The steps of the checkpoints, increasing.
             checkpoints: The parameters at each step.
             coverage: The steps (begin, end] whose training the segment records; None for added checkpoints.
-            log: Log rows in the columns of LOG_COLUMNS.
+            log: Log rows in the columns of LOG_COLUMNS, and then of `log_columns`.
             resume: The resume state at `end`.
             initialization: The parameters of step 0, for a fork.
             hidden: Whether readers ignore the segment until `reveal` is called.
+            log_columns: The names of the further columns of the log.
         """
         stacked = {
             CHECKPOINTS + name: np.stack([checkpoint[name] for checkpoint in checkpoints])
@@ -285,7 +292,7 @@ class RunStore:
         }
         state = {RESUME + name: array for name, array in (resume or {}).items()}
         state |= {INITIALIZATION + name: array for name, array in (initialization or {}).items()}
-        rows = np.array(log, np.float64).reshape(-1, len(LOG_COLUMNS))
+        rows = np.array(log, np.float64).reshape(-1, len(LOG_COLUMNS) + len(log_columns))
         begin, end = coverage or (None, None)
         about = {
             "kind": "segment",
@@ -295,6 +302,8 @@ class RunStore:
             "begin": begin,
             "end": end,
         }
+        if log_columns:
+            about["log_columns"] = list(log_columns)
         replaced = [segment.path.name for segment in self.segments if {*segment.steps} & {*steps}]
         if coverage is None and replaced:
             # Without this, a second recovery of the same checkpoint would look like a copy of the first.

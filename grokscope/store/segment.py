@@ -14,6 +14,7 @@ from grokscope.errors import GrokscopeError
 from grokscope.store.record import Record
 
 LOG_COLUMNS = ("step", "train_loss", "test_loss", "train_accuracy", "test_accuracy")
+"""The first columns of every log. A task may have more, such as the share of sequences that are right."""
 CHECKPOINTS, RESUME, INITIALIZATION = "checkpoints/", "resume/", "initialization/"
 """The prefixes of the tensor names in a segment."""
 _LATEST = 2**53
@@ -39,7 +40,8 @@ class Segment:
             and all(type(step) is int and 0 <= step < _LATEST for step in steps)
             and all(step < following for step, following in pairwise(steps))
             and (ends == (None, None) or (len(between) == 4 and between == sorted(between)))
-            and (dtypes.get("log"), shapes.get("log", ())[1:]) == ("F64", (len(LOG_COLUMNS),))
+            and self._has_valid_columns()
+            and (dtypes.get("log"), shapes.get("log", ())[1:]) == ("F64", (len(self.columns),))
             and (f"{RESUME}step" not in shapes or (ends[1] is not None and shapes[f"{RESUME}step"] == ()))
             and bool(checkpoints) == bool(steps)
             and all(shapes[name][:1] == (len(steps),) for name in checkpoints)
@@ -63,6 +65,20 @@ class Segment:
         return self.file.metadata["steps"]
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns of its log."""
+        return (*LOG_COLUMNS, *self.file.metadata.get("log_columns", ()))
+
+    def _has_valid_columns(self) -> bool:
+        """Return whether the metadata name the further columns of the log as different texts."""
+        names = self.file.metadata.get("log_columns", [])
+        return (
+            isinstance(names, list)
+            and all(isinstance(name, str) for name in names)
+            and len({*LOG_COLUMNS, *names}) == len(LOG_COLUMNS) + len(names)
+        )
+
+    @property
     def coverage(self) -> tuple[int, int] | None:
         """The steps (begin, end] whose training it records; None for a segment that `densify` added."""
         begin, end = self.file.metadata["begin"], self.file.metadata["end"]
@@ -74,7 +90,7 @@ class Segment:
         return self.file.metadata["end"] if f"{RESUME}step" in self.file.shapes else None
 
     def log(self) -> Float[np.ndarray, "rows columns"]:
-        """Return its log rows, in the columns of LOG_COLUMNS."""
+        """Return its log rows, in the columns of `columns`."""
         rows = self.file.read("log")
         if not ((rows[:, 0] >= 0) & (rows[:, 0] < _LATEST) & (rows[:, 0] % 1 == 0)).all():
             raise GrokscopeError(f"{self.path} is damaged: its log contains invalid step numbers.")

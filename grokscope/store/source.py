@@ -17,7 +17,9 @@ class Log:
     """The log of a run as far as it can be read."""
 
     rows: Float[np.ndarray, "rows columns"]
-    """One row per evaluated step, in order of step, in the columns of `segment.LOG_COLUMNS`."""
+    """One row per evaluated step, in order of step."""
+    columns: tuple[str, ...]
+    """The name of each column, those of `segment.LOG_COLUMNS` first."""
     gaps: list[tuple[int, int]] = field(default_factory=list)
     """The stretches (first, last) of training whose rows are damaged; their checkpoints may be readable."""
     damaged: list[str] = field(default_factory=list)

@@ -85,7 +85,9 @@ def read_sweep(path: Path) -> Sweep:
         values = toml.load_table_file(values, path.parent)
     except GrokscopeError as error:
         table_faults.append(str(error).rstrip("."))
-        values["task"].pop("table")
+        unread = [name for name in ("table", "data") if str(values["task"].get(name, "")).startswith("@")]
+        for name in unread:
+            values["task"].pop(name)
     try:
         return _from_values(values, table_faults)
     except GrokscopeError as error:

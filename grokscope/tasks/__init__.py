@@ -12,13 +12,17 @@ from torch import Tensor
 from grokscope import plugins, rng
 from grokscope.algebra.groups import Group
 from grokscope.config import TaskConfig, task_size
+from grokscope.config.task_config import SEQUENCE_FORM
 from grokscope.errors import GrokscopeError, quoted_value
 from grokscope.tasks.circle import circle_faults
 from grokscope.tasks.split import Split, draw_split, validated_split
-from grokscope.tasks.task import NO_TARGET, Task
+from grokscope.tasks.task import NO_TARGET, Examples, Part, Sampler, Task
 
 __all__ = [
     "NO_TARGET",
+    "Examples",
+    "Part",
+    "Sampler",
     "Split",
     "Task",
     "build",
@@ -26,6 +30,7 @@ __all__ = [
     "equations",
     "load",
     "load_unsplit",
+    "operand_equations",
     "validated_split",
     "with_outliers",
     "with_random_labels",
@@ -42,10 +47,15 @@ def build(config: TaskConfig) -> Task:
     subject = plugins.described("tasks", config.name)
     if not isinstance(task, Task):
         raise GrokscopeError(f"{subject[0].upper()}{subject[1:]} returned {quoted_value(task)}; allowed: a Task.")
+    targets = task.labels[task.labels != NO_TARGET] if task.is_sequence else task.labels
     faults = _token_faults("inputs", task.inputs, "d_vocab", task.d_vocab)
-    faults += _token_faults("labels", task.labels, "d_vocab_out", task.d_vocab_out)
+    faults += _token_faults("labels", targets, "d_vocab_out", task.d_vocab_out)
     if len(task.labels) != len(task.inputs):
         faults.append(f"labels: {len(task.labels)} answers for {len(task.inputs)} equations")
+    elif task.is_sequence and task.labels.shape != task.inputs.shape:
+        faults.append(f"labels: the shape {tuple(task.labels.shape)}; allowed: {tuple(task.inputs.shape)}")
+    elif task.is_sequence and not (task.labels != NO_TARGET).any(1).all():
+        faults.append(f"labels: an example has no target; allowed: at least one that is not {NO_TARGET}")
     faults = faults or circle_faults(task)
     if faults:
         raise GrokscopeError(f"{subject[0].upper()}{subject[1:]} is invalid: {'; '.join(faults)}.")
@@ -72,6 +82,8 @@ def load(config: TaskConfig, seed: int, split: Split | None = None) -> tuple[Tas
     """
     task = build(config)
     split = split or draw_split(task, config.train_fraction, seed, config.split)
+    if task.is_sequence and (config.random_labels or config.outliers):
+        task.require_single_answer()
     if config.random_labels:
         task = with_random_labels(task, seed)
     if config.outliers:
@@ -120,21 +132,71 @@ def equations(
         circle_sign: 1 if the operation adds positions on the circle, −1 if it subtracts them.
         group: The group whose elements are the tokens.
     """
-    equals, operation = torch.full_like(a, n_elements), torch.full_like(a, n_elements + 1)
-    columns = [a, operation, b, equals] if config.form == "a ∘ b =" else [a, b, equals]
+    operands = torch.stack([a, b], 1)
+    return operand_equations(
+        config, formula, operands, labels, n_elements, circle=circle, circle_sign=circle_sign, group=group
+    )
+
+
+def operand_equations(
+    config: TaskConfig,
+    formula: str,
+    operands: Int[Tensor, "n_examples k"],
+    labels: Int[Tensor, " n_examples"],
+    n_elements: int,
+    *,
+    n_answers: int = 0,
+    circle: Int[Tensor, " n"] | None = None,
+    torus: Int[Tensor, "..."] | None = None,
+    circle_sign: int = 1,
+    group: Group | None = None,
+) -> Task:
+    """Return the task of equations of k operands, such as a ∘ b ∘ c = label, in the tokens of `config.form`.
+
+    In the form "eos a ∘ b = c eos" (Power et al. 2022), the model answers twice: c at the position of "=", and "eos"
+    at the position of c. The answers then include every token.
+
+    Args:
+        config: The task's settings; only `name` and `form` matter here.
+        formula: The operation in the field's notation, such as "a + b + c mod 31".
+        operands: The tokens of the operands, from 0 to n_elements − 1.
+        labels: The answer to each equation, a number below `n_answers`.
+        n_elements: The number of elements.
+        n_answers: The number of answers; by default `n_elements`.
+        circle: The tokens in cyclic order, if the operation adds or subtracts positions on a circle.
+        torus: The tokens on a product of circles; see `Task.torus`.
+        circle_sign: 1 if the operation adds positions on the circle or torus, −1 if it subtracts them.
+        group: The group whose elements are the tokens.
+    """
+    equals, operation, eos = (torch.full_like(labels, n_elements + i) for i in range(3))
+    columns = list(operands.unbind(1))
+    if config.form != "a b =":
+        columns = [column for operand in columns for column in (operand, operation)][:-1]
+    columns.append(equals)
+    targets, d_vocab_out, is_single = labels, n_answers or n_elements, config.form != SEQUENCE_FORM
+    d_vocab = n_elements + (1 if config.form == "a b =" else 2)
+    if not is_single:
+        columns = [eos, *columns, labels]
+        d_vocab = d_vocab_out = n_elements + 3
+        targets = torch.full((len(labels), len(columns)), NO_TARGET)
+        targets[:, -2], targets[:, -1] = labels, eos
     return Task(
         name=config.name,
         formula=formula,
         inputs=torch.stack(columns, 1),
-        labels=labels,
+        labels=targets,
         n_elements=n_elements,
-        d_vocab=n_elements + len(columns) - 2,
-        d_vocab_out=n_elements,
+        d_vocab=d_vocab,
+        d_vocab_out=d_vocab_out,
         circle=circle,
+        torus=torus,
         circle_sign=circle_sign,
-        is_commutative=_is_commutative(a, b, labels, n_elements),
+        is_commutative=_is_commutative(operands, labels, n_elements),
         group=group,
-        is_composition=group is not None and bool((torch.from_numpy(group.table)[a, b] == labels).all()),
+        is_composition=group is not None
+        and operands.shape[1] == 2
+        and bool((torch.from_numpy(group.table)[tuple(operands.T)] == labels).all()),
+        sign_names=("=", "∘") if is_single else ("=", "∘", "eos"),
     )
 
 
@@ -174,10 +236,17 @@ def with_random_labels(task: Task, seed: int) -> Task:
 
 
 def _is_commutative(
-    a: Int[Tensor, " n_examples"], b: Int[Tensor, " n_examples"], labels: Int[Tensor, " n_examples"], n_elements: int
+    operands: Int[Tensor, "n_examples k"], labels: Int[Tensor, " n_examples"], n_elements: int
 ) -> bool:
-    """Return whether a ∘ b = b ∘ a for every pair of which both orders are equations."""
-    answers = torch.full((n_elements, n_elements), -1)
-    answers[a, b] = labels
-    has_both_orders = (answers >= 0) & (answers.T >= 0)
-    return bool((answers == answers.T)[has_both_orders].all())
+    """Return whether the answer is the same in every order of the operands in which they are an equation."""
+    if operands.shape[1] == 2:
+        a, b = operands.T
+        answers = torch.full((n_elements, n_elements), -1)
+        answers[a, b] = labels
+        has_both_orders = (answers >= 0) & (answers.T >= 0)
+        return bool((answers == answers.T)[has_both_orders].all())
+    place_values = n_elements ** torch.arange(operands.shape[1])
+    _, group_of = (operands.sort(1).values * place_values).sum(1).unique(return_inverse=True)
+    answers = torch.zeros(len(labels), dtype=torch.int64)
+    answers[group_of] = labels
+    return bool((answers[group_of] == labels).all())

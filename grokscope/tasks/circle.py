@@ -63,6 +63,8 @@ def circle_faults(task: Task) -> list[str]:
         return [f"circle: its {n} tokens must be different elements from 0 to {task.n_elements - 1}"]
     if task.circle_sign not in (1, -1):
         return [f"circle_sign: {task.circle_sign}; allowed: 1 to add positions on the circle, -1 to subtract them"]
+    if task.is_sequence:
+        return []
     # An answer that is not an element has no position either.
     positions = torch.full((max(task.n_elements, task.d_vocab_out),), -1)
     positions[circle] = torch.arange(n)
@@ -86,6 +88,12 @@ def on_circle(task: Task) -> Circle:
     Raises:
         GrokscopeError: The task has no circle.
     """
+    if task.torus is not None:
+        shape = " × ".join(map(str, task.torus.shape))
+        raise GrokscopeError(
+            f"{task.formula} adds positions on {task.torus.ndim} circles of {shape} points, not on a single circle, "
+            f"so it has no Fourier frequencies. The measure 'representations' has its characters."
+        )
     if task.circle is None:
         raise GrokscopeError(
             f"{task.formula} is not circular: its answer is not a sum or difference of positions on a circle, so it "

@@ -1,4 +1,4 @@
-"""Arithmetic modulo a prime p: the nine operations of Power et al. 2022 (appendix A.1.1) and multiplication."""
+"""Arithmetic modulo n: the nine operations of Power et al. 2022 (appendix A.1.1), products, and longer sums."""
 
 import torch
 from jaxtyping import Int
@@ -8,37 +8,43 @@ from grokscope import tasks
 from grokscope.algebra import groups
 from grokscope.config import TaskConfig
 from grokscope.tasks import Task
+from grokscope.tasks.units import inverses, unit_torus, units
+from grokscope.tasks.units import powers as powers
 
 
 def addition(config: TaskConfig) -> Task:
-    """Return a + b mod p over all p² pairs. The circle is 0, 1, …, p − 1; the group is C_p."""
-    a, b = _pairs(config.p)
-    return _on_residues(config, "a + b", a, b, a + b)
+    """Return a + b mod p, or a longer sum, over all operands. The circle is 0, 1, …, p − 1; the group is C_p."""
+    operands = torch.cartesian_prod(*[torch.arange(config.p)] * config.n_operands)
+    return _on_residues(config, " + ".join("abcdef"[: config.n_operands]), operands, operands.sum(1))
 
 
 def subtraction(config: TaskConfig) -> Task:
     """Return a − b mod p over all p² pairs. The circle is 0, 1, …, p − 1; the group is C_p."""
     a, b = _pairs(config.p)
-    return _on_residues(config, "a - b", a, b, a - b, circle_sign=-1)
+    return _on_residues(config, "a - b", torch.stack([a, b], 1), a - b, circle_sign=-1)
 
 
 def multiplication(config: TaskConfig) -> Task:
-    """Return a · b mod p over all p² pairs. The circle is `powers(p)`, without zero."""
-    a, b = _pairs(config.p)
-    return _modular(config, "a * b", a, b, a * b, circle=powers(config.p))
+    """Return a · b mod p, or a longer product. The circles are those of the units modulo p, as in `unit_torus`."""
+    factors = torch.arange(config.p) if config.zero_divisors else units(config.p)
+    operands = torch.cartesian_prod(*[factors] * config.n_operands)
+    answers = operands[:, 0]
+    for factor in operands.unbind(1)[1:]:
+        answers = answers * factor % config.p
+    return _on_units(config, " * ".join("abcdef"[: config.n_operands]), operands, answers)
 
 
 def division(config: TaskConfig) -> Task:
-    """Return a / b mod p, the c with c · b ≡ a, for all a and 0 < b < p. The circle is `powers(p)`, without zero."""
-    a, b = _pairs(config.p, first_b=1)
-    answers = a * _inverses(config.p)[b]
-    return _modular(config, "a / b", a, b, answers, circle=powers(config.p), circle_sign=-1)
+    """Return a / b mod p, the c with c · b ≡ a, for all units b. The circles are those of the units modulo p."""
+    first = torch.arange(config.p) if config.zero_divisors else units(config.p)
+    operands = torch.cartesian_prod(first, units(config.p))
+    return _on_units(config, "a / b", operands, operands[:, 0] * inverses(config.p)[operands[:, 1]], circle_sign=-1)
 
 
 def division_or_subtraction(config: TaskConfig) -> Task:
     """Return a / b mod p if b is odd, else a − b mod p, over all p² pairs."""
     a, b = _pairs(config.p)
-    answers = torch.where(b % 2 == 1, a * _inverses(config.p)[b], a - b)
+    answers = torch.where(b % 2 == 1, a * inverses(config.p)[b], a - b)
     return _modular(config, "a / b if b is odd, else a - b,", a, b, answers)
 
 
@@ -72,62 +78,50 @@ def a3_ab2_b(config: TaskConfig) -> Task:
     return _modular(config, "a³ + ab² + b", a, b, a**3 + a * b**2 + b)
 
 
-def powers(p: int) -> Int[Tensor, " n"]:
-    """Return g⁰, g¹, …, g^(p−2) mod p for the smallest primitive root g of the prime p.
-
-    These are the numbers 1 … p − 1, sorted by discrete logarithm. In this order, the product of two numbers is at
-    the sum of their positions, so multiplication mod p is addition on a circle of n = p − 1 points.
-
-    Args:
-        p: An odd prime.
-
-    Raises:
-        ValueError: p is not an odd prime.
-    """
-    for g in range(2, p):
-        residues = [1]
-        while (residue := residues[-1] * g % p) not in (0, 1, residues[-1]):
-            residues.append(residue)
-        if len(residues) == p - 1:
-            return torch.tensor(residues)
-    raise ValueError(f"p: {p} is not an odd prime, so it has no primitive root above 1.")
-
-
-def _pairs(p: int, *, first_b: int = 0) -> tuple[Int[Tensor, " n_examples"], Int[Tensor, " n_examples"]]:
-    """Return a and b of all pairs with 0 ≤ a < p and first_b ≤ b < p."""
-    pairs = torch.cartesian_prod(torch.arange(p), torch.arange(first_b, p))
+def _pairs(p: int) -> tuple[Int[Tensor, " n_examples"], Int[Tensor, " n_examples"]]:
+    """Return a and b of all pairs with 0 ≤ a, b < p."""
+    pairs = torch.cartesian_prod(torch.arange(p), torch.arange(p))
     return pairs[:, 0], pairs[:, 1]
-
-
-def _inverses(p: int) -> Int[Tensor, " p"]:
-    """Return the inverse mod p of each number, and 0 for 0."""
-    circle = powers(p)
-    # The inverse of gʲ is g^(n − j) with n = p − 1.
-    inverses = torch.zeros(p, dtype=torch.int64)
-    inverses[circle] = torch.cat([circle[:1], circle[1:].flip(0)])
-    return inverses
 
 
 def _on_residues(
     config: TaskConfig,
     operation: str,
-    a: Int[Tensor, " n_examples"],
-    b: Int[Tensor, " n_examples"],
+    operands: Int[Tensor, "n_examples k"],
     answers: Int[Tensor, " n_examples"],
     circle_sign: int = 1,
 ) -> Task:
     """Return a task whose circle is 0, 1, …, p − 1 and whose group is C_p."""
-    group = groups.group(f"C{config.p}")
-    return tasks.equations(
+    return tasks.operand_equations(
         config,
         f"{operation} mod {config.p}",
-        a,
-        b,
+        operands,
         answers % config.p,
         config.p,
         circle=torch.arange(config.p),
         circle_sign=circle_sign,
-        group=group,
+        group=groups.group(f"C{config.p}"),
+    )
+
+
+def _on_units(
+    config: TaskConfig,
+    operation: str,
+    operands: Int[Tensor, "n_examples k"],
+    answers: Int[Tensor, " n_examples"],
+    circle_sign: int = 1,
+) -> Task:
+    """Return a task whose circle or torus contains the units modulo p."""
+    torus = unit_torus(config.p)
+    return tasks.operand_equations(
+        config,
+        f"{operation} mod {config.p}",
+        operands,
+        answers % config.p,
+        config.p,
+        circle=torus if torus.ndim == 1 else None,
+        torus=torus if torus.ndim > 1 else None,
+        circle_sign=circle_sign,
     )
 
 
@@ -137,11 +131,6 @@ def _modular(
     a: Int[Tensor, " n_examples"],
     b: Int[Tensor, " n_examples"],
     answers: Int[Tensor, " n_examples"],
-    circle: Int[Tensor, " n"] | None = None,
-    circle_sign: int = 1,
 ) -> Task:
-    """Return a task with the given answers mod p, without a group."""
-    formula = f"{operation} mod {config.p}"
-    return tasks.equations(
-        config, formula, a, b, answers % config.p, config.p, circle=circle, circle_sign=circle_sign
-    )
+    """Return a task with the given answers mod p, without a circle and without a group."""
+    return tasks.equations(config, f"{operation} mod {config.p}", a, b, answers % config.p, config.p)

@@ -10,7 +10,11 @@ from grokscope.tasks.task import Task
 
 def has_pair_table(task: Task) -> bool:
     """Return whether every equation has two operands, and no other equation has the same ones."""
-    return len(task.operand_positions) == 2 and len(task.operands.unique(dim=0)) == len(task.operands)
+    return (
+        not task.is_sequence
+        and len(task.operand_positions) == 2
+        and len(task.operands.unique(dim=0)) == len(task.operands)
+    )
 
 
 def pair_examples(task: Task) -> Int[Tensor, "n_elements n_elements"]:
@@ -19,12 +23,7 @@ def pair_examples(task: Task) -> Int[Tensor, "n_elements n_elements"]:
     Raises:
         GrokscopeError: The equations do not have two operands, or several equations have the same operands.
     """
-    n_operands = len(task.operand_positions)
-    if n_operands != 2:
-        raise GrokscopeError(
-            f"{task.formula}: its equations have {n_operands} operands. Allowed: two, because this measure arranges "
-            f"the equations in a table over the operands a and b."
-        )
+    _require_two_operands(task)
     a, b = task.operands.unbind(1)
     examples = torch.full((task.n_elements, task.n_elements), -1)
     examples[a, b] = torch.arange(len(a))
@@ -37,6 +36,16 @@ def pair_examples(task: Task) -> Int[Tensor, "n_elements n_elements"]:
     return examples
 
 
+def _require_two_operands(task: Task) -> None:
+    task.require_single_answer()
+    n_operands = len(task.operand_positions)
+    if n_operands != 2:
+        raise GrokscopeError(
+            f"{task.formula}: its equations have {n_operands} operands. Allowed: two, because this measure arranges "
+            f"the equations in a table over the operands a and b."
+        )
+
+
 def pair_inputs(task: Task, pairs: Int[Tensor, "*pairs 2"]) -> Int[Tensor, "*pairs n_ctx"]:
     """Return the tokens of the equations with these operands, also of equations that the task lacks.
 
@@ -45,8 +54,10 @@ def pair_inputs(task: Task, pairs: Int[Tensor, "*pairs 2"]) -> Int[Tensor, "*pai
         pairs: The operands a and b of each equation.
 
     Raises:
-        GrokscopeError: The signs differ, so an equation that the task lacks has no definite signs.
+        GrokscopeError: The signs differ, so an equation that the task lacks has no definite signs; or the equations
+            do not have two operands.
     """
+    _require_two_operands(task)
     signs = [position for position in range(task.n_ctx) if position not in task.operand_positions]
     if not (task.inputs[:, signs] == task.inputs[0, signs]).all():
         raise GrokscopeError(

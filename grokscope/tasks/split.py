@@ -1,5 +1,6 @@
 """The split of a task's equations into a train and a test set."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -44,13 +45,14 @@ def validated_split(split: Split | tuple[Tensor, Tensor] | None, n_examples: int
     return split
 
 
-def draw_split(task: Task, train_fraction: float, seed: int, unit: str = "equations") -> Split:
+def draw_split(task: Task, train_fraction: float, seed: int, unit: str = "equations", stream: int = 0) -> Split:
     """Draw ⌊train_fraction · n_examples⌋ training examples; the others are the test set.
 
     In a commutative task, b + a determines the answer to a + b. Of the test equations with a ≠ b, the share
     `train_fraction` has this mirror in the train set if single equations are drawn. By pairs, none has it: equations
     with the same operands in any order are drawn together. A group of equations that no longer fits is passed over.
-    Then the train set has the size above, or is smaller by less than a group.
+    Then the train set has the size above, or is smaller by less than a group. Each part of a task with several parts
+    has its own fraction and its own split.
 
     The random order sorts 64-bit numbers from a stream that never changes, so a seed gives the same split in every
     version of grokscope.
@@ -60,19 +62,22 @@ def draw_split(task: Task, train_fraction: float, seed: int, unit: str = "equati
         train_fraction: The fraction of training examples, above 0 and below 1.
         seed: Decides the split.
         unit: "equations" draws single equations. "pairs" draws unordered pairs of operands.
+        stream: The number of the random stream, so that the parts of a task have different splits.
 
     Raises:
         GrokscopeError: The train or the test set would be empty.
     """
+    if task.parts:
+        return _draw_parts(task, seed, unit)
     n_examples = len(task.inputs)
     if fault := task_size.split_fault(task.name, train_fraction, n_examples):
         raise GrokscopeError(f"{fault}.")
     n_train = task_size.n_train(train_fraction, n_examples)
     if unit == "equations":
-        order = torch.from_numpy(rng.permutation("split", seed, 0, n_examples))
+        order = torch.from_numpy(rng.permutation("split", seed, stream, n_examples))
         return Split(order[:n_train].sort().values, order[n_train:].sort().values)
     _, group_of, sizes = task.operands.sort(1).values.unique(dim=0, return_inverse=True, return_counts=True)
-    order = torch.from_numpy(rng.permutation("split by pairs", seed, 0, len(sizes)))
+    order = torch.from_numpy(rng.permutation("split by pairs", seed, stream, len(sizes)))
     is_train = torch.zeros(len(sizes), dtype=torch.bool)
     is_train[order[_fitting(sizes[order], n_train)]] = True
     if not is_train.any():
@@ -81,6 +86,19 @@ def draw_split(task: Task, train_fraction: float, seed: int, unit: str = "equati
             f"is empty. Allowed: a larger task.train_fraction."
         )
     return Split(*(is_part[group_of].nonzero()[:, 0] for is_part in (is_train, ~is_train)))
+
+
+def _draw_parts(task: Task, seed: int, unit: str) -> Split:
+    """Return the splits of a task's parts together, each from a random stream of its own."""
+    train, test = [], []
+    for i, part in enumerate(task.parts):
+        member = dataclasses.replace(
+            task, name=part.name, inputs=task.inputs[part.examples], labels=task.labels[part.examples], parts=()
+        )
+        split = draw_split(member, part.train_fraction, seed, unit, i)
+        train.append(split.train + part.examples.start)
+        test.append(split.test + part.examples.start)
+    return Split(torch.cat(train), torch.cat(test))
 
 
 def _fitting(sizes: Int[Tensor, " n_groups"], capacity: int) -> Bool[Tensor, " n_groups"]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from grokscope.config import checkpoint_schedule
-from grokscope.store.run_store import RunStore
+from grokscope.store.run_store import LOG_COLUMNS, RunStore
 from grokscope.training.background_writer import BackgroundWriter
 from grokscope.training.evaluation import Row
 from grokscope.training.loop import Setup
@@ -68,6 +68,7 @@ class Checkpointer:
         self._steps: list[int] = []
         self._checkpoints: list[Mapping[str, np.ndarray]] = []
         self._rows: list[tuple[float, ...]] = []
+        self._log_columns: tuple[str, ...] = ()
         self._committed_at = time.monotonic()
         self.latest_row: Row = {}
 
@@ -96,6 +97,7 @@ class Checkpointer:
             self.latest_row = row
             if step not in self._stored_rows:
                 self._rows.append((float(step), *row.values()))
+                self._log_columns = tuple(row)[len(LOG_COLUMNS) - 1 :]
         is_checkpoint = self._apply_schedule(step, row["test_loss"], is_fixed) if is_scheduled else is_fixed
         if (is_checkpoint or is_first) and step not in self._stored_checkpoints:
             self._steps.append(step)
@@ -187,6 +189,7 @@ class Checkpointer:
             self._checkpoints,
             coverage=(self._begin, state.step),
             log=self._rows,
+            log_columns=self._log_columns,
             resume=resume_state,
             initialization=initialization,
         )

@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from grokscope import rng, tasks
 from grokscope.config import RunConfig
 from grokscope.opened_run import data_digest
+from grokscope.tasks import drawn
 
 
 class Dataset:
@@ -23,7 +25,7 @@ class Dataset:
         task: The task, on the CPU.
         split: The indices of the train and test equations, on the CPU.
         inputs: The tokens of all equations (n_examples, n_ctx), on `device`.
-        labels: The answers of all equations (n_examples), on `device`.
+        labels: The answers of all equations (n_examples), or their targets (n_examples, n_ctx), on `device`.
         train: `split.train` on `device`.
         test: `split.test` on `device`.
         batch_size: The number of equations in a batch. The last batch of an epoch may be smaller.
@@ -37,8 +39,11 @@ class Dataset:
         # Fraction is exact; in floating point 0.28 · 25 exceeds 7.
         largest = math.ceil(Fraction(str(config.batch_share)) * n_train)
         self.batch_size = min(config.batch_size, largest) if config.batch_size else n_train
+        if config.task.fresh and config.batch_size:
+            self.batch_size = config.batch_size
         self._is_full_batch, self._seed = config.batch_size is None, config.training_seed
         self._epoch, self._order = -1, torch.arange(n_train)
+        self._test_keys = drawn.row_keys(self.task.inputs[self.split.test]) if config.task.fresh else np.empty(0)
 
     @property
     def digest(self) -> str:
@@ -59,3 +64,17 @@ class Dataset:
             self._epoch = epoch
             self._order = torch.from_numpy(rng.permutation("batches", self._seed, epoch, n_train))
         return self._order[position * self.batch_size :][: self.batch_size]
+
+    def fresh_batch(self, step: int) -> tasks.Examples:
+        """Return the inputs and the labels of the batch that follows `step`, drawn anew from all but the test set.
+
+        The batch is a function of the training seed and the step alone. A task without a sampler has all its examples
+        in `inputs`, so the batch is drawn from the training set, with repetitions.
+        """
+        if self.task.sampler is not None:
+            inputs, labels = drawn.draw_fresh(self.task.sampler, self.batch_size, self._seed, step, self._test_keys)
+        else:
+            chosen = rng.integers("fresh batch", self._seed, step, self.batch_size) % len(self.split.train)
+            examples = self.split.train[torch.from_numpy(chosen.astype("int64"))]
+            inputs, labels = self.task.inputs[examples], self.task.labels[examples]
+        return inputs.to(self.inputs.device), labels.to(self.inputs.device)

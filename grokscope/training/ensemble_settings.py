@@ -4,6 +4,7 @@ import hashlib
 import json
 
 from grokscope.config import RunConfig
+from grokscope.config.task_config import has_sequences
 from grokscope.errors import GrokscopeError
 
 OPTIMIZERS = ("adamw", "adam")
@@ -20,6 +21,9 @@ def unsupported_settings(config: RunConfig) -> list[str]:
         "optimizer.weight_noise": o.weight_noise,
         "optimizer.sam_radius": o.sam_radius,
         "residual_dropout": config.residual_dropout,
+        "task.fresh": config.task.fresh,
+        "task.name 'mixture'": config.task.name == "mixture",
+        "answers at several positions": has_sequences(config.task),
     }
     return [phrase for phrase, used in is_used.items() if used]
 

@@ -1,6 +1,9 @@
 """The evaluation of a model in training: one row of the run's log."""
 
 import math
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from grokscope.config import RunConfig
 from grokscope.model import losses
@@ -10,7 +13,12 @@ from grokscope.training.dataset import Dataset
 from grokscope.training.state import NotFiniteError, State
 
 Row = dict[str, float]
-"""A row of the log without its step: `train_loss`, `test_loss` (nats), `train_accuracy` and `test_accuracy`."""
+"""A row of the log without its step: `train_loss`, `test_loss` (nats), `train_accuracy` and `test_accuracy`.
+
+The loss and the accuracy are means over all targets. Sequences add `train_sequence_accuracy` and
+`test_sequence_accuracy`, the share of examples with all targets right. A task with several parts adds the loss and
+the accuracy of each part, such as `test_loss_addition`.
+"""
 
 
 class Evaluator:
@@ -37,14 +45,29 @@ class Evaluator:
             self._config.loss_dtype,
             self._config.loss,
         )
-        train, test = self._dataset.train, self._dataset.test
-        row = {
-            "train_loss": float(loss[train].mean()),
-            "test_loss": float(loss[test].mean()),
-            "train_accuracy": float(is_right[train].double().mean()),
-            "test_accuracy": float(is_right[test].double().mean()),
-        }
+        labels, sets = self._dataset.labels, {"train": self._dataset.train, "test": self._dataset.test}
+        row = _means(loss, is_right, labels, sets)
+        if self._dataset.task.is_sequence:
+            row |= {
+                f"{name}_sequence_accuracy": float((is_right[i] == 1).double().mean()) for name, i in sets.items()
+            }
+        for part in self._dataset.task.parts:
+            own = {
+                name: indices[(indices >= part.examples.start) & (indices < part.examples.stop)]
+                for name, indices in sets.items()
+            }
+            row |= {f"{name}_{part.name}": mean for name, mean in _means(loss, is_right, labels, own).items()}
         return require_finite_losses(row, state.step)
+
+
+def _means(loss: Tensor, is_right: Tensor, labels: Tensor, sets: Mapping[str, Tensor]) -> Row:
+    """Return the loss and the accuracy of the train and of the test set."""
+    quantities = {"loss": loss, "accuracy": is_right}
+    return {
+        f"{name}_{quantity}": losses.mean_over(values, labels, examples)
+        for quantity, values in quantities.items()
+        for name, examples in sets.items()
+    }
 
 
 def require_finite_losses(row: Row, step: int) -> Row:

@@ -58,10 +58,10 @@ class Learner:
         self,
         parameters: Mapping[str, Tensor],
         equations: Equations,
-        labels: Int[Tensor, " batch"],
+        labels: Int[Tensor, "batch *positions"],
         dropout: Mapping[str, Tensor] | None = None,
     ) -> Float[Tensor, ""]:
-        """Return the mean loss over a batch, in nats and in the config's `loss_dtype`; it is differentiable."""
+        """Return the mean loss over a batch's targets in nats, in the config's `loss_dtype`; it has a gradient."""
         logits = self.model.logits(parameters, equations, dropout)
         return losses.cross_entropy(logits, labels, self.config.loss_dtype, self.config.loss).mean()
 

@@ -51,8 +51,11 @@ class Setup:
         self._train_equations = equations[self.dataset.train]
         self._train_labels = self.dataset.labels[self.dataset.train]
 
-    def batch(self, step: int) -> tuple[Equations, Int[Tensor, " batch"]]:
+    def batch(self, step: int) -> tuple[Equations, Int[Tensor, "batch *positions"]]:
         """Return the equations and answers of the update that follows `step`."""
+        if self.config.task.fresh:
+            inputs, labels = self.dataset.fresh_batch(step)
+            return self.model.equations(inputs), labels
         if self.config.batch_size is None:
             return self._train_equations, self._train_labels
         indices = self.dataset.batch_indices(step).to(self.device)
@@ -145,7 +148,7 @@ def _backward(
     setup: Setup,
     parameters: Mapping[str, Tensor],
     equations: Equations,
-    labels: Int[Tensor, " batch"],
+    labels: Int[Tensor, "batch *positions"],
     dropout: Mapping[str, Tensor] | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss at these parameters, and its gradient by the trained ones."""

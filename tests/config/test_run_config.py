@@ -29,6 +29,7 @@ from grokscope.errors import GrokscopeError
 NEEDS: dict[str, dict[str, Any]] = {
     "task.table": {"task.name": "table", "task.train_fraction": 0.4},
     "optimizer.momentum": {"optimizer.name": "sgd"},
+    "task.fresh": {"batch_size": 16},
 }
 
 # The settings that the first saved runs lack.
@@ -38,6 +39,9 @@ ADDED = [
     *("optimizer.filter_lambda", "optimizer.filter_window", "optimizer.update_noise", "optimizer.weight_noise"),
     *("optimizer.sam_radius", "batch_share", "loss", "residual_dropout", "matrix_products"),
     *("task.split", "model.d_vocab_out"),
+    *("task.n_operands", "task.zero_divisors", "task.expression", "task.sizes", "task.n_digits", "task.base"),
+    *("task.n_bits", "task.n_parity_bits", "task.n_tokens", "task.length", "task.n_repeated", "task.n_examples"),
+    *("task.data_seed", "task.fresh", "task.mixture", "task.data"),
 ]
 
 
@@ -161,7 +165,7 @@ def test_settings_close_to_a_contradiction_are_allowed(changes: dict[str, Any]):
 def test_invalid_setting_hides_only_its_own_contradictions():
     wrong: dict[str, Any] = {"model.n_heads": 0, "n_steps": -1, "checkpoints": "window 9 3 1"}
     assert invalid_settings(wrong) == ["model.n_heads", "n_steps", "checkpoints"]
-    wrong = {"optimizer.name": "adamm", "optimizer.decay_centre": "initialization", "task.p": 4}
+    wrong = {"optimizer.name": "adamm", "optimizer.decay_centre": "initialization", "task.p": 1}
     assert invalid_settings(wrong) == ["task.p", "optimizer.name"]
     wrong = {"task.name": "tabel", "task.table": "x", "optimizer.name": "adam"}
     assert invalid_settings(wrong) == ["task.name", "optimizer.weight_decay"]

@@ -1,22 +1,37 @@
 """The number of equations in a task, and the faults of impossible splits."""
 
+from typing import Any
+
 import pytest
 
-from grokscope.config import task_size
+from grokscope import tasks
+from grokscope.config import TaskConfig, task_size
 
 
 @pytest.mark.parametrize(
-    ("name", "domain", "n_equations"),
+    ("settings", "n_equations"),
     [
-        ("addition", 7, 49),
-        ("division", 7, 42),
-        ("composition", "S3", 36),
-        ("composition", "C3xC5", 225),
-        ("table", "0 1; 1 .", 3),
+        ({"name": "addition", "p": 7}, 49),
+        ({"name": "addition", "p": 7, "n_operands": 3}, 343),
+        ({"name": "division", "p": 7}, 42),
+        ({"name": "division", "p": 12}, 48),
+        ({"name": "division", "p": 12, "zero_divisors": False}, 16),
+        ({"name": "multiplication", "p": 10, "n_operands": 3, "zero_divisors": False}, 64),
+        ({"name": "composition", "group": "S3"}, 36),
+        ({"name": "composition", "group": "C3xC5"}, 225),
+        ({"name": "table", "table": "0 1; 1 ."}, 3),
+        ({"name": "expression", "p": 5}, 125),
+        ({"name": "expression", "expression": "a - b", "sizes": "3 8"}, 24),
+        ({"name": "digit_addition", "n_digits": 1, "base": 3}, 9),
+        ({"name": "digit_addition", "n_digits": 3, "n_examples": 50}, 50),
+        ({"name": "parity", "n_bits": 4}, 16),
+        ({"name": "induction", "n_examples": 30}, 30),
+        ({"name": "mixture", "mixture": "addition p=5; division p=7"}, 67),
     ],
 )
-def test_equations_are_counted_without_the_task(name: str, domain: int | str, n_equations: int):
-    assert task_size.n_equations(name, domain) == n_equations
+def test_equations_are_counted_without_the_task(settings: dict[str, Any], n_equations: int):
+    config = TaskConfig(**settings)
+    assert task_size.n_equations(config) == n_equations == len(tasks.build(config).inputs)
 
 
 def test_training_equations_are_rounded_down_exactly():

@@ -34,7 +34,7 @@ POWER = [name for name in presets.names() if name.startswith("power2022")]
 
 def shrink(config: RunConfig) -> RunConfig:
     """Return a preset on S3, or on numbers mod 7, with a small model and few steps."""
-    setting = plugins.domain_setting(config.task.name)
+    setting = plugins.task_settings(config.task.name)[0]
     small = {"p": 7, "group": "S3"}
     return dataclasses.replace(
         config,
