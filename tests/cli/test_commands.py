@@ -20,7 +20,7 @@ from grokscope import cli
         (["train", "quik"], r"'quik'; allowed: nanda2023, .*, quick\..*Did you mean 'quick'\?"),
         (["train", "--n-steps", "5", "quik"], r"'quik'.*Did you mean 'quick'\?"),
         (["train", "none.toml"], r"none\.toml cannot be read: No such file"),
-        (["train", "quick", "--task.p", "12"], r"task\.p: 12; allowed: a prime from 3"),
+        (["train", "quick", "--task.p", "1"], r"task\.p: 1; allowed: a whole number from 2"),
         (
             ["train", "quick", "--model.n-heads", "3"],
             r"model\.n_heads: 3 does not divide d_model = 128; allowed: 1, 2",

@@ -168,7 +168,7 @@ def test_flags_may_precede_the_source(request_training: Callable, tiny_toml: Pat
 
 
 def test_all_wrong_flags_are_named_in_one_message(grokscope: Command, tmp_path: Path):
-    wrong = {"--task.p": 12, "--model.n-heads": 0, "--optimizer.lr": -1, "--n-steps": 0, "--checkpoints": "x"}
+    wrong = {"--task.p": 1, "--model.n-heads": 0, "--optimizer.lr": -1, "--n-steps": 0, "--checkpoints": "x"}
     wrong |= {"--loss-dtype": "float8", "--task.train-fraction": 2, "--task.name": "additon", "--split-seed": -1}
     status, output, errors = grokscope("train", "quick", *(text for pair in wrong.items() for text in pair))
     assert (status, output) == (2, "")
