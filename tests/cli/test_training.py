@@ -124,7 +124,7 @@ def test_flag_replaces_a_fault_in_the_file(
     request_training: Callable, grokscope: Command, toml: Callable, tmp_path: Path
 ):
     path = tmp_path / "wrong.toml"
-    path.write_text(toml({"preset": "quick", "checkpoints": "evry 10", "task": {"p": 12, "random_labels": 3}}))
+    path.write_text(toml({"preset": "quick", "checkpoints": "evry 10", "task": {"p": 1, "random_labels": 3}}))
     flags = ("--checkpoints", "every 50", "--task.p=13", "--task.no-random-labels")
     for arguments in ((path, *flags), (*flags, path)):
         config = request_training(*arguments)[0]
@@ -132,7 +132,7 @@ def test_flag_replaces_a_fault_in_the_file(
         assert config.n_steps == presets.get("quick").n_steps
     status, _, errors = grokscope("train", path, *flags[:2])
     assert status == 2 and errors.startswith(f"grokscope: {path}: 2 settings cannot be used:")
-    assert "evry" not in errors and "task.p: 12" in errors and "task.random_labels: 3" in errors
+    assert "evry" not in errors and "task.p: 1;" in errors and "task.random_labels: 3" in errors
     path.write_text(toml({"preset": "quick", "run": "mine"}))
     status, _, errors = grokscope("train", path, "--run", "other")
     assert status == 2 and "'run'" in errors, "a flag cannot replace an unknown setting"

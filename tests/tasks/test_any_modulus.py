@@ -11,7 +11,7 @@ from grokscope.config import TaskConfig
 from grokscope.config.task_config import SEQUENCE_FORM
 from grokscope.errors import GrokscopeError
 from grokscope.tasks.circle import on_circle
-from grokscope.tasks.composition import as_composition
+from grokscope.tasks.group_pairs import as_composition
 
 
 @pytest.mark.parametrize("n", [2, 4, 9, 12, 15])
