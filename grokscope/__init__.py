@@ -4,11 +4,21 @@ The public entry point. Every public name is imported when it is first used, so 
 neither torch nor TransformerLens.
 """
 
+import sys
 import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from grokscope._version import __version__
+
+if sys.platform == "win32":
+    _UNSUPPORTED = (
+        "grokscope runs on Linux and macOS, because its locks and durable writes are POSIX calls. On Windows, run "
+        "`wsl --install` once, and install grokscope inside WSL."
+    )
+    if sys.argv[0].rpartition("\\")[2].startswith(("grokscope", "__main__")):
+        sys.exit(_UNSUPPORTED)
+    raise ImportError(_UNSUPPORTED)
 
 if TYPE_CHECKING:
     from grokscope import algebra as algebra

@@ -168,3 +168,15 @@ def test_site_has_no_broken_link_and_fetches_nothing(tmp_path):
     )
     assert "accuracy_without" in pages["tutorial.html"] and "matplotlib" not in pages["tutorial.html"]
     assert 'href="tutorial.html"' in pages["grokking.html"]
+
+
+@pytest.mark.slow
+def test_colab_notebook_runs_as_a_script(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((ROOT / "docs" / "colab.ipynb").read_text("utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert sources[0].startswith("%pip install")
+    names: dict = {}
+    exec("\n".join(sources[1:]).replace("N_STEPS = 3500", "N_STEPS = 60"), names)
+    assert len(names["trajectory"]) == 4 and tuple(names["cache"]["blocks.0.attn.hook_pattern"].shape) == (5, 4, 3, 3)
+    assert (tmp_path / "checkpoints" / "first" / "report.html").is_file()

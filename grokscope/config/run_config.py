@@ -32,6 +32,15 @@ ADDED_SETTINGS = (
 """The settings that the first saved runs lack. Every new setting must be listed here; see `RunConfig.digest`."""
 
 
+def _device_advice(value: object) -> str:
+    """Return why Apple's GPU is not a device, or "" for another value."""
+    if isinstance(value, str) and value.partition(":")[0] == "mps":
+        return (
+            "mps has no float64, in which losses and small gradients are computed, so an Apple GPU is not supported"
+        )
+    return ""
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Every setting of a run. The same RunConfig in the same environment gives the same bits."""
@@ -69,6 +78,7 @@ class RunConfig:
         "'cpu', 'cuda' or 'cuda:N'",
         lambda value: isinstance(value, str) and re.fullmatch(r"cpu|cuda(:(0|[1-9][0-9]?))?", value) is not None,
         str,
+        _device_advice,
     )
     """The device that training uses: "cpu", "cuda" or "cuda:N"."""
     split_seed: int = integer(0, 0)

@@ -11,8 +11,9 @@ To see why a curve has its colour, search this file for the name of its array:
 The colours are Okabe and Ito's (2008), which colour-blind readers can tell apart. Curves also differ in line style.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
@@ -157,8 +158,19 @@ LOSS_MAP, DENSITY_MAP, STEP_MAP, SETTING_MAP = "cividis", "viridis", "viridis", 
 
 
 def numbered(i: int) -> Look:
-    """Return the i-th of 28 looks for like curves. Neighbours differ in colour and in line style."""
-    return Look(PALETTE[i % len(PALETTE)], LINE_STYLES[i % len(LINE_STYLES)])
+    """Return the i-th of 28 looks for like curves. Neighbours differ in colour and in line style.
+
+    A colour cycle that the user has set in rcParams replaces the palette.
+    """
+    cycle = user_setting("axes.prop_cycle", None)
+    palette = cycle.by_key().get("color", PALETTE) if cycle is not None else PALETTE
+    return Look(palette[i % len(palette)], LINE_STYLES[i % len(LINE_STYLES)])
+
+
+def user_setting(name: str, default: Any) -> Any:
+    """Return a value of matplotlib's rcParams if the user has changed it, otherwise `default`."""
+    value = matplotlib.rcParams[name]
+    return default if value == matplotlib.rcParamsDefault[name] else value
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -172,14 +184,16 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def finish_axes(ax: Axes) -> Axes:
-    """Set small labels, remove the frame above and on the right, and add a plain legend if curves have labels."""
+    """Set labels, a frame without its upper and right side, and a legend if curves have labels. rcParams set the sizes."""
     for axis in (ax.xaxis, ax.yaxis):
-        axis.label.set_fontsize(FONT_SIZE)
-    ax.tick_params(which="both", labelsize=FONT_SIZE)
+        axis.label.set_fontsize(user_setting("axes.labelsize", user_setting("font.size", FONT_SIZE)))
+    for axis in ("x", "y"):
+        size = user_setting(f"{axis}tick.labelsize", user_setting("font.size", FONT_SIZE))
+        ax.tick_params(axis, which="both", labelsize=size)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     if ax.get_legend_handles_labels()[1]:
-        ax.legend(frameon=False, fontsize=FONT_SIZE)
+        ax.legend(frameon=False, fontsize=user_setting("legend.fontsize", user_setting("font.size", FONT_SIZE)))
     return ax
 
 

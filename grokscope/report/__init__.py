@@ -1,6 +1,7 @@
 """The report: one interactive HTML file that shows everything measured of a run, or compares several runs."""
 
 import hashlib
+import html
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ __all__ = [
     "headlines",
     "measure_cheap",
     "retraining_recipe",
+    "show",
     "summary",
     "write",
     "write_comparison",
@@ -74,6 +76,34 @@ def write(trajectory: Trajectory, path: Path | None = None, observer: Callable[[
     atomic.make_folder(path.parent)
     atomic.write_atomic(path, content)
     return path
+
+
+class Shown:
+    """A page that a notebook displays in a frame of its own: Jupyter, Colab, marimo and VS Code."""
+
+    def __init__(self, page: str, height: int):
+        self._page, self._height = page, height
+
+    def _repr_html_(self) -> str:
+        # The page is an attribute, so it needs no server. The sandbox keeps its scripts out of the notebook.
+        return (
+            f'<iframe srcdoc="{html.escape(self._page)}" sandbox="allow-scripts allow-downloads" '
+            f'style="width: 100%; height: {self._height}px; border: 0"></iframe>'
+        )
+
+
+def show(run: Trajectory | Path | str, height: int = 800) -> Shown:
+    """Write the report of a run, and return it for display as the last value of a notebook's cell.
+
+    Args:
+        run: The run, or its folder.
+        height: The height of the frame in pixels.
+
+    Raises:
+        GrokscopeError: As for `write`.
+    """
+    trajectory = run if isinstance(run, Trajectory) else Trajectory.open(run)
+    return Shown(write(trajectory).read_text("utf-8"), height)
 
 
 def write_comparison(folders: Sequence[Path], path: Path | None = None) -> Path:

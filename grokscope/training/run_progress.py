@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from typing import Any
 
 from grokscope import rng
 from grokscope.crossings import LEVEL
@@ -48,7 +49,8 @@ class Progress:
 
     def __init__(self, n_steps: int, start: int = 0, loss: str = ""):
         self._loss_name = f"{loss} loss".lstrip()
-        self._is_notebook = Console().is_jupyter
+        self._marimo = _marimo()
+        self._is_notebook = Console().is_jupyter or self._marimo is not None
         # In a notebook, standard error is red, and rich's own bar needs ipywidgets.
         console = Console(stderr=not self._is_notebook, force_jupyter=False)
         self._is_drawn = can_draw(console) and not self._is_notebook
@@ -74,7 +76,7 @@ class Progress:
 
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
-        if self._is_notebook:
+        if self._is_notebook and self._marimo is None:
             self._console.print()
 
     def say(self, sentence: str) -> None:
@@ -101,6 +103,9 @@ class Progress:
             end = "\n"
             if self._is_notebook:
                 line, end = line.ljust(_NOTEBOOK_WIDTH), "\r"
+            if self._marimo is not None:
+                self._marimo.output.replace(line)
+                return
             self._console.print(line, soft_wrap=True, highlight=False, end=end)
             return
         width = self._console.width - _FIXED_COLUMNS - len(f"{step:,}{self._n_steps:,}")
@@ -156,7 +161,13 @@ def displayed(
 
 def _is_interactive() -> bool:
     """Return whether a person sees the output now: in a notebook, or in a terminal that can overwrite its lines."""
-    if Console().is_jupyter:
+    if Console().is_jupyter or _marimo() is not None:
         return True
     # FORCE_COLOR makes rich take a pipe for a terminal.
     return sys.stderr is not None and sys.stderr.isatty() and can_draw(Console(stderr=True))
+
+
+def _marimo() -> Any:
+    """Return the module marimo if this code runs in one of its notebooks, otherwise None."""
+    module = sys.modules.get("marimo")
+    return module if module is not None and module.running_in_notebook() else None

@@ -24,3 +24,25 @@ def test_only_style_defines_colours():
         text = path.read_text(encoding="utf-8")
         colours = re.findall(r"#[0-9A-Fa-f]{6}|\b(?:BLUE|VERMILLION|GREEN|ORANGE|PURPLE|SKY)\b", text)
         assert not colours or path.stem == "_style"
+
+
+def test_settings_of_the_user_replace_sizes_and_palette():
+    import matplotlib
+    from cycler import cycler
+
+    def drawn():
+        ax = _style.new_figure(3, 2).subplots()
+        ax.plot([0, 1], label="curve")
+        ax.set_xlabel("step")
+        _style.finish_axes(ax)
+        legend = ax.get_legend()
+        assert legend is not None
+        return ax.xaxis.label.get_size(), ax.get_xticklabels()[0].get_size(), legend.get_texts()[0].get_size()
+
+    assert drawn() == (_style.FONT_SIZE,) * 3 and _style.numbered(1).colour == _style.PALETTE[1]
+    with matplotlib.rc_context({"font.size": 13}):
+        assert drawn() == (13, 13, 13)
+    settings = {"axes.labelsize": 11, "xtick.labelsize": 9, "legend.fontsize": 5}
+    with matplotlib.rc_context({**settings, "axes.prop_cycle": cycler(color=["red", "lime"])}):
+        assert drawn() == (11, 9, 5)
+        assert [_style.numbered(i).colour for i in range(3)] == ["red", "lime", "red"]

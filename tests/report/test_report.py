@@ -130,3 +130,19 @@ def test_observer_is_not_called_for_a_saved_measure(tiny_run, tmp_path):
     names = []
     report.write(Trajectory.open(copy), observer=names.append)
     assert names == []
+
+
+def test_show_displays_the_whole_page_in_a_sandboxed_frame(run_copy):
+    from html.parser import HTMLParser
+
+    class Frame(HTMLParser):
+        attributes: dict = {}
+
+        def handle_starttag(self, tag, attrs):
+            assert tag == "iframe" and not self.attributes
+            self.attributes = dict(attrs)
+
+    frame = Frame()
+    frame.feed(report.show(run_copy, height=321)._repr_html_())
+    assert frame.attributes["srcdoc"] == (run_copy / "report.html").read_text("utf-8")
+    assert frame.attributes["sandbox"] == "allow-scripts allow-downloads" and "321px" in frame.attributes["style"]

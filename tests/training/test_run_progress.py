@@ -62,7 +62,7 @@ def test_notebook_shows_one_line_that_changes(tiny_config, tiny_run, tmp_path, c
     monkeypatch.setattr(run_progress.time, "monotonic", iter(range(0, 10**6, 2)).__next__)
     trajectory = run.train(tiny_config, "notebook", tmp_path)
     output, errors = capsys.readouterr()
-    assert "step 60/60 · loss" in output and output.count("\n") == 1 and output.count("\r") == 60
+    assert "step 60/60 · softmax loss" in output and output.count("\n") == 1 and output.count("\r") == 60
     assert errors == "" and trajectory.digest == Trajectory.open(tiny_run).digest
 
 
@@ -94,3 +94,21 @@ def test_refused_training_shows_no_progress(run_copy, tiny_config, tmp_path):
     ):
         with pytest.raises(run.GrokscopeError):
             refused()
+
+
+def test_marimo_notebook_gets_one_line_that_changes(monkeypatch):
+    import sys
+    from types import SimpleNamespace
+
+    lines: list[str] = []
+    marimo = SimpleNamespace(
+        running_in_notebook=lambda: True, output=SimpleNamespace(replace=lambda line: lines.append(line))
+    )
+    monkeypatch.setitem(sys.modules, "marimo", marimo)
+    with run_progress.displayed(True, 2, 0) as observe:
+        assert observe is not None
+        observe(2, {"train_loss": 1.0, "test_loss": 2.0, "train_accuracy": 0.5, "test_accuracy": 0.25})
+    assert len(lines) == 1 and lines[0].startswith("step 2/2 ") and "50% train 25% test" in lines[0]
+    monkeypatch.setattr(marimo, "running_in_notebook", lambda: False)
+    with run_progress.displayed(True, 2, 0) as observe:
+        assert observe is None
