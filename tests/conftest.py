@@ -49,7 +49,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the tests fsync, which takes most of their time: none of them cuts the power. test_files has it real."""
+    """Skip fsync, which takes most of the time: no test cuts the power. tests/disk/test_atomic.py uses the real one."""
     monkeypatch.setattr(atomic.os, "fsync", lambda descriptor: None)
 
 
@@ -82,7 +82,7 @@ def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def permuted() -> Callable[..., np.ndarray]:
-    """Another order than `streams.permutation` draws, as a later version of a task or of its split might."""
+    """Another order than `rng.permutation` draws, as a later version of a task or of its split might."""
     draw = rng.permutation
     return lambda *arguments: draw(*arguments)[::-1].copy()
 
