@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typechecking  # noqa: F401, as it must precede the hook
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -25,7 +26,7 @@ install_import_hook(
         for path in PACKAGE.iterdir()
         if path.stem not in UNCHECKED and (path.suffix == ".py" or (path / "__init__.py").exists())
     ],
-    "typechecking.checked",
+    "typechecking.typechecked",
 )
 
 from support.planting import plant as plant  # noqa: E402
@@ -49,7 +50,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip fsync, which takes most of the time: no test cuts the power. tests/disk/test_atomic.py uses the real one."""
+    """Skip fsync, which takes most of the time: no test cuts the power. tests/disk/test_atomic.py calls fsync."""
     monkeypatch.setattr(atomic.os, "fsync", lambda descriptor: None)
 
 

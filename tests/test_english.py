@@ -5,6 +5,7 @@ import io
 import re
 import tokenize
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,20 @@ BANNED_PHRASES = {
 MOST_TEST_NAME = 60
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Return every node of a source's syntax tree."""
+    return list(nodes(path))
+
+
+@cache
+def phrases_by_file() -> dict[str, Counter[str]]:
+    """Return the count of each banned phrase in every other file: in documents, and in the prose of sources."""
+    texts = {path: prose_of(path.read_text(encoding="utf-8")) for path in PYTHON if path != Path(__file__)}
+    texts |= {path: path.read_text(encoding="utf-8") for path in PROSE}
+    return {str(path.relative_to(ROOT)): phrases_in(text) for path, text in texts.items()}
+
+
 def prose_of(source: str) -> str:
     """Return the docstrings, comments and messages of a Python source."""
     parts = []
@@ -43,10 +58,10 @@ def prose_of(source: str) -> str:
     return "\n".join(parts)
 
 
-def bound_names(source: str) -> list[str]:
+def bound_names(path: Path) -> list[str]:
     """Return every name that a source binds: assignments, loops, parameters and comprehensions."""
     names = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(path):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.append(node.id)
         elif isinstance(node, ast.arg):
@@ -65,7 +80,7 @@ def test_no_variable_has_a_name_that_names_nothing():
     places = {
         f"{path.relative_to(ROOT)}: {name}"
         for path in PYTHON
-        for name in bound_names(path.read_text(encoding="utf-8"))
+        for name in bound_names(path)
         if name in BANNED_NAMES
     }
     assert sorted(places) == []
@@ -73,11 +88,8 @@ def test_no_variable_has_a_name_that_names_nothing():
 
 @pytest.mark.parametrize("phrase", BANNED_PHRASES)
 def test_prose_avoids(phrase):
-    here = Path(__file__)
-    texts = {path: prose_of(path.read_text(encoding="utf-8")) for path in PYTHON if path != here}
-    texts |= {path: path.read_text(encoding="utf-8") for path in PROSE}
-    counts = {str(path.relative_to(ROOT)): phrases_in(text)[phrase] for path, text in texts.items()}
-    assert {name: n for name, n in counts.items() if n} == {}
+    counts = {name: phrases[phrase] for name, phrases in phrases_by_file().items() if phrases[phrase]}
+    assert counts == {}
 
 
 def test_test_names_have_at_most_60_characters():
@@ -85,7 +97,7 @@ def test_test_names_have_at_most_60_characters():
         f"{path.relative_to(ROOT)}: {node.name}"
         for path in PYTHON
         if path.name.startswith("test_")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and len(node.name) > MOST_TEST_NAME
     ]
     assert long == []
@@ -96,7 +108,7 @@ def test_exceptions_end_in_error():
         node.name
         for path in PYTHON
         if path.is_relative_to(ROOT / "grokscope")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, ast.ClassDef)
         and any(ast.unparse(base).endswith(("Error", "Exception", "KeyboardInterrupt")) for base in node.bases)
     ]
