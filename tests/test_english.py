@@ -37,7 +37,7 @@ MOST_TEST_NAME = 60
 @cache
 def nodes(path: Path) -> list[ast.AST]:
     """Return every node of a source's syntax tree."""
-    return list(nodes(path))
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 @cache
@@ -78,10 +78,7 @@ def phrases_in(text: str) -> Counter[str]:
 
 def test_no_variable_has_a_name_that_names_nothing():
     places = {
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in PYTHON
-        for name in bound_names(path)
-        if name in BANNED_NAMES
+        f"{path.relative_to(ROOT)}: {name}" for path in PYTHON for name in bound_names(path) if name in BANNED_NAMES
     }
     assert sorted(places) == []
 

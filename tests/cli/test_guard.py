@@ -47,7 +47,13 @@ def test_output_that_cannot_be_written_is_one_sentence(command: str, tiny_run: P
     assert run_in_shell(command, *arguments, redirection=f"> {FULL} 2>&1").returncode == 1
 
 
-@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", pytest.param(f"2> {FULL}", marks=needs_full)])
+@pytest.mark.parametrize(
+    "redirection",
+    [
+        ">&- 2>&-",
+        *(pytest.param(text, marks=[pytest.mark.slow, needs_full]) for text in (">&-", "2>&-", f"2> {FULL}")),
+    ],
+)
 def test_training_continues_without_streams(redirection: str, tiny_toml: Path, tiny_run: Path, tmp_path: Path):
     process = run_in_shell("train", tiny_toml, "--root", tmp_path, redirection=redirection)
     assert (process.returncode, "grokscope: " in process.stderr, "Traceback" in process.stderr) == (0, False, False)
@@ -55,13 +61,15 @@ def test_training_continues_without_streams(redirection: str, tiny_toml: Path, t
     assert len(Trajectory.open(tmp_path / "tiny")) == 7
 
 
-@pytest.mark.parametrize(("redirection", "n_lines"), [("2>&1 | head -n 1", 1), ("| true", 0)])
+@pytest.mark.parametrize(
+    ("redirection", "n_lines"), [pytest.param("2>&1 | head -n 1", 1, marks=pytest.mark.slow), ("| true", 0)]
+)
 def test_training_continues_after_its_output_is_closed(
     redirection: str, n_lines: int, tiny_toml: Path, tmp_path: Path
 ):
-    process = run_in_shell("train", tiny_toml, "--root", tmp_path, "--n-steps", 3000, redirection=redirection)
+    process = run_in_shell("train", tiny_toml, "--root", tmp_path, "--n-steps", 1000, redirection=redirection)
     assert process.stdout.count("\n") == n_lines and "Traceback" not in process.stderr
-    assert Trajectory.open(tmp_path / "tiny").steps[-1] == 3000
+    assert Trajectory.open(tmp_path / "tiny").steps[-1] == 1000
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", pytest.param(f"2> {FULL}", marks=needs_full)])

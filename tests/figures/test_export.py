@@ -43,6 +43,7 @@ def test_save_writes_png_and_pdf_with_equal_bytes_each_time(tmp_path):
     assert b"/FontFile" in pdf or b"/Type3" in pdf, "the fonts are in the file"
 
 
+@pytest.mark.slow
 def test_encoded_files_contain_fonts_or_outlines():
     figure, before = figures.figure_losses(log(), width=3.35), settings()
     svg, pdf = figures.encoded(figure, "svg").decode(), figures.encoded(figure, "pdf")
@@ -54,6 +55,7 @@ def test_encoded_files_contain_fonts_or_outlines():
         assert picture.width == round(3.35 * 300)
 
 
+@pytest.mark.slow
 def test_drawing_leaves_rcparams_unchanged():
     before = settings()
     figures.png(small_figure(), dpi=40)

@@ -282,6 +282,7 @@ def test_every_panel_is_saved_with_its_texts(run_tab):
     assert any(text.startswith("embedding") for text in texts["tiny-spectrum-step-60.png"])
 
 
+@pytest.mark.slow
 def test_saved_picture_looks_like_its_panel(run_tab):
     """Its canvases have their positions, and styles of the page, such as dotted lines, are in the file."""
     run_tab.choose("theme", "dark")

@@ -85,11 +85,10 @@ def test_measure_that_fails_is_named_on_the_page(reported_run, tmp_path, monkeyp
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda array: array[..., None],
-        lambda array: array.reshape(len(array), -1)[:, :1],
-        lambda array: np.full_like(array, np.nan),
+        pytest.param(lambda array: array[..., None], id="extra axis"),
+        pytest.param(lambda array: array.reshape(len(array), -1)[:, :1], id="first column", marks=pytest.mark.slow),
+        pytest.param(lambda array: np.full_like(array, np.nan), id="NaN", marks=pytest.mark.slow),
     ],
-    ids=["extra axis", "first column", "NaN"],
 )
 def test_saved_measure_of_wrong_form_gives_page_or_error(damage, reported_run, tmp_path):
     """A run that somebody else made can contain such a file, with valid checksums."""

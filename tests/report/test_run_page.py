@@ -239,6 +239,7 @@ def test_coloured_text_has_enough_contrast(theme, run_tab):
         assert contrast(run_tab, colour, surface) >= 4.5, colour
 
 
+@pytest.mark.slow
 def test_stages_differ_in_the_dark_by_more_than_hue(run_tab):
     run_tab.choose("theme", "dark")
     style = "getComputedStyle(document.documentElement).getPropertyValue('--stage-{}').trim()"

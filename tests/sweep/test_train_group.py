@@ -110,6 +110,7 @@ def same_tables(rows: list[results.Row], expected_rows: list[results.Row]) -> bo
     )
 
 
+@pytest.mark.slow
 def test_ensemble_has_the_table_of_cells_trained_alone(
     runs: Command, write_sweep: WriteSweep, uninterrupted: Path, tmp_path: Path
 ):

@@ -53,6 +53,7 @@ def sweep_process(path: Path, probe: Probe, *options: Any) -> Iterator[subproces
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "n_training", "seeds"),
     [(signal.SIGTERM, 1, [0, 1]), pytest.param(signal.SIGINT, 2, [0, 1, 2], marks=pytest.mark.slow)],

@@ -69,6 +69,7 @@ def eventful_copy(eventful: tuple[Path, Probe], tmp_path: Path) -> tuple[Sweep, 
     return read_sweep(eventful[0] / "eventful.toml"), folder
 
 
+@pytest.mark.slow
 def test_failing_cells_do_not_stop_the_others(eventful_copy: tuple[Sweep, Path]):
     plan, folder = eventful_copy
     assert statuses(plan, folder) == {
@@ -324,6 +325,7 @@ def test_failure_that_cannot_be_recorded_keeps_its_reason(two_cells: Sweep, tmp_
     assert reason.startswith("The loss?[31m is not finite. (Could not")
 
 
+@pytest.mark.slow
 def test_module_in_the_current_folder_is_not_imported(
     two_cells: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

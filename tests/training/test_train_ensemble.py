@@ -185,6 +185,7 @@ for root, name, n in job["kills"]:
 """
 
 
+@pytest.mark.slow
 def test_runs_killed_between_their_commits_resume_to_the_bit(
     uninterrupted: Uninterrupted, tmp_path: Path, saved_by: ReadAll
 ):
