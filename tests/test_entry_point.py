@@ -46,7 +46,7 @@ def test_names_that_documents_use_are_public():
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "docs" / "tutorial.ipynb"]
     # mkdocs reads the path after ":::" as that of a file.
     texts = [re.sub(r"^:::.*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE) for page in pages]
-    names = {name for text in texts for name in re.findall(r"(?<!from )\bgrokscope\.([A-Za-z_]\w*)", text)}
+    names = {name for text in texts for name in re.findall(r"(?<!from )(?<!/)\bgrokscope\.([A-Za-z_]\w*)", text)}
     imported = re.findall(r"from grokscope import ([\w, ]+)", "\n".join(texts))
     names |= {name.strip() for line in imported for name in line.split(",")}
     assert {"algebra", "gallery", "measures", "Trajectory"} <= names

@@ -74,7 +74,7 @@ class TaskConfig:
     data_seed: int = integer(0, 0)
     """The seed of the drawn examples, and of the bits that count in the task "parity"."""
     fresh: bool = flag(False)
-    """Whether each batch is drawn anew from all possible examples outside the test set, instead of a fixed training
+    """Whether each batch is drawn from all possible examples outside the test set, instead of a fixed training
     set. The log then evaluates the training examples as a second sample."""
     mixture: str = checked("addition; subtraction", mixtures.ALLOWED, lambda value: isinstance(value, str), str)
     """The tasks of a "mixture", separated by ";", each a name with its settings, such as "addition p=59; division

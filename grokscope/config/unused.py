@@ -72,7 +72,7 @@ def _reasons(config: Any, names: set[str], invalid: set[str]) -> Iterator[tuple[
         yield "batch_share", "batch_size is none; allowed: with batch_size"
     # With a smaller share, the batch is the smaller of two limits, as in Power et al. 2022.
     elif not {"task", "task.fresh"} & invalid and config.task.fresh:
-        yield "batch_share", "task.fresh draws each batch anew; allowed: with a fixed training set"
+        yield "batch_share", "task.fresh draws new examples for each batch; allowed: with a fixed training set"
     elif "batch_size" in names and not {"batch_size", "batch_share"} & invalid and config.batch_share == 1:
         n_train = _n_train(config, invalid)
         if n_train and config.batch_size > n_train:

@@ -66,7 +66,7 @@ class Dataset:
         return self._order[position * self.batch_size :][: self.batch_size]
 
     def fresh_batch(self, step: int) -> tasks.Examples:
-        """Return the inputs and the labels of the batch that follows `step`, drawn anew from all but the test set.
+        """Return the inputs and the labels of the batch that follows `step`, drawn from all but the test set.
 
         The batch is a function of the training seed and the step alone. A task without a sampler has all its examples
         in `inputs`, so the batch is drawn from the training set, with repetitions.

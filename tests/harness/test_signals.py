@@ -21,7 +21,7 @@ from harness.scenarios import report
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("n_runs", [3, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_runs", [2, pytest.param(200, marks=pytest.mark.slow)])
 def test_run_signalled_at_random_instants_ends_the_same(
     n_runs: int, run_child: ForkServer, tiny_config: RunConfig, tmp_path: Path
 ):

@@ -64,7 +64,7 @@ def run_mutations(run: Path, numbers: range) -> tuple[Counter[str], list[str], f
 
 
 @pytest.mark.parametrize(
-    "numbers", [range(100), pytest.param(range(FIRST, LAST), marks=pytest.mark.slow)], ids=["100", "10000"]
+    "numbers", [range(50), pytest.param(range(FIRST, LAST), marks=pytest.mark.slow)], ids=["50", "10000"]
 )
 def test_damaged_file_gives_the_same_data_or_is_named(numbers: range, damaged_run: Path):
     counts, failures, slowest = run_mutations(damaged_run, numbers)

@@ -71,6 +71,7 @@ def test_pieces_contain_each_checkpoint_once_in_order(tiny_run):
     assert _parallel._pieces(embedding, 9) == [trajectory.steps.tolist()]
 
 
+@pytest.mark.slow
 def test_saved_series_is_not_measured_again(run_copy, monkeypatch):
     trajectory = Trajectory.open(run_copy)
     (first,) = _parallel.measure(["weight_norm"], trajectory, 2)

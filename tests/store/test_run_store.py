@@ -403,6 +403,7 @@ def test_thinning_replaces_a_damaged_checkpoint(run_copy: Path):
     assert again is not None and again.digest == series.digest
 
 
+@pytest.mark.slow
 def test_parallel_measure_leaves_out_damaged_checkpoint(run_copy: Path):
     flip_checkpoint(run_copy, 30, "embed.W_E")
     trajectory = Trajectory.open(run_copy)
