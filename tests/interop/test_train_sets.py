@@ -232,12 +232,13 @@ def test_command_prints_an_unknown_split(
     assert [set(row) for row in rows] == [{"step", "loss_function", "loss", "accuracy"}] * 7 and rows[0]["step"] == 0
     status, output, _ = grokscope("watch", run, "--terminal", "--until-end")
     assert status == 0 and "training set unknown" in output and not SPLIT_WORDS.search(output)
-    flags = ["--task.p", "7", "--task.train-fraction", "0.6", "--steps", *map(str, unsplit.steps.tolist())]
+    settings = ["--task.p", "7", "--task.train-fraction", "0.6", "--model.act-fn", "relu"]
+    flags = [*settings, "--steps", *map(str, unsplit.steps.tolist())]
     status, output, _ = grokscope("import", tmp_path / "all.pt", *flags, "--run", "here")
     assert status == 0 and "The training set is unknown; name it with --train-indices FILE" in output
-    assert "at the end: loss " in output and "over all equations" in output
+    assert "at the end: softmax loss " in output and "over all equations" in output
     np.save("train.npy", np.arange(20))
-    status, output, _ = grokscope("import", tmp_path / "all.pt", *flags, "--train-indices", "train.npy")
+    status, output, errors = grokscope("import", tmp_path / "all.pt", *flags, "--train-indices", "train.npy")
     assert status == 0 and "memorized at step" in output
     assert len(Trajectory.open("checkpoints/addition").split.train) == 20
 
