@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from support.planted_series import STEPS, embedding, log, norms, sharpness
 
 from grokscope import figures
+from grokscope.series import Series
 
 PLOTS: dict[str, tuple[Callable[[Axes], Axes], str]] = {
     "losses": (lambda ax: figures.plot_losses(log(), ax=ax), "nats"),
@@ -49,6 +50,15 @@ def test_losses_are_drawn_as_given(ax):
 def test_train_and_test_differ_without_colour(ax):
     figures.plot_losses(log(), ax=ax)
     assert len({line.get_linestyle() for line in ax.lines}) == 2
+
+
+def test_both_indices_of_parallelograms_are_drawn(ax):
+    values = {"rqi": np.linspace(0.1, 0.6, len(STEPS)), "whole_number_rqi": np.linspace(0.2, 1, len(STEPS))}
+    controls = {"rqi_initialization": np.array(0.01), "whole_number_rqi_initialization": np.array(0.02)}
+    figures.plot_rqi(Series("parallelograms", STEPS, values, controls), ax=ax)
+    np.testing.assert_array_equal(curve(ax, "sums on the circle")[1], values["rqi"])
+    np.testing.assert_array_equal(curve(ax, "sums of whole numbers")[1], values["whole_number_rqi"])
+    assert len({line.get_color() for line in ax.lines if str(line.get_label()).startswith("sums")}) == 2
 
 
 def test_accuracies_are_in_percent(ax):
