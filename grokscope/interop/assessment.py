@@ -36,7 +36,7 @@ def assess(
     ours = {item.step: _logged(log, item.step) for item in stored}
     split = trajectory.split_or_none
     share = len(split.train) / len(trajectory.task.inputs) if split else None
-    sentence, differing = compare(stored, ours, share)
+    sentence, differing = compare(stored, ours, share, trajectory.config.loss)
     if differing is None or share is None:
         notes.append(sentence)
         return doubts

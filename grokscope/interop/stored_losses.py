@@ -60,26 +60,27 @@ def stored_losses(file: CheckpointFile, steps: list[int]) -> Iterator[Stored]:
                     yield Stored(step, part, history[step], abs(history[step] - history[step - 1]) if step else 0.0)
 
 
-def compare(stored: list[Stored], ours: Mapping[int, Means], train_share: float | None) -> tuple[str, Stored | None]:
+def compare(
+    stored: list[Stored], ours: Mapping[int, Means], train_share: float | None, loss: str
+) -> tuple[str, Stored | None]:
     """Return a sentence on whether stored losses agree with ours, and the stored loss that differs most, if one does.
 
     Args:
         stored: The stored losses, at least one.
         ours: Our losses by step.
         train_share: The share of the equations in the training set; None if the training set is unknown.
+        loss: The loss function of ours, such as "softmax", which the sentence states.
     """
     if train_share is None:
-        return _unsplit_sentence(stored, ours), None
+        return _unsplit_sentence(stored, ours, loss), None
     differences = {item: _relative(item.loss, getattr(ours[item.step], item.part)) for item in stored}
     worst = max(differences, key=lambda item: differences[item])
     own = getattr(ours[worst.step], worst.part)
     if differences[worst] <= AGREEMENT:
         numbers = f"{worst.part} loss {worst.loss:.5g} and {own:.5g} at step {worst.step:,}"
-        return f"The losses in the file agree with ours to {differences[worst]:.2g}: {numbers}.", None
-    return (
-        f"At step {worst.step:,} the {worst.part} loss in the file is {worst.loss:.5g}, and ours is {own:.5g}",
-        worst,
-    )
+        return f"The losses in the file agree with ours ({loss}) to {differences[worst]:.2g}: {numbers}.", None
+    theirs = f"At step {worst.step:,} the {worst.part} loss in the file is {worst.loss:.5g}"
+    return f"{theirs}, and ours ({loss}) is {own:.5g}", worst
 
 
 def likely_cause(
@@ -112,12 +113,14 @@ def likely_cause(
     return "the task, the architecture, the loss function or the step of the evaluation is probably another one"
 
 
-def _unsplit_sentence(stored: list[Stored], ours: Mapping[int, Means]) -> str:
+def _unsplit_sentence(stored: list[Stored], ours: Mapping[int, Means], loss: str) -> str:
     """Return what stored train and test losses tell about a run whose training set is unknown."""
     last = max(item.step for item in stored)
     by_part = {item.part: item.loss for item in stored if item.step == last}
-    numbers = " and ".join(f"{part} loss {loss:.5g}" for part, loss in by_part.items())
-    sentence = f"The file contains {numbers} at step {last:,}; ours over all equations is {ours[last].all:.5g}"
+    numbers = " and ".join(f"{part} loss {value:.5g}" for part, value in by_part.items())
+    sentence = (
+        f"The file contains {numbers} at step {last:,}; ours ({loss}) over all equations is {ours[last].all:.5g}"
+    )
     train, test = by_part.get("train"), by_part.get("test")
     if train is None or test is None or train == test:
         return f"{sentence}."

@@ -40,7 +40,7 @@ def last_losses(original: Trajectory) -> dict[str, float]:
 def test_losses_that_agree_give_a_note(original: Trajectory, tmp_path: Path):
     losses = last_losses(original)
     event = event_of(import_last(original, tmp_path, {**losses, "val_loss": torch.tensor(9.0)}))
-    assert any("The losses in the file agree with ours to " in note for note in event["notes"])
+    assert any("The losses in the file agree with ours (softmax) to " in note for note in event["notes"])
     assert event["doubts"] == []
 
 
@@ -60,7 +60,7 @@ def test_loss_that_differs_is_reported_with_its_cause(
     losses: dict[str, Any] = {**last_losses(original), **change}
     if "test_losses" in change:
         losses["test_loss"] = losses["test_loss"] * 1.1
-    with pytest.warns(UserWarning, match=f"in the file is .*, and ours is .*: {cause}"):
+    with pytest.warns(UserWarning, match=f"in the file is .*, and ours .softmax. is .*: {cause}"):
         run = import_last(original, tmp_path, losses, **options)
     assert cause in event_of(run)["doubts"][-1]
 
