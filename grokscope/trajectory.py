@@ -46,8 +46,8 @@ def _log_variables(names: Iterable[str]) -> dict[str, Variable]:
     """Return the description of each column of the log, also of those that only some tasks have."""
     variables = dict(_LOG_VARIABLES)
     for name in names:
-        words = name.replace("_", " ")
         is_loss = "_loss" in name
+        words = f"{'{loss} ' if is_loss else ''}{name.replace('_', ' ')}"
         variables.setdefault(name, Variable(words, "nats" if is_loss else "", is_logarithmic=is_loss))
     return variables
 

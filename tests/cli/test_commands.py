@@ -126,7 +126,7 @@ def test_missing_run_is_refused_before_torch_is_imported(tmp_path: Path):
     program = (
         "import sys\n"
         "from grokscope.cli import main\n"
-        "for arguments in (['measure', 'none'], ['report', 'none'], ['report', 'none', 'other'], ['export', 'none'],\n"
+        "for arguments in (['measure', 'none'], ['report', 'none'], ['report', 'none', 'two'], ['export', 'none'],\n"
         "                  ['figure', 'losses', 'none'], ['fork', 'none', '--step', '3'], ['resume', 'none'],\n"
         "                  ['densify', 'none', '--start', '1', '--stop', '2'], ['wandb', 'none', '--project', 'p'],\n"
         "                  ['watch', 'none'], ['sweep', 'none.toml'], ['train', 'none.toml']):\n"
