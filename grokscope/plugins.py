@@ -65,11 +65,13 @@ BUILT_IN = {
         "adamw": "grokscope.training.optimizers:adamw",
         "adam": "grokscope.training.optimizers:adam",
         "sgd": "grokscope.training.optimizers:sgd",
+        "muon": "grokscope.training.optimizers:muon",
     },
     "measures": {
         "algorithm": "grokscope.measures.algorithm:algorithm",
         "loss": "grokscope.measures.loss:loss",
         "weight_norm": "grokscope.measures.weight_norm:weight_norm",
+        "weight_average": "grokscope.measures.weight_average:weight_average",
         "path": "grokscope.measures.path:path",
         "matrix_norms": "grokscope.measures.matrix_norms:matrix_norms",
         "numerics": "grokscope.measures.numerics:numerics",

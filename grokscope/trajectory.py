@@ -14,6 +14,7 @@ from torch import Tensor
 
 from grokscope import notebook, tasks
 from grokscope.config import RunConfig
+from grokscope.config.stop_rule import Stop
 from grokscope.errors import UNKNOWN_TRAIN_SET, DamagedError, GrokscopeError, unknown_name
 from grokscope.model import transformer
 from grokscope.model.state_dicts import memory_from_state_dicts
@@ -253,6 +254,20 @@ class Trajectory:
     def origin(self) -> Mapping[str, Any] | None:
         """The run and step that a fork continues from, with the changed settings; None for any other trajectory."""
         return self._source.origin
+
+    @property
+    def stopped(self) -> Stop | None:
+        """The step at which the rule `stop` ended the run, and the reason; None if no rule did.
+
+        A run that was continued beyond its stop keeps it.
+        """
+        return self._source.stopped
+
+    @property
+    def end_step(self) -> int:
+        """The step at which training is complete: `n_steps`, or the last one if the rule `stop` ended it there."""
+        last = int(self.log.steps[-1]) if len(self.log) else -1
+        return last if self.stopped and self.stopped.step == last else self.config.n_steps
 
     @cached_property
     def digest(self) -> str:

@@ -92,15 +92,15 @@ def test_the_python_on_a_page_runs_from_top_to_bottom(page, installed, tmp_path,
         exec(compile(code, f"{page.name}, block {number}", "exec"), names)
 
 
-def test_documented_observer_stops_at_its_accuracy(tmp_path, monkeypatch, tiny_config):
-    (code,) = [block for block in blocks(ROOT / "docs" / "index.md", "python") if "stop_at_grokking" in block]
+def test_documented_rule_stops_at_its_accuracy(tmp_path, monkeypatch, tiny_config):
+    (code,) = [block for block in blocks(ROOT / "docs" / "index.md", "python") if "stop=rule" in block]
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"grokscope": grokscope, "config": tiny_config}
     # The tiny run does not grok, so a lower accuracy takes the place of 99%.
-    exec(code.replace('row["test_accuracy"] >= 0.99', 'row["train_accuracy"] >= 0.2'), names)
-    log = names["trajectory"].log
-    assert log["train_accuracy"][-1] >= 0.2 and log.steps[-1] < tiny_config.n_steps
-    assert (log["train_accuracy"][:-1] < 0.2).all()
+    exec(code.replace("test_accuracy >= 0.99 for 100", "train_accuracy >= 0.2"), names)
+    log, stopped = names["trajectory"].log, names["trajectory"].stopped
+    assert stopped.step == log.steps[-1] < tiny_config.n_steps
+    assert log["train_accuracy"][-1] >= 0.2 and (log["train_accuracy"][:-1] < 0.2).all()
     assert (tmp_path / "checkpoints" / "until-grokking").is_dir()
 
 

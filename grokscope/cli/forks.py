@@ -29,6 +29,8 @@ def fork(arguments: list[str]) -> None:
         config: Annotated[RunConfig, tyro.conf.arg(name="")]
         step: int
         """The step to continue from; any step that RUN has trained."""
+        fresh_optimizer: bool = False
+        """Start from the checkpoint at STEP with an empty optimizer; the only way to train an imported run."""
         run: str | None = None
         """The new run's name; by default RUN-fork, then RUN-fork-2, …"""
         root: Path = ROOT
@@ -46,7 +48,7 @@ def fork(arguments: list[str]) -> None:
     # RUN gives the defaults of the flags and may follow them, so arguments are parsed twice.
     options = parsed(None, RunConfig())
     origin = print_damage(opened(options))
-    options = parsed(options.origin, origin.record.config)
+    options = parsed(options.origin, origin.record.training_config)
     with usage_errors():
         config = options.config.validate(settings_given(flags))
 
@@ -54,7 +56,8 @@ def fork(arguments: list[str]) -> None:
     from grokscope.training.run import require_trained
     from grokscope.training.run_progress import Progress
 
-    require_trained(origin)
+    if not options.fresh_optimizer:
+        require_trained(origin)
     with usage_errors():
         folder = new_run_folder(options.root, options.run, f"{origin.folder.name}-fork")
 
@@ -62,7 +65,7 @@ def fork(arguments: list[str]) -> None:
         announce(f"Step {options.step:,} has no resume state; retraining from step {start:,}, the commit before it.")
         return Progress(n_steps, start, config.loss)
 
-    prepared = prepare_fork(origin.folder, options.step, config, retraining)
+    prepared = prepare_fork(origin.folder, options.step, config, retraining, options.fresh_optimizer)
 
     def training(n_steps: int, start: int) -> Progress:
         announce("\n".join([training_summary(config, folder), *prepared.describe()]))

@@ -60,6 +60,7 @@ def log(arguments: list[str]) -> None:
         """Print a run's log as JSON lines. The row of step t belongs to the parameters after t updates.
 
         "loss_function" is the function of its losses, "softmax" or "stablemax".
+        If the rule `stop` has ended the run, the last line states the step and the reason.
         """
 
     options = parse(Log, "log", arguments)
@@ -79,6 +80,8 @@ def log(arguments: list[str]) -> None:
     for row in rows.tolist():
         numbers = {**dict(zip(columns, row, strict=True)), "step": int(row[0])}
         print(json.dumps({**numbers, "loss_function": run.record.config.loss}))
+    if run.stopped:
+        print(json.dumps({"stopped_at": run.stopped.step, "reason": run.stopped.reason}, ensure_ascii=False))
 
 
 def list_(arguments: list[str]) -> None:
@@ -168,6 +171,7 @@ def _run_in_a_line(folder: Path) -> str:
         progress = f"{run.last_step:,} of {counted(run.record.config.n_steps, 'step')}, {checkpoints}"
         if run.record.imported:
             progress = f"imported, {checkpoints} to step {run.record.config.n_steps:,}"
+        progress += f", {run.stopped}" if run.stopped else ""
         origin = run.record.origin
         progress += f", forked from {origin['run']} at {origin['step']:,}" if origin else ""
         progress += "; damaged, see `grokscope verify`" if run.damaged or run.gaps else ""

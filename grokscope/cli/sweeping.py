@@ -148,9 +148,7 @@ def _print_summary(rows: "list[Row]", axes: list[str]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)))
-    print(
-        "Median steps to 99% over seeds [95% bootstrap interval; of 3 to 5 seeds their range]. ∞: not within n_steps."
-    )
+    print("Median steps to 99% over seeds [95% bootstrap interval; of 3 to 5 seeds their range]. ∞: not reached.")
 
 
 def _with_interval(row: "Row", event: str) -> str:

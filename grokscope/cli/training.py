@@ -41,6 +41,10 @@ def train(arguments: list[str]) -> None:
         source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET|CONFIG.toml")]
         """A name that `grokscope list presets` prints, or a TOML file."""
         config: Annotated[RunConfig, tyro.conf.arg(name="")]
+        init_from: Annotated[str | None, tyro.conf.arg(metavar="FILE|RUN@STEP")] = None
+        """The initial parameters: a file with one state dict, or a checkpoint of a run."""
+        split_from: Path | None = None
+        """A file with the indices of the training equations, instead of a drawn training set."""
         run: str | None = None
         """The run's name; by default the name of the preset or file, then NAME-2, …"""
         root: Path = ROOT
@@ -68,7 +72,18 @@ def train(arguments: list[str]) -> None:
         if options.stay and not options.live:
             raise UsageError("--stay needs --live.")
         in_file = _from_file(Path(options.source), flags)[1] if options.source.endswith(".toml") else set()
-        config = toml.load_table_file(options.config, Path()).validate(in_file | settings_given(flags))
+        config = toml.load_table_file(options.config, Path())
+        parameters = None
+        if options.split_from or options.init_from:
+            # Reading the files imports torch, and errors about settings come first.
+            from grokscope.interop import initial_values
+
+            config.validate()
+            if options.split_from:
+                config = initial_values.with_train_set(config, options.split_from)
+            if options.init_from:
+                config, parameters = initial_values.with_initialization(config, options.init_from, options.root)
+        config = config.validate(in_file | settings_given(flags))
 
     from grokscope.store.run_names import new_run_folder
     from grokscope.training import run
@@ -91,7 +106,7 @@ def train(arguments: list[str]) -> None:
 
     announce(training_summary(config, folder))
     with ExitStack() as watchers:
-        print_outcome(run.train(config, folder.name, options.root, progress=display))
+        print_outcome(run.train(config, folder.name, options.root, progress=display, initialization=parameters))
 
 
 def _from_file(path: Path, flags: list[str]) -> "tuple[RunConfig, set[str]]":
@@ -143,10 +158,13 @@ def resume(arguments: list[str]) -> None:
 
     @dataclass(frozen=True)
     class Resume(TrackOptions, RunOptions):
-        """Continue a run from its last commit, exact to the bit. A finished run is unchanged."""
+        """Continue a run from its last commit, exact to the bit. A finished run is unchanged.
+
+        With --n-steps, a run that its rule `stop` has ended continues too, and the rule no longer applies.
+        """
 
         n_steps: int | None = None
-        """A new, larger number of steps."""
+        """A new, larger number of steps; for a run that has stopped, any number from its present one."""
         allow_drift: bool = False
         """Continue although the environment has changed, so that the bits may differ; the run records this."""
 
@@ -161,8 +179,9 @@ def resume(arguments: list[str]) -> None:
     before = print_damage(RunStore(options.folder))
     require_trained(before)
     n_steps = options.n_steps or before.record.config.n_steps
-    if before.record.config.n_steps == n_steps == before.last_step:
-        print(f"{options.folder} is finished: {before.last_step:,} steps. To train further, add --n-steps N.")
+    if before.last_step == before.end_step and options.n_steps in (None, before.last_step):
+        end = before.stopped if before.end_step < n_steps else f"{before.last_step:,} steps"
+        print(f"{options.folder} is finished: {end}. To train further, add --n-steps N.")
         return
 
     @contextmanager
@@ -235,8 +254,11 @@ def training_summary(config: "RunConfig", folder: Path) -> str:
 
 
 def print_outcome(trajectory: "Trajectory") -> None:
-    """Print when a run memorized and generalised, its last losses, and the next command."""
+    """Print what ended a run early, when it memorized and generalised, its last losses, and the next command."""
     from grokscope import phases
+
+    if trajectory.stopped:
+        print(trajectory.stopped)
 
     last = {name: array[-1] for name, array in trajectory.log.arrays.items()}
     loss = trajectory.config.loss

@@ -25,8 +25,9 @@ class ModelConfig:
     """The position embeddings: "learned", or "sinusoidal" and fixed (Vaswani et al. 2017, section 3.5)."""
     biases: str = choice("mlp", "all", "mlp", "none")
     """The trained biases: "all", "mlp" (as in Nanda et al. 2023) or "none". The other biases stay zero."""
-    init: str = choice("normal", "normal", "torch")
-    """The initialization: "normal" (as in Nanda et al. 2023) or PyTorch's default, "torch" (Power et al. 2022)."""
+    init: str = choice("normal", "normal", "torch", "nanda2023")
+    """The initialization: "normal" (as in Nanda et al. 2023), PyTorch's default, "torch" (Power et al. 2022),
+    or "nanda2023": the very numbers that the code of Nanda et al. draws with `init_seed`."""
     init_scale: float = number(1.0, "a number above 0 and up to 100", lambda value: 0 < value <= 100)
     """A factor on every initial weight matrix: α in Omnigrok (Liu et al. 2022)."""
     d_vocab_out: int | None = integer(None, 2, 10**6, none="the number of answers")

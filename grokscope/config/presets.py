@@ -6,6 +6,26 @@ from typing import Any
 from grokscope.config.run_config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError, unknown_name
 
+# Nanda et al. 2023, section 3 and appendix: one layer, without LayerNorm, biases in the MLP only, full batch.
+_NANDA = RunConfig(
+    task=TaskConfig(name="addition", p=113, train_fraction=0.3, form="a b ="),
+    model=ModelConfig(
+        n_layers=1,
+        d_model=128,
+        n_heads=4,
+        d_mlp=512,
+        act_fn="relu",
+        normalization_type=None,
+        biases="mlp",
+    ),
+    optimizer=OptimizerConfig(name="adamw", lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98), warmup_steps=10),
+    n_steps=40_000,
+    batch_size=None,
+    checkpoints="every 100",
+    evaluate_every=20,
+    loss_dtype="float64",
+)
+
 # Power et al. 2022, section 2 and appendix A.1. Their LayerNorm follows each residual addition. HookedTransformer
 # applies it before each sublayer and before the unembedding, which is the closest available architecture.
 _POWER = RunConfig(
@@ -52,24 +72,12 @@ PRESETS = {
         checkpoints="every 20 + log 60",
         evaluate_every=10,
     ),
-    # Nanda et al. 2023, section 3 and appendix: one layer, without LayerNorm, biases in the MLP only, full batch.
-    "nanda2023": RunConfig(
-        task=TaskConfig(name="addition", p=113, train_fraction=0.3, form="a b ="),
-        model=ModelConfig(
-            n_layers=1,
-            d_model=128,
-            n_heads=4,
-            d_mlp=512,
-            act_fn="relu",
-            normalization_type=None,
-            biases="mlp",
-        ),
-        optimizer=OptimizerConfig(name="adamw", lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98), warmup_steps=10),
-        n_steps=40_000,
-        batch_size=None,
-        checkpoints="every 100",
-        evaluate_every=20,
-        loss_dtype="float64",
+    "nanda2023": _NANDA,
+    # The mainline run of Nanda et al. 2023: their own draw of weights and split, and their 114 output columns.
+    "nanda2023-mainline": dataclasses.replace(
+        _NANDA,
+        task=dataclasses.replace(_NANDA.task, split="nanda2023"),
+        model=dataclasses.replace(_NANDA.model, init="nanda2023", d_vocab_out=114),
     ),
     "power2022": _POWER,
     # Power et al. 2022, figure 2 left, in the order of its legend.

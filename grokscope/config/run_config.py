@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
-from grokscope.config import checkpoint_schedule, model_config, optimizer_config, task_config, unused, validation
+from grokscope.config import (
+    checkpoint_schedule,
+    model_config,
+    optimizer_config,
+    stop_rule,
+    task_config,
+    unused,
+    validation,
+)
 from grokscope.config.model_config import ModelConfig
 from grokscope.config.optimizer_config import OptimizerConfig
 from grokscope.config.task_config import TaskConfig
@@ -28,6 +36,9 @@ ADDED_SETTINGS = (
     *("task.n_operands", "task.zero_divisors", "task.expression", "task.sizes", "task.n_digits", "task.base"),
     *("task.n_bits", "task.n_parity_bits", "task.n_tokens", "task.length", "task.n_repeated", "task.n_examples"),
     *("task.data_seed", "task.fresh", "task.mixture", "task.data"),
+    *("optimizer.decay_by_part", "optimizer.muon_momentum", "optimizer.schedule"),
+    *("optimizer.gradient_clip", "optimizer.norm_clamp", "stop"),
+    *("task.train_set", "initialization"),
 )
 """The settings that the first saved runs lack. Every new setting must be listed here; see `RunConfig.digest`."""
 
@@ -57,6 +68,9 @@ class RunConfig:
     """The largest number of checkpoints. A longer fixed schedule is invalid; an adaptive schedule stops there."""
     n_steps: int = integer(40_000, 1, 10**9)
     """The number of optimizer updates."""
+    stop: str = checked("", stop_rule.FORMS, stop_rule.is_stop_rule, str)
+    """The rule that ends the run earlier, such as "test_accuracy >= 0.99 for 2000 or test_loss < 1e-5"; "": none.
+    The evaluations check it. `grokscope resume RUN --n-steps N` continues a stopped run."""
     batch_size: int | None = integer(None, 1, none="the full training set")
     """The number of examples in a batch, at most the whole training set. None means the whole training set."""
     batch_share: float = share(1.0, upper="of the training set")
@@ -85,6 +99,13 @@ class RunConfig:
     """The seed of the train/test split, the outliers and the random labels."""
     init_seed: int = integer(0, 0)
     """The seed of the initial weights."""
+    initialization: str = checked(
+        "",
+        "the SHA-256 of initial parameters, as --init-from writes it, or ''",
+        lambda value: isinstance(value, str) and re.fullmatch(r"([0-9a-f]{64})?", value) is not None,
+        str,
+    )
+    """The SHA-256 of the initial parameters, if they were given and not drawn. `--init-from FILE` writes it."""
     training_seed: int = integer(0, 0)
     """The seed of batches, noise and dropout."""
 

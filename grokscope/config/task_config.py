@@ -1,5 +1,6 @@
 """The task settings of a run."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,12 +9,18 @@ from grokscope.algebra import group_names, table_text
 from grokscope.config import expressions, mixtures, task_size
 from grokscope.config.validation import checked, choice, flag, integer, number, registered
 
+TRAIN_SET_ALLOWED = "a bit per equation, in hexadecimal, as --split-from FILE writes it; or '' for a drawn set"
 TOKEN_FORMS = ("a b =", "a ∘ b =")
 """The forms of an equation with a single answer."""
 SEQUENCE_FORM = "eos a ∘ b = c eos"
 """The form of Power et al. 2022, with two answers: c and "eos"."""
 LARGEST_P = 2003
 _DATA_ALLOWED = "@FILE with a .npz, .pt or .csv file, or the text that Task.to_config returns"
+
+
+def is_train_set(value: object) -> bool:
+    """Return whether a value is empty or hexadecimal; `contradictions` checks its length."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]*", value) is not None
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,10 @@ class TaskConfig:
     """The number of training equations that get the answer of another training equation (Power et al. 2022)."""
     random_labels: bool = flag(False)
     """Whether every train and test answer is random. This control task cannot be generalised."""
-    split: str = choice("equations", "equations", "pairs")
+    split: str = choice("equations", "equations", "pairs", "nanda2023")
     """The unit of the train/test split: "equations", or "pairs" of operands in any order.
-    By pairs, a + b and b + a are both training or both test equations."""
+    By pairs, a + b and b + a are both training or both test equations.
+    "nanda2023" draws the very equations that the code of Nanda et al. 2023 draws with `split_seed`."""
     n_operands: int = integer(2, 2, 6)
     """The number of operands of a sum or a product, such as 3 for a + b + c."""
     zero_divisors: bool = flag(True)
@@ -81,6 +89,9 @@ class TaskConfig:
     p=59 train_fraction=0.5". The first token of an equation names its task."""
     data: str = checked("", _DATA_ALLOWED, lambda value: isinstance(value, str), str)
     """The examples of the task "data". "@FILE" reads them from a .npz, .pt or .csv file."""
+    train_set: str = checked("", TRAIN_SET_ALLOWED, is_train_set, str)
+    """The training set itself, which replaces the drawn one: a bit per equation, in hexadecimal.
+    `grokscope train --split-from FILE` writes it."""
 
 
 def contradictions(task: TaskConfig, invalid: set[str]) -> list[str]:
@@ -98,7 +109,7 @@ def contradictions(task: TaskConfig, invalid: set[str]) -> list[str]:
     if not invalid.isdisjoint(f"task.{name}" for name in settings):
         return messages
     messages += list(_own_faults(task))
-    if not messages and settings and invalid.isdisjoint({"task.train_fraction", "task.outliers"}):
+    if not messages and settings and invalid.isdisjoint({"task.train_fraction", "task.train_set", "task.outliers"}):
         messages += _split_faults(task)
     return messages
 
@@ -184,8 +195,11 @@ def _split_faults(task: TaskConfig) -> list[str]:
             f"task.{plugins.task_settings(task.name)[0]}: {n_equations:,} equations; allowed: up to "
             f"{task_size.LARGEST:,}"
         ]
-    fault = task_size.split_fault(task.name, task.train_fraction, n_equations)
-    n_train = task_size.n_train(task.train_fraction, n_equations)
+    if task.train_set:
+        fault = task_size.train_set_fault(task.train_set, n_equations)
+    else:
+        fault = task_size.split_fault(task.name, task.train_fraction, n_equations)
+    n_train = task_size.size_of_train_set(task.train_set, task.train_fraction, n_equations)
     fault = fault or task_size.outliers_fault(task.outliers, n_train)
     if not fault and has_sequences(task):
         wrong = "outliers" if task.outliers else "random_labels" if task.random_labels else ""

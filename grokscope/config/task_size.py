@@ -67,6 +67,23 @@ def n_train(train_fraction: float, n_equations: int) -> int:
     return int(Fraction(str(train_fraction)) * n_equations)
 
 
+def size_of_train_set(train_set: str, train_fraction: float, n_equations: int) -> int:
+    """Return the number of training equations: those of a given `train_set`, or of a drawn one."""
+    return int(train_set, 16).bit_count() if train_set else n_train(train_fraction, n_equations)
+
+
+def train_set_fault(train_set: str, n_equations: int) -> str:
+    """Return the fault of a `task.train_set` in hexadecimal that does not fit a task, or "" if it fits."""
+    n_digits, n_unused = 2 * math.ceil(n_equations / 8), -n_equations % 8
+    bits = int(train_set, 16)
+    if len(train_set) == n_digits and not bits % 2**n_unused and 0 < bits.bit_count() < n_equations:
+        return ""
+    return (
+        f"task.train_set: {len(train_set):,} hexadecimal digits with {bits.bit_count():,} training equations do not "
+        f"fit the {n_equations:,} equations of the task; allowed: {n_digits:,} digits, one bit per equation"
+    )
+
+
 def split_fault(name: str, train_fraction: float, n_equations: int) -> str:
     """Return the fault that leaves the train or the test set empty, or "" without such a fault."""
     if n_equations < 2:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from grokscope import plugins
-from grokscope.config import task_size, validation
+from grokscope.config import part_decay, stop_rule, task_size, validation
 from grokscope.errors import quoted_value
 
 _DOMAINS = {
@@ -66,8 +66,21 @@ def _reasons(config: Any, names: set[str], invalid: set[str]) -> Iterator[tuple[
     """Yield each unused setting and the reason."""
     if "task" not in invalid and "task.name" not in invalid:
         yield from _task_reasons(config.task)
+    if invalid.isdisjoint({"task", "task.train_set"}) and config.task.train_set:
+        reason = "task.train_set names the training set; allowed: without it"
+        yield "task.train_fraction", reason
+        yield "task.split", reason
+        if not (config.task.outliers or config.task.random_labels):
+            yield "split_seed", reason
+    if "initialization" not in invalid and config.initialization:
+        for setting in ("model.init", "model.init_scale", "init_seed"):
+            yield setting, "the initial parameters were read from a file; allowed: without --init-from"
     if "optimizer" not in invalid:
         yield from _optimizer_reasons(config, invalid)
+    if invalid.isdisjoint({"stop", "n_steps"}) and config.stop:
+        shortest = min(condition.duration for condition in stop_rule.parse(config.stop))
+        if shortest > config.n_steps:
+            yield "stop", f"the run ends before a condition can be met; allowed: durations up to {config.n_steps}"
     if config.batch_size is None:
         yield "batch_share", "batch_size is none; allowed: with batch_size"
     # With a smaller share, the batch is the smaller of two limits, as in Power et al. 2022.
@@ -100,23 +113,33 @@ def _optimizer_reasons(config: Any, invalid: set[str]) -> Iterator[tuple[str, st
                 allowed = " or ".join(map(repr, filters))
                 yield f"optimizer.{setting}", f"optimizer.gradient_filter is {chosen}; allowed: with {allowed}"
     if "optimizer.name" not in invalid and optimizer.name == "sgd":
-        yield "optimizer.betas", "the optimizer is 'sgd'; allowed: with 'adam' or 'adamw'"
-    is_valid = invalid.isdisjoint({"optimizer.name", "optimizer.weight_decay", "optimizer.decay_centre"})
-    if is_valid and optimizer.name == "adamw" and not optimizer.weight_decay and optimizer.decay_centre != "zero":
-        yield "optimizer.decay_centre", "optimizer.weight_decay is 0; allowed: with a weight_decay above 0"
-    if invalid.isdisjoint({"optimizer.warmup_steps", "n_steps"}) and optimizer.warmup_steps > config.n_steps:
-        reason = f"the run ends before the warm-up does; allowed: 0 to n_steps = {config.n_steps}"
-        yield "optimizer.warmup_steps", reason
+        yield "optimizer.betas", "the optimizer is 'sgd'; allowed: with 'adam', 'adamw' or 'muon'"
+    if "optimizer.name" not in invalid and optimizer.name != "muon":
+        yield "optimizer.muon_momentum", f"the optimizer is {optimizer.name!r}; allowed: with 'muon'"
+    decay_settings = {f"optimizer.{name}" for name in ("name", "weight_decay", "decay_by_part", "decay_centre")}
+    if invalid.isdisjoint(decay_settings) and optimizer.name == "adamw" and optimizer.decay_centre != "zero":
+        largest = max(optimizer.weight_decay, part_decay.largest_decay(optimizer.decay_by_part))
+        if not largest:
+            yield "optimizer.decay_centre", "optimizer.weight_decay is 0; allowed: with a weight_decay above 0"
+    if invalid.isdisjoint({"optimizer.warmup_steps", "n_steps"}):
+        if optimizer.warmup_steps > config.n_steps:
+            reason = f"the run ends before the warm-up does; allowed: 0 to n_steps = {config.n_steps}"
+            yield "optimizer.warmup_steps", reason
+        if optimizer.warmup_steps >= config.n_steps and optimizer.schedule != "constant":
+            reason = f"the run ends with the warm-up; allowed: with n_steps above {optimizer.warmup_steps}"
+            yield "optimizer.schedule", reason
 
 
 def _n_train(config: Any, invalid: set[str]) -> int:
     """Return the number of training equations, or 0 where only building the task can count them."""
-    if {"task", "task.name", "task.train_fraction"} & invalid:
+    if {"task", "task.name", "task.train_fraction", "task.train_set"} & invalid:
         return 0
     names = plugins.task_settings(config.task.name)
     if not names or {f"task.{name}" for name in names} & invalid:
         return 0
-    return task_size.n_train(config.task.train_fraction, task_size.n_equations(config.task))
+    return task_size.size_of_train_set(
+        config.task.train_set, config.task.train_fraction, task_size.n_equations(config.task)
+    )
 
 
 def _values(config: Any) -> Iterator[tuple[str, Any]]:

@@ -91,9 +91,9 @@ def edge_of_stability(
         - `stability_ratio`, the effective sharpness over the threshold; 1 is the edge of stability.
 
     Raises:
-        GrokscopeError: The threshold is not known, for another optimizer, a gradient filter or sharpness-aware
-            minimization. For adam and adamw also if the trajectory is in memory, or if the repeated training gives
-            other bits.
+        GrokscopeError: The threshold is not known, for another optimizer, a gradient filter, sharpness-aware
+            minimization, weight decay by part, or a limit of the gradient's or the weights' norm. For adam and adamw
+            also if the trajectory is in memory, or if the repeated training gives other bits.
 
     References:
         Cohen et al. 2021; Cohen et al. 2022.
@@ -151,7 +151,7 @@ def _require_known_threshold(config: RunConfig) -> None:
         raise GrokscopeError(
             f"optimizer.name: the threshold of {optimizer.name!r} is not known. Allowed: adam, adamw or sgd."
         )
-    for name in ("gradient_filter", "sam_radius"):
+    for name in ("gradient_filter", "sam_radius", "decay_by_part", "gradient_clip", "norm_clamp"):
         if getattr(optimizer, name):
             raise GrokscopeError(
                 f"optimizer.{name}: {getattr(optimizer, name)} changes the updates, so the threshold is not known. "
@@ -163,7 +163,7 @@ def _replayed_preconditioners(trajectory: Trajectory, steps: list[int]) -> Itera
     """Yield the preconditioner of the update from each step, and repeat as little training as possible."""
     assert trajectory.path is not None
     run = RunStore(trajectory.path)
-    setup, check = Setup(run.record.config), ReplayCheck(run)
+    setup, check = Setup.of_run(run), ReplayCheck(run)
     state: State | None = None
     resume_steps = [segment.resume_step or 0 for segment in run.resume_points()]
     for step in steps:

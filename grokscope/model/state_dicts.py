@@ -1,5 +1,6 @@
 """State dicts from outside grokscope, checked against a model."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 
@@ -15,6 +16,31 @@ _BUFFERS = (".attn.mask", ".attn.IGNORE")
 """The endings of the buffers in HookedTransformer's state dicts; they are not parameters."""
 _MAX_FAULTS = 200
 """The most faults that a message lists: a model with other shapes has one fault per tensor and step."""
+
+
+def parameters_digest(parameters: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the names, shapes, dtypes and bytes of parameters."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(parameters.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def initial_parameters(model: Model, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return given initial parameters in float32, in the order of the model.
+
+    Raises:
+        GrokscopeError: A name, type or shape does not fit the model, or a number is not finite. The message lists all
+            faults.
+    """
+    values = {name: tensor for name, tensor in parameters.items() if not name.endswith(_BUFFERS)}
+    faults = _parameter_faults(model, values)
+    if not faults:
+        faults = [f"{name} is not finite" for name, tensor in values.items() if not tensor.isfinite().all()]
+    if faults:
+        raise GrokscopeError("These parameters cannot initialize the model:\n" + _listed(faults))
+    return {name: values[name].detach().cpu().float().clone() for name in model.shapes}
 
 
 def memory_from_state_dicts(model: Model, state_dicts: Mapping[int, Mapping[str, Tensor]]) -> Memory:
@@ -39,10 +65,7 @@ def memory_from_state_dicts(model: Model, state_dicts: Mapping[int, Mapping[str,
         faults += [f"step {step}: {fault}" for fault in _parameter_faults(model, parameters)]
         checkpoints[int(step)] = parameters
     if faults:
-        n_omitted = len(faults) - _MAX_FAULTS
-        omission = [f"and {n_omitted:,} more"] if n_omitted > 0 else []
-        lines = "\n".join(f"  {line}" for line in [*faults[:_MAX_FAULTS], *omission])
-        raise GrokscopeError(f"A trajectory cannot be built from these state dicts:\n{lines}")
+        raise GrokscopeError(f"A trajectory cannot be built from these state dicts:\n{_listed(faults)}")
     dtypes = {tensor.dtype for checkpoint in checkpoints.values() for tensor in checkpoint.values()}
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
     return Memory(
@@ -51,6 +74,13 @@ def memory_from_state_dicts(model: Model, state_dicts: Mapping[int, Mapping[str,
             for step, checkpoint in checkpoints.items()
         }
     )
+
+
+def _listed(faults: list[str]) -> str:
+    """Return faults as indented lines, the first of them if there are many."""
+    n_omitted = len(faults) - _MAX_FAULTS
+    omission = [f"and {n_omitted:,} more"] if n_omitted > 0 else []
+    return "\n".join(f"  {line}" for line in [*faults[:_MAX_FAULTS], *omission])
 
 
 def _parameter_faults(model: Model, parameters: Mapping[str, Tensor]) -> list[str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from grokscope import rng
 from grokscope.config import ModelConfig
 from grokscope.errors import GrokscopeError, quoted_name
-from grokscope.model import bridge, forward
+from grokscope.model import bridge, forward, published_draws
 from grokscope.model.equation_batch import Equations
 from grokscope.model.forward import Hook, Masks, Parameters
 from grokscope.tasks import Task
@@ -81,18 +81,25 @@ class Model:
           appendix).
         - `init` "torch": W_E and W_pos have standard deviation 1, and every other matrix is uniform in ±1/√n_inputs.
           These are torch's defaults, and therefore those of Power et al. 2022.
+        - `init` "nanda2023": the very numbers that the code of Nanda et al. 2023 draws with this seed, from one
+          stream (`published_draws.nanda2023`).
 
-        `init_scale` multiplies the weights of both. Biases are 0 and LayerNorm scales are 1. No global generator is
+        `init_scale` multiplies the weights of all. Biases are 0 and LayerNorm scales are 1. No global generator is
         touched.
 
         Args:
             seed: Decides the random numbers, together with the name of each parameter.
         """
         c, parameters = self.config, {}
+        published = {}
+        if c.init == "nanda2023":
+            published = published_draws.nanda2023(self.shapes, c.d_model, self.d_vocab, seed)
         for name, shape in self.shapes.items():
             kind = name.split(".")[-1]
             if kind == "W_pos" and c.positions == "sinusoidal":
                 parameters[name] = _sinusoids(*shape)
+            elif name in published:
+                parameters[name] = published[name] * c.init_scale
             elif kind.startswith("W_"):
                 generator = rng.generator("init", seed, name)
                 if c.init == "torch" and kind not in ("W_E", "W_pos"):

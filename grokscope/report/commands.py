@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from grokscope.config import RunConfig, from_dict, presets
+from grokscope.config import RunConfig, from_dict, presets, unused
 from grokscope.errors import GrokscopeError
-from grokscope.store.record import FORKED, Record
+from grokscope.store.record import FORKED, IMPORTED, Record
 from grokscope.store.run_names import IS_NAME
 from grokscope.training.fork_settings import compare_settings
 
@@ -65,6 +65,8 @@ def _remarks(record: Record) -> Iterator[str]:
             f"The run was trained in an ensemble ({ensemble}); training it alone gives other bits. The same cells "
             "in the same order, in a sweep with the same --ensemble, give the same bits."
         )
+    if _is_of_import(record):
+        yield "Its origin was imported, so import the same files first."
     for event in record.history:
         if event.get("event") in ("drift allowed", FORKED) and event["drift"]:
             yield f"Its environment changed at step {event['step']:,}: {'; '.join(map(str, event['drift']))}."
@@ -93,13 +95,17 @@ def _recipe(record: Record, name: str, remarks: tuple[str, ...]) -> Recipe:
     new_name = f"{name}-again" if IS_NAME.fullmatch(f"{name}-again") else "again"
     config = _initial_config(record)
     preset = _nearest_preset(config)
-    changes = _changes(preset, config)
+    changes = {key: value for key, value in _changes(preset, config).items() if key != "initialization"}
+    # A flag without effect is refused.
+    useless = unused.unused_settings(config, changes)
+    changes = {key: value for key, value in changes.items() if key not in useless}
     needs_file = any(len(str(value)) > _LONGEST_FLAG for value in changes.values())
     file_name = f"{new_name}.toml" if needs_file else ""
-    source = [file_name] if needs_file else [preset, *_flags(changes)]
+    initial = ["--init-from", f"{name}@0"] if config.initialization else []
+    source = [*([file_name] if needs_file else [preset, *_flags(changes)]), *initial]
     return Recipe(
         tuple(map(shlex.join, _commands(record, source, new_name))),
-        format_toml(config) if needs_file else "",
+        format_toml(config, without={"initialization"}) if needs_file else "",
         file_name,
         remarks,
         is_exact=not remarks,
@@ -111,14 +117,23 @@ def _commands(record: Record, source: Sequence[str], new_name: str) -> Iterator[
     events = _lineage(record)
     n_forks = sum(event["event"] == FORKED for event in events)
     folder, *later_folders = [*(f"{new_name}-origin-{i + 1}" for i in range(n_forks)), new_name]
-    yield ["grokscope", "train", *source, "--run", folder]
+    if _is_of_import(record):
+        folder = next(event["run"] for event in events if event["event"] == FORKED)
+    else:
+        yield ["grokscope", "train", *source, "--run", folder]
     for event in events:
         if event["event"] == FORKED:
             origin, (folder, *later_folders) = folder, later_folders
             flags = _flags({key: new for key, (_, new) in event["changed"].items()})
-            yield ["grokscope", "fork", origin, "--step", str(event["step"]), *flags, "--run", folder]
+            fresh = ["--fresh-optimizer"] if event.get("fresh_optimizer") else []
+            yield ["grokscope", "fork", origin, "--step", str(event["step"]), *fresh, *flags, "--run", folder]
         else:
             yield ["grokscope", "resume", folder, "--n-steps", str(event["to"])]
+
+
+def _is_of_import(record: Record) -> bool:
+    """Return whether a run is a fork of an imported run."""
+    return any(event.get("event") == IMPORTED for event in record.history)
 
 
 def _lineage(record: Record) -> list[Mapping[str, Any]]:

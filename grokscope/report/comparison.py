@@ -152,9 +152,10 @@ def _row(entry: Entry, base: Path) -> dict[str, Any]:
         "generalised": phases.generalisation_step(log),
         "half": phases.first_crossing(log, "test_accuracy", 0.5),
     }
-    last, n_steps = int(log.steps[-1]), entry.trajectory.config.n_steps
+    last, n_steps = int(log.steps[-1]), entry.trajectory.end_step
     is_unfinished = last < n_steps
-    reason = entry.reason or (f"unfinished: {last:,} of {n_steps:,} steps" if is_unfinished else "")
+    stopped = str(entry.trajectory.stopped) if entry.trajectory.stopped else ""
+    reason = entry.reason or (f"unfinished: {last:,} of {n_steps:,} steps" if is_unfinished else stopped)
     return row | {
         **{name: crossing.step if crossing and crossing.is_seen else None for name, crossing in crossings.items()},
         "phase": "" if is_unfinished else phases.liu_phase(log),

@@ -1,5 +1,6 @@
 """The record of a run, ``config.json``: its config, its environment and its history. No torch here."""
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -47,8 +48,21 @@ class Record:
 
     @property
     def imported(self) -> Mapping[str, Any] | None:
-        """The event with the files that a run was imported from; None for a run that was trained here."""
+        """The event with the files that a run was imported from; None for a run that was trained here.
+
+        A fork of an imported run was trained here.
+        """
+        if self.origin:
+            return None
         return next((event for event in self.history if event.get("event") == IMPORTED), None)
+
+    @property
+    def training_config(self) -> RunConfig:
+        """The config, with the training set that the files of an imported run have named."""
+        train_set = (self.imported or {}).get("train")
+        if not train_set:
+            return self.config
+        return dataclasses.replace(self.config, task=dataclasses.replace(self.config.task, train_set=train_set))
 
     @property
     def has_split(self) -> bool:

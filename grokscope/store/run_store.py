@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from grokscope.config.stop_rule import Stop, StopWatch, parse
 from grokscope.disk import atomic, tensor_file
 from grokscope.errors import DamagedError, GrokscopeError, UnreadableError
 from grokscope.store.record import FORMAT as FORMAT
@@ -80,7 +81,7 @@ class RunStore:
         if not strange:
             return self
         limited = copy.copy(self)
-        for name in ("places", "_steps", "_gaps", "_log"):
+        for name in ("places", "_steps", "_gaps", "_log", "_stopped"):
             limited.__dict__.pop(name, None)
         limited.segments = [segment for segment in self.segments if segment not in strange]
         limited.faults = self.faults + [
@@ -118,6 +119,30 @@ class RunStore:
     def last_step(self) -> int:
         """The last step that training can resume from; it need not be a checkpoint."""
         return max((segment.resume_step or 0 for segment in self.segments), default=0)
+
+    @property
+    def stopped(self) -> Stop | None:
+        """The step at which the run's rule ended it, and the reason; None if no rule did."""
+        return self._stopped
+
+    @cached_property
+    def _stopped(self) -> Stop | None:
+        rule = self.record.config.stop
+        names = (f"{RESUME}stop/since", f"{RESUME}stop/step")
+        shapes = [(len(parse(rule)),), ()]
+        for segment in reversed(self.resume_points() if rule else []):
+            # Valid checksums do not prove that the shapes are right.
+            if [segment.file.shapes.get(name) for name in names] == shapes:
+                with suppress(GrokscopeError):
+                    since, step = (segment.file.read(name).astype(np.int64).tolist() for name in names)
+                    return StopWatch(rule, since, step).stop
+        return None
+
+    @property
+    def end_step(self) -> int:
+        """The step at which training is complete: `n_steps`, or the last step if the run's rule ended it there."""
+        has_stopped = self.stopped is not None and self.stopped.step == self.last_step
+        return self.last_step if has_stopped else self.record.config.n_steps
 
     @property
     def gaps(self) -> list[tuple[int, int]]:

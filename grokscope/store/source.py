@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
+from grokscope.config.stop_rule import Stop
 from grokscope.errors import DamagedError, GrokscopeError
 
 
@@ -46,6 +47,11 @@ class Source(Protocol):
     @property
     def origin(self) -> Mapping[str, Any] | None:
         """The run and the step that a fork continues from; None for any other source."""
+        ...
+
+    @property
+    def stopped(self) -> Stop | None:
+        """The step at which the run's rule ended it, and the reason; None if no rule did."""
         ...
 
     @property
@@ -89,6 +95,7 @@ class Memory:
 
     folder = None
     origin = None
+    stopped = None
     log = None
     damaged: Sequence[str] = ()
     gaps: Sequence[tuple[int, int]] = ()

@@ -68,7 +68,7 @@ def _segment_remedy(run: RunStore, error: GrokscopeError, is_complete: bool) -> 
         return "The file need not be damaged: make it readable, and verify again."
     if run.record.imported or not run.segments or not is_complete:
         return ""
-    if run.last_step < run.record.config.n_steps:
+    if run.last_step < run.end_step:
         return f"`grokscope resume {shlex.quote(str(run.folder))}` recomputes what is missing at the end."
     return (
         "All checkpoints that the schedule fixes are stored. A file that is not a segment can be moved out of the "

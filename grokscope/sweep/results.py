@@ -29,6 +29,8 @@ def cell_rows(plan: Sweep, folder: Path) -> list[Row]:
     - `steps`: the last evaluated step. A cell without an event by then is censored: both ends are infinite.
     - `state`: "finished", "unfinished", "running", "new", "failed", or "diverged" if a number was not finite.
     - `reason`: why a cell failed or diverged.
+    - `stopped_by`: the condition of the rule `stop` that ended the cell at `steps`, such as "test loss < 1e-05";
+      otherwise "". A cell without an event is censored at `steps`: by its rule, or else by its budget `n_steps`.
     - `phase`: the label of Liu et al. 2022 (`phases.liu_phase`) of a finished cell, otherwise "".
     - The last value of every column of the log, and `best_test_accuracy`, its maximum.
 
@@ -57,6 +59,7 @@ def summarize(rows: Iterable[Row], axes: list[str]) -> list[Row]:
 
     - `n`: the number of seeds.
     - `n_memorized`, `n_generalised`: the number of seeds with the event.
+    - `n_stopped`: the number of seeds whose run the rule `stop` ended before `n_steps`.
     - `…_median`, `…_low`, `…_high`: the median step of the event over the seeds, and its 95% percentile bootstrap
       interval (`bootstrap_median`). A seed without the event counts as later than any step, so a median may be
       infinite: later than the budget.
@@ -75,6 +78,7 @@ def summarize(rows: Iterable[Row], axes: list[str]) -> list[Row]:
     medians = []
     for group in groups.values():
         merged: Row = {name: group[0].get(name) for name in setting_names} | {"n": len(group)}
+        merged["n_stopped"] = sum(bool(row.get("stopped_by")) for row in group)
         for event in EVENTS:
             steps = np.array([row[event] for row in group], float)
             median, low, high = bootstrap_median(steps)
@@ -132,7 +136,9 @@ def _outcome(trajectory: Trajectory) -> Row:
     log = trajectory.log
     if not len(log):
         raise GrokscopeError(f"{trajectory.path} has no readable log.")
+    stopped = trajectory.stopped
     outcome: Row = {"steps": int(log.steps[-1])}
+    outcome["stopped_by"] = stopped.reason if stopped and stopped.step == outcome["steps"] else ""
     for event, crossing in zip(EVENTS, (phases.memorization_step(log), phases.generalisation_step(log)), strict=True):
         outcome |= {
             f"{event}_after": np.inf if crossing is None else crossing.after,

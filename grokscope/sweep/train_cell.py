@@ -20,6 +20,7 @@ from pathlib import Path
 
 from grokscope.config import from_dict
 from grokscope.errors import BusyError, GrokscopeError
+from grokscope.store.run_store import RunStore
 from grokscope.sweep.sweep_folder import BUSY, IO_ERROR
 from grokscope.training import run
 from grokscope.training.run import resume
@@ -33,7 +34,9 @@ def main(arguments: list[str]) -> int:
     def train() -> None:
         config = from_dict(json.load(sys.stdin))
         if folder.is_dir():
-            resume(folder, config.n_steps, allow_drift, progress=False)
+            # With n_steps, a run that its rule has ended would continue.
+            n_steps = None if RunStore(folder).stopped else config.n_steps
+            resume(folder, n_steps, allow_drift, progress=False)
         else:
             run.train(config, folder.name, folder.parent, progress=False)
 

@@ -15,7 +15,7 @@ from grokscope.config import TaskConfig, task_size
 from grokscope.config.task_config import SEQUENCE_FORM
 from grokscope.errors import GrokscopeError, quoted_value
 from grokscope.tasks.circle import circle_faults
-from grokscope.tasks.split import Split, draw_split, validated_split
+from grokscope.tasks.split import Split, draw_split, given_split, validated_split
 from grokscope.tasks.task import NO_TARGET, Examples, Part, Sampler, Task
 
 __all__ = [
@@ -75,12 +75,14 @@ def load(config: TaskConfig, seed: int, split: Split | None = None) -> tuple[Tas
     Args:
         config: The task's settings.
         seed: Decides the split, the outliers and the random labels.
-        split: Replaces the split that `seed` draws.
+        split: Replaces the split that `config.train_set` names or `seed` draws.
 
     Raises:
         GrokscopeError: The train or the test set would be empty, or outliers outnumber the training examples.
     """
     task = build(config)
+    if split is None and config.train_set:
+        split = given_split(task, config.train_set)
     split = split or draw_split(task, config.train_fraction, seed, config.split)
     if task.is_sequence and (config.random_labels or config.outliers):
         task.require_single_answer()

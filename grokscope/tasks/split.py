@@ -1,8 +1,10 @@
 """The split of a task's equations into a train and a test set."""
 
 import dataclasses
+import random
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -45,6 +47,22 @@ def validated_split(split: Split | tuple[Tensor, Tensor] | None, n_examples: int
     return split
 
 
+def split_of_train_set(train: Int[Tensor, " n_train"], n_examples: int) -> Split:
+    """Return the split whose training set has these indices, in increasing order; the others are the test set."""
+    is_train = torch.zeros(n_examples, dtype=torch.bool)
+    is_train[train] = True
+    return Split(is_train.nonzero()[:, 0], (~is_train).nonzero()[:, 0])
+
+
+def given_split(task: Task, train_set: str) -> Split:
+    """Return the split that `task.train_set` names; raise GrokscopeError if it does not fit the task."""
+    n_examples = len(task.inputs)
+    if fault := task_size.train_set_fault(train_set, n_examples):
+        raise GrokscopeError(f"{fault}.")
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(train_set), np.uint8))[:n_examples]
+    return split_of_train_set(torch.from_numpy(np.flatnonzero(bits)), n_examples)
+
+
 def draw_split(task: Task, train_fraction: float, seed: int, unit: str = "equations", stream: int = 0) -> Split:
     """Draw ⌊train_fraction · n_examples⌋ training examples; the others are the test set.
 
@@ -54,14 +72,18 @@ def draw_split(task: Task, train_fraction: float, seed: int, unit: str = "equati
     Then the train set has the size above, or is smaller by less than a group. Each part of a task with several parts
     has its own fraction and its own split.
 
-    The random order sorts 64-bit numbers from a stream that never changes, so a seed gives the same split in every
-    version of grokscope.
+    "nanda2023" lists the equations by their operands and shuffles the list with Python's `random` after
+    `random.seed(seed)`; the first equations are the training set, as in the code of Nanda et al. 2023.
+
+    The random order of the other two sorts 64-bit numbers from a stream that never changes, so a seed gives the same
+    split in every version of grokscope.
 
     Args:
         task: The task to split.
         train_fraction: The fraction of training examples, above 0 and below 1.
         seed: Decides the split.
-        unit: "equations" draws single equations. "pairs" draws unordered pairs of operands.
+        unit: "equations" draws single equations. "pairs" draws unordered pairs of operands. "nanda2023" draws single
+            equations, as above.
         stream: The number of the random stream, so that the parts of a task have different splits.
 
     Raises:
@@ -73,6 +95,11 @@ def draw_split(task: Task, train_fraction: float, seed: int, unit: str = "equati
     if fault := task_size.split_fault(task.name, train_fraction, n_examples):
         raise GrokscopeError(f"{fault}.")
     n_train = task_size.n_train(train_fraction, n_examples)
+    if unit == "nanda2023":
+        # lexsort takes the most significant key last.
+        shuffled = np.lexsort(task.operands.T.flip(0).numpy()).tolist()
+        random.Random(seed).shuffle(shuffled)
+        return split_of_train_set(torch.tensor(shuffled[:n_train]), n_examples)
     if unit == "equations":
         order = torch.from_numpy(rng.permutation("split", seed, stream, n_examples))
         return Split(order[:n_train].sort().values, order[n_train:].sort().values)

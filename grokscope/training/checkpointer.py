@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from grokscope.config import checkpoint_schedule
+from grokscope.config.stop_rule import StopWatch
 from grokscope.store.run_store import LOG_COLUMNS, RunStore
 from grokscope.training.background_writer import BackgroundWriter
 from grokscope.training.evaluation import Row
@@ -58,6 +59,12 @@ class Checkpointer:
         self._max_adaptive = self._config.max_checkpoints - len(fixed)
         self._reference = float(resume_state["schedule/reference"]) if resume_state else 1.0
         self._n_adaptive = int(resume_state["schedule/n_adaptive"]) if resume_state else 0
+        self._stop_watch = StopWatch(self._config.stop)
+        if resume_state and self._config.stop:
+            since, stop_step = resume_state["stop/since"].tolist(), int(resume_state["stop/step"])
+            self._stop_watch = StopWatch(self._config.stop, since, stop_step)
+        # A run that is continued beyond its stop does not stop again.
+        self._past_stop = self._stop_watch.step
         # After a lost segment or a NotFiniteError, some later steps are already stored.
         self._stored_checkpoints = set(store.steps.tolist())
         self._stored_rows = set(store.log.rows[:, 0].astype(int).tolist())
@@ -98,8 +105,11 @@ class Checkpointer:
             if step not in self._stored_rows:
                 self._rows.append((float(step), *row.values()))
                 self._log_columns = tuple(row)[len(LOG_COLUMNS) - 1 :]
+        # Only multiples of `evaluate_every` count: a longer run is not evaluated at a shorter run's last step.
+        if is_evaluated and step % self._config.evaluate_every == 0:
+            self._stop_watch.update(step, row)
         is_checkpoint = self._apply_schedule(step, row["test_loss"], is_fixed) if is_scheduled else is_fixed
-        if (is_checkpoint or is_first) and step not in self._stored_checkpoints:
+        if (is_checkpoint or is_first or self.has_stopped(step)) and step not in self._stored_checkpoints:
             self._steps.append(step)
             self._checkpoints.append(as_arrays(state.parameters))
 
@@ -124,6 +134,10 @@ class Checkpointer:
                 f"{self._config.max_checkpoints:,} is reached.",
                 stacklevel=2,
             )
+
+    def has_stopped(self, step: int) -> bool:
+        """Return whether the run's rule ends it at this step, which `take` must have seen."""
+        return self._stop_watch.step == step != self._past_stop
 
     @property
     def folder(self) -> Path:
@@ -153,10 +167,12 @@ class Checkpointer:
 
     def resume_state(self, state: State) -> dict[str, Tensor]:
         """Return everything that an exact resume needs; the parameters are live tensors, the others are copies."""
+        stop = {"stop/since": torch.tensor(self._stop_watch.since), "stop/step": torch.tensor(self._stop_watch.step)}
         return {
             "step": torch.tensor(state.step),
             "schedule/reference": torch.tensor(self._reference, dtype=torch.float64),
             "schedule/n_adaptive": torch.tensor(self._n_adaptive),
+            **(stop if self._config.stop else {}),
             **{f"parameters/{name}": tensor.detach() for name, tensor in state.parameters.items()},
             **{f"optimizer/{name}": tensor for name, tensor in state.optimizer.state().items()},
         }

@@ -70,7 +70,7 @@ def densify(
         requested = set(range(start, stop + 1, every))
         stored = requested & set(run.steps.tolist())
         missing = requested - stored | run.damage(stored).keys()
-        setup, check = Setup(run.record.config), ReplayCheck(run)
+        setup, check = Setup.of_run(run), ReplayCheck(run)
         state = _start_state(setup, run, start)
         pending = _PendingCheckpoints(run, writer, _segment_length(setup))
         try:

@@ -2,6 +2,7 @@
 
 - The gradient is one vmapped backward pass.
 - The update is one AdamW over all parameters of all models, with a learning rate and a weight decay per model.
+- The limits of the gradient's and the weights' norm apply to each model by itself.
 - No operation in a step waits for the device. On CUDA a step is one replayed graph.
 - Each trajectory agrees with that of the single run within rounding. The difference grows as between two machines.
 """
@@ -15,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokscope import environment
-from grokscope.config import RunConfig
+from grokscope.config import RunConfig, lr_schedule, part_decay
 from grokscope.model import losses, transformer
 from grokscope.model.embedding_bag import Entries
 from grokscope.model.equation_batch import Equations
@@ -24,6 +25,7 @@ from grokscope.training.ensemble_settings import require_compatible
 from grokscope.training.evaluation import Row, require_finite_losses
 from grokscope.training.learner import require_resumable
 from grokscope.training.loop import training_device
+from grokscope.training.optimizers import TINY
 from grokscope.training.state import State
 
 _EVALUATED_LOGITS = 2**27
@@ -77,7 +79,14 @@ class Ensemble:
         self._weights = torch.stack([self._flattened(parameters) for parameters in initializations]).to(self._device)
         self._moments = torch.zeros(2, *self._weights.shape, device=self._device)
         self._lr = self._tensor([[config.optimizer.lr] for config in configs], torch.float64)
-        self._decay = self._tensor([[config.optimizer.weight_decay] for config in configs], torch.float64)
+        decays = [
+            part_decay.decays(config.optimizer.decay_by_part, config.optimizer.weight_decay, self._trained)
+            for config in configs
+        ]
+        self._decays = {
+            name: self._tensor([decay[name] for decay in decays], torch.float64) for name in self._trained
+        }
+        self._lr_factor = self._tensor(0.0, torch.float64)
         # On the device, because a replayed graph cannot read a Python counter.
         self._n_updates = self._tensor(0, torch.long)
 
@@ -130,6 +139,8 @@ class Ensemble:
             batch, share = self._next_batch()
             self._batch.copy_(batch, non_blocking=True)
             self._share.copy_(share, non_blocking=True)
+        optimizer = self._config.optimizer
+        self._lr_factor.fill_(lr_schedule.factor(optimizer.schedule, optimizer.warmup_steps, self.step))
         self._run_or_replay("update", self._update)
         self.step += 1
 
@@ -145,16 +156,23 @@ class Ensemble:
                 self._unflattened(self._weights), self._frozen, self._batch, labels, self._share, self._entries
             )
         gradient = torch.cat([gradients[name].flatten(1) for name in self._trained], dim=1)
-        update = self._n_updates.double()
-        lr = self._lr * (update / optimizer.warmup_steps).clamp_max(1) if optimizer.warmup_steps else self._lr
+        if optimizer.gradient_clip:
+            norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+            gradient = gradient * (optimizer.gradient_clip / (norm + 1e-6)).clamp_max(1)
+        update, lr = self._n_updates.double(), self._lr * self._lr_factor
         mean, square = self._moments
         beta_1, beta_2 = optimizer.betas
         mean.lerp_(gradient, 1 - beta_1)
         square.mul_(beta_2).addcmul_(gradient, gradient, value=1 - beta_2)
         bias_1, bias_2 = (1 - beta ** (update + 1) for beta in optimizer.betas)
         denominator = (square / bias_2.float()).sqrt_().add_(_EPS)
-        self._weights.mul_((1 - lr * self._decay).float())
+        for name, weights in self._unflattened(self._weights).items():
+            shrinkage = (1 - lr[:, 0] * self._decays[name]).float()
+            weights.mul_(shrinkage.reshape(-1, *[1] * (weights.ndim - 1)))
         self._weights.sub_((lr / bias_1).float() * (mean / denominator))
+        if optimizer.norm_clamp:
+            norm = torch.linalg.vector_norm(self._weights, dim=1, keepdim=True, dtype=torch.float64)
+            self._weights.mul_((optimizer.norm_clamp / norm.clamp_min(TINY)).float())
         is_finite = loss.isfinite() & gradient.isfinite().all(1) & self._weights.isfinite().all(1)
         self._failed_at.copy_(torch.where((self._failed_at < 0) & ~is_finite, self._n_updates, self._failed_at))
         self._n_updates += 1

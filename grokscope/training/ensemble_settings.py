@@ -24,6 +24,7 @@ def unsupported_settings(config: RunConfig) -> list[str]:
         "task.fresh": config.task.fresh,
         "task.name 'mixture'": config.task.name == "mixture",
         "answers at several positions": has_sequences(config.task),
+        "initialization": config.initialization,
     }
     return [phrase for phrase, used in is_used.items() if used]
 
@@ -31,14 +32,15 @@ def unsupported_settings(config: RunConfig) -> list[str]:
 def shared_settings_digest(config: RunConfig) -> str:
     """Return the SHA-256 of the settings that the runs of an ensemble share.
 
-    These are all settings except the seeds, the learning rate, the weight decay and the train fraction.
+    These are all settings except the seeds, the learning rate, the weight decay and the training set.
     """
     values = config.to_dict()
     for name in ("split_seed", "init_seed", "training_seed"):
         del values[name]
     for name in ("lr", "weight_decay"):
         del values["optimizer"][name]
-    del values["task"]["train_fraction"]
+    for name in ("train_fraction", "train_set"):
+        del values["task"][name]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from grokscope.errors import GrokscopeError, quoted_value
 from grokscope.model import transformer
 from grokscope.tasks import Task
 
-_INITIALIZATION = ("model.init", "model.init_scale", "model.positions", "init_seed")
+_INITIALIZATION = ("model.init", "model.init_scale", "model.positions", "init_seed", "initialization")
 """The settings that decide the initialization, which a fork cannot change."""
 _TOKENS = ("task.name", *(f"task.{name}" for name in plugins.all_task_settings() if name != "data_seed"))
 """The settings that may decide what the tokens stand for."""

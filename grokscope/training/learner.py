@@ -1,15 +1,16 @@
 """The model that a run trains: its loss, its initialization, and its state after a resume."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope.config import RunConfig
+from grokscope.config import RunConfig, stop_rule
 from grokscope.errors import GrokscopeError
 from grokscope.model import losses
 from grokscope.model.equation_batch import Equations
+from grokscope.model.state_dicts import initial_parameters, parameters_digest
 from grokscope.model.transformer import Model
 from grokscope.store.run_store import RunStore, Segment
 from grokscope.training.optimizers import Optimizer, expected_state
@@ -23,6 +24,9 @@ _SCALARS = {
 """The entries of a resume state apart from parameters and optimizer; only their types and shapes matter."""
 _OPTIMIZER = "optimizer/"
 
+Given = Callable[[], Mapping[str, Tensor]]
+"""A function that returns initial parameters that were not drawn; a run reads them from its files only if needed."""
+
 
 class Learner:
     """A model with its loss, and the states from which its training starts or resumes.
@@ -31,14 +35,35 @@ class Learner:
         config: A valid config.
         model: The architecture.
         device: The device that training uses.
+        given: Returns the initial parameters, if `config.initialization` has their digest.
     """
 
-    def __init__(self, config: RunConfig, model: Model, device: torch.device):
+    def __init__(self, config: RunConfig, model: Model, device: torch.device, given: Given | None = None):
         self.config, self.model, self.device = config, model, device
+        self._given = given
+
+    def initialization(self) -> Mapping[str, Tensor]:
+        """Return the parameters of step 0: drawn with `init_seed`, or the given ones.
+
+        Raises:
+            GrokscopeError: The config names parameters that are not given, or those have another digest.
+        """
+        digest = self.config.initialization
+        if not digest:
+            return self.model.initialize(self.config.init_seed)
+        if self._given is None:
+            raise GrokscopeError(
+                f"initialization: the parameters with the digest {digest[:12]}… are not given. Give them with "
+                f"`grokscope train … --init-from FILE`, or train(config, initialization=parameters)."
+            )
+        parameters = initial_parameters(self.model, self._given())
+        if parameters_digest(parameters) != digest:
+            raise GrokscopeError(f"initialization: the given parameters do not have the digest {digest[:12]}…")
+        return parameters
 
     def initial_state(self) -> State:
-        """Return the state before the first update."""
-        parameters = self._trainable(self.model.initialize(self.config.init_seed))
+        """Return the state before the first update; raise as `initialization` does."""
+        parameters = self._trainable(self.initialization())
         return State(0, parameters, self._optimizer(parameters))
 
     def resumed_state(self, resume_state: Mapping[str, Tensor]) -> State:
@@ -75,7 +100,7 @@ class Learner:
     def _optimizer(self, parameters: Mapping[str, Tensor]) -> Optimizer:
         centre = {}
         if self.config.optimizer.decay_centre == "initialization":
-            initialization = self.model.initialize(self.config.init_seed)
+            initialization = self.initialization()
             centre = {name: initialization[name].to(self.device) for name in self.model.trained}
         trained = {name: parameters[name] for name in self.model.trained}
         return Optimizer(self.config.optimizer, trained, centre, self.config.training_seed)
@@ -97,7 +122,11 @@ def require_resumable(
         GrokscopeError: An entry is missing or unknown, or its type or shape is wrong.
     """
     parameters = {name: torch.empty(shape) for name, shape in model.shapes.items()}
-    expected = {**_SCALARS, **{f"parameters/{name}": tensor for name, tensor in parameters.items()}}
+    expected = {
+        **_SCALARS,
+        **new_stop_state(config),
+        **{f"parameters/{name}": tensor for name, tensor in parameters.items()},
+    }
     for part in expected_state(config.optimizer, {name: parameters[name] for name in model.trained}):
         entries = {_OPTIMIZER + name: tensor for name, tensor in part.items()}
         if complete or entries.keys() & resume_state.keys():
@@ -113,6 +142,23 @@ def require_resumable(
     ]
     if messages:
         raise GrokscopeError(f"The resume state does not fit the run: {'; '.join(messages)}.")
+
+
+def new_stop_state(config: RunConfig) -> dict[str, Tensor]:
+    """Return the entries of a resume state for a stop rule that has seen no evaluation; none without a rule."""
+    if not config.stop:
+        return {}
+    return {"stop/since": torch.full((len(stop_rule.parse(config.stop)),), -1), "stop/step": torch.tensor(-1)}
+
+
+def stored_initialization(run: RunStore, model: Model) -> dict[str, Tensor]:
+    """Return the parameters of step 0 that a run has stored, in a fork those of its origin.
+
+    Raises:
+        GrokscopeError: They are not stored, or damaged.
+    """
+    arrays = run.initialization() or {name: rows[0] for name, rows in run.read(model.shapes, [0]).items()}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def latest_state(learner: Learner, run: RunStore, step: int) -> tuple[State, Mapping[str, Tensor]]:

@@ -7,13 +7,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from grokscope import environment, rng
-from grokscope.config import RunConfig
+from grokscope.config import RunConfig, part_decay
 from grokscope.errors import GrokscopeError
 from grokscope.model import transformer
 from grokscope.model.equation_batch import Equations
+from grokscope.store.run_store import RunStore
 from grokscope.training.dataset import Dataset
 from grokscope.training.evaluation import Evaluator
-from grokscope.training.learner import Learner
+from grokscope.training.learner import Given, Learner, stored_initialization
 from grokscope.training.optimizers import Optimizer, noise_like
 from grokscope.training.state import NotFiniteError, State
 
@@ -26,6 +27,7 @@ class Setup:
 
     Args:
         config: The run's config.
+        given: Returns the initial parameters, if `config.initialization` has their digest.
 
     Attributes:
         config: The config, validated.
@@ -36,20 +38,33 @@ class Setup:
         evaluator: The evaluation of a state, which makes a row of the log.
 
     Raises:
-        GrokscopeError: The config is invalid, or its device does not exist.
+        GrokscopeError: The config is invalid, its device does not exist, or `decay_by_part` names an unknown part.
     """
 
-    def __init__(self, config: RunConfig):
+    def __init__(self, config: RunConfig, given: Given | None = None):
         environment.keep_memory()
         self.config = config.validate()
         self.device = training_device(config.device)
         self.dataset = Dataset(config, self.device)
         self.model = transformer.build(config.model, self.dataset.task)
-        self.learner = Learner(config, self.model, self.device)
+        # A part without parameters raises here, before anything is announced or written.
+        part_decay.decays(config.optimizer.decay_by_part, 0.0, self.model.trained)
+        self.learner = Learner(config, self.model, self.device, given)
         equations = self.model.equations(self.dataset.inputs)
         self.evaluator = Evaluator(config, self.model, self.dataset, equations)
         self._train_equations = equations[self.dataset.train]
         self._train_labels = self.dataset.labels[self.dataset.train]
+
+    @classmethod
+    def of_run(cls, run: RunStore, config: RunConfig | None = None) -> "Setup":
+        """Return the parts of a run on disk, which has stored its initial parameters; raise as the constructor does.
+
+        Args:
+            run: The store of the run.
+            config: Another config with the same model, such as a fork's; by default the run's.
+        """
+        setup = cls(config or run.record.config, lambda: stored_initialization(run, setup.model))
+        return setup
 
     def batch(self, step: int) -> tuple[Equations, Int[Tensor, "batch *positions"]]:
         """Return the equations and answers of the update that follows `step`."""

@@ -19,6 +19,7 @@ from grokscope.config import RunConfig, unused
 from grokscope.disk import atomic
 from grokscope.disk.lock import Lock
 from grokscope.errors import GrokscopeError
+from grokscope.model.state_dicts import initial_parameters, parameters_digest
 from grokscope.opened_run import open_store
 from grokscope.store.run_names import new_run_folder
 from grokscope.store.run_store import Record, RunStore, create, segments_folder
@@ -32,6 +33,14 @@ from grokscope.training.signals import InterruptedRunError, deferred_signals
 from grokscope.training.state import NotFiniteError, State
 from grokscope.trajectory import Trajectory
 
+_SILENTLY_UNUSED = {
+    # `resume` may add steps, so what happens after this run's last step can have an effect later.
+    *("optimizer.warmup_steps", "optimizer.schedule"),
+    # The preset has set what given data replace.
+    *("task.train_fraction", "task.split", "split_seed", "model.init", "model.init_scale", "init_seed"),
+}
+"""The settings without effect that `train` does not warn about."""
+
 
 def train(
     config: RunConfig,
@@ -39,6 +48,8 @@ def train(
     root: Path | str = "checkpoints",
     observer: Observer | None = None,
     progress: Display | bool = True,
+    *,
+    initialization: Mapping[str, Tensor] | None = None,
 ) -> Trajectory:
     """Train a model into a new folder root/run, and return its trajectory.
 
@@ -53,21 +64,27 @@ def train(
             step is committed, and the exception ends the training.
         progress: Whether to show a progress bar. It appears only in a terminal or a notebook, and changes no bit. A
             function replaces the bar (`Display`).
+        initialization: The initial parameters under TransformerLens names, instead of drawn ones. Step 0 stores them,
+            and `config.initialization` gets their digest.
 
     Returns:
         The trajectory of all checkpoints.
 
     Raises:
-        GrokscopeError: The config or the name is invalid, or writing failed. An invalid config raises before any file
-            is written.
+        GrokscopeError: The config or the name is invalid, the initial parameters do not fit the model, or writing
+            failed. An invalid config raises before any file is written.
         BusyError: The name is taken.
         NotFiniteError: A number is not finite; everything before it is saved.
         InterruptedRunError: A signal stopped the training; the run is saved.
     """
     setup = Setup(config)
+    if initialization is not None:
+        parameters = initial_parameters(setup.model, initialization)
+        if not config.initialization:
+            config = dataclasses.replace(config, initialization=parameters_digest(parameters))
+        setup = Setup(config, lambda: parameters)
     require_memory(setup)
-    # `resume` may add steps, so a warm-up that is longer than this run can have an effect later.
-    changed = unused.changed_settings(config) - {"optimizer.warmup_steps"}
+    changed = unused.changed_settings(config) - _SILENTLY_UNUSED
     for fault in unused.unused_settings(config, changed).values():
         warnings.warn(f"{fault}.", stacklevel=2)
     folder = new_run_folder(Path(root), run, config.task.name)
@@ -89,11 +106,12 @@ def resume(
 ) -> Trajectory:
     """Continue a run from its last resume state, exact to the bit, and return its trajectory.
 
-    A finished run is returned unchanged.
+    A finished run is returned unchanged, also one that its rule `stop` has ended. With `n_steps`, such a run
+    continues to that step, and the rule no longer applies.
 
     Args:
         path: The run's folder.
-        n_steps: A new number of steps, at least the present one. By default the number does not change.
+        n_steps: A number of steps, at least the present one. By default the number does not change.
         allow_drift: Whether to continue although the environment differs in something that decides bits. The run's
             record then contains the differences.
         observer: A function that is called after every step, with the step and the latest log row.
@@ -117,11 +135,11 @@ def resume(
             raise GrokscopeError(
                 f"n_steps: {n_steps} would shorten {folder}. Allowed: from {run.record.config.n_steps}."
             )
-        if run.last_step >= (n_steps or run.record.config.n_steps):
+        if run.last_step >= (n_steps or run.end_step):
             return Trajectory.open(folder)
         with locked_run(folder) as run:
             update_record(run, environment.describe(run.record.config.device), n_steps, allow_drift)
-            setup = Setup(run.record.config)
+            setup = Setup.of_run(run)
             state, resume_state = latest_state(setup.learner, run, run.last_step)
             checkpointer = Checkpointer(run, setup.evaluator.evaluate, state, resume_state)
             with displayed(progress, setup.config.n_steps, state.step, observer, setup.config.loss) as observer:
@@ -133,7 +151,8 @@ def require_trained(run: RunStore) -> None:
     """Raise GrokscopeError for an imported run, which has no optimizer state to continue from."""
     if run.record.imported:
         raise GrokscopeError(
-            f"{run.folder} was imported: it has checkpoints and no optimizer state, so it cannot be trained further."
+            f"{run.folder} was imported: it has checkpoints and no optimizer state, so it cannot be trained further. "
+            f"`grokscope fork RUN --step N --fresh-optimizer` trains a checkpoint in a new run."
         )
 
 
@@ -205,7 +224,7 @@ def train_to_end(
     observer: Observer | None,
     interrupted: Callable[[], int],
 ) -> None:
-    """Train to the last step and commit everything.
+    """Train to the last step, or to the step at which the run's rule ends it, and commit everything.
 
     An exception of the observer passes through after a commit.
 
@@ -221,7 +240,8 @@ def train_to_end(
         NotFiniteError: A number is not finite; everything before it is committed.
         GrokscopeError: Writing failed.
     """
-    remaining = setup.config.n_steps - state.step
+    # The rule may hold at the very first evaluation.
+    remaining = 0 if checkpointer.has_stopped(state.step) else setup.config.n_steps - state.step
     with checkpointer:
         try:
             for _ in islice(optimize(setup, state), remaining):
@@ -235,6 +255,8 @@ def train_to_end(
                 if interrupted():
                     checkpointer.commit(state)
                     raise InterruptedRunError(checkpointer.folder, interrupted())
+                if checkpointer.has_stopped(state.step):
+                    break
             checkpointer.commit(state)
         except NotFiniteError as error:
             if error.resumable or checkpointer.has_uncommitted:

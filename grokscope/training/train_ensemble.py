@@ -40,6 +40,7 @@ def train_ensemble(
 
     - A run with a value that is not finite keeps what it has saved, and the others continue. A later call does not
       train that run again, because it would fail again.
+    - A run that its rule `stop` ends is saved and never continues, and the others are trained further.
     - The set of runs and their order decide bits, and each run's environment records them. The same runs resume
       exactly together. A run that continues alone, or with other runs, needs `allow_drift`.
 
@@ -105,7 +106,8 @@ class _Training:
             for config, position in zip(configs, ensemble_positions(configs), strict=True)
         ]
         self.failures = {i: error for i, run in opened.items() if (error := _recorded_failure(run))}
-        resumed = {i: run for i, run in opened.items() if i not in self.failures}
+        finished = {i for i, run in opened.items() if run.stopped}
+        resumed = {i: run for i, run in opened.items() if i not in finished | self.failures.keys()}
         resume_states = _common_resume_states(resumed, are_all=len(opened) == len(self._folders))
         for i, run in resumed.items():
             ensemble.load(i, resume_states[i])
@@ -113,7 +115,7 @@ class _Training:
                 _require_no_rewrite(run, ensemble.step, environments[i])
                 update_record(run, environments[i], self._n_steps, allow_drift)
         for i, folder in enumerate(self._folders):
-            if i in self.failures:
+            if i in finished or i in self.failures:
                 continue
             state, evaluate = ensemble.state(i), partial(ensemble.evaluate, i)
             if i in resumed:
@@ -135,6 +137,8 @@ class _Training:
         for i, checkpointer in list(self.checkpointers.items()):
             with self._catch_failure(i):
                 checkpointer.take(self._ensemble.state(i))
+                if checkpointer.has_stopped(step):
+                    self.checkpointers.pop(i).commit(self._ensemble.state(i))
         n_bytes = sum(checkpointer.n_uncommitted_bytes for checkpointer in self.checkpointers.values())
         is_full = any(checkpointer.is_commit_due for checkpointer in self.checkpointers.values())
         if is_last or is_full or n_bytes >= COMMIT_BYTES:

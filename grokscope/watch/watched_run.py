@@ -67,6 +67,7 @@ class WatchedRun:
             "unreadable": f"The run can no longer be read; this is its state at step {step}. {self.fault}",
             "imported": f"An imported run with checkpoints up to step {step}.",
             "finished": f"Training has finished at its last step, {step}.",
+            "ended": f"Training has {self.trajectory.stopped}.",
             "training": f"Training is in progress: committed up to step {step} of {n_steps}.",
             "stopped": f"Training stopped at step {step} of {n_steps}: no process is training this run.",
         }[self._state]
@@ -98,8 +99,8 @@ class WatchedRun:
             return "unreadable"
         if self.store.record.imported:
             return "imported"
-        if self.step >= self.trajectory.config.n_steps:
-            return "finished"
+        if self.step >= self.trajectory.end_step:
+            return "finished" if self.step >= self.trajectory.config.n_steps else "ended"
         return "training" if is_locked(self.folder) else "stopped"
 
     def _read_fingerprint(self) -> _Fingerprint:

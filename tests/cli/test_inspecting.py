@@ -98,7 +98,7 @@ def test_list_prints_every_kind(grokscope: Command, tmp_path: Path):
     modular = ["addition", "division", "division_or_subtraction", "multiplication", "subtraction"]
     for kind, names in {
         "tasks": sorted([*powers, *modular, "aba", "composition", "conjugation", "table"]),
-        "optimizers": ["adam", "adamw", "sgd"],
+        "optimizers": ["adam", "adamw", "muon", "sgd"],
     }.items():
         status, output, errors = grokscope("list", kind)
         assert (status, [line.split()[0] for line in output.splitlines()], errors) == (0, names, "")

@@ -28,6 +28,7 @@ from grokscope.errors import GrokscopeError
 # The settings that the valid value of a field in FIELDS needs.
 NEEDS: dict[str, dict[str, Any]] = {
     "task.table": {"task.name": "table", "task.train_fraction": 0.4},
+    "task.train_set": {"task.p": 11},
     "optimizer.momentum": {"optimizer.name": "sgd"},
     "task.fresh": {"batch_size": 16},
 }
@@ -42,6 +43,9 @@ ADDED = [
     *("task.n_operands", "task.zero_divisors", "task.expression", "task.sizes", "task.n_digits", "task.base"),
     *("task.n_bits", "task.n_parity_bits", "task.n_tokens", "task.length", "task.n_repeated", "task.n_examples"),
     *("task.data_seed", "task.fresh", "task.mixture", "task.data"),
+    *("optimizer.decay_by_part", "optimizer.muon_momentum", "optimizer.schedule"),
+    *("optimizer.gradient_clip", "optimizer.norm_clamp", "stop"),
+    *("task.train_set", "initialization"),
 ]
 
 

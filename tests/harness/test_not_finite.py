@@ -74,7 +74,7 @@ def poison(patch: pytest.MonkeyPatch, quantity: str, name: str, poisoned_step: i
         if step == poisoned_step and quantity == "parameter":
             self._parameters[name].data.view(-1)[-1] = value
         elif step == poisoned_step and "loss" not in quantity and quantity != "gradient":
-            self._torch.state[self._parameters[name]][quantity].view(-1)[0] = value
+            self._torch[0].state[self._parameters[name]][quantity].view(-1)[0] = value
 
     def poisoned_compute(setup: loop.Setup, state: State) -> tuple[Tensor, dict[str, Tensor]]:
         loss, gradients = compute(setup, state)

@@ -93,6 +93,7 @@ CHANGES = {
         rescale_neurons: MLP | TOTAL,
         shift_logits: {"weight_norm", "weight_norm.unembed.W_U", "component_norms"},
     },
+    "weight_average": {rescale_neurons: {"distance"}},
     # A shift that is the same at every step does not move the weights.
     "path": {rescale_neurons: LENGTHS | COSINES, shift_logits: COSINES},
     "matrix_norms": {rescale_neurons: NORMS, swap_heads: NORMS | RANKS, shift_logits: NORMS | RANKS},

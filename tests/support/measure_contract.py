@@ -14,6 +14,9 @@ KEYS = {
         "weight_norm", "distance_from_initialization", "component_norms", "component_distances",
         "weight_norm.embed.W_E",
     },
+    "weight_average": {
+        "train_loss", "test_loss", "loss", "train_accuracy", "test_accuracy", "accuracy", "distance",
+    },
     "path": {
         "update_size", "update_size_per_step", "update_weight_cosine", "update_cosine", "path_length", "displacement",
         "straightness", "component_update_sizes", "component_update_weight_cosines",
@@ -91,6 +94,7 @@ KEYS = {
 """The arrays that the documentation names, by measure. Scripts outside the repository rely on them."""
 
 BETWEEN = {
+    "weight_average": KEYS["weight_average"],
     "hessian": {"update_overlap", "eigenspace_overlap"},
     "path": {
         "update_size", "update_size_per_step", "update_weight_cosine", "update_cosine", "path_length", "displacement",

@@ -43,6 +43,10 @@ CONFIGS = {
     "one layer": config(),
     "layer norm": config(n_layers=2, normalization_type="LN", form="a ∘ b =", loss_dtype="float32"),
     "minibatches": config(batch_size=8, form="a ∘ b =", name="adam", weight_decay=0.0, loss="stablemax"),
+    # The clamp moves the weights even at a learning rate of zero, so here the first update has a full one.
+    "limits and schedule": config(
+        decay_by_part="embed 0 + biases 3", gradient_clip=0.5, norm_clamp=9.0, schedule="cosine 300", warmup_steps=0
+    ),
     "layer norm in minibatches": config(n_layers=2, normalization_type="LN", batch_size=8, **OTHER_OPTIONS),
 }
 LAST_STEPS = [EARLY, pytest.param(LATE, marks=pytest.mark.slow)]

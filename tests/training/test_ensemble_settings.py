@@ -13,6 +13,7 @@ from grokscope.training.ensemble_settings import require_compatible, shared_sett
 
 UNSUPPORTED = {
     "sgd": {"name": "sgd"},
+    "muon": {"name": "muon"},
     "decay_centre": {"decay_centre": "initialization"},
     "gradient_filter": {"gradient_filter": "grokfast_ema"},
     "update_noise": {"update_noise": 1.0},

@@ -68,6 +68,10 @@ EVERYTHING = RunConfig(
         update_noise=0.1,
         weight_noise=0.01,
         sam_radius=0.05,
+        decay_by_part="embed 0.5 + biases 0",
+        schedule="cosine 40",
+        gradient_clip=0.5,
+        norm_clamp=14.0,
     ),
     n_steps=N_STEPS,
     checkpoints="every 5 + adaptive 0.02",
@@ -90,6 +94,9 @@ PARTS = {
     "sgd with momentum and grokfast_ema": tiny(
         name="sgd", lr=0.005, weight_decay=0.0, momentum=0.9, gradient_filter="grokfast_ema"
     ),
+    "muon": tiny(name="muon", lr=0.02, decay_by_part="embed 0", schedule="linear 25"),
+    "muon with grokfast_ema": tiny(name="muon", lr=0.01, gradient_filter="grokfast_ema", norm_clamp=10.0),
+    "inverse square root": tiny(schedule="inverse_sqrt", gradient_clip=0.2),
     "decay to the initialization": tiny(decay_centre="initialization"),
     "sam": tiny(sam_radius=0.1),
     "stablemax": tiny(loss="stablemax"),
@@ -104,6 +111,7 @@ WITH_STATE = [
     "grokfast_ma",
     "grokfast_ma with a long window",
     "sgd with momentum",
+    "muon",
     "dropout",
     "update noise",
     "weight noise",
