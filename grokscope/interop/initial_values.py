@@ -10,7 +10,8 @@ from torch import Tensor
 from grokscope import tasks
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
-from grokscope.interop import architecture, formats, safe_load, train_sets
+from grokscope.interop import formats, sources, train_sets
+from grokscope.interop.conversion import Conversion, completed, detect
 from grokscope.model import transformer
 from grokscope.model.state_dicts import initial_parameters, parameters_digest
 from grokscope.opened_run import open_store
@@ -48,14 +49,15 @@ def with_initialization(config: RunConfig, source: str, root: Path) -> tuple[Run
     Raises:
         GrokscopeError: The source cannot be read, or its parameters do not fit the model.
     """
-    model = transformer.build(config.model, tasks.build(config.task))
+    task = tasks.build(config.task)
+    model = transformer.build(config.model, task)
     run, at, step = source.rpartition("@")
     try:
         if at and step.isdecimal() and not Path(source).exists():
             folder = root / run if (root / run).is_dir() else Path(run)
             values = _checkpoint(folder, int(step))
         else:
-            values = _file_parameters(Path(source), model)
+            values = _file_parameters(Path(source), model, task)
         parameters = initial_parameters(model, values)
     except GrokscopeError as error:
         raise GrokscopeError(f"--init-from {source}: {error}") from error
@@ -70,16 +72,14 @@ def _checkpoint(folder: Path, step: int) -> Mapping[str, Tensor]:
     return Trajectory.of_store(store).at(step).parameters
 
 
-def _file_parameters(path: Path, model: transformer.Model) -> Mapping[str, Tensor]:
+def _file_parameters(path: Path, model: transformer.Model, task: tasks.Task) -> Mapping[str, Tensor]:
     """Return the parameters in a file under TransformerLens names and shapes; missing biases are zero."""
-    file = formats.parse_content(safe_load.read(path), path, False)
+    (source,) = sources.find([path])
+    file = formats.parse_content(source.read(), source.path, False)
     if len(file.state_dicts) != 1:
         raise GrokscopeError(
             f"it contains {len(file.state_dicts)} state dicts, not one. `grokscope import` makes a run of them, and "
             f"--init-from RUN@STEP takes one of its checkpoints."
         )
-    parameters = formats.named(file.state_dicts[0])
-    for name, original in formats.extra_tensors(parameters).items():
-        if original:
-            del parameters[name]
-    return architecture.completed(formats.to_transformer_lens(parameters), model.shapes)
+    conversion = Conversion(n_heads=model.config.n_heads)
+    return completed(conversion.convert(detect(file.state_dicts[0]), task), model.shapes)
