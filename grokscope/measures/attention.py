@@ -1,11 +1,14 @@
 """The attention of each head from the answer's position."""
 
+import numpy as np
 import torch
 from einops import einsum, reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokscope.circuits.controls import untrained_control
 from grokscope.measures._declaration import measure
+from grokscope.measures._head_scores import matching_positions, prefix_matching, previous_token
 from grokscope.measures._ranges import check_ranges
 from grokscope.model.forward import Parameters
 from grokscope.model.transformer import Model
@@ -22,14 +25,22 @@ _VARIABLES = with_companions(
         ),
         "first_operands": Variable("first operand", dims=("first_operand",), role="coordinate"),
         "n_equations": Variable("number of drawn equations"),
+        "previous_token": Variable("attention to the token before", dims=("any_head",)),
+        "prefix_matching": Variable("attention to what followed the same token before", dims=("any_head",)),
+        "heads": Variable("head", dims=("any_head",), role="coordinate"),
+        "best_prefix_matching": Variable("largest prefix matching of a head"),
     },
     stderr=("attention",),
+    initialization=("previous_token", "prefix_matching"),
 )
+_SEQUENCES_PER_PARTNER = 32
 
 
 @measure(n_checkpoints=120, by_checkpoint=True, variables=_VARIABLES)
 def attention(trajectory: Trajectory, *, n_partners: int = 6, seed: int = 0) -> Series:
     """Compute the mean attention of each head from the answer's position, the last one, to each position.
+
+    In a task of sequences, attention is read at every position, and summarised by what induction heads look at.
 
     The weights are a softmax, so they sum to 1 over the positions. In networks that add by a clock, the attention to
     the first operand is periodic in that operand.
@@ -49,13 +60,26 @@ def attention(trajectory: Trajectory, *, n_partners: int = 6, seed: int = 0) -> 
         - `attention_by_first` (steps, layers, heads, elements, positions): the mean over the drawn equations with one
           first operand.
 
-        Constants: `first_operands` (elements), and `n_equations`, the number of drawn equations.
+        A task of sequences has other arrays, means over `32 · n_partners` drawn sequences:
+
+        - `previous_token` (steps, heads of all layers): the attention to the position before, over all but the
+          first position.
+        - `prefix_matching` (steps, heads): the attention of the positions with a target to what followed the
+          same token before. A head with a large value is an induction head. Absent if no token occurs twice.
+        - `best_prefix_matching` (steps): the largest value of a head. `grokscope.phases.first_crossing` finds the
+          step at which it exceeds a threshold.
+
+        Constants: `first_operands` (elements) or `heads`, and `n_equations`, the number of drawn equations.
 
     Raises:
         GrokscopeError: `n_partners` is out of range.
 
     References:
         - Nanda et al. 2023, section 4.3: periodic attention.
+        - Olsson et al. 2022: induction heads, prefix matching and previous-token heads.
+
+    Controls:
+        - `previous_token_initialization`, `prefix_matching_initialization`: the untrained model.
 
     Invariances:
         - The order of neurons, a rotation of the residual stream, and a shift of all logits.
@@ -66,7 +90,8 @@ def attention(trajectory: Trajectory, *, n_partners: int = 6, seed: int = 0) -> 
     """
     check_ranges(("n_partners", n_partners, n_partners >= 1, "from 1"))
     task = trajectory.task
-    task.require_single_answer()
+    if task.is_sequence:
+        return _sequence_attention(trajectory, _SEQUENCES_PER_PARTNER * n_partners, seed)
     examples = _drawn_examples(task, n_partners, seed)
     inputs, n_examples = task.inputs[examples], len(task.inputs)
     elements, groups = task.operands[examples, 0].unique(return_inverse=True)
@@ -85,6 +110,43 @@ def attention(trajectory: Trajectory, *, n_partners: int = 6, seed: int = 0) -> 
         }
         rows.append(row)
     constants = {"first_operands": elements, "n_equations": torch.tensor(len(examples))}
+    return Series.of_rows("attention", trajectory.steps, rows, constants)
+
+
+def _sequence_attention(trajectory: Trajectory, n_examples: int, seed: int) -> Series:
+    """Return the scores of each head in drawn sequences; see `attention`."""
+    task, model = trajectory.task, trajectory.model
+    order = torch.randperm(len(task.inputs), generator=torch.Generator().manual_seed(seed))
+    drawn = order[:n_examples].sort().values
+    inputs = task.inputs[drawn]
+    matching = matching_positions(inputs, task.labels[drawn])
+
+    def row_of(parameters: Parameters) -> dict[str, Tensor]:
+        patterns: list[Tensor] = []
+
+        def record(name: str, value: Tensor) -> Tensor:
+            if name.endswith("hook_pattern"):
+                patterns.append(value.double())
+            return value
+
+        with torch.no_grad():
+            model.logits(parameters, inputs, hook=record)
+        row = {"previous_token": torch.cat([previous_token(pattern) for pattern in patterns])}
+        if matching.any():
+            row["prefix_matching"] = torch.cat([prefix_matching(pattern, matching) for pattern in patterns])
+        return row
+
+    rows = [row_of(snapshot.parameters) for snapshot in trajectory]
+    for row in rows:
+        if "prefix_matching" in row:
+            row["best_prefix_matching"] = row["prefix_matching"].max()
+    n_heads = len(rows[0]["previous_token"]) // model.config.n_layers
+    names = [f"layer {layer} head {head}" for layer in range(model.config.n_layers) for head in range(n_heads)]
+    constants = {
+        "heads": np.array(names),
+        "n_equations": torch.tensor(len(drawn)),
+        **untrained_control(row_of(trajectory.untrained)),
+    }
     return Series.of_rows("attention", trajectory.steps, rows, constants)
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 
 from grokscope import phases
 from grokscope.report.encoding import pack, quantise
+from grokscope.report.log_quantities import further_log
 from grokscope.report.quantities import quantities
 from grokscope.series import Series
 from grokscope.tasks import Task
@@ -44,7 +45,7 @@ def run_payload(trajectory: Trajectory, series: Mapping[str, Series], all_series
         "spectra": _spectra(series),
         "attention": _attention(series.get("attention"), task),
         "grid": _grid(trajectory, series.get("example_loss")),
-        "quantities": [quantity.to_plain() for quantity in quantities(all_series)],
+        "quantities": [quantity.to_plain() for quantity in quantities([*further_log(log, task), *all_series])],
     }
 
 
@@ -147,7 +148,7 @@ def _spectra(series: Mapping[str, Series]) -> list[dict[str, Any]]:
 
 
 def _attention(series: Series | None, task: Task) -> dict[str, Any] | None:
-    if series is None:
+    if series is None or "attention_by_first" not in series:
         return None
     rows = spread_evenly(series.steps, n_frames(series["attention_by_first"][0].size, _ATTENTION))
     positions = [

@@ -12,13 +12,14 @@ def estimate_memory(setup: Setup) -> int:
     """Return about how many bytes the largest tensors of an update take at the same time.
 
     For a batch of B equations these are the logits, their log-softmax and its gradient (B · d_vocab_out each), and in
-    each layer the neurons before and after the activation and their gradient (B · d_mlp each). Evaluation runs in
-    parts and needs less.
+    each layer the neurons before and after the activation and their gradient (B · d_mlp each). For sequences, B
+    counts positions. Evaluation runs in parts and needs less.
     """
     model, n_batch = setup.config.model, setup.dataset.batch_size
     loss_bytes = 8 if setup.config.loss_dtype == "float64" else 4
+    n_positions = setup.dataset.task.n_ctx if setup.dataset.task.is_sequence else 1
     n_bytes_of_logits = (4 + 2 * loss_bytes) * setup.model.d_vocab_out
-    return n_batch * (n_bytes_of_logits + 3 * 4 * model.n_layers * model.d_mlp)
+    return n_positions * n_batch * (n_bytes_of_logits + 3 * 4 * model.n_layers * model.d_mlp)
 
 
 def require_memory(setup: Setup) -> None:

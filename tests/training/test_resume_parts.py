@@ -104,6 +104,11 @@ PARTS = {
     "update noise": tiny(update_noise=1.0),
     "weight noise": tiny(weight_noise=0.05),
     "batch share": tiny(batch_size=512, batch_share=0.3),
+    "fresh sequences": dataclasses.replace(
+        tiny(),
+        task=TaskConfig(name="induction", n_tokens=8, length=8, n_repeated=3, n_examples=30, fresh=True),
+        batch_size=6,
+    ),
     "everything": EVERYTHING,
 }
 WITH_STATE = [

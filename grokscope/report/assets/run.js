@@ -18,8 +18,21 @@ import { unpackLine } from "./curves.js";
 const INITIAL_QUANTITIES = {
   "measure-1": ["weight_norm.norms"],
   "measure-2": ["sharpness.both"],
-  "measure-3": ["progress.losses", "embedding.circle", "representations.losses", "embedding.effective_dimension"],
-  "measure-4": ["fourier.gini", "representations.embedding_shares", "weight_norm.matrices"],
+  "measure-3": [
+    "log.sequence_accuracy",
+    "log.test_accuracy_by_task",
+    "progress.losses",
+    "embedding.circle",
+    "representations.losses",
+    "embedding.effective_dimension",
+  ],
+  "measure-4": [
+    "attention.prefix_matching",
+    "log.test_loss_by_task",
+    "fourier.gini",
+    "representations.embedding_shares",
+    "weight_norm.matrices",
+  ],
 };
 
 function buildLosses(page) {
