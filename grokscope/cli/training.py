@@ -2,6 +2,7 @@
 
 import math
 import shlex
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -85,10 +86,13 @@ def train(arguments: list[str]) -> None:
                 config, parameters = initial_values.with_initialization(config, options.init_from, options.root)
         config = config.validate(in_file | settings_given(flags))
 
+    from grokscope.config.unused import UnusedSettingWarning
     from grokscope.store.run_names import new_run_folder
     from grokscope.training import run
     from grokscope.training.run_progress import Observer, Progress
 
+    # The given settings were checked above; those of a preset may have no effect.
+    warnings.simplefilter("ignore", UnusedSettingWarning)
     with usage_errors():
         folder = new_run_folder(options.root, options.run, Path(options.source).stem)
 

@@ -196,5 +196,6 @@ def _raise_faults(messages: list[str], config: RunConfig) -> RunConfig:
     if not messages:
         return config
     if len(messages) == 1:
-        raise GrokscopeError(f"One setting cannot be used: {messages[0]}.")
+        end = "" if messages[0].endswith("?") else "."
+        raise GrokscopeError(f"One setting cannot be used: {messages[0]}{end}")
     raise GrokscopeError(f"{len(messages)} settings cannot be used:\n" + "\n".join(f"  {text}" for text in messages))

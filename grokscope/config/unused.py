@@ -12,6 +12,11 @@ from grokscope import plugins
 from grokscope.config import part_decay, stop_rule, task_size, validation
 from grokscope.errors import quoted_value
 
+
+class UnusedSettingWarning(UserWarning):
+    """A setting of a config differs from its default and has no effect."""
+
+
 _DOMAINS = {
     "p": "a modular task",
     "group": "a task of a group",

@@ -86,7 +86,7 @@ def train(
     require_memory(setup)
     changed = unused.changed_settings(config) - _SILENTLY_UNUSED
     for fault in unused.unused_settings(config, changed).values():
-        warnings.warn(f"{fault}.", stacklevel=2)
+        warnings.warn(f"{fault}.", unused.UnusedSettingWarning, stacklevel=2)
     folder = new_run_folder(Path(root), run, config.task.name)
     with deferred_signals() as interrupted, ExitStack() as locks:
         state = setup.learner.initial_state()

@@ -247,3 +247,10 @@ def test_flag_gives_effect_to_a_setting_of_the_file(
     assert config.optimizer.filter_alpha == 0.5
     config, *_ = request_training("power2022", "--batch-size", "none")
     assert config.batch_share == 0.5, "the preset gave batch_share, not the user"
+
+
+def test_unused_setting_of_a_preset_is_not_named(grokscope: Command):
+    tiny = ("--model.d-model", 8, "--model.n-heads", 1, "--model.d-mlp", 8, "--n-steps", 1)
+    group = ("--task.name", "composition", "--task.group", "S3", "--task.train-fraction", 0.7)
+    status, _, errors = grokscope("train", "quick", *group, *tiny)
+    assert status == 0 and "has no effect" not in errors, "the preset gives task.p, not the user"

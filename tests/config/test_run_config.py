@@ -107,7 +107,7 @@ def test_number_in_place_of_a_table_is_one_fault(name: str):
 
 
 def test_unknown_setting_suggests_the_closest():
-    with pytest.raises(GrokscopeError, match=r"'model\.n_head'.*Did you mean 'model\.n_heads'\?"):
+    with pytest.raises(GrokscopeError, match=r"'model\.n_head'.*Did you mean 'model\.n_heads'\?$"):
         from_dict({"model": {"n_head": 4}})
 
 
