@@ -14,7 +14,7 @@ from grokscope.variable import Variable
 
 _VARIABLES = {
     **{
-        f"{part}loss": Variable(f"{name} loss of averaged weights", "nats", is_logarithmic=True)
+        f"{part}loss": Variable(f"{{loss}} {name} loss of averaged weights", "nats", is_logarithmic=True)
         for part, name in (("train_", "train"), ("test_", "test"), ("", "overall"))
     },
     **{
