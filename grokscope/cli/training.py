@@ -234,7 +234,7 @@ def training_summary(config: "RunConfig", folder: Path) -> str:
     Raises:
         GrokscopeError: The training does not fit in memory.
     """
-    from grokscope.config import checkpoint_schedule
+    from grokscope.config import checkpoint_schedule, stop_rule
     from grokscope.training.checkpointer import estimate_disk_use
     from grokscope.training.loop import Setup
     from grokscope.training.memory import estimate_memory, require_memory
@@ -247,11 +247,12 @@ def training_summary(config: "RunConfig", folder: Path) -> str:
     n_fixed = len(schedule.fixed_steps(config.n_steps))
     adaptive = f" and up to {config.max_checkpoints - n_fixed:,} adaptive ones" if schedule.adaptive else ""
     n_bytes = estimate_disk_use(setup)
+    rule = ", or fewer if " + " or ".join(map(str, stop_rule.parse(config.stop))) if config.stop else ""
     return "\n".join(
         [
             f"{folder}: {data.task.formula}, {len(data.split.train):,} of {len(data.inputs):,} equations "
             f"trained on, {n_parameters:,} parameters",
-            f"{counted(n_fixed, 'fixed checkpoint')}{adaptive} in {counted(config.n_steps, 'step')}: "
+            f"{counted(n_fixed, 'fixed checkpoint')}{adaptive} in {counted(config.n_steps, 'step')}{rule}: "
             f"about {n_bytes / 1e6:,.0f} MB on disk and {estimate_memory(setup) / 1e6:,.0f} MB of memory",
         ]
     )
@@ -262,7 +263,7 @@ def print_outcome(trajectory: "Trajectory") -> None:
     from grokscope import phases
 
     if trajectory.stopped:
-        print(trajectory.stopped)
+        print(trajectory.stopped.sentence(int(trajectory.log.steps[-1])))
 
     last = {name: array[-1] for name, array in trajectory.log.arrays.items()}
     loss = trajectory.config.loss

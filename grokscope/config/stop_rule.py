@@ -58,6 +58,11 @@ class Stop:
     def __str__(self) -> str:
         return f"stopped at {self.step:,}: {self.reason}"
 
+    def sentence(self, last_step: int) -> str:
+        """Return where and why the rule ended the run, and whether the run was continued to a later last step."""
+        later = f", and the run was continued to step {last_step:,}" if self.step < last_step else ""
+        return f"Training {self}{later}."
+
 
 def is_stop_rule(text: object) -> bool:
     """Return whether a value is a rule that `parse` understands; "" is the rule that never stops."""

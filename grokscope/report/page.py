@@ -60,7 +60,7 @@ def render_run(
     """
     assert trajectory.path is not None
     name, log, task = trajectory.path.name, trajectory.log, trajectory.task
-    n_steps, provenance = trajectory.end_step, Provenance.of(record)
+    n_steps, stopped, provenance = trajectory.end_step, trajectory.stopped, Provenance.of(record)
     return render(
         "page.html",
         ["run", "live"] if live else ["run"],
@@ -69,9 +69,7 @@ def render_run(
         task=task,
         loss=trajectory.config.loss,
         n_train=len(trajectory.split.train) if trajectory.has_split else None,
-        summary=" ".join(
-            [summary(log, n_steps), *([f"Training {trajectory.stopped}."] if trajectory.stopped else [])]
-        ),
+        summary=" ".join([summary(log, n_steps), *([stopped.sentence(int(log.steps[-1]))] if stopped else [])]),
         details=details(log, series),
         headlines=headlines(log, series, n_steps),
         gaps=trajectory.gaps,

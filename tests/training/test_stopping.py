@@ -181,11 +181,17 @@ def test_commands_state_where_and_why_a_run_stopped(
     assert rows[-1] == {"stopped_at": step, "reason": "train loss < 1.7 for 6 steps"} and rows[-2]["step"] == step
     assert sentence in run("list", "runs", "--root", stopped.parent)[1]
     status, output, _ = run("resume", stopped, "--n-steps", 40)
-    assert status == 0 and sentence in output and RunStore(stopped).last_step == 40
+    assert status == 0 and f"{sentence}, and the run was continued to step 40." in output
+    assert RunStore(stopped).last_step == 40
 
 
 def test_summary_of_a_stopped_run_is_that_of_a_finished_one(runs: Path):
     trajectory = Trajectory.open(runs / "stopped")
     assert trajectory.end_step == trajectory.steps[-1]
+    assert trajectory.stopped is not None
+    assert (
+        trajectory.stopped.sentence(trajectory.end_step)
+        == f"Training stopped at {trajectory.end_step}: train loss < 1.7 for 6 steps."
+    )
     assert f"within {trajectory.end_step}" in summary(trajectory.log, trajectory.end_step)
     assert "of 40" in summary(trajectory.log, trajectory.config.n_steps)
