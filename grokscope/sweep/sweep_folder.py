@@ -117,7 +117,8 @@ def cell_state(cell: Cell, folder: Path) -> State:
             if run.record.config.digest != cell.config.digest:
                 return State("failed", 0, f"{run.folder} has other settings than the sweep.", is_lost=True)
             step = run.last_step
-            if step >= cell.config.n_steps or step >= run.end_step:
+            has_stopped = run.stopped is not None and run.stopped.step == step
+            if step >= cell.config.n_steps or has_stopped:
                 return State("finished", step)
             if is_locked(run.folder):
                 return State("running", step)
