@@ -96,8 +96,9 @@ def test_run_without_segments_is_named_by_every_command(run_copy: Path, grokscop
 def test_list_prints_every_kind(grokscope: Command, tmp_path: Path):
     powers = ["a2_ab_b2", "a2_ab_b2_a", "a2_b2", "a3_ab", "a3_ab2_b"]
     modular = ["addition", "division", "division_or_subtraction", "multiplication", "subtraction"]
+    others = ["data", "digit_addition", "expression", "induction", "mixture", "parity"]
     for kind, names in {
-        "tasks": sorted([*powers, *modular, "aba", "composition", "conjugation", "table"]),
+        "tasks": sorted([*powers, *modular, *others, "aba", "composition", "conjugation", "table"]),
         "optimizers": ["adam", "adamw", "muon", "sgd"],
     }.items():
         status, output, errors = grokscope("list", kind)
