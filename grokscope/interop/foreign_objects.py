@@ -23,12 +23,10 @@ class Inert:
     Attributes:
         arguments: The arguments that created the object.
         fields: The fields of the object, by name.
-        is_dict: Whether the object was filled like a dict, such as Lightning's AttributeDict.
     """
 
     arguments: tuple[Any, ...]
     fields: dict[Any, Any]
-    is_dict = False
 
     def __new__(cls, *arguments: object) -> "Inert":
         """Return an object without fields for any arguments."""
@@ -41,10 +39,6 @@ class Inert:
         for part in state if isinstance(state, tuple) else (state,):
             if isinstance(part, dict):
                 self.fields.update(part)
-
-    def __setitem__(self, name: object, value: object) -> None:
-        self.is_dict = True
-        self.fields[name] = value
 
     @property
     def values(self) -> dict[str, str | int | float | bool | None]:
@@ -59,6 +53,17 @@ class Inert:
     def is_module(self) -> bool:
         """Whether the object is a torch.nn.Module."""
         return {"_parameters", "_modules"} <= self.fields.keys()
+
+
+class InertDict:
+    """The class of plain dicts, in place of a class of dicts such as Lightning's AttributeDict or defaultdict.
+
+    torch adds items to plain dicts alone.
+    """
+
+    def __new__(cls, *arguments: object) -> dict[Any, Any]:  # pyright: ignore[reportInconsistentConstructor]
+        """Return an empty dict for any arguments."""
+        return {}
 
 
 class InertBytes(Inert):
@@ -125,9 +130,6 @@ def with_numbers(content: Any) -> Any:
         for key, value in pairs:
             if isinstance(value, InertScalar):
                 container[key] = value.number
-            elif isinstance(value, Inert) and value.is_dict:
-                container[key] = value.fields
-                waiting.append(value.fields)
             elif isinstance(value, InertArray) and value.array is not None:
                 container[key] = torch.from_numpy(value.array)
             elif isinstance(value, tuple) and any(isinstance(item, InertScalar) for item in value):

@@ -21,7 +21,7 @@ from grokscope.disk import atomic
 from grokscope.disk.lock import Lock
 from grokscope.errors import GrokscopeError, quoted_name, quoted_value
 from grokscope.interop import assessment, findings, formats, network, step_readings, train_sets
-from grokscope.interop.conversion import Conversion, completed, detect
+from grokscope.interop.conversion import Conversion, completed, detect, equal_weights
 from grokscope.interop.skipping import Skipped, in_file
 from grokscope.interop.sources import find as find_sources
 from grokscope.model import transformer
@@ -128,7 +128,11 @@ def import_checkpoints(
             state_dicts[step] = conversion.convert(layout, task)
     trajectory = _trajectory(config, state_dicts, task, known[1] if known else "unknown", skipped)
     log = measures.evaluate("loss", trajectory)
-    doubts = assessment.assess(trajectory, log, list(zip(files, step_lists, strict=True)), given, notes)
+    doubts = [
+        f"Steps {first:,} and {second:,} have equal weights, so one of them is a duplicate under a wrong step."
+        for first, second in equal_weights(state_dicts)
+    ]
+    doubts += assessment.assess(trajectory, log, list(zip(files, step_lists, strict=True)), imported.unnamed, notes)
     event: dict[str, Any] = {
         "event": IMPORTED,
         "files": [{"name": path.name, "sha256": _sha256(path)} for source in sources for path in source.parts],

@@ -67,8 +67,8 @@ def settle(
     if ranking and results[ranking[0]].accuracy > accuracy + CLEAR_GAIN:
         raise GrokscopeError(
             f"The files do not name {names}. The accuracy over all equations is {results[ranking[0]].accuracy:.1%} "
-            f"with {_values(ranking[0])} and {accuracy:.1%} with {_values(own)}. Add {_flags(unknown, ranking[0])} or "
-            f"{_flags(unknown, own)}."
+            f"with {_values(ranking[0])} and {accuracy:.1%} with {_values(own)}. Add {_flags(unknown, ranking[0])} "
+            f"or {_flags(unknown, own)}."
         )
     verb = "is" if len(unknown) == 1 else "are"
     return [f"The files do not name {names}; {_values(own)} {verb} the config's."]

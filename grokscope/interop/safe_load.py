@@ -28,6 +28,7 @@ from grokscope.interop.foreign_objects import (
     Inert,
     InertArray,
     InertBytes,
+    InertDict,
     InertDtype,
     InertScalar,
     module_error,
@@ -53,7 +54,8 @@ _INERT: dict[str, Any] = {
     **{f"numpy.{core}.multiarray scalar": InertScalar for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray _reconstruct": InertArray for core in ("core", "_core")},
     **dict.fromkeys(("numpy ndarray", "pathlib PosixPath", "pathlib WindowsPath", "pathlib PurePosixPath"), Inert),
-    **{"numpy dtype": InertDtype, "_codecs inert_": InertBytes, "collections defaultdict": Inert},
+    **{"numpy dtype": InertDtype, "_codecs inert_": InertBytes, "collections defaultdict": InertDict},
+    **dict.fromkeys(("__builtin__ set", "builtins set", "__builtin__ list", "__builtin__ dict"), Inert),
 }
 """What replaces the functions and classes that a pickle may call: none of them is imported or run."""
 _NAMES = {
@@ -67,9 +69,10 @@ _ALLOWED = "Allowed: tensors, numbers, strings, lists and dicts."
 
 
 class _Name(int):
-    """The size of a name on the stack of a pickle, with the name itself if it is foreign."""
+    """The size of a name on the stack of a pickle, or of an object of that class, with the name if it is foreign."""
 
     name = ""
+    is_object = False
 
 
 class _Archive(io.FileIO):
@@ -153,7 +156,9 @@ def _read_archive(path: Path) -> Any:
                     "it again with a newer torch or as .safetensors; if not, copy it again."
                 )
             copy, foreign = _checked_copy(file, path)
-        inert: list[Any] = [(kind, name.replace(" ", ".")) for name, kind in {**foreign, **_INERT}.items()]
+        # torch reads Python 2's __builtin__ as builtins.
+        names = {name.replace("__builtin__ ", "builtins "): kind for name, kind in {**foreign, **_INERT}.items()}
+        inert: list[Any] = [(kind, name.replace(" ", ".")) for name, kind in names.items()]
         with torch.serialization.safe_globals(inert), warnings.catch_warnings(action="ignore"):
             return torch.load(copy, map_location="cpu", weights_only=True)
     except (GrokscopeError, OSError):
@@ -166,7 +171,7 @@ def _read_archive(path: Path) -> Any:
         ) from error
 
 
-def _checked_copy(file: _Archive, path: Path) -> tuple[io.BytesIO, dict[str, type[Inert]]]:
+def _checked_copy(file: _Archive, path: Path) -> tuple[io.BytesIO, dict[str, Any]]:
     """Return an archive in memory with the checked parts of a file, and what replaces its foreign classes."""
     copied, foreign = io.BytesIO(), {}
     with zipfile.ZipFile(file) as archive, zipfile.ZipFile(copied, "w") as copy:
@@ -195,9 +200,7 @@ def _checked_copy(file: _Archive, path: Path) -> tuple[io.BytesIO, dict[str, typ
     return copied, foreign
 
 
-def _checked_pickle(
-    archive: zipfile.ZipFile, part: zipfile.ZipInfo, path: Path
-) -> tuple[bytes, dict[str, type[Inert]]]:
+def _checked_pickle(archive: zipfile.ZipFile, part: zipfile.ZipInfo, path: Path) -> tuple[bytes, dict[str, Any]]:
     """Return the archive's pickle, and its foreign classes.
 
     Raises:
@@ -209,7 +212,7 @@ def _checked_pickle(
     pickled = archive.read(part).replace(b"c_codecs\nencode\n", b"c_codecs\ninert_\n")
     # torch's stack, with each object replaced by its number of nested elements.
     sizes: list[int] = []
-    foreign: dict[str, type[Inert]] = {}
+    foreign: dict[str, Any] = {}
     marks: list[int] = []
     memo: dict[Any, int] = {}
     for i, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
@@ -235,13 +238,20 @@ def _checked_pickle(
             has_mark = pickletools.markobject in taken
             start = marks.pop() - taken.index(pickletools.markobject) if has_mark else len(sizes) - len(taken)
             called = sizes[start] if opcode.name == "REDUCE" else 1
-            if isinstance(called, _Name):
+            if isinstance(called, _Name) and not called.is_object:
                 has_module = any(key.startswith("torch.nn.modules.") for key in foreign)
                 raise module_error(path) if has_module else _name_error(path, called.name)
             size = len(argument) if isinstance(argument, str) else 1
             if "TUPLE" in opcode.name and (size := 1 + sum(sizes[start:])) > _LARGEST_TUPLE:
                 raise GrokscopeError(f"{path} contains a tuple of more than {_LARGEST_TUPLE:,} nested elements.")
+            created = sizes[start] if opcode.name in ("NEWOBJ", "BUILD", "SETITEM", "SETITEMS") else 1
             sizes[start:] = [size] * len(opcode.stack_after)
+            if isinstance(created, _Name):
+                if opcode.name.startswith("SETITEM"):
+                    foreign[created.name] = InertDict
+                instance = _Name(size)
+                instance.name, instance.is_object = created.name, True
+                sizes[start] = instance
     return pickled, foreign
 
 
