@@ -67,7 +67,7 @@ def test_two_lines_convert_a_whole_module(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_module_that_calls_a_function_names_the_lines_too(tmp_path: Path):
     module = torch.nn.Linear(2, 2)
-    module.activation = functools.partial(torch.relu)
+    module.activation = functools.partial(torch.relu)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
     torch.save(module, tmp_path / "net.pt")
     with pytest.raises(GrokscopeError, match="contains a whole module.*\n.*torch.load"):
         safe_load.read(tmp_path / "net.pt")

@@ -89,7 +89,7 @@ def test_numbered_folder_of_accelerate_is_not_a_step(original: Trajectory, tmp_p
 def test_npz_gives_the_same_parameters(original: Trajectory, tmp_path: Path):
     path = tmp_path / "weights.npz"
     arrays = {name: value.numpy() for name, value in original.last.parameters.items()}
-    np.savez(path, **arrays, step=np.array(60))
+    np.savez(path, **arrays, step=np.array(60))  # pyright: ignore[reportArgumentType]
     run = import_checkpoints([path], original.config, "run", tmp_path)
     assert run.steps.tolist() == [60]
     assert all(np.array_equal(run.last.parameters[name], value) for name, value in arrays.items())
