@@ -1,5 +1,6 @@
 """Published checkpoint files give the published numbers; the tests skip where the files are absent."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from grokscope.store.record import Record
 
 FOREIGN = Path(os.environ.get("GROKSCOPE_FOREIGN", Path(__file__).parents[3] / "shared" / "foreign"))
 NANDA = FOREIGN / "nanda2023"
-pytestmark = pytest.mark.skipif(not FOREIGN.is_dir(), reason="the published files are not here")
+ROOT = Path(__file__).parents[2]
+needs_files = pytest.mark.skipif(not FOREIGN.is_dir(), reason="the published files are not here")
+RESULTS = ROOT / "analyses" / "results" / "published_checkpoints.json"
 
 
 def import_nanda(name: str, folder: Path, split: str | None, train_fraction: float = 0.3) -> Trajectory:
@@ -29,6 +32,7 @@ def event_of(run: Trajectory) -> Any:
     return Record.read(run.path).imported
 
 
+@needs_files
 def test_nanda_file_gives_its_published_numbers(tmp_path: Path):
     run = import_nanda("wd_10-1_*.pth", tmp_path, "random-shuffle:1")
     assert run.steps.tolist() == [107_791] and len(run.split.train) == 3830
@@ -49,6 +53,7 @@ def test_nanda_file_gives_its_published_numbers(tmp_path: Path):
     assert "agree with ours" in event["notes"][-1] and event["doubts"] == []
 
 
+@needs_files
 def test_nanda_file_without_a_split_tells_its_share(tmp_path: Path):
     run = import_nanda("wd_10-1_*.pth", tmp_path, None)
     assert list(run.log.arrays) == ["loss", "accuracy"]
@@ -56,6 +61,7 @@ def test_nanda_file_without_a_split_tells_its_share(tmp_path: Path):
     assert "fits if 30.0% of the equations were trained on" in event_of(run)["notes"][-1]
 
 
+@needs_files
 def test_wrong_split_of_a_nanda_file_is_reported(tmp_path: Path):
     run = import_nanda("mod_addition_no_wd.pth", tmp_path, "random-shuffle:0", 0.9)
     assert run.steps.tolist() == [5000] and event_of(run)["doubts"] == []
@@ -65,6 +71,7 @@ def test_wrong_split_of_a_nanda_file_is_reported(tmp_path: Path):
         import_nanda("mod_addition_no_wd.pth", tmp_path / "wrong", "grokscope:0", 0.9)
 
 
+@needs_files
 @pytest.mark.filterwarnings("ignore:.*above chance")
 def test_copies_of_embeddings_are_left_out(tmp_path: Path):
     path = FOREIGN / "chughtai2023" / "A5_T_seed1" / "model.pt"
@@ -73,6 +80,7 @@ def test_copies_of_embeddings_are_left_out(tmp_path: Path):
     assert "x_embed was left out, because it copies embed.W_E." in event_of(run)["notes"]
 
 
+@needs_files
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -85,3 +93,23 @@ def test_other_kinds_of_model_are_refused_in_one_sentence(name: str, message: st
     with pytest.raises(GrokscopeError, match=message) as refusal:
         import_checkpoints([FOREIGN / name], RunConfig(), "run", tmp_path, steps=[100])
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("row", json.loads(RESULTS.read_text()), ids=lambda row: row["model"])
+def test_table_of_published_models_shows_its_data(row: dict[str, Any]):
+    text = (ROOT / "docs" / "outlets.md").read_text(encoding="utf-8")
+    for name, published, ours in row["numbers"]:
+        assert f"{name} {published:.6g}" in text and f"{ours:.6g}" in text
+        assert ours == pytest.approx(published, rel=2e-4)
+
+
+@needs_files
+def test_nanogpt_like_file_gives_its_published_numbers(tmp_path: Path):
+    config = from_dict({"model": {"n_heads": 4, "act_fn": "gelu"}})
+    for name, step, loss, norm in (("", 11_100, 0.00689287, 25.767276), ("_memorize", 100, 3.56001, 24.066395)):
+        path = FOREIGN / "nanogpt_like" / f"p97_frac0.30_wd1_seed0{name}.pt"
+        given = {"model.n_heads", "model.act_fn"}
+        run = import_checkpoints([path], config, f"n{step}", tmp_path, steps=[step], given=given, is_described=False)
+        assert float(run.log["loss"][0]) == pytest.approx(loss, rel=1e-5)
+        squares = sum(float((value.double() ** 2).sum()) for value in run.last.parameters.values())
+        assert squares**0.5 == pytest.approx(norm, rel=1e-6)
