@@ -14,6 +14,7 @@ from grokscope.report.quantities import name_of
 from grokscope.report.sentences import Headline, details, headlines, summary
 from grokscope.series import Series
 from grokscope.store.run_store import Record
+from grokscope.tasks.pair_table import has_pair_table
 from grokscope.trajectory import Trajectory
 
 __all__ = [
@@ -147,7 +148,7 @@ def measure_cheap(
     """Measure what a report needs and the run lacks, and save it in RUN/measures.
 
     - every task: the embedding, norms, sharpness at a few checkpoints, attention, the loss of each equation;
-    - a task with a circle: the Fourier spectra and the progress measures at a few checkpoints;
+    - a task of pairs with a circle: the Fourier spectra and the progress measures at a few checkpoints;
     - a composition in another group of at most 120 elements: its representations.
 
     Args:
@@ -181,8 +182,11 @@ def measure_cheap(
 
     trajectory = measured("embedding")
     thinned = _MEASURED_OF_CIRCLES
-    if task.circle is None:
-        is_small = task.is_composition and task.n_elements <= _LARGEST_GROUP
+    if not has_pair_table(task):
+        thinned = {}
+    elif task.circle is None:
+        n_elements = task.n_elements if task.torus is None else task.torus.numel()
+        is_small = (task.is_composition or task.torus is not None) and n_elements <= _LARGEST_GROUP
         thinned = _MEASURED_OF_GROUPS if is_small else {}
     present = default_series(measures.kept(trajectory), trajectory) if thinned else {}
     refusals = []
