@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope.circuits.key_frequencies import restricted_embedding
+from grokscope.circuits.key_frequencies import restricted_embedding, with_restricted_embedding
 from grokscope.errors import GrokscopeError
 from grokscope.fourier import cyclic
 from grokscope.landscape.objective import loss_scan
 from grokscope.model.components import COMPONENTS, component_of
+from grokscope.model.families import Model
 from grokscope.model.forward import Parameters
 from grokscope.series import LabelledArrays
 from grokscope.tasks.circle import Circle, on_circle
@@ -30,7 +31,7 @@ def transplant(
     sources: Sequence[int],
     hosts: Sequence[int],
     *,
-    components: Sequence[str] = tuple(COMPONENTS),
+    components: Sequence[str] | None = None,
     other: Trajectory | None = None,
 ) -> LabelledArrays:
     """Return losses of the model of each host step with one component from each source step.
@@ -41,7 +42,7 @@ def transplant(
         trajectory: The run of the hosts. Its task and split evaluate all models.
         sources: The steps that give a component.
         hosts: The steps that receive it.
-        components: The components to transplant, one at a time; by default each of `model.components.COMPONENTS`.
+        components: The components to transplant, one at a time; by default each that the network has.
         other: The run of the sources, with the same architecture; by default the run of the hosts.
 
     Returns:
@@ -50,9 +51,11 @@ def transplant(
     Raises:
         GrokscopeError: A component is not known, a step has no checkpoint, or the architectures differ.
     """
-    unknown = [name for name in components if name not in COMPONENTS]
+    own = trajectory.model.components(trajectory.model.shapes)
+    components = [name for name in COMPONENTS if name in own] if components is None else components
+    unknown = [name for name in components if name not in own]
     if unknown or not components:
-        raise GrokscopeError(f"components: {', '.join(unknown) or 'none'}. Allowed: {', '.join(COMPONENTS)}.")
+        raise GrokscopeError(f"components: {', '.join(unknown) or 'none'}. Allowed: {', '.join(own)}.")
     donor_run = trajectory if other is None else other
     if donor_run.model != trajectory.model:
         raise GrokscopeError(
@@ -103,7 +106,7 @@ def without_frequencies(trajectory: Trajectory, *, frequencies: Sequence[int] | 
     removed = _checked_frequencies(trajectory, circle, frequencies)
     all_frequencies = cyclic.frequencies(len(circle))
     models = (
-        _with_frequencies(snapshot.parameters, circle, all_frequencies[all_frequencies != k])
+        _with_frequencies(trajectory.model, snapshot.parameters, circle, all_frequencies[all_frequencies != k])
         for snapshot in trajectory
         for k in removed.tolist()
     )
@@ -128,7 +131,7 @@ def only_frequencies(trajectory: Trajectory, *, frequencies: Sequence[int] | Non
     """
     circle = on_circle(trajectory.task)
     remaining = _checked_frequencies(trajectory, circle, frequencies)
-    models = (_with_frequencies(snapshot.parameters, circle, remaining) for snapshot in trajectory)
+    models = (_with_frequencies(trajectory.model, snapshot.parameters, circle, remaining) for snapshot in trajectory)
     return loss_scan(trajectory, {"step": trajectory.steps}, models)
 
 
@@ -142,10 +145,10 @@ def embedding_of(
 
 
 def _with_frequencies(
-    parameters: Parameters, circle: Circle, frequencies: Int[Tensor, " n_frequencies"]
+    model: Model, parameters: Parameters, circle: Circle, frequencies: Int[Tensor, " n_frequencies"]
 ) -> dict[str, Tensor]:
     """Return the parameters with only these frequencies, and the mean, in the rows of W_E on the circle."""
-    return {**parameters, "embed.W_E": restricted_embedding(parameters["embed.W_E"], circle, frequencies)}
+    return dict(with_restricted_embedding(model, parameters, circle, frequencies))
 
 
 def _checked_frequencies(
@@ -154,7 +157,7 @@ def _checked_frequencies(
     """Return the given frequencies, or the key frequencies of W_E at the last step."""
     allowed = cyclic.frequencies(len(circle))
     if frequencies is None:
-        W_E = trajectory.last.parameters["embed.W_E"][circle.tokens].double()
+        W_E = trajectory[-1:].matrix("embedding")[0, circle.tokens].double()
         return allowed[cyclic.key_frequencies(cyclic.fourier_norms(W_E))]
     if any(k not in allowed for k in frequencies):
         raise GrokscopeError(f"frequencies: {list(frequencies)}. Allowed: 1 to {len(allowed)}.")

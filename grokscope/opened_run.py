@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from grokscope import tasks
 from grokscope.config import TaskConfig, task_size
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.store.run_store import Record, RunStore
 
 
@@ -18,7 +18,7 @@ def open_store(folder: Path) -> RunStore:
     """Open a run's store without the segments that belong to another model; raise GrokscopeError for no run."""
     store = RunStore(folder)
     config = store.record.config
-    shapes = transformer.build(config.model, tasks.build(config.task)).shapes if store.segments else {}
+    shapes = families.build(config.model, tasks.build(config.task)).shapes if store.segments else {}
     return store.limited_to(shapes)
 
 

@@ -215,7 +215,8 @@ def slingshots(log: Series, norms: Series, *, height: float = 100, speed: float 
         Thilak et al. 2022, figure 1.
     """
     memorized = memorization_step(log)
-    if memorized is None:
+    # A network of the user's own may have no parameter of this name.
+    if memorized is None or "weight_norm.unembed.W_U" not in norms.arrays:
         return []
     is_after = norms.steps >= memorized.step
     if is_after.sum() < 3:

@@ -1,8 +1,8 @@
-"""The registry of tasks, optimizers, measures and figures: built-ins and entry points of other packages.
+"""The registry of tasks, models, optimizers, measures and figures: built-ins and entry points of other packages.
 
 A built-in is stored as "module:name", so listing the names imports no module. Another package adds an object with an
-entry point in the group ``grokscope.tasks``, ``grokscope.optimizers``, ``grokscope.measures`` or
-``grokscope.figures``.
+entry point in the group ``grokscope.tasks``, ``grokscope.models``, ``grokscope.optimizers``, ``grokscope.measures``
+or ``grokscope.figures``.
 """
 
 import traceback
@@ -66,6 +66,11 @@ BUILT_IN = {
         "adam": "grokscope.training.optimizers:adam",
         "sgd": "grokscope.training.optimizers:sgd",
         "muon": "grokscope.training.optimizers:muon",
+    },
+    "models": {
+        "transformer": "grokscope.model.transformer:transformer",
+        "mlp": "grokscope.model.mlp:mlp",
+        "module": "grokscope.model.own:own",
     },
     "measures": {
         "algorithm": "grokscope.measures.algorithm:algorithm",
@@ -164,7 +169,7 @@ def names(kind: str) -> list[str]:
     """Return the sorted names of one kind, entry points included.
 
     Args:
-        kind: "tasks", "optimizers", "measures" or "figures".
+        kind: "tasks", "models", "optimizers", "measures" or "figures".
     """
     return sorted(_registered(kind))
 
@@ -173,7 +178,7 @@ def load(kind: str, name: str) -> Any:
     """Import and return the object with this name.
 
     Args:
-        kind: "tasks", "optimizers", "measures" or "figures".
+        kind: "tasks", "models", "optimizers", "measures" or "figures".
         name: One of `names(kind)`.
 
     Raises:

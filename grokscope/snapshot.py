@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from grokscope import notebook
-from grokscope.model import transformer
+from grokscope.model import families
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -20,7 +20,7 @@ class Snapshot:
         parameters: Each parameter by its TransformerLens name.
     """
 
-    def __init__(self, step: int, parameters: dict[str, Tensor], model: transformer.Model):
+    def __init__(self, step: int, parameters: dict[str, Tensor], model: families.Model):
         self.step = step
         self.parameters = parameters
         self._model = model

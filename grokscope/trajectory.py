@@ -16,7 +16,7 @@ from grokscope import notebook, tasks
 from grokscope.config import RunConfig
 from grokscope.config.stop_rule import Stop
 from grokscope.errors import UNKNOWN_TRAIN_SET, DamagedError, GrokscopeError, unknown_name
-from grokscope.model import transformer
+from grokscope.model import families, own
 from grokscope.model.state_dicts import memory_from_state_dicts
 from grokscope.opened_run import has_recorded_data, log_over_all, open_store, recorded_split
 from grokscope.series import Series
@@ -82,13 +82,14 @@ class Trajectory:
         self._given_split = split
 
     @classmethod
-    def open(cls, path: Path | str) -> "Trajectory":
+    def open(cls, path: Path | str, *, model: torch.nn.Module | None = None) -> "Trajectory":
         """Open a run's folder, also while the run trains.
 
         A damaged segment leaves the others readable: `damaged` names it, and `gaps` has the steps that are lost.
 
         Args:
             path: The run's folder.
+            model: The module of a run that trained a module of your own.
 
         Returns:
             The trajectory of every committed checkpoint.
@@ -96,6 +97,7 @@ class Trajectory:
         Raises:
             GrokscopeError: The folder is not a run, or none of its checkpoints can be read.
         """
+        own.remember(model)
         return cls.of_store(open_store(Path(path)))
 
     @classmethod
@@ -138,7 +140,7 @@ class Trajectory:
         if isinstance(split, str) and split != "unknown":
             raise GrokscopeError(f"split: {split!r}. Allowed: indices of train and test examples, or 'unknown'.")
         task = tasks.build(config.task)
-        source = memory_from_state_dicts(transformer.build(config.model, task), state_dicts)
+        source = memory_from_state_dicts(families.build(config.model, task), state_dicts)
         if isinstance(split, str):
             return cls(config, source, source.steps, has_split=False)
         return cls(config, source, source.steps, tasks.validated_split(split, len(task.inputs)))
@@ -193,9 +195,9 @@ class Trajectory:
         return self._data[1]
 
     @cached_property
-    def model(self) -> transformer.Model:
+    def model(self) -> families.Model:
         """The architecture, whose `logits(parameters, tokens)` is a pure function."""
-        return transformer.build(self.config.model, self.task)
+        return families.build(self.config.model, self.task)
 
     @property
     def path(self) -> Path | None:
@@ -334,6 +336,16 @@ class Trajectory:
         if name not in self.model.shapes:
             raise GrokscopeError(unknown_name("parameter", name, list(self.model.shapes)))
         return torch.from_numpy(self._source.read([name], map(int, self.steps))[name])
+
+    def matrix(self, part: str) -> Float[Tensor, "steps rows columns"]:
+        """Return a matrix of the network over all steps, such as the "embedding" (`model.families.Model.matrix`).
+
+        Raises:
+            LacksPartError: The network has no such matrix.
+            DamagedError: A checkpoint is damaged.
+        """
+        matrix = self.model.matrix(part)
+        return matrix.read({name: self.parameter(name) for name in matrix.parameters})
 
     def thin(self, n: int) -> "Trajectory":
         """Return a trajectory of at most `n` steps, the first and the last included.

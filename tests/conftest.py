@@ -103,9 +103,12 @@ def toml() -> Callable[[dict[str, Any]], str]:
 def write_toml(values: dict[str, Any]) -> str:
     top = [item for item in values.items() if not isinstance(item[1], dict)]
     lines = [f"{_key(key)} = {_literal(value)}" for key, value in top]
-    for name, table in values.items():
-        if isinstance(table, dict):
-            lines += [f"[{_key(name)}]", *(f"{_key(key)} = {_literal(item)}" for key, item in table.items())]
+    tables = {_key(name): table for name, table in values.items() if isinstance(table, dict)}
+    while tables:
+        name, table = next(iter(tables.items()))
+        tables |= {f"{name}.{_key(key)}": item for key, item in table.items() if isinstance(item, dict)}
+        plain = {key: item for key, item in tables.pop(name).items() if not isinstance(item, dict)}
+        lines += [f"[{name}]", *(f"{_key(key)} = {_literal(item)}" for key, item in plain.items())]
     return "\n".join(lines) + "\n"
 
 

@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokscope.fourier.group import IsotypicBasis
+from grokscope.model.families import Model
 from grokscope.model.forward import Parameters
-from grokscope.model.transformer import Model
 from grokscope.tasks import Task
 from grokscope.tasks.group_pairs import Composition
 
@@ -27,7 +27,8 @@ class GroupNeurons:
         self.model, self.isotypic = model, isotypic
         self.batches = model.equations(composition.inputs.flatten(0, 1)).parts(_PAIRS_PER_BATCH)
         self.product = torch.from_numpy(composition.group.table).flatten()
-        self.hook_name = f"blocks.{model.config.n_layers - 1}.mlp.hook_post"
+        model.require("neurons", model.neurons)
+        self.hook_name = model.neurons[-1]
 
     def shares(self, parameters: Parameters) -> dict[str, Tensor]:
         """Return the shares of the neurons' variance in each of the k non-trivial representations.

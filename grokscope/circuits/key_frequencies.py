@@ -8,14 +8,13 @@ removal from the logits raises the loss.
 from dataclasses import dataclass
 
 import torch
-from einops import reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokscope.circuits.pairs import CircleGrid
 from grokscope.fourier import cyclic, cyclic_2d
+from grokscope.model.families import Model
 from grokscope.model.forward import Parameters
-from grokscope.model.transformer import Model
 from grokscope.tasks.circle import Circle
 
 CLUSTER_THRESHOLD = 0.85
@@ -74,39 +73,21 @@ def key_frequencies(grid: CircleGrid, parameters: Parameters) -> KeyFrequencies:
     Args:
         grid: The model on all pairs of the circle.
         parameters: The parameters of the checkpoint.
+
+    Raises:
+        LacksPartError: The network lacks an embedding, neurons, or a linear map from neurons to logits.
     """
     neurons, _ = grid.activations(parameters)
     shares = [cyclic_2d.block_shares(cyclic_2d.pair_blocks(post), post) for post in neurons]
     logits = grid.logits(parameters)
+    W_E, W_L = (grid.model.matrix(part).read(parameters).double() for part in ("embedding", "neuron_logits"))
     return KeyFrequencies(
-        cyclic.key_frequencies(cyclic.fourier_norms(parameters["embed.W_E"][grid.circle.tokens].double())),
-        cyclic.key_frequencies(cyclic.fourier_norms(neuron_logits(grid.model, parameters)[grid.circle.tokens])),
+        cyclic.key_frequencies(cyclic.fourier_norms(W_E[grid.circle.tokens])),
+        cyclic.key_frequencies(cyclic.fourier_norms(W_L[grid.circle.tokens])),
         torch.stack([(share >= CLUSTER_THRESHOLD).any(-1) for share in shares]).any(0),
         grid.mean_loss(logits),
         losses_without_frequency(grid, logits),
     )
-
-
-def neuron_logits(model: Model, parameters: Parameters) -> Float[Tensor, "*steps classes d_mlp"]:
-    """Return the transposed neuron-to-logit map W_L = W_out W_U of the last block, in float64.
-
-    Column j is the contribution of neuron j to the logits. With LayerNorm before the unembedding the map is
-    W_out (1 − 11ᵀ/d_model) diag(w) W_U: the contribution up to the scale of each example, with w from `ln_final.w`.
-
-    Args:
-        model: The architecture.
-        parameters: `W_out` of the last block, `unembed.W_U` and, with LayerNorm, `ln_final.w`, each with any leading
-            axes.
-
-    References:
-        Nanda et al. 2023, section 4.1.
-    """
-    c = model.config
-    W_out, W_U = (parameters[name].double() for name in (f"blocks.{c.n_layers - 1}.mlp.W_out", "unembed.W_U"))
-    if c.normalization_type:
-        W_out = W_out - reduce(W_out, "... neuron d_model -> ... neuron 1", "mean")
-        W_U = parameters["ln_final.w"].double()[..., None] * W_U
-    return (W_out @ W_U).mT
 
 
 def losses_without_frequency(
@@ -148,6 +129,19 @@ def restricted_logits(means: Float[Tensor, "n classes"], key: Int[Tensor, " n_ke
         Nanda et al. 2023, section 5.1. The mean follows their notebook, which adds back each class's mean logit.
     """
     return means.mean(0) + cyclic_2d.answer_waves(means, key).sum(0)
+
+
+def with_restricted_embedding(
+    model: Model, parameters: Parameters, circle: Circle, frequencies: Int[Tensor, " n_frequencies"]
+) -> Parameters:
+    """Return the parameters with only these frequencies, and the mean, in the embedding of the tokens on the circle.
+
+    Raises:
+        LacksPartError: The network has no embedding.
+    """
+    embedding = model.matrix("embedding")
+    assert embedding.write is not None
+    return embedding.write(parameters, restricted_embedding(embedding.read(parameters), circle, frequencies))
 
 
 def restricted_embedding(

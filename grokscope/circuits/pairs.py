@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokscope.model.equation_batch import Equations
+from grokscope.model.families import Model
 from grokscope.model.forward import Hook, Parameters
 from grokscope.model.losses import cross_entropy
-from grokscope.model.transformer import Model
 from grokscope.tasks import Split, Task
 from grokscope.tasks.circle import Circle, on_circle
 from grokscope.tasks.group_pairs import Composition
@@ -97,12 +97,15 @@ class CircleGrid:
 
     @torch.no_grad()
     def logits_without(self, parameters: Parameters, part: str) -> Float[Tensor, "n n classes"]:
-        """Return the logits of every pair if "attn" or "mlp" adds nothing to the residual stream, in any block."""
-        n, c = len(self.circle), self.model.config
+        """Return the logits of every pair if "attn" or "mlp" adds nothing to the residual stream, in any block.
+
+        Raise LacksPartError for a network without a residual stream.
+        """
+        self.model.require("sublayers", self.model.sublayers)
+        n = len(self.circle)
         masks = {
-            f"blocks.{layer}.hook_{name}_out": torch.full((1, 1, 1), scale).expand(n * n, 1, c.d_model)
-            for layer in range(c.n_layers)
-            for name, scale in (("attn", float(part != "attn")), ("mlp", float(part != "mlp")))
+            name: torch.full((1, 1, 1), float(not name.endswith(f"{part}_out"))).expand(n * n, 1, 1)
+            for name in self.model.sublayers
         }
         return self.model.logits(parameters, self.equations, masks).double().unflatten(0, (n, n))
 
@@ -112,16 +115,20 @@ class CircleGrid:
         """Return the neurons and the attention at the answer's position, for every pair.
 
         Returns:
-            For each block, the outputs of the activation function (n, n, d_mlp).
-            For each block, the attention of each head to the first operand (n, n, n_heads).
+            For each layer, the outputs of the activation function (n, n, d_mlp).
+            For each layer, the attention of each head to the first operand (n, n, n_heads). Empty without attention.
+
+        Raises:
+            LacksPartError: The network has no neurons.
         """
+        self.model.require("neurons", self.model.neurons)
         neurons, attention, n = [], [], len(self.circle)
         first = self.circle.task.operand_positions[0]
 
         def record(name: str, value: Tensor) -> Tensor:
-            if name.endswith("hook_post"):
+            if name in self.model.neurons:
                 neurons.append(value[:, -1].unflatten(0, (n, n)))
-            else:
+            elif name in self.model.attention:
                 attention.append(value[:, :, -1, first].unflatten(0, (n, n)))
             return value
 

@@ -1,4 +1,4 @@
-"""One line on each task, optimizer, measure and figure, read from the source, so that listing imports no torch."""
+"""One line on each task, model, optimizer, measure and figure, read from the source; listing imports no torch."""
 
 import ast
 from functools import cache
@@ -14,7 +14,7 @@ def lines(kind: str) -> list[str]:
     A name that another package adds has no description, because reading it would import the package.
 
     Args:
-        kind: "tasks", "optimizers", "measures" or "figures".
+        kind: "tasks", "models", "optimizers", "measures" or "figures".
     """
     names = plugins.names(kind)
     width = max(map(len, names)) + 2

@@ -85,14 +85,14 @@ def log(arguments: list[str]) -> None:
 
 
 def list_(arguments: list[str]) -> None:
-    """List the tasks, optimizers, measures, figures, presets or runs."""
+    """List the tasks, models, optimizers, measures, figures, presets or runs."""
 
     @dataclass(frozen=True)
     class List:
-        """List the tasks, optimizers, measures, figures, presets or runs."""
+        """List the tasks, models, optimizers, measures, figures, presets or runs."""
 
         what: tyro.conf.Positional[str]
-        """One of: tasks, optimizers, measures, figures, presets, runs."""
+        """One of: tasks, models, optimizers, measures, figures, presets, runs."""
         root: Path = ROOT
         """The folder that contains the runs."""
 

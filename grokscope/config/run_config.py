@@ -39,6 +39,10 @@ ADDED_SETTINGS = (
     *("optimizer.decay_by_part", "optimizer.muon_momentum", "optimizer.schedule"),
     *("optimizer.gradient_clip", "optimizer.norm_clamp", "stop"),
     *("task.train_set", "initialization"),
+    *("model.family", "model.d_head", "model.attn_only", "model.attention_dir"),
+    *("model.attention_alpha", "model.use_attn_scale", "model.gated_mlp", "model.parallel_attn_mlp", "model.options"),
+    *("model.mlp.operands", "model.mlp.combination", "model.mlp.d_embed", "model.mlp.n_layers"),
+    *("model.mlp.d_hidden", "model.mlp.act_fn", "model.mlp.biases"),
 )
 """The settings that the first saved runs lack. Every new setting must be listed here; see `RunConfig.digest`."""
 
@@ -77,8 +81,9 @@ class RunConfig:
     """The largest share of the training set in a batch of `batch_size`, rounded up (0.5 in Power et al. 2022)."""
     evaluate_every: int = integer(10, 1)
     """The number of steps between two rows of the log: train and test loss and accuracy."""
-    loss: str = choice("softmax", "softmax", "stablemax")
-    """The function that turns logits into probabilities: "softmax" or "stablemax" (Prieto et al. 2025)."""
+    loss: str = choice("softmax", "softmax", "stablemax", "mse")
+    """The loss: the cross-entropy of "softmax" or "stablemax" (Prieto et al. 2025), or "mse", the mean squared
+    difference between the logits and the one-hot answer (Gromov 2023)."""
     loss_dtype: str = choice("float64", "float32", "float64")
     """The precision of the log-softmax. With float32 the gradient vanishes after memorization."""
     matrix_products: str = choice("float32", "float32", "tf32", "bfloat16")
@@ -155,6 +160,8 @@ class RunConfig:
             table, default = (reduce(lambda tree, part: tree[part], tables, tree) for tree in (values, defaults))
             if table[key] == default[key]:
                 del table[key]
+        if not values["model"]["mlp"]:
+            del values["model"]["mlp"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def _checkpoint_faults(self, invalid: set[str]) -> list[str]:

@@ -12,6 +12,8 @@ from grokscope.config.validation import checked, choice, flag, integer, number, 
 TRAIN_SET_ALLOWED = "a bit per equation, in hexadecimal, as --split-from FILE writes it; or '' for a drawn set"
 TOKEN_FORMS = ("a b =", "a ∘ b =")
 """The forms of an equation with a single answer."""
+TWO_TOKEN_FORM = "a b"
+"""The form of operands alone, of which the last one has the answer (Zhong et al. 2023)."""
 SEQUENCE_FORM = "eos a ∘ b = c eos"
 """The form of Power et al. 2022, with two answers: c and "eos"."""
 LARGEST_P = 2003
@@ -42,9 +44,10 @@ class TaskConfig:
     """The answers of the task "table", as rows of element numbers. "@FILE" reads them from a file."""
     train_fraction: float = number(0.3, "a number between 0 and 1, both excluded", lambda value: 0 < value < 1)
     """The share of all equations in the training set. The others are the test set."""
-    form: str = choice("a b =", *TOKEN_FORMS, SEQUENCE_FORM)
+    form: str = choice("a b =", *TOKEN_FORMS, SEQUENCE_FORM, TWO_TOKEN_FORM)
     """The tokens of an equation: "a b =", "a ∘ b =" or "eos a ∘ b = c eos". The model answers at the position of "=".
-    In the third form (Power et al. 2022), it also answers "eos" at the position of c."""
+    In the third form (Power et al. 2022), it also answers "eos" at the position of c.
+    In the form "a b" (Zhong et al. 2023) there are only operands, and it answers at the position of the last one."""
     outliers: int = integer(0, 0)
     """The number of training equations that get the answer of another training equation (Power et al. 2022)."""
     random_labels: bool = flag(False)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from grokscope import plugins
-from grokscope.config import part_decay, stop_rule, task_size, validation
+from grokscope.config import model_config, part_decay, stop_rule, task_size, validation
 from grokscope.errors import quoted_value
 
 
@@ -80,6 +80,8 @@ def _reasons(config: Any, names: set[str], invalid: set[str]) -> Iterator[tuple[
     if "initialization" not in invalid and config.initialization:
         for setting in ("model.init", "model.init_scale", "init_seed"):
             yield setting, "the initial parameters were read from a file; allowed: without --init-from"
+    if not {"model", "model.family", "model.attn_only"} & invalid:
+        yield from model_config.unused_settings(config.model)
     if "optimizer" not in invalid:
         yield from _optimizer_reasons(config, invalid)
     if invalid.isdisjoint({"stop", "n_steps"}) and config.stop:

@@ -25,7 +25,7 @@ class Allowed:
     kind: Callable[[Any], Any]
     """The conversion to the type that ``config.json`` stores."""
     registry: str = ""
-    """The registry of a registered name: "tasks" or "optimizers"."""
+    """The registry of a registered name: "tasks", "models" or "optimizers"."""
     advice: Callable[[Any], str] = lambda value: ""
     """What helps with a value that is not allowed, or ""."""
 
@@ -91,7 +91,7 @@ def choice(default: str | None, *allowed: str | None) -> Any:
 
 
 def registered(default: str, registry: str) -> Any:
-    """Return a field for a name in `registry`, "tasks" or "optimizers"."""
+    """Return a field for a name in `registry`, "tasks", "models" or "optimizers"."""
     allowed = Allowed(f"a name that `grokscope list {registry}` prints", None, str, registry)
     return field(default=default, metadata={"allowed": allowed})
 

@@ -54,7 +54,8 @@ def plot_last_layer(log: Series, norms: Series, *, ax: Axes) -> Axes:
         log: The run's log.
         norms: The measure `weight_norm`.
     """
-    draw_line(norms, "weight_norm.unembed.W_U", ax, "last layer ‖W_U‖")
+    if "weight_norm.unembed.W_U" in norms.arrays:
+        draw_line(norms, "weight_norm.unembed.W_U", ax, "last layer ‖W_U‖")
     for i, slingshot in enumerate(phases.slingshots(log, norms)):
         labels = ("", "") if i else ("fast growth", f"peak of the {loss_name(log, name='train loss')}")
         ax.axvspan(slingshot.first, slingshot.last, color=SPIKE.colour, alpha=0.25, linewidth=0, label=labels[0])

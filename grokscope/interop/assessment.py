@@ -8,7 +8,6 @@ from functools import partial
 from grokscope.interop.formats import CheckpointFile
 from grokscope.interop.stored_losses import Means, compare, likely_cause, stored_losses
 from grokscope.model import losses
-from grokscope.model.transformer import Model
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -80,7 +79,7 @@ def _logged(log: Series, step: int) -> Means:
 def _means(trajectory: Trajectory, step: int, act_fn: str) -> Means:
     """Return the losses of a checkpoint with another activation function."""
     model, task, config = trajectory.model, trajectory.task, trajectory.config
-    changed = Model(dataclasses.replace(model.config, act_fn=act_fn), model.d_vocab, model.d_vocab_out, model.n_ctx)
+    changed = dataclasses.replace(model, config=dataclasses.replace(model.config, act_fn=act_fn))
     example_losses, is_right = losses.evaluate(
         changed, trajectory.at(step).parameters, task.inputs, task.labels, config.loss_dtype, config.loss
     )

@@ -80,7 +80,12 @@ def export(trajectory: Trajectory, steps: Iterable[int | np.integer], folder: Pa
     Raises:
         GrokscopeError: A step has no checkpoint (then nothing is written), a folder exists already, or writing fails.
     """
-    selected = trajectory.select(steps)
+    selected, model = trajectory.select(steps), trajectory.config.model
+    if model.act_fn == "quadratic" or model.attention_alpha != 1:
+        raise GrokscopeError(
+            "The arguments of HookedTransformerConfig cannot express constant attention or the quadratic activation, "
+            "so the exported files would describe another network. `Snapshot.model` has both."
+        )
     written = []
     for snapshot in selected:
         path = Path(folder) / f"step-{snapshot.step}"

@@ -14,8 +14,8 @@ from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
 from grokscope.model import losses
 from grokscope.model.equation_batch import Equations
+from grokscope.model.families import Model
 from grokscope.model.forward import Parameters
-from grokscope.model.transformer import Model
 from grokscope.series import LabelledArrays
 from grokscope.snapshot import Snapshot
 from grokscope.trajectory import Trajectory

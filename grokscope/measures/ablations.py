@@ -59,7 +59,7 @@ def ablations(trajectory: Trajectory) -> Series:
         - `loss_with_all_polynomials` (steps): all neurons of the last block replaced.
         - `loss_without_attention`, `loss_without_mlp` (steps): attention, or the MLP, adds nothing to the residual
           stream, in any block. Without attention the answer's position sees no operand, so the loss is at least
-          ln(classes).
+          ln(classes). Absent for a network without a residual stream.
 
         Constants: `frequencies`.
 
@@ -98,21 +98,28 @@ def _row(grid: CircleGrid, parameters: Parameters) -> dict[str, Tensor]:
     share, frequency = cyclic_2d.largest_share(cyclic_2d.block_shares(blocks, post))
     polynomials = cyclic_2d.block_functions(blocks, frequency, len(tokens))
     clustered_polynomials = torch.where(share >= CLUSTER_THRESHOLD, polynomials, post)
-    return {
+    row = {
         "loss": grid.mean_loss(logits),
         "loss_without_frequency": losses_without_frequency(grid, logits),
         "loss_with_only_frequency": torch.stack(only),
         "loss_with_polynomials": grid.mean_loss(_logits_with_neurons(grid, parameters, clustered_polynomials)),
         "loss_with_all_polynomials": grid.mean_loss(_logits_with_neurons(grid, parameters, polynomials)),
-        "loss_without_attention": grid.mean_loss(grid.logits_without(parameters, "attn")),
-        "loss_without_mlp": grid.mean_loss(grid.logits_without(parameters, "mlp")),
     }
+    if grid.model.sublayers:
+        row["loss_without_attention"] = grid.mean_loss(grid.logits_without(parameters, "attn"))
+        row["loss_without_mlp"] = grid.mean_loss(grid.logits_without(parameters, "mlp"))
+    return row
 
 
 def _logits_with_neurons(
     grid: CircleGrid, parameters: Parameters, post: Float[Tensor, "n n d_mlp"]
 ) -> Float[Tensor, "n n classes"]:
     """Return the logits with the last block's neurons at the answer's position replaced."""
-    last = f"blocks.{grid.model.config.n_layers - 1}.mlp.hook_post"
-    replacement = post.flatten(0, 1)[:, None]
-    return grid.logits(parameters, lambda name, value: replacement if name == last else value)
+    last = grid.model.neurons[-1]
+
+    def replace(name: str, value: Tensor) -> Tensor:
+        if name != last:
+            return value
+        return torch.cat([value[:, :-1], post.flatten(0, 1)[:, None]], 1)
+
+    return grid.logits(parameters, replace)

@@ -15,12 +15,12 @@ from grokscope.circuits.clock_and_pizza import (
     gradient_symmetricity,
     pizza_logits,
 )
-from grokscope.circuits.key_frequencies import restricted_embedding
+from grokscope.circuits.key_frequencies import with_restricted_embedding
 from grokscope.fourier import cyclic
 from grokscope.measures._declaration import Panel, measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.model import forward
 from grokscope.model.equation_batch import Equations
+from grokscope.model.forward import EMBEDDED
 from grokscope.series import Series
 from grokscope.tasks.circle import Circle, on_circle
 from grokscope.trajectory import Trajectory
@@ -112,7 +112,7 @@ def algorithm(
     )
     circle = on_circle(trajectory.task)
     n = len(circle)
-    norms = cyclic.fourier_norms(trajectory[-1].parameters["embed.W_E"][circle.tokens].double())
+    norms = cyclic.fourier_norms(trajectory[-1:].matrix("embedding")[0, circle.tokens].double())
     n_circles = min(_MOST_CIRCLES, int(cyclic.key_frequencies(norms).sum()))
     frequencies = norms.argsort(descending=True)[:n_circles] + 1
     probes = _Probes.draw(trajectory, circle, n_triples, n_pairs, n_shuffles, seed)
@@ -190,10 +190,9 @@ def _row(
         "distance_irrelevance": distance_irrelevance(correct, circle.sign),
         **controls.shuffled_control(samples),
     }
-    W_E = parameters["embed.W_E"]
     by_circle: dict[str, list[Tensor]] = {}
     for frequency, formulas in predicted.items():
-        isolated = {**parameters, "embed.W_E": restricted_embedding(W_E, circle, torch.tensor([frequency]))}
+        isolated = with_restricted_embedding(model, parameters, circle, torch.tensor([frequency]))
         with torch.no_grad():
             isolated_logits = model.logits(isolated, probes.pairs)[:, circle.tokens].double()
         for name, formula in formulas.items():
@@ -212,21 +211,32 @@ def operand_gradients(
 ) -> tuple[Float[Tensor, "n d_model"], Float[Tensor, "n d_model"]]:
     """Return ∂Q/∂E_a and ∂Q/∂E_b in float64, with Q the logit of each equation's class.
 
-    E_a and E_b are the embedding vectors at the positions of the two operands, also if a = b. Each equation gets its
-    own rows in W_E for them, so that one backward pass of the model's plain form returns all gradients.
+    E_a and E_b are the embedding vectors at the positions of the two operands, also if a = b. A hook adds a zero to
+    them, by which the logits are differentiated.
 
     Args:
         trajectory: The trajectory of the model. Its task has two operands.
         parameters: All parameters of a checkpoint.
         equations: The tokens of each equation.
         classes: The class of each equation.
+
+    Raises:
+        LacksPartError: The network has no vectors of operands.
     """
-    plain = {name: tensor.detach().double() for name, tensor in parameters.items()}
-    n, positions, W_E = len(equations), trajectory.task.operand_positions, plain["embed.W_E"]
-    operands = [W_E[equations[:, position]].requires_grad_() for position in positions]
-    tokens = equations.clone()
-    for i, position in enumerate(positions):
-        tokens[:, position] = len(W_E) + i * n + torch.arange(n)
-    logits = forward.plain(trajectory.config.model, plain | {"embed.W_E": torch.cat([W_E, *operands])}, tokens)
-    first, second = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), operands)
+    model = trajectory.model
+    model.require("embedded tokens", model.embedded_positions)
+    offsets: list[Tensor] = []
+
+    def add_offset(name: str, value: Tensor) -> Tensor:
+        if name != EMBEDDED:
+            return value
+        offsets.append(torch.zeros_like(value).requires_grad_())
+        return value + offsets[0]
+
+    in_float64 = {name: tensor.detach().double() for name, tensor in parameters.items()}
+    logits = model.logits(in_float64, equations, hook=add_offset)
+    (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), offsets)
+    first, second = (
+        gradient[:, model.embedded_positions.index(position)] for position in trajectory.task.operand_positions
+    )
     return first, second

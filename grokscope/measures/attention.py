@@ -10,8 +10,8 @@ from grokscope.circuits.controls import untrained_control
 from grokscope.measures._declaration import measure
 from grokscope.measures._head_scores import matching_positions, prefix_matching, previous_token
 from grokscope.measures._ranges import check_ranges
+from grokscope.model.families import Model
 from grokscope.model.forward import Parameters
-from grokscope.model.transformer import Model
 from grokscope.series import Series
 from grokscope.tasks import Task
 from grokscope.trajectory import Trajectory
@@ -171,14 +171,17 @@ def _patterns(
     patterns = []
 
     def record(name: str, value: Tensor) -> Tensor:
-        if name.endswith("hook_pattern"):
+        if name in model.attention:
             patterns.append(value[:, :, -1])
         return value
 
-    # The last MLP and the unembedding do not affect attention, and are most of the work: cut them to one unit.
-    mlp = f"blocks.{model.config.n_layers - 1}.mlp."
-    cut = {f"{mlp}W_in": (slice(None), slice(1)), f"{mlp}b_in": slice(1), f"{mlp}W_out": slice(1)}
-    small = {name: parameters[name][part] for name, part in cut.items()}
-    small |= {"unembed.W_U": parameters["unembed.W_U"][:, :1], "unembed.b_U": parameters["unembed.b_U"][:1]}
+    model.require("attention", model.attention)
+    small: dict[str, Tensor] = {}
+    if model.config.has_fast_forms:
+        # The last MLP and the unembedding do not affect attention, and are most of the work: cut them to one unit.
+        mlp = f"blocks.{model.config.n_layers - 1}.mlp."
+        cut = {f"{mlp}W_in": (slice(None), slice(1)), f"{mlp}b_in": slice(1), f"{mlp}W_out": slice(1)}
+        small = {name: parameters[name][part] for name, part in cut.items()}
+        small |= {"unembed.W_U": parameters["unembed.W_U"][:, :1], "unembed.b_U": parameters["unembed.b_U"][:1]}
     model.logits({**parameters, **small}, inputs, hook=record)
     return patterns

@@ -144,7 +144,7 @@ def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int
         key = cyclic.frequencies(n)[cyclic.key_frequencies(norms)]
         strongest = norms.argsort(descending=True)[: min(_MOST_PLANES, len(key))] + 1
         shuffles = _shuffles(last, len(key), orders)
-        untrained = trajectory.untrained["embed.W_E"][None, tokens].double()
+        untrained = trajectory.model.matrix("embedding").read(trajectory.untrained)[None, tokens].double()
         circular = _circular_quantities(untrained, principal_components(untrained, n_components)[0], key)
         constants |= controls.untrained_control({name: circular[name][0] for name in _WITH_CONTROL})
         constants |= {
@@ -185,7 +185,7 @@ def embedding(trajectory: Trajectory, *, n_components: int = 10, n_shuffles: int
 
 def _values(trajectory: Trajectory, tokens: Int[Tensor, " n"]) -> Float[Tensor, "steps n d"]:
     """Return the rows of W_E at some tokens, in float64."""
-    return trajectory.parameter("embed.W_E")[:, tokens].double()
+    return trajectory.matrix("embedding")[:, tokens].double()
 
 
 def _circular_quantities(

@@ -76,6 +76,8 @@ def fisher_rao_norm(trajectory: Trajectory, *, part: str = "train", dtype: str =
         - About three gradients per checkpoint.
     """
     trajectory.task.require_single_answer()
+    if trajectory.config.loss == "mse":
+        raise GrokscopeError("The run's loss, 'mse', has no softmax. Allowed: the loss 'softmax' or 'stablemax'.")
     rows = []
     for _, objective in objectives(trajectory, part=part, dtype=dtype):
         log_p, derivatives = along_weights(objective)

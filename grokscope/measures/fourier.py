@@ -6,14 +6,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokscope.circuits import controls
-from grokscope.circuits.key_frequencies import key_frequencies, neuron_logits
+from grokscope.circuits.key_frequencies import key_frequencies
 from grokscope.circuits.pairs import CircleGrid
 from grokscope.fourier import cyclic
 from grokscope.measures._chunks import evaluate_in_chunks
 from grokscope.measures._declaration import Panel, measure
 from grokscope.measures._key_frequency_variables import KEY_FREQUENCY_VARIABLES
 from grokscope.measures._ranges import check_ranges
-from grokscope.model.transformer import Model
+from grokscope.model.families import Model
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 from grokscope.variable import Variable, with_companions
@@ -42,6 +42,8 @@ _VARIABLES = with_companions(
     shuffled=("W_E_gini", "W_U_gini", "W_L_gini"),
     initialization=("W_E_gini", "W_U_gini", "W_L_gini"),
 )
+_MAPS = {"W_E": "embedding", "W_U": "unembedding", "W_L": "neuron_logits"}
+"""The matrix of the network behind each map."""
 _PANELS = (Panel("gini", "Gini of W_E, W_U and W_L", ("W_E_gini", "W_U_gini", "W_L_gini")),)
 
 
@@ -102,7 +104,7 @@ def fourier(trajectory: Trajectory, *, rank_tolerance: float = 0.01, n_shuffles:
     model = trajectory.model
     grid = CircleGrid.of(model, trajectory.task, trajectory.split_or_none)
     tokens = grid.circle.tokens
-    names = [name for name in model.shapes if name.split(".")[-1] in ("W_E", "W_U", "W_out") or name == "ln_final.w"]
+    names = dict.fromkeys(name for part in _MAPS.values() for name in model.matrix(part).parameters)
     orders = controls.random_orders(len(tokens), n_shuffles, seed)
     keys = key_frequencies(grid, trajectory.last.parameters)
 
@@ -132,12 +134,9 @@ def _token_maps(
     model: Model, parameters: dict[str, Tensor], tokens: Int[Tensor, " n"]
 ) -> dict[str, Float[Tensor, "steps n _"]]:
     """Return W_E, W_U and W_L as functions of the circle's tokens, in float64."""
-    W_U = rearrange(parameters["unembed.W_U"].double(), "step d_model token -> step token d_model")
-    return {
-        "W_E": parameters["embed.W_E"][:, tokens].double(),
-        "W_U": W_U[:, tokens],
-        "W_L": neuron_logits(model, parameters)[:, tokens],
-    }
+    maps = {name: model.matrix(part).read(parameters).double() for name, part in _MAPS.items()}
+    maps["W_U"] = rearrange(maps["W_U"], "step d_model token -> step token d_model")
+    return {name: values[:, tokens] for name, values in maps.items()}
 
 
 def _spectra(

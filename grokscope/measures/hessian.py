@@ -12,7 +12,7 @@ from grokscope.errors import GrokscopeError
 from grokscope.landscape.objective import Objective, objectives
 from grokscope.measures._declaration import measure
 from grokscope.measures._ranges import check_ranges
-from grokscope.model.components import COMPONENTS, group_by_component
+from grokscope.model.components import COMPONENTS
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 from grokscope.variable import Variable, with_companions
@@ -150,9 +150,8 @@ def hessian(
     )
     if unknown := [name for name in blocks if name not in COMPONENTS]:
         raise GrokscopeError(f"blocks: {', '.join(unknown)}. Allowed: {', '.join(COMPONENTS)}.")
-    block_parameters = {
-        block: names for block, names in group_by_component(trajectory.model.trained).items() if block in blocks
-    }
+    components = trajectory.model.components(trajectory.model.trained)
+    block_parameters = {block: names for block, names in components.items() if block in blocks}
     parts = list(block_parameters.values())
     rows: list[dict[str, float | np.ndarray]] = []
     previous: tuple[Tensor, Tensor] | None = None

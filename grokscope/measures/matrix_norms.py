@@ -7,8 +7,8 @@ from torch import Tensor
 
 from grokscope.circuits import controls
 from grokscope.measures._declaration import measure
+from grokscope.model.families import Model
 from grokscope.model.forward import Parameters
-from grokscope.model.transformer import Model
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 from grokscope.variable import Variable, with_companions
@@ -118,16 +118,25 @@ def _row(spectra: dict[str, Float[Tensor, " rank"]]) -> dict[str, Float[Tensor, 
 
 
 def _singular_values(model: Model, parameters: Parameters) -> dict[str, Float[Tensor, " rank"]]:
-    """Return the singular values of each matrix by its name, in the order of the forward pass."""
-    spectra = {name: singular_values(parameters[name]) for name in ("embed.W_E", "pos_embed.W_pos")}
-    for layer in range(model.config.n_layers):
+    """Return the singular values of each matrix by its name, in the order of the forward pass.
+
+    A network without attention has those of its trained matrices. Grouped queries have fewer keys than heads; each
+    head then has no product of its own, and only the single matrices are listed.
+    """
+    if not model.attention:
+        return {name: singular_values(parameters[name]) for name in model.trained if parameters[name].ndim == 2}
+    spectra = {
+        name: singular_values(parameters[name]) for name in ("embed.W_E", "pos_embed.W_pos") if name in parameters
+    }
+    for layer in range(len(model.attention)):
         attn, mlp = f"blocks.{layer}.attn.", f"blocks.{layer}.mlp."
-        W_Q, W_K, W_V, W_O = (parameters[f"{attn}W_{letter}"] for letter in "QKVO")
-        of_heads = {
-            **{f"W_{name}": singular_values(W) for name, W in zip("QKVO", (W_Q, W_K, W_V, W_O), strict=True)},
-            "QK": product_singular_values(W_Q, W_K.mT),
-            "OV": product_singular_values(W_V, W_O),
-        }
+        letters = [letter for letter in "QKVO" if f"{attn}W_{letter}" in parameters]
+        weights = [parameters[f"{attn}W_{letter}"] for letter in letters]
+        of_heads = {f"W_{name}": singular_values(W) for name, W in zip(letters, weights, strict=True)}
+        if len(weights) == 4:
+            W_Q, W_K, W_V, W_O = weights
+            of_heads |= {"QK": product_singular_values(W_Q, W_K.mT), "OV": product_singular_values(W_V, W_O)}
         spectra |= {f"{attn}{name}.{i}": sigma for name, sigmas in of_heads.items() for i, sigma in enumerate(sigmas)}
-        spectra |= {name: singular_values(parameters[name]) for name in (f"{mlp}W_in", f"{mlp}W_out")}
+        names = [f"{mlp}W_{name}" for name in ("in", "gate", "out")]
+        spectra |= {name: singular_values(parameters[name]) for name in names if name in parameters}
     return spectra | {"unembed.W_U": singular_values(parameters["unembed.W_U"])}

@@ -64,10 +64,12 @@ def neurons(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Se
         - `cluster_sizes` (steps, layers, frequencies): the number of these neurons at each frequency.
         - `constant_share` (steps, layers), from 0 to 1: the part of the neurons that are constant over the pairs.
 
+        The arrays of heads are absent if the network has no attention.
+
         Constants: `frequencies`.
 
     Raises:
-        GrokscopeError: The task has no circle, or `n_shuffles` is out of range.
+        GrokscopeError: The task has no circle, the network has no neurons, or `n_shuffles` is out of range.
 
     References:
         - Nanda et al. 2023, section 4.2 and appendix C. They find attention linear in the waves of one frequency.
@@ -88,7 +90,7 @@ def neurons(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Se
           circle.
     """
     grid = CircleGrid.of(trajectory.model, trajectory.task, trajectory.split_or_none)
-    n, d_mlp = len(grid.circle), trajectory.config.model.d_mlp
+    n, d_mlp = len(grid.circle), grid.activations(trajectory.untrained)[0][0].shape[-1]
     generator = torch.Generator().manual_seed(seed)
     orders = controls.random_orders(n, n_shuffles, generator)
     drawn = torch.randperm(d_mlp, generator=generator)[:_MOST_SHUFFLED]
@@ -96,7 +98,7 @@ def neurons(trajectory: Trajectory, *, n_shuffles: int = 4, seed: int = 0) -> Se
     untrained = _row(grid, trajectory.untrained, orders[:0], drawn)
     constants = {"frequencies": torch.arange(1, n // 2 + 1)}
     controlled = ("mean_neuron_share", "mean_head_share", "clustered_share")
-    constants |= controls.untrained_control({name: untrained[name] for name in controlled})
+    constants |= controls.untrained_control({name: untrained[name] for name in controlled if name in untrained})
     return Series.of_rows("neurons", trajectory.steps, rows, constants)
 
 
@@ -110,8 +112,9 @@ def _row(
         layers.setdefault(name, []).append(value)
 
     by_neuron, by_head = grid.activations(parameters)
-    for post, attention in zip(by_neuron, by_head, strict=True):
-        for unit, values, control_values in (("neuron", post, post[..., drawn]), ("head", attention, attention)):
+    for post, *attention in zip(by_neuron, *([by_head] if by_head else []), strict=True):
+        units = [("neuron", post, post[..., drawn]), *(("head", heads, heads) for heads in attention)]
+        for unit, values, control_values in units:
             share, frequency = _largest_share(values)
             add(f"{unit}_share", share)
             add(f"{unit}_frequency", frequency)

@@ -8,9 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokscope.circuits import controls
+from grokscope.errors import GrokscopeError
 from grokscope.landscape.objective import Objective, objectives
 from grokscope.measures._declaration import measure
-from grokscope.model.components import component_vectors, cosine, group_by_component
+from grokscope.model.components import component_vectors, cosine
 from grokscope.model.losses import cross_entropy, has_collapsed
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
@@ -159,7 +160,9 @@ def numerics(trajectory: Trajectory, *, dtype: str = "float32") -> Series:
     task, split = trajectory.task, trajectory.split
     task.require_single_answer()
     equations = trajectory.model.equations(task.inputs[split.test]) if len(split.test) else None
-    components = group_by_component(trajectory.model.trained)
+    if trajectory.config.loss == "mse":
+        raise GrokscopeError("The run's loss, 'mse', has no softmax. Allowed: the loss 'softmax' or 'stablemax'.")
+    components = trajectory.model.components(trajectory.model.trained)
 
     def row_of(objective: Objective) -> dict[str, Tensor]:
         row = _train_quantities(objective, components)

@@ -90,12 +90,13 @@ def parallelograms(trajectory: Trajectory, *, threshold: float = 0.01, n_shuffle
     is_whole_number = has_equal_whole_number_sums(n)
 
     def quality(chunk: Trajectory) -> dict[str, Tensor]:
-        gram = _standardised_gram(chunk.parameter("embed.W_E")[:, tokens].double())
+        gram = _standardised_gram(chunk.matrix("embedding")[:, tokens].double())
         samples = [_quality(gram[:, order][:, :, order], threshold, is_whole_number) for order in orders]
         return _quality(gram, threshold, is_whole_number) | controls.shuffled_control(samples)
 
     arrays = evaluate_in_chunks(trajectory, _CHECKPOINTS_PER_CHUNK, quality)
-    untrained_gram = _standardised_gram(trajectory.untrained["embed.W_E"][None, tokens].double())
+    untrained_embedding = trajectory.model.matrix("embedding").read(trajectory.untrained)
+    untrained_gram = _standardised_gram(untrained_embedding[None, tokens].double())
     untrained = _quality(untrained_gram, threshold, is_whole_number)
     constants = controls.untrained_control({name: array[0] for name, array in untrained.items()})
     constants["n_parallelograms"] = torch.tensor(len(is_whole_number))

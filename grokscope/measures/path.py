@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from grokscope.measures._declaration import measure
-from grokscope.model.components import component_vectors, cosine, group_by_component
+from grokscope.model.components import component_vectors, cosine
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 from grokscope.variable import Variable
@@ -62,7 +62,7 @@ def path(trajectory: Trajectory) -> Series:
     Cost:
         - One read of the checkpoints, in float64.
     """
-    components = group_by_component(trajectory.model.trained)
+    components = trajectory.model.components(trajectory.model.trained)
     origin = component_vectors(trajectory.first.parameters, components)
     start, sizes = torch.cat(origin), [len(vector) for vector in origin]
     # NaN spreads to every quantity that needs a checkpoint before the first.

@@ -1,5 +1,7 @@
 """Relative flatness: the curvature of one layer, weighted with the layer's weights so that a scale cancels."""
 
+import re
+
 import numpy as np
 import torch
 from einops import einsum, rearrange
@@ -118,7 +120,8 @@ def relative_flatness(
         - Estimated: one gradient and `n_probes` products with the layer's Hessian per checkpoint.
     """
     model, config = trajectory.model, trajectory.config
-    layers = [name for name in model.shapes if name == UNEMBEDDING or ".mlp.W_" in name]
+    layers = [name for name in model.shapes if name == UNEMBEDDING or re.search(r"\bmlp\.(\d+\.)?W_", name)]
+    model.require("unembedding", layers)
     if layer not in layers:
         raise GrokscopeError(unknown_name("layer", layer, layers))
     check_ranges(("n_probes", n_probes, n_probes >= 2, "from 2"))

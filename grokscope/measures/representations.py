@@ -195,11 +195,13 @@ def representations(trajectory: Trajectory, *, n_shuffles: int = 8, seed: int = 
     def quantities(chunk: Trajectory) -> dict[str, Tensor]:
         rows = [activity(snapshot.parameters) for snapshot in chunk]
         arrays = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-        return arrays | geometry(chunk.parameter("embed.W_E"), chunk.parameter("unembed.W_U"))
+        return arrays | geometry(chunk.matrix("embedding"), chunk.matrix("unembedding"))
 
     arrays = evaluate_in_chunks(trajectory, _CHECKPOINTS_PER_CHUNK, quantities)
     untrained = trajectory.untrained
-    untrained_geometry = geometry(untrained["embed.W_E"][None], untrained["unembed.W_U"][None])
+    untrained_geometry = geometry(
+        *(trajectory.model.matrix(part).read(untrained)[None] for part in ("embedding", "unembedding"))
+    )
     untrained_row = activity(untrained) | {name: array[0] for name, array in untrained_geometry.items()}
     dimensions = torch.tensor([irrep.isotypic_dimension for irrep in nontrivial])
     constants = {

@@ -141,7 +141,7 @@ def unembedding(
         ("perplexity", perplexity, 0 < perplexity < n, f"above 0 and below {n}, the number of points"),
     )
     orders = controls.random_orders(n, n_shuffles, seed)
-    values = rearrange(trajectory.parameter("unembed.W_U"), "step d_model token -> step token d_model")
+    values = rearrange(trajectory.matrix("unembedding"), "step d_model token -> step token d_model")
     values = values[:, tokens].double()
     components, all_ratios = principal_components(values, n)
     components, ratios = components[..., :n_components], all_ratios[:, :n_components]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from grokscope.measures._chunks import evaluate_in_chunks
 from grokscope.measures._declaration import Panel, measure
-from grokscope.model.components import group_by_component, parameter_label
+from grokscope.model.components import parameter_label
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 from grokscope.variable import Variable
@@ -66,7 +66,7 @@ def weight_norm(trajectory: Trajectory) -> Series:
         - One read of the checkpoints.
     """
     names, origin = trajectory.model.trained, trajectory.initialization
-    components = group_by_component(names)
+    components = trajectory.model.components(names)
 
     def norms_and_distances(chunk: Trajectory) -> dict[str, Float[Tensor, " steps"]]:
         norms = {}

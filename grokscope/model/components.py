@@ -27,7 +27,8 @@ def parameter_label(parameter: str) -> str:
     """Return a parameter's name as a legend shows it: "W_K", "ln1.w", and with its block's number after the first."""
     path, _, leaf = parameter.rpartition(".")
     parts = path.split(".")
-    sublayer = f"{parts[-1]}." if parts[-1].startswith("ln") else ""
+    is_unnamed = parts[-1].startswith("ln") or leaf in ("weight", "bias")
+    sublayer = f"{parts[-1]}." if is_unnamed else ""
     block = f" {parts[1]}" if parts[0] == "blocks" and parts[1] != "0" else ""
     return f"{sublayer}{leaf}{block}"
 

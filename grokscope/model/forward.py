@@ -25,6 +25,8 @@ Parameters = Mapping[str, Tensor]
 Masks = Mapping[str, Float[Tensor, "n _ d_model"]]
 Hook = Callable[[str, Tensor], Tensor]
 """A function of an activation's TransformerLens name and value. It returns the value that the forward pass uses."""
+EMBEDDED = "hook_embed"
+"""The name of the embedded tokens in a hook: (n, positions, d)."""
 LAYER_NORM_EPS = 1e-5
 _CHUNK = 4096
 """The number of examples whose neurons fit in the cache: in such chunks, all 113² take a fifth less time."""
@@ -54,7 +56,7 @@ def logits(
         dropout: Masks that multiply the outputs of attention and MLP; by default no dropout.
         hook: Reads or replaces activations, as in `plain`.
     """
-    if dropout is not None or hook is not None or not equations.has_constant_end:
+    if dropout is not None or hook is not None or not (config.has_fast_forms and equations.has_constant_end):
         return plain(config, parameters, equations.tokens, dropout, hook)
     if config.n_layers == 1 and config.normalization_type is None and equations.tokens.device.type == "cpu":
         return merged(config, parameters, equations)
@@ -79,20 +81,33 @@ def plain(
         parameters: The parameters under TransformerLens names.
         tokens: The equations; no two need share a token.
         dropout: Masks that multiply the outputs of attention and MLP; by default no dropout.
-        hook: Receives `attn.hook_pattern` (n, heads, queries, keys) and `mlp.hook_post` (n, positions, d_mlp) of each
-            block. In the last block, the only query and position is the last one, unless `all_positions`.
+        hook: Receives the embedded tokens as `EMBEDDED` (n, positions, d_model), without positions. Receives
+            `attn.hook_pattern` (n, heads, queries, keys) and `mlp.hook_post` (n, positions, d_mlp) of each block.
+            In the last block, the only query and position is the last one, unless `all_positions`.
         all_positions: Whether to return the logits of every position, and not of the last position alone.
     """
     hook = hook or _identity
-    residual = F.embedding(tokens, parameters["embed.W_E"]) + parameters["pos_embed.W_pos"][: tokens.shape[1]]
+    embedded = hook(EMBEDDED, F.embedding(tokens, parameters["embed.W_E"]))
+    residual = embedded + parameters["pos_embed.W_pos"][: tokens.shape[1]]
     for layer in range(config.n_layers):
         block = f"blocks.{layer}."
-        x = _layer_norm(config, parameters, f"{block}ln1", residual)
+        x = (
+            residual
+            if config.normalization_type == "LNPost"
+            else _layer_norm(config, parameters, f"{block}ln1", residual)
+        )
         if layer == config.n_layers - 1 and not all_positions:
             residual = residual[:, -1:]
         queries = _project(config, parameters, block, "Q", x[:, -residual.shape[1] :])
         keys, values = (_project(config, parameters, block, name, x) for name in "KV")
-        z = _attend(queries, keys, values, lambda pattern, block=block: hook(f"{block}attn.hook_pattern", pattern))
+        z = _attend(
+            queries,
+            keys,
+            values,
+            lambda pattern, block=block: hook(f"{block}attn.hook_pattern", _mixed(config, pattern)),
+            is_causal=config.attention_dir == "causal",
+            is_scaled=config.use_attn_scale,
+        )
         residual = _finish_block(config, parameters, block, residual, z, dropout, hook)
     return _unembed(config, parameters, residual if all_positions else residual[:, -1])
 
@@ -211,15 +226,19 @@ def _attend(
     keys: Float[Tensor, "n key head d_head"],
     values: Float[Tensor, "n key head d_head"],
     pattern_hook: Callable[[Tensor], Tensor] = lambda pattern: pattern,
+    *,
+    is_causal: bool = True,
+    is_scaled: bool = True,
 ) -> Float[Tensor, "n query head*d_head"]:
-    """Return the mixed values of causal attention from the last positions; `pattern_hook` may change the pattern.
+    """Return the mixed values of attention from the last positions; `pattern_hook` may change the pattern.
 
     Flash attention has no second derivative, which the Hessian needs, so attention is written out.
     """
     n_queries, n_keys = queries.shape[1], keys.shape[1]
     scores = einsum(queries, keys, "n query head d_head, n key head d_head -> n head query key")
-    scores = scores * queries.shape[-1] ** -0.5
-    if n_queries > 1:
+    if is_scaled:
+        scores = scores * queries.shape[-1] ** -0.5
+    if is_causal and n_queries > 1:
         is_visible = torch.ones(n_queries, n_keys, dtype=torch.bool, device=keys.device).tril(n_keys - n_queries)
         scores = scores.masked_fill(~is_visible, -torch.inf)
     z = einsum(pattern_hook(scores.softmax(-1)), values, "n head query key, n key head d_head -> n query head d_head")
@@ -231,7 +250,7 @@ def _finish_block(
     parameters: Parameters,
     block: str,
     residual: Float[Tensor, "n positions d_model"],
-    z: Float[Tensor, "n positions d_model"],
+    z: Float[Tensor, "n positions heads"],
     dropout: Masks | None = None,
     hook: Hook = _identity,
 ) -> Float[Tensor, "n positions d_model"]:
@@ -239,18 +258,55 @@ def _finish_block(
     W_O = rearrange(parameters[f"{block}attn.W_O"], "head d_head d_model -> (head d_head) d_model")
     attn_out = F.linear(z, W_O.T, parameters[f"{block}attn.b_O"])
     residual = residual + (attn_out * dropout[f"{block}hook_attn_out"] if dropout else attn_out)
-    x = _layer_norm(config, parameters, f"{block}ln2", residual)
+    is_post = config.normalization_type == "LNPost"
+    if is_post:
+        residual = _layer_norm(config, parameters, f"{block}ln1", residual)
+    if config.attn_only:
+        return residual
+    x = residual if is_post else _layer_norm(config, parameters, f"{block}ln2", residual)
     pre = F.linear(x, parameters[f"{block}mlp.W_in"].T, parameters[f"{block}mlp.b_in"])
-    post = hook(f"{block}mlp.hook_post", F.relu(pre) if config.act_fn == "relu" else F.gelu(pre))
+    post = hook(f"{block}mlp.hook_post", _activate(config.act_fn, pre))
     mlp_out = F.linear(post, parameters[f"{block}mlp.W_out"].T, parameters[f"{block}mlp.b_out"])
-    return residual + (mlp_out * dropout[f"{block}hook_mlp_out"] if dropout else mlp_out)
+    residual = residual + (mlp_out * dropout[f"{block}hook_mlp_out"] if dropout else mlp_out)
+    return _layer_norm(config, parameters, f"{block}ln2", residual) if is_post else residual
+
+
+def _activate(act_fn: str, pre: Float[Tensor, "*rows d_mlp"]) -> Float[Tensor, "*rows d_mlp"]:
+    """Return the neurons' outputs."""
+    if act_fn == "relu":
+        return F.relu(pre)
+    if act_fn == "gelu":
+        return F.gelu(pre)
+    return pre.square() if act_fn == "quadratic" else F.relu(pre).square()
+
+
+def _mixed(config: ModelConfig, pattern: Float[Tensor, "n head query key"]) -> Float[Tensor, "n head query key"]:
+    if config.attention_alpha == 1:
+        return pattern
+    return mixed_with_constant(pattern, config.attention_alpha, config.attention_dir == "causal")
+
+
+def mixed_with_constant(
+    pattern: Float[Tensor, "n head query key"], alpha: float, is_causal: bool
+) -> Float[Tensor, "n head query key"]:
+    """Return α · pattern + (1 − α) · 1, with 0 for keys after the query under causal attention.
+
+    The constant is 1 for each visible key, so the rows of the constant pattern do not sum to 1.
+
+    References:
+        Zhong et al. 2023, section 4.
+    """
+    n_queries, n_keys = pattern.shape[-2:]
+    constant = torch.ones(n_queries, n_keys, dtype=pattern.dtype, device=pattern.device)
+    return alpha * pattern + (1 - alpha) * (constant.tril(n_keys - n_queries) if is_causal else constant)
 
 
 def _unembed(
     config: ModelConfig, parameters: Parameters, residual: Float[Tensor, "n *positions d_model"]
 ) -> Float[Tensor, "n *positions d_vocab_out"]:
     """Return the logits of a residual stream after the last block."""
-    normalized = _layer_norm(config, parameters, "ln_final", residual)
+    is_normalized = config.normalization_type == "LN"
+    normalized = _layer_norm(config, parameters, "ln_final", residual) if is_normalized else residual
     return F.linear(normalized, parameters["unembed.W_U"].T, parameters["unembed.b_U"])
 
 

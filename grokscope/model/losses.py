@@ -6,8 +6,8 @@ from torch import Tensor
 
 from grokscope.config import RunConfig
 from grokscope.model.equation_batch import Equations
+from grokscope.model.families import Model
 from grokscope.model.forward import Parameters
-from grokscope.model.transformer import Model
 from grokscope.tasks import NO_TARGET
 
 EVALUATION_CHUNK = 32_768
@@ -43,7 +43,9 @@ def cross_entropy(
     dtype: str = "float64",
     function: str = "softmax",
 ) -> Float[Tensor, " n_targets"]:
-    """Return the cross-entropy −log p[label] of each target in nats, with p from `log_probabilities`.
+    """Return the loss of each target: the cross-entropy −log p[label] in nats, with p from `log_probabilities`.
+
+    With the function "mse" it is the mean over the C columns of (logit − δ)², δ = 1 for the label and 0 otherwise.
 
     Args:
         logits: The logits of a batch, at one position or at several.
@@ -51,11 +53,15 @@ def cross_entropy(
             positions are in the order of the examples, and then of the positions.
         dtype: The precision. After memorization, losses are about 1e-7, where 1 − softmax cancels in float32. The
             default is therefore float64, as in Nanda et al. 2023 and Prieto et al. 2025.
-        function: "softmax" or "stablemax".
+        function: "softmax", "stablemax" or "mse".
     """
     if labels.ndim == 2:
         targets = (labels != NO_TARGET).flatten().nonzero()[:, 0]
         logits, labels = logits.flatten(0, 1).index_select(0, targets), labels.flatten()[targets]
+    if function == "mse":
+        x = logits.to(getattr(torch, dtype))
+        target = torch.zeros_like(x).scatter(1, labels[:, None], 1.0)
+        return (x - target).square().mean(-1)
     return -log_probabilities(logits, dtype, function).gather(1, labels[:, None])[:, 0]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from grokscope.errors import GrokscopeError, quoted_name
-from grokscope.model.transformer import Model
+from grokscope.model.families import Model
 from grokscope.store.source import Memory
 
 _BUFFERS = (".attn.mask", ".attn.IGNORE")

@@ -1,53 +1,51 @@
-"""The model: one pure function of its parameters that agrees with HookedTransformer.
+"""The family "transformer": every decoder-only transformer that HookedTransformer has, and a few that it lacks.
 
-Parameters are a dict with TransformerLens names and shapes. Training, losses and curvature all call `Model.logits`,
-which can be differentiated twice and vmapped. `Model.hooked_transformer` copies the parameters into a real
-HookedTransformer for hooks, caches and patching. No other file imports TransformerLens.
+Parameters are a dict with TransformerLens names and shapes. `grokscope.model.forward` computes the simple
+architectures itself, in several forms. `grokscope.model.hooked` calls HookedTransformer's own forward pass for all
+others: rotary positions, RMSNorm, folded norms, gates, parallel blocks, and further activation functions.
 """
 
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokscope import rng
 from grokscope.config import ModelConfig
-from grokscope.errors import GrokscopeError, quoted_name
-from grokscope.model import bridge, forward, published_draws
+from grokscope.errors import GrokscopeError
+from grokscope.model import bridge, forward, hooked, published_draws
 from grokscope.model.equation_batch import Equations
-from grokscope.model.forward import Hook, Masks, Parameters
+from grokscope.model.families import Matrix, Model, build, sizes
+from grokscope.model.forward import EMBEDDED, Hook, Masks, Parameters
 from grokscope.tasks import Task
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
+__all__ = ["Model", "Transformer", "build", "transformer"]
+
 
 @dataclass(frozen=True)
-class Model:
-    """A decoder-only transformer for sequences of `n_ctx` tokens."""
-
-    config: ModelConfig
-    d_vocab: int
-    d_vocab_out: int
-    n_ctx: int
-    has_all_positions: bool = False
-    """Whether logits are computed at every position; by default, only at the last one, where an answer is read."""
+class Transformer(Model):
+    """A decoder-only transformer."""
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each parameter, sorted by name, as in `HookedTransformer.named_parameters`."""
-        c, d_head = self.config, self.config.d_model // self.config.n_heads
+        if not self.config.is_simple:
+            return {name: tuple(tensor.shape) for name, tensor in self._constants.items()}
+        c, d_head = self.config, self.d_head
         shapes: dict[str, tuple[int, ...]] = {
             "embed.W_E": (self.d_vocab, c.d_model),
             "pos_embed.W_pos": (self.n_ctx, c.d_model),
             "unembed.W_U": (c.d_model, self.d_vocab_out),
             "unembed.b_U": (self.d_vocab_out,),
         }
-        layer_norms = ["ln_final"] if c.normalization_type else []
+        layer_norms = ["ln_final"] if c.normalization_type == "LN" else []
         for layer in range(c.n_layers):
             block = f"blocks.{layer}"
             for name in "QKV":
@@ -55,23 +53,36 @@ class Model:
                 shapes[f"{block}.attn.b_{name}"] = (c.n_heads, d_head)
             shapes[f"{block}.attn.W_O"] = (c.n_heads, d_head, c.d_model)
             shapes[f"{block}.attn.b_O"] = (c.d_model,)
+            layer_norms += [f"{block}.ln1"] if c.normalization_type else []
+            if c.attn_only:
+                continue
             shapes[f"{block}.mlp.W_in"] = (c.d_model, c.d_mlp)
             shapes[f"{block}.mlp.b_in"] = (c.d_mlp,)
             shapes[f"{block}.mlp.W_out"] = (c.d_mlp, c.d_model)
             shapes[f"{block}.mlp.b_out"] = (c.d_model,)
-            layer_norms += [f"{block}.ln1", f"{block}.ln2"] if c.normalization_type else []
+            layer_norms += [f"{block}.ln2"] if c.normalization_type else []
         for name in layer_norms:
             shapes[f"{name}.w"] = shapes[f"{name}.b"] = (c.d_model,)
         return dict(sorted(shapes.items()))
 
+    @property
+    def d_head(self) -> int:
+        """The width of each attention head."""
+        return self.config.d_head or self.config.d_model // self.config.n_heads
+
+    @property
+    def _constants(self) -> dict[str, Tensor]:
+        """HookedTransformer's own parameters, of which those that are not "W_…" have their initial values."""
+        return hooked.constants(self.config, hooked.as_key(self.hooked_transformer_arguments))
+
     @cached_property
     def trained(self) -> tuple[str, ...]:
-        """The names of the trained parameters. The others are biases that stay zero, or sinusoidal positions.
+        """The names of the trained parameters. The others are biases that stay zero, or fixed positions.
 
         LayerNorm's scale and shift are always trained: `biases` concerns linear layers only.
         """
         biases = {"all": (), "mlp": ("attn.b_", "unembed.b_"), "none": ("attn.b_", "mlp.b_", "unembed.b_")}
-        frozen = biases[self.config.biases] + (("W_pos",) if self.config.positions == "sinusoidal" else ())
+        frozen = biases[self.config.biases] + (("W_pos",) if self.config.positions in ("sinusoidal", "none") else ())
         return tuple(name for name in self.shapes if not any(part in name for part in frozen))
 
     def initialize(self, seed: int) -> dict[str, Float[Tensor, "..."]]:
@@ -98,34 +109,28 @@ class Model:
             kind = name.split(".")[-1]
             if kind == "W_pos" and c.positions == "sinusoidal":
                 parameters[name] = _sinusoids(*shape)
+            elif kind == "W_pos" and c.positions == "none":
+                parameters[name] = torch.zeros(shape)
             elif name in published:
                 parameters[name] = published[name] * c.init_scale
-            elif kind.startswith("W_"):
+            elif kind.removeprefix("_").startswith("W_"):
                 generator = rng.generator("init", seed, name)
                 if c.init == "torch" and kind not in ("W_E", "W_pos"):
-                    bound = (c.d_mlp if kind == "W_out" else c.d_model) ** -0.5
+                    n_inputs = {"W_out": c.d_mlp, "W_O": c.n_heads * self.d_head}.get(kind, c.d_model)
+                    bound = n_inputs**-0.5
                     weights = torch.rand(shape, generator=generator, dtype=torch.float32) * (2 * bound) - bound
                 else:
                     deviation = (self.d_vocab if kind == "W_U" else c.d_model) ** -0.5 if c.init == "normal" else 1.0
                     weights = torch.randn(shape, generator=generator, dtype=torch.float32) * deviation
                 parameters[name] = weights * c.init_scale
-            else:
+            elif c.is_simple:
                 parameters[name] = torch.full(shape, 1.0 if kind == "w" else 0.0, dtype=torch.float32)
+            else:
+                parameters[name] = self._constants[name].clone()
         return parameters
 
-    def faults(self, parameters: Parameters) -> list[str]:
-        """Return one message for each missing name, unknown name and wrong shape."""
-        missing = [f"{name} is missing" for name in self.shapes if name not in parameters]
-        unknown = [f"{quoted_name(name)} is unknown" for name in parameters if name not in self.shapes]
-        wrong = [
-            f"{name} has shape {tuple(parameters[name].shape)}; allowed: {shape}"
-            for name, shape in self.shapes.items()
-            if name in parameters and tuple(parameters[name].shape) != shape
-        ]
-        return missing + unknown + wrong
-
     def equations(self, tokens: Int[Tensor, "n n_ctx"]) -> Equations:
-        """Return a batch of equations, to be prepared once and then used in many calls of `logits`."""
+        """Return a batch of sequences, to be prepared once and then used in many calls of `logits`."""
         return Equations.from_tokens(tokens, self.d_vocab, self.config.n_heads)
 
     def logits(
@@ -144,9 +149,16 @@ class Model:
             parameters: The parameters under TransformerLens names.
             tokens: The equations, as tokens or as a prepared batch from `equations`.
             dropout: Masks from `dropout_masks` that multiply the output of each sublayer; by default no dropout.
-            hook: Reads or replaces attention patterns and neuron activations, as `forward.plain` describes.
+            hook: Reads or replaces embedded tokens, attention patterns and neurons. In a simple architecture, the
+                last block has only the last query and position, unless `has_all_positions`.
         """
         equations = self.equations(tokens) if isinstance(tokens, Tensor) else tokens
+        if not self.config.is_simple:
+            names = (EMBEDDED, *self.neurons, *self.attention)
+            at_all_positions = hooked.logits(
+                self.config, self.hooked_transformer_arguments, parameters, equations.tokens, dropout, hook, names
+            )
+            return at_all_positions if self.has_all_positions else at_all_positions[:, -1]
         if self.has_all_positions:
             return forward.plain(self.config, parameters, equations.tokens, dropout, hook, all_positions=True)
         return forward.logits(self.config, parameters, equations, dropout, hook)
@@ -166,33 +178,77 @@ class Model:
             The masks of the last block cover only the positions at which `logits` computes logits.
         """
         masks = {}
-        for layer in range(self.config.n_layers):
-            is_last_only = layer == self.config.n_layers - 1 and not self.has_all_positions
-            n_positions = 1 if is_last_only else self.n_ctx
-            for hook in ("hook_attn_out", "hook_mlp_out"):
-                shape = (n_batch, n_positions, self.config.d_model)
-                is_kept = torch.rand(shape, generator=generator, device=generator.device) >= probability
-                masks[f"blocks.{layer}.{hook}"] = is_kept.float() / (1 - probability)
+        for name in self.sublayers:
+            is_last_block = name.startswith(f"blocks.{self.config.n_layers - 1}.")
+            has_one = is_last_block and self.config.is_simple and not self.has_all_positions
+            shape = (n_batch, 1 if has_one else self.n_ctx, self.config.d_model)
+            is_kept = torch.rand(shape, generator=generator, device=generator.device) >= probability
+            masks[name] = is_kept.float() / (1 - probability)
         return masks
 
     @property
-    def hooked_transformer_arguments(self) -> dict[str, Any]:
-        """The arguments of HookedTransformerConfig that describe this architecture, as JSON-able values."""
-        c = self.config
-        return {
-            "n_layers": c.n_layers,
-            "d_model": c.d_model,
-            "n_heads": c.n_heads,
-            "d_head": c.d_model // c.n_heads,
-            "d_mlp": c.d_mlp,
-            "d_vocab": self.d_vocab,
-            "d_vocab_out": self.d_vocab_out,
-            "n_ctx": self.n_ctx,
-            "act_fn": c.act_fn,
-            "normalization_type": c.normalization_type,
-            "eps": forward.LAYER_NORM_EPS,
-            "init_weights": False,
+    def sublayers(self) -> tuple[str, ...]:
+        """The names of the outputs of attention and MLP in each block."""
+        names = ("hook_attn_out",) if self.config.attn_only else ("hook_attn_out", "hook_mlp_out")
+        return tuple(f"blocks.{layer}.{name}" for layer in range(self.config.n_layers) for name in names)
+
+    @property
+    def n_activations(self) -> int:
+        """The number of neurons at one position."""
+        return len(self.neurons) * self.config.d_mlp
+
+    @property
+    def embedded_positions(self) -> tuple[int, ...]:
+        """All positions."""
+        return tuple(range(self.n_ctx))
+
+    @property
+    def neurons(self) -> tuple[str, ...]:
+        """The name of each block's neurons."""
+        layers = range(0 if self.config.attn_only else self.config.n_layers)
+        return tuple(f"blocks.{layer}.mlp.hook_post" for layer in layers)
+
+    @property
+    def attention(self) -> tuple[str, ...]:
+        """The name of each block's attention pattern."""
+        return tuple(f"blocks.{layer}.attn.hook_pattern" for layer in range(self.config.n_layers))
+
+    @cached_property
+    def matrices(self) -> dict[str, Matrix]:
+        """W_E, W_U and, with an MLP, the map W_L from the last block's neurons to the logits."""
+        W_E, W_U = "embed.W_E", "unembed.W_U"
+        matrices = {
+            "embedding": Matrix((W_E,), lambda p: p[W_E], lambda p, W: {**p, W_E: W}),
+            "unembedding": Matrix((W_U,), lambda p: p[W_U], lambda p, W: {**p, W_U: W}),
         }
+        if self.neurons:
+            last = self.config.n_layers - 1
+            norm = f"blocks.{last}.ln2" if self.config.normalization_type == "LNPost" else "ln_final"
+            scale = (f"{norm}.w",) if f"{norm}.w" in self.shapes else ()
+            names = (f"blocks.{last}.mlp.W_out", W_U, *scale)
+            matrices["neuron_logits"] = Matrix(names, self._neuron_logits)
+        return matrices
+
+    def _neuron_logits(self, parameters: Parameters) -> Float[Tensor, "*steps classes d_mlp"]:
+        """Return W_L = W_out W_U, transposed, in float64.
+
+        Column j is the contribution of neuron j to the logits. Under LayerNorm the map is W_out (1 − 11ᵀ/d_model)
+        diag(w) W_U: the contribution up to the scale of each example. RMSNorm does not subtract the mean.
+        """
+        W_out, W_U, *scale = (parameters[name].double() for name in self.matrices["neuron_logits"].parameters)
+        if (self.config.normalization_type or "").startswith("LN"):
+            W_out = W_out - reduce(W_out, "... neuron d_model -> ... neuron 1", "mean")
+        for w in scale:
+            W_U = w[..., None] * W_U
+        return (W_out @ W_U).mT
+
+    @property
+    def hooked_transformer_arguments(self) -> dict[str, Any]:
+        """The arguments of HookedTransformerConfig that describe this architecture, as JSON-able values.
+
+        Constant attention and the quadratic activation are not arguments; `hooked_transformer` adds them.
+        """
+        return hooked.arguments(self.config, self.d_vocab, self.d_vocab_out, self.n_ctx)
 
     def hooked_transformer(self, parameters: Parameters) -> "HookedTransformer":
         """Return a HookedTransformer on the CPU with a copy of `parameters`, without any weight processing.
@@ -200,48 +256,25 @@ class Model:
         TransformerLens 4 has none; it returns a TransformerBridge with the same weights and logits.
 
         Raises:
-            GrokscopeError: The parameters do not fit the architecture, or TransformerLens 4 does not have it.
+            GrokscopeError: HookedTransformer has no such architecture, or the parameters do not fit it; or
+                TransformerLens 4 does not have the architecture.
         """
         if bridge.is_needed():
-            arguments = self.hooked_transformer_arguments
-            return bridge.transformer_bridge(arguments, parameters, lambda tokens: self.logits(parameters, tokens))
-
-        from transformer_lens import HookedTransformer, HookedTransformerConfig
-
+            arguments, single = self.hooked_transformer_arguments, replace(self, has_all_positions=False)
+            return bridge.transformer_bridge(arguments, parameters, lambda tokens: single.logits(parameters, tokens))
         dtype = next(iter(parameters.values())).dtype
-        hooked_config = HookedTransformerConfig(
-            **self.hooked_transformer_arguments,
-            seed=None,  # A seed would reset the global generators of torch, NumPy and Python.
-            device="cpu",
-            dtype=dtype,
-        )
-        with warnings.catch_warnings():
-            # TransformerLens 3 recommends version 4 at each construction, but version 4 has no HookedTransformer.
-            warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
-            hooked = HookedTransformer(hooked_config, move_to_device=False)
+        model = hooked.construct(self.config, self.hooked_transformer_arguments, dtype)
         state_dict = {name: tensor.detach() for name, tensor in parameters.items()}
-        keys = hooked.load_state_dict(state_dict, strict=False)
-        buffers = {name for name, _ in hooked.named_buffers()}
+        keys = model.load_state_dict(state_dict, strict=False)
+        buffers = {name for name, _ in model.named_buffers()}
         if keys.unexpected_keys or set(keys.missing_keys) - buffers:
             raise GrokscopeError(f"The parameters do not fit this architecture's HookedTransformer: {keys}.")
-        return hooked
+        return model
 
 
-def build(config: ModelConfig, task: Task) -> Model:
-    """Return the model that `config` describes, sized for the tokens of `task`.
-
-    It gives logits at every position if the task's labels have a position axis.
-
-    Raises:
-        GrokscopeError: `config.d_vocab_out` is smaller than the number of answers.
-    """
-    d_vocab_out = task.d_vocab_out if config.d_vocab_out is None else config.d_vocab_out
-    if d_vocab_out < task.d_vocab_out:
-        raise GrokscopeError(
-            f"model.d_vocab_out: {d_vocab_out} is less than the {task.d_vocab_out} answers of {task.formula}. "
-            f"Allowed: from {task.d_vocab_out}, or none for this number."
-        )
-    return Model(config, task.d_vocab, d_vocab_out, task.n_ctx, task.labels.ndim == 2)
+def transformer(config: ModelConfig, task: Task) -> Transformer:
+    """Return the decoder-only transformer that `config` describes, with every architecture of HookedTransformer."""
+    return Transformer(config, **sizes(config, task))
 
 
 def _sinusoids(n_ctx: int, d_model: int) -> Float[Tensor, "n_ctx d_model"]:

@@ -20,7 +20,8 @@ SEEDS = ("split_seed", "init_seed", "training_seed")
 _KEYS = ("about", "seeds", "grid", "cells")
 _DEEPEST = 8
 _KINDS = {name: allowed.kind for name, allowed in validation.leaves(RunConfig())}
-_LEAF_COUNTS = Counter(name.rpartition(".")[2] for name in _KINDS)
+# A setting of a nested table has its full name in a cell's name, so that the other names stay as they are.
+_LEAF_COUNTS = Counter(name.rpartition(".")[2] for name in _KINDS if name.count(".") < 2)
 
 Axis = tuple[str, list[Any]]
 """The dotted name of a setting (or "seed") and its values."""
@@ -208,7 +209,7 @@ def _cell_name(settings: Mapping[str, Any]) -> str:
     parts = []
     for name, value in settings.items():
         leaf = name.rpartition(".")[2]
-        parts.append(f"{leaf if _LEAF_COUNTS[leaf] < 2 else name}={_value_text(value)}")
+        parts.append(f"{leaf if name.count('.') < 2 and _LEAF_COUNTS[leaf] < 2 else name}={_value_text(value)}")
     name = "+".join(parts)
     if IS_NAME.fullmatch(name):
         return name

@@ -12,7 +12,7 @@ from torch import Tensor
 from grokscope import plugins, rng
 from grokscope.algebra.groups import Group
 from grokscope.config import TaskConfig, task_size
-from grokscope.config.task_config import SEQUENCE_FORM
+from grokscope.config.task_config import SEQUENCE_FORM, TWO_TOKEN_FORM
 from grokscope.errors import GrokscopeError, quoted_value
 from grokscope.tasks.circle import circle_faults
 from grokscope.tasks.split import Split, draw_split, given_split, validated_split
@@ -172,11 +172,12 @@ def operand_equations(
     """
     equals, operation, eos = (torch.full_like(labels, n_elements + i) for i in range(3))
     columns = list(operands.unbind(1))
-    if config.form != "a b =":
+    n_signs = {TWO_TOKEN_FORM: 0, "a b =": 1}.get(config.form, 2)
+    if n_signs == 2:
         columns = [column for operand in columns for column in (operand, operation)][:-1]
-    columns.append(equals)
+    columns += [equals] if n_signs else []
     targets, d_vocab_out, is_single = labels, n_answers or n_elements, config.form != SEQUENCE_FORM
-    d_vocab = n_elements + (1 if config.form == "a b =" else 2)
+    d_vocab = n_elements + n_signs
     if not is_single:
         columns = [eos, *columns, labels]
         d_vocab = d_vocab_out = n_elements + 3

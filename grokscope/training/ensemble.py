@@ -17,7 +17,7 @@ from torch import Tensor
 
 from grokscope import environment
 from grokscope.config import RunConfig, lr_schedule, part_decay
-from grokscope.model import losses, transformer
+from grokscope.model import families, losses
 from grokscope.model.embedding_bag import Entries
 from grokscope.model.equation_batch import Equations
 from grokscope.training.dataset import Dataset
@@ -58,7 +58,7 @@ class Ensemble:
         self.configs, self._config = configs, configs[0]
         self._device = training_device(self._config.device)
         self.datasets = [Dataset(config, self._device) for config in configs]
-        self._model = transformer.build(self._config.model, self.datasets[0].task)
+        self._model = families.build(self._config.model, self.datasets[0].task)
         # The equations are the same in all models; only the answers may differ.
         self._all_inputs = self.datasets[0].inputs
         self._all_equations = self._model.equations(self._all_inputs)

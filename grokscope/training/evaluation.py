@@ -8,7 +8,7 @@ from torch import Tensor
 from grokscope.config import RunConfig
 from grokscope.model import losses
 from grokscope.model.equation_batch import Equations
-from grokscope.model.transformer import Model
+from grokscope.model.families import Model
 from grokscope.training.dataset import Dataset
 from grokscope.training.state import NotFiniteError, State
 

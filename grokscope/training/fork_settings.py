@@ -7,7 +7,7 @@ from typing import Any
 from grokscope import plugins
 from grokscope.config import RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError, quoted_value
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.tasks import Task
 
 _INITIALIZATION = ("model.init", "model.init_scale", "model.positions", "init_seed", "initialization")
@@ -53,14 +53,14 @@ def require_same_parameters(
             it and its value in the origin.
     """
     has_same_tokens = _has_same_tokens(before.task, task_before, after.task, task_after)
-    shapes = transformer.build(before.model, task_before).shapes
+    shapes = families.build(before.model, task_before).shapes
     for name, (value, new_value) in changed.items():
         reason, leaf = "", name.rpartition(".")[2]
         if name in _INITIALIZATION:
             reason = "changes the initialization, which a fork takes from its origin"
         elif name.startswith("model."):
             model = dataclasses.replace(before.model, **{leaf: new_value})
-            if transformer.build(model, task_before).shapes != shapes:
+            if families.build(model, task_before).shapes != shapes:
                 reason = "changes the parameters' shapes"
         elif name in _TOKENS and not has_same_tokens:
             reason = "changes the meaning of the tokens"

@@ -10,8 +10,8 @@ from grokscope.config import RunConfig, stop_rule
 from grokscope.errors import GrokscopeError
 from grokscope.model import losses
 from grokscope.model.equation_batch import Equations
+from grokscope.model.families import Model
 from grokscope.model.state_dicts import initial_parameters, parameters_digest
-from grokscope.model.transformer import Model
 from grokscope.store.run_store import RunStore, Segment
 from grokscope.training.optimizers import Optimizer, expected_state
 from grokscope.training.state import State

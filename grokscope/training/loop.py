@@ -9,7 +9,7 @@ from torch import Tensor
 from grokscope import environment, rng
 from grokscope.config import RunConfig, part_decay
 from grokscope.errors import GrokscopeError
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.model.equation_batch import Equations
 from grokscope.store.run_store import RunStore
 from grokscope.training.dataset import Dataset
@@ -46,7 +46,12 @@ class Setup:
         self.config = config.validate()
         self.device = training_device(config.device)
         self.dataset = Dataset(config, self.device)
-        self.model = transformer.build(config.model, self.dataset.task)
+        self.model = families.build(config.model, self.dataset.task)
+        if config.residual_dropout and not self.model.sublayers:
+            raise GrokscopeError(
+                f"residual_dropout: {config.residual_dropout}, but the family {config.model.family!r} has no "
+                f"residual stream. Allowed: 0."
+            )
         # A part without parameters raises here, before anything is announced or written.
         part_decay.decays(config.optimizer.decay_by_part, 0.0, self.model.trained)
         self.learner = Learner(config, self.model, self.device, given)

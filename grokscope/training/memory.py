@@ -15,11 +15,11 @@ def estimate_memory(setup: Setup) -> int:
     each layer the neurons before and after the activation and their gradient (B · d_mlp each). For sequences, B
     counts positions. Evaluation runs in parts and needs less.
     """
-    model, n_batch = setup.config.model, setup.dataset.batch_size
+    model, n_batch = setup.model, setup.dataset.batch_size
     loss_bytes = 8 if setup.config.loss_dtype == "float64" else 4
     n_positions = setup.dataset.task.n_ctx if setup.dataset.task.is_sequence else 1
     n_bytes_of_logits = (4 + 2 * loss_bytes) * setup.model.d_vocab_out
-    return n_positions * n_batch * (n_bytes_of_logits + 3 * 4 * model.n_layers * model.d_mlp)
+    return n_positions * n_batch * (n_bytes_of_logits + 3 * 4 * model.n_activations)
 
 
 def require_memory(setup: Setup) -> None:

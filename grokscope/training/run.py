@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from grokscope import environment
@@ -19,6 +20,7 @@ from grokscope.config import RunConfig, unused
 from grokscope.disk import atomic
 from grokscope.disk.lock import Lock
 from grokscope.errors import GrokscopeError
+from grokscope.model import own
 from grokscope.model.state_dicts import initial_parameters, parameters_digest
 from grokscope.opened_run import open_store
 from grokscope.store.run_names import new_run_folder
@@ -50,6 +52,7 @@ def train(
     progress: Display | bool = True,
     *,
     initialization: Mapping[str, Tensor] | None = None,
+    model: torch.nn.Module | None = None,
 ) -> Trajectory:
     """Train a model into a new folder root/run, and return its trajectory.
 
@@ -66,6 +69,8 @@ def train(
             function replaces the bar (`Display`).
         initialization: The initial parameters under TransformerLens names, instead of drawn ones. Step 0 stores them,
             and `config.initialization` gets their digest.
+        model: A module of your own that maps tokens (n, n_ctx) to logits, with its initial parameters
+            (`grokscope.model.own`). By default the network that `config.model` describes.
 
     Returns:
         The trajectory of all checkpoints.
@@ -77,6 +82,7 @@ def train(
         NotFiniteError: A number is not finite; everything before it is saved.
         InterruptedRunError: A signal stopped the training; the run is saved.
     """
+    config = own.with_module(config, model)
     setup = Setup(config)
     if initialization is not None:
         parameters = initial_parameters(setup.model, initialization)
@@ -103,6 +109,7 @@ def resume(
     allow_drift: bool = False,
     observer: Observer | None = None,
     progress: Display | bool = True,
+    model: torch.nn.Module | None = None,
 ) -> Trajectory:
     """Continue a run from its last resume state, exact to the bit, and return its trajectory.
 
@@ -116,6 +123,7 @@ def resume(
             record then contains the differences.
         observer: A function that is called after every step, with the step and the latest log row.
         progress: Whether to show a progress bar; as for `train`.
+        model: The module of a run that trains a module of your own; its present parameters are not used.
 
     Returns:
         The trajectory of all checkpoints.
@@ -127,6 +135,7 @@ def resume(
         NotFiniteError: A number is not finite; everything before it is saved.
         InterruptedRunError: A signal stopped the training; the run is saved.
     """
+    own.remember(model)
     folder = Path(path)
     with deferred_signals() as interrupted:
         run = RunStore(folder)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from grokscope.config import (
+    MlpConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -42,12 +43,28 @@ FIELDS: dict[str, tuple[Any, str, Any]] = {
     "model.n_heads": (65, "from 1 to 64", 8),
     "model.d_mlp": (0.5, "from 1 to 16384", 16),
     "model.act_fn": ("tanh", "'relu' or 'gelu'", "gelu"),
-    "model.normalization_type": ("RMS", "none or 'LN'", "LN"),
-    "model.positions": ("rotary", "'learned' or 'sinusoidal'", "sinusoidal"),
+    "model.normalization_type": ("BN", "none or 'LN' or 'LNPre'", "LN"),
+    "model.positions": ("absolute", "'learned' or 'sinusoidal'", "sinusoidal"),
     "model.biases": ("some", "'all' or 'mlp' or 'none'", "all"),
     "model.init": ("zero", "'normal' or 'torch' or 'nanda2023'", "torch"),
     "model.init_scale": (0.0, "above 0", 2.0),
     "model.d_vocab_out": (1, "from 2 to 1000000, or none", 200),
+    "model.family": ("perceptron", "mlp, transformer", "mlp"),
+    "model.d_head": (0, "from 1 to 4096, or none", 16),
+    "model.attn_only": ("yes", "true or false", True),
+    "model.attention_dir": ("backward", "'causal' or 'bidirectional'", "bidirectional"),
+    "model.attention_alpha": (1.5, "from 0 to 1", 0.0),
+    "model.use_attn_scale": (0, "true or false", False),
+    "model.gated_mlp": (1, "true or false", True),
+    "model.parallel_attn_mlp": ("no", "true or false", True),
+    "model.options": ("[1, 2]", "a JSON object", '{"n_key_value_heads": 1}'),
+    "model.mlp.operands": ("binary", "'one-hot' or 'embedded'", "embedded"),
+    "model.mlp.combination": ("averaged", "'concatenated' or 'summed'", "summed"),
+    "model.mlp.d_embed": (0, "from 1 to 4096", 32),
+    "model.mlp.n_layers": (0, "from 1 to 12", 2),
+    "model.mlp.d_hidden": (0, "from 1 to 16384", 64),
+    "model.mlp.act_fn": ("silu", "'relu' or 'gelu' or 'quadratic' or 'tanh'", "quadratic"),
+    "model.mlp.biases": ("some", "true or false", True),
     "optimizer.name": ("adamm", "adamw, muon, sgd", "sgd"),
     "optimizer.lr": (-1e-3, "above 0", 1e-2),
     "optimizer.weight_decay": (-1.0, "from 0 to 1000", 0.5),
@@ -74,7 +91,7 @@ FIELDS: dict[str, tuple[Any, str, Any]] = {
     "batch_size": (0, "from 1, or none", 64),
     "batch_share": (0.0, "above 0 and up to 1", 0.5),
     "evaluate_every": (0, "from 1", 3),
-    "loss": ("mse", "'softmax' or 'stablemax'", "stablemax"),
+    "loss": ("hinge", "'softmax' or 'stablemax' or 'mse'", "stablemax"),
     "loss_dtype": ("float16", "'float32' or 'float64'", "float32"),
     "matrix_products": ("float16", "'float32' or 'tf32' or 'bfloat16'", "tf32"),
     "residual_dropout": (1.0, "from 0 to below 1", 0.1),
@@ -90,14 +107,20 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
     """Return {"task.p": 7} as {"task": {"p": 7}}."""
     tables: dict[str, Any] = {}
     for name, value in values.items():
-        *table, key = name.split(".")
-        (tables.setdefault(table[0], {}) if table else tables)[key] = value
+        *path, key = name.split(".")
+        table = tables
+        for part in path:
+            table = table.setdefault(part, {})
+        table[key] = value
     return tables
 
 
 def construct(values: dict[str, Any]) -> RunConfig:
     """Construct a config in Python, without any check, from values by full name."""
     tables = nested(values)
+    model = tables.get("model")
+    if isinstance(model, dict) and isinstance(model.get("mlp"), dict):
+        model["mlp"] = MlpConfig(**model["mlp"])
     for name, kind in (("task", TaskConfig), ("model", ModelConfig), ("optimizer", OptimizerConfig)):
         if isinstance(tables.get(name), dict) and name not in values:
             tables[name] = kind(**tables[name])

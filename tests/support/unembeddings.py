@@ -41,7 +41,7 @@ def of_group(name: str, values: torch.Tensor, steps: tuple[int, ...] = (0,)) -> 
         model=ModelConfig(d_model=WIDTH, n_heads=2, d_mlp=24),
     )
     n = len(groups.group(name))
-    start = transformer.Model(config.model, n + 1, n, 3).initialize(0)
+    start = transformer.Transformer(config.model, n + 1, n, 3).initialize(0)
     return Trajectory.from_state_dicts(config, {step: {**start, **planted_W_U(values)} for step in steps})
 
 

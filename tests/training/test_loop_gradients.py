@@ -119,18 +119,18 @@ class RandomDraws:
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.noise: list[torch.Tensor] = []
         self.masks: list[dict[str, torch.Tensor]] = []
-        noise_like, dropout_masks = loop.noise_like, transformer.Model.dropout_masks
+        noise_like, dropout_masks = loop.noise_like, transformer.Transformer.dropout_masks
 
         def watched_noise_like(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
             self.noise.append(noise_like(tensor, generator))
             return self.noise[-1]
 
-        def watched_dropout_masks(model: transformer.Model, *arguments: Any) -> dict[str, torch.Tensor]:
+        def watched_dropout_masks(model: transformer.Transformer, *arguments: Any) -> dict[str, torch.Tensor]:
             self.masks.append(dropout_masks(model, *arguments))
             return self.masks[-1]
 
         monkeypatch.setattr(loop, "noise_like", watched_noise_like)
-        monkeypatch.setattr(transformer.Model, "dropout_masks", watched_dropout_masks)
+        monkeypatch.setattr(transformer.Transformer, "dropout_masks", watched_dropout_masks)
 
 
 @pytest.mark.parametrize("loss", ["softmax", "stablemax"])
