@@ -42,6 +42,15 @@ def test_every_block_of_python_can_be_pasted(page):
         compile(code, f"{page.name}, block {number}", "exec")
 
 
+def test_own_module_of_the_networks_page_trains(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for code in blocks(ROOT / "docs" / "networks.md", "python"):
+        exec(compile(code, "networks.md", "exec"), names)
+    assert len(names["trajectory"]) == 3 and names["circle"]["circularity"].shape == (3,)
+    assert "no attention" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated")
 def test_the_first_python_of_the_readme_runs_after_its_commands(tmp_path, monkeypatch):
