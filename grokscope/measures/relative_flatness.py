@@ -121,7 +121,8 @@ def relative_flatness(
     """
     model, config = trajectory.model, trajectory.config
     layers = [name for name in model.shapes if name == UNEMBEDDING or re.search(r"\bmlp\.(\d+\.)?W_", name)]
-    model.require("unembedding", layers)
+    if not layers:
+        raise GrokscopeError("Relative flatness needs a network with the layer 'unembed.W_U' or 'mlp.….W_in'.")
     if layer not in layers:
         raise GrokscopeError(unknown_name("layer", layer, layers))
     check_ranges(("n_probes", n_probes, n_probes >= 2, "from 2"))
