@@ -117,6 +117,7 @@ def _sequence_attention(trajectory: Trajectory, n_examples: int, seed: int) -> S
     """Return the scores of each head in drawn sequences; see `attention`."""
     task, model = trajectory.task, trajectory.model
     order = torch.randperm(len(task.inputs), generator=torch.Generator().manual_seed(seed))
+    model.require("attention", model.attention)
     drawn = order[:n_examples].sort().values
     inputs = task.inputs[drawn]
     matching = matching_positions(inputs, task.labels[drawn])
@@ -125,7 +126,7 @@ def _sequence_attention(trajectory: Trajectory, n_examples: int, seed: int) -> S
         patterns: list[Tensor] = []
 
         def record(name: str, value: Tensor) -> Tensor:
-            if name.endswith("hook_pattern"):
+            if name in model.attention:
                 patterns.append(value.double())
             return value
 
@@ -140,8 +141,9 @@ def _sequence_attention(trajectory: Trajectory, n_examples: int, seed: int) -> S
     for row in rows:
         if "prefix_matching" in row:
             row["best_prefix_matching"] = row["prefix_matching"].max()
-    n_heads = len(rows[0]["previous_token"]) // model.config.n_layers
-    names = [f"layer {layer} head {head}" for layer in range(model.config.n_layers) for head in range(n_heads)]
+    n_layers = len(model.attention)
+    n_heads = len(rows[0]["previous_token"]) // n_layers
+    names = [f"layer {layer} head {head}" for layer in range(n_layers) for head in range(n_heads)]
     constants = {
         "heads": np.array(names),
         "n_equations": torch.tensor(len(drawn)),
