@@ -29,7 +29,7 @@ FLOORS = (
 """The packages and single files, from the bottom up; those on one floor do not import each other."""
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units.split()}
 ONLY_IMPORTERS = {
-    "transformer_lens": {"model/hooked", "model/bridge"},
+    "transformer_lens": {"model/hooked_form", "model/bridge"},
     "matplotlib": {"figures"},
     "analyses": set(),
 }

@@ -1,7 +1,7 @@
 """The family "transformer": every decoder-only transformer that HookedTransformer has, and a few that it lacks.
 
 Parameters are a dict with TransformerLens names and shapes. `grokscope.model.forward` computes the simple
-architectures itself, in several forms. `grokscope.model.hooked` calls HookedTransformer's own forward pass for all
+architectures itself, in several forms. `grokscope.model.hooked_form` calls HookedTransformer's own forward pass for all
 others: rotary positions, RMSNorm, folded norms, gates, parallel blocks, and further activation functions.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from grokscope import rng
 from grokscope.config import ModelConfig
 from grokscope.errors import GrokscopeError
-from grokscope.model import bridge, forward, hooked, published_draws
+from grokscope.model import bridge, forward, hooked_form, published_draws
 from grokscope.model.equation_batch import Equations
 from grokscope.model.families import Matrix, Model, build, sizes
 from grokscope.model.forward import EMBEDDED, Hook, Masks, Parameters
@@ -73,7 +73,7 @@ class Transformer(Model):
     @property
     def _constants(self) -> dict[str, Tensor]:
         """HookedTransformer's own parameters, of which those that are not "W_…" have their initial values."""
-        return hooked.constants(self.config, hooked.as_key(self.hooked_transformer_arguments))
+        return hooked_form.constants(self.config, hooked_form.as_key(self.hooked_transformer_arguments))
 
     @cached_property
     def trained(self) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ class Transformer(Model):
         equations = self.equations(tokens) if isinstance(tokens, Tensor) else tokens
         if not self.config.is_simple:
             names = (EMBEDDED, *self.neurons, *self.attention)
-            at_all_positions = hooked.logits(
+            at_all_positions = hooked_form.logits(
                 self.config, self.hooked_transformer_arguments, parameters, equations.tokens, dropout, hook, names
             )
             return at_all_positions if self.has_all_positions else at_all_positions[:, -1]
@@ -248,7 +248,7 @@ class Transformer(Model):
 
         Constant attention and the quadratic activation are not arguments; `hooked_transformer` adds them.
         """
-        return hooked.arguments(self.config, self.d_vocab, self.d_vocab_out, self.n_ctx)
+        return hooked_form.arguments(self.config, self.d_vocab, self.d_vocab_out, self.n_ctx)
 
     def hooked_transformer(self, parameters: Parameters) -> "HookedTransformer":
         """Return a HookedTransformer on the CPU with a copy of `parameters`, without any weight processing.
@@ -263,7 +263,7 @@ class Transformer(Model):
             arguments, single = self.hooked_transformer_arguments, replace(self, has_all_positions=False)
             return bridge.transformer_bridge(arguments, parameters, lambda tokens: single.logits(parameters, tokens))
         dtype = next(iter(parameters.values())).dtype
-        model = hooked.construct(self.config, self.hooked_transformer_arguments, dtype)
+        model = hooked_form.construct(self.config, self.hooked_transformer_arguments, dtype)
         state_dict = {name: tensor.detach() for name, tensor in parameters.items()}
         keys = model.load_state_dict(state_dict, strict=False)
         buffers = {name for name, _ in model.named_buffers()}

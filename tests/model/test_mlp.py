@@ -44,7 +44,13 @@ def test_form_of_the_equation_does_not_change_an_mlp():
         model = families.build(ModelConfig(family="mlp", mlp=MlpConfig(d_hidden=6)), task)
         weights = torch.zeros(2, model.d_vocab, 6).double()
         weights[:, :5] = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0)).double()
-        parameters = {**random_parameters(model), "mlp.0.W_in": weights.flatten(0, 1)}
+        W_U = torch.randn(6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        parameters = {
+            "mlp.0.W_in": weights.flatten(0, 1),
+            "mlp.0.b_in": torch.ones(6).double(),
+            "unembed.W_U": W_U,
+            "unembed.b_U": torch.zeros(5).double(),
+        }
         logits = model.logits(parameters, task.inputs)
         expected = logits if expected is None else expected
         torch.testing.assert_close(logits, expected)

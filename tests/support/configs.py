@@ -49,7 +49,7 @@ FIELDS: dict[str, tuple[Any, str, Any]] = {
     "model.init": ("zero", "'normal' or 'torch' or 'nanda2023'", "torch"),
     "model.init_scale": (0.0, "above 0", 2.0),
     "model.d_vocab_out": (1, "from 2 to 1000000, or none", 200),
-    "model.family": ("perceptron", "mlp, transformer", "mlp"),
+    "model.family": ("perceptron", "mlp, module, transformer", "mlp"),
     "model.d_head": (0, "from 1 to 4096, or none", 16),
     "model.attn_only": ("yes", "true or false", True),
     "model.attention_dir": ("backward", "'causal' or 'bidirectional'", "bidirectional"),
