@@ -1,8 +1,8 @@
 """The family "transformer": every decoder-only transformer that HookedTransformer has, and a few that it lacks.
 
 Parameters are a dict with TransformerLens names and shapes. `grokscope.model.forward` computes the simple
-architectures itself, in several forms. `grokscope.model.hooked_form` calls HookedTransformer's own forward pass for all
-others: rotary positions, RMSNorm, folded norms, gates, parallel blocks, and further activation functions.
+architectures itself, in several forms. `grokscope.model.hooked_form` calls HookedTransformer's own forward pass for
+all others: rotary positions, RMSNorm, folded norms, gates, parallel blocks, and further activation functions.
 """
 
 from dataclasses import dataclass, replace
