@@ -105,6 +105,10 @@ def read(
     _read_normalization(architecture, parameters, facts, given)
     if "act_fn" not in values and not values.get("attn_only"):
         architecture.unknown["act_fn"] = _CANDIDATES["act_fn"]
+    if options := _options(values, facts):
+        if "options" not in ModelConfig.__dataclass_fields__:
+            raise _refusal(*next(iter(options.items())))
+        values["options"] = json.dumps(options)
     if facts.get("positions", "") is None:
         architecture.unknown["positions"] = _CANDIDATES["positions"]
     if _may_mix_constant(parameters, facts):
@@ -148,6 +152,24 @@ def _shapes(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("attn_only") and not _is_expressible("attn_only", True):
         raise _refusal("attn_only", True)
     return values
+
+
+def _options(values: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of HookedTransformerConfig that no setting has, where they differ from its defaults."""
+    options = {}
+    if values.get("normalization_type") and facts.get("eps", LAYER_NORM_EPS) != LAYER_NORM_EPS:
+        options["eps"] = facts["eps"]
+    if values.get("positions") != "rotary":
+        return options
+    d_head = values.get("d_head") or values["d_model"] // values["n_heads"]
+    share = facts.get("rotary_pct", 1)
+    defaults = {"rotary_dim": d_head, "rotary_base": 10000, "rotary_adjacent_pairs": False}
+    read = {
+        "rotary_dim": facts.get("rotary_dim") or int(share * d_head),
+        "rotary_base": facts.get("rotary_base", 10000),
+        "rotary_adjacent_pairs": facts.get("rotary_adjacent_pairs", False),
+    }
+    return options | {name: value for name, value in read.items() if value != defaults[name]}
 
 
 def _positions(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,11 +244,6 @@ def _read_normalization(
     normalization = facts.get("normalization_type", "LN" if scales else None)
     has_final_norm = facts.get("has_final_norm", "ln_final.w" in scales or not scales)
     is_post = facts.get("norm_first") is False or (bool(scales) and not has_final_norm)
-    eps = facts.get("eps", LAYER_NORM_EPS)
-    if normalization and eps != LAYER_NORM_EPS:
-        if "options" not in ModelConfig.__dataclass_fields__:
-            raise GrokscopeError(f"its config says eps = {eps!r}; allowed: {LAYER_NORM_EPS!r}.")
-        values["options"] = json.dumps({"eps": eps})
     if is_post:
         if has_final_norm:
             raise GrokscopeError(

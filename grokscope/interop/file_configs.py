@@ -28,7 +28,10 @@ _NAMES = {
     "norm_first": "norm_first pre_norm prenorm pre_ln pre_layer_norm",
     "normalization_type": "normalization_type norm_type",
     "n_key_value_heads": "num_key_value_heads n_kv_heads n_key_value_heads",
-    "rotary": "rope_theta rotary_pct rotary_emb_base rotary_dim rope rotary use_rope use_rotary",
+    "rotary": "rope rotary use_rope use_rotary",
+    "rotary_base": "rope_theta rotary_emb_base rotary_base",
+    "rotary_pct": "rotary_pct partial_rotary_factor",
+    "rotary_dim": "rotary_dim",
     "positional_embedding_type": "positional_embedding_type position_embedding_type pos_type",
     "parallel_attn_mlp": "use_parallel_residual parallel_attn_mlp",
     "use_attn_scale": "use_attn_scale",
@@ -54,7 +57,8 @@ _MODEL_TYPES: dict[str, dict[str, Any]] = {
     "gpt2": {"attention_dir": "causal"},
     "gpt_neo": {"attention_dir": "causal", "use_attn_scale": False},
     "gpt_neox": {"attention_dir": "causal", "positional_embedding_type": "rotary"},
-    "gptj": {"attention_dir": "causal", "positional_embedding_type": "rotary", "parallel_attn_mlp": True},
+    "gptj": {"attention_dir": "causal", "positional_embedding_type": "rotary", "parallel_attn_mlp": True}
+    | {"rotary_adjacent_pairs": True},
     **dict.fromkeys(
         ("llama", "mistral", "qwen2", "gemma"),
         {"attention_dir": "causal", "positional_embedding_type": "rotary", "normalization_type": "RMS"},
@@ -113,9 +117,8 @@ def properties(values: Mapping[str, Any]) -> dict[str, Any]:
     read |= {name: value for name, value in _MODEL_TYPES.get(str(read.pop("model_type", "")), {}).items()}
     if "act_fn" in read:
         read["act_fn"] = activation(read["act_fn"])
-    if isinstance(read.get("rotary"), bool | int | float) and read.pop("rotary"):
-        read["positional_embedding_type"] = "rotary"
-    read.pop("rotary", None)
+    if read.pop("rotary", False) is True or not read.keys().isdisjoint({"rotary_pct", "rotary_dim", "rotary_base"}):
+        read.setdefault("positional_embedding_type", "rotary")
     if (is_causal := read.pop("is_causal", None)) is not None and isinstance(is_causal, bool):
         read.setdefault("attention_dir", "causal" if is_causal else "bidirectional")
     percent = read.pop("train_percent", None)

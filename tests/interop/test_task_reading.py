@@ -69,7 +69,7 @@ def test_given_settings_count_before_the_config():
         ({"hidden_act": "gelu_new", "causal": False}, {"act_fn": "gelu_new", "attention_dir": "bidirectional"}),
         ({"train_data_pct": 30.0}, {"train_fraction": 0.3}),
         ({"model_type": "gpt_neo"}, {"use_attn_scale": False, "attention_dir": "causal"}),
-        ({"rope_theta": 10000.0}, {"positional_embedding_type": "rotary"}),
+        ({"rope_theta": 500.0}, {"positional_embedding_type": "rotary", "rotary_base": 500.0}),
         ({"a": {"heads": 2}, "b": {"heads": 4}}, {}),
     ],
     ids=str,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 NAME = re.compile(
     r"embed\.W_E|pos_embed\.W_pos|unembed\.(W|b)_U|ln_final\.[wb]|blocks\.\d+\."
-    r"(ln[12]\.[wb]|attn\.((W|b)_[QKVO]|mask|IGNORE)|mlp\.(W|b)_(in|gate|out))"
+    r"(ln[12]\.[wb]|attn\.((W|b)_[QKVO]|mask|IGNORE|rotary_(sin|cos))|mlp\.(W|b)_(in|gate|out))"
 )
 """TransformerLens' names, which Nanda et al. 2023 share."""
 
@@ -34,7 +34,10 @@ def to_transformer_lens(parameters: Mapping[str, Any]) -> dict[str, Any]:
     is (d_model, heads · d_head). A parameter of any other shape is returned unchanged, so that the trajectory names
     it in its error.
     """
-    parameters = dict(parameters)
+    # The tables of rotary positions follow from the config.
+    parameters = {
+        name: value for name, value in parameters.items() if not name.endswith(("rotary_sin", "rotary_cos"))
+    }
     if not has_flat_heads(parameters):
         return parameters
     for name, value in list(parameters.items()):
