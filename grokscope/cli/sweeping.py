@@ -1,4 +1,4 @@
-"""The command `sweep`."""
+"""The commands `sweep` and `sweep-table`."""
 
 import math
 import shlex
@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from grokscope.cli.arguments import ROOT, announce, counted, parse, state_counts, usage_errors
+from grokscope.cli.arguments import (
+    ROOT,
+    RunOptions,
+    announce,
+    counted,
+    parse,
+    printable,
+    state_counts,
+    usage_errors,
+)
 from grokscope.errors import GrokscopeError
 
 if TYPE_CHECKING:
@@ -111,6 +120,41 @@ def sweep(arguments: list[str]) -> None:
         print(f"saved {' and '.join(map(str, written))}")
     if messages:
         raise GrokscopeError("\n".join(messages))
+
+
+def sweep_table(arguments: list[str]) -> None:
+    """Print the cells of a sweep that fulfil a condition, with their settings and results."""
+
+    @dataclass(frozen=True)
+    class SweepTable:
+        """Print the cells of SWEEP as a table: settings, state, and the results in each cell's log.
+
+        Sweeps also write this table to SWEEP/results.parquet, which pandas and duckdb read.
+        """
+
+        sweep: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SWEEP")]
+        """The sweep's folder, or its name under --root."""
+        root: Path = ROOT
+        """The folder that contains the runs."""
+        where: str = ""
+        """A condition in SQL, such as "test_accuracy > 0.99"; a name with a dot needs double quotes."""
+        column: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME")] = ()
+        """A column to print; may be repeated. By default all."""
+        csv: bool = False
+        """Print CSV instead of an aligned table."""
+
+    options = parse(SweepTable, "sweep-table", arguments)
+
+    from grokscope.sweep import results, sweep_folder
+
+    folder = RunOptions(run=options.sweep, root=options.root).folder
+    rows = results.cell_rows(sweep_folder.load(folder), folder)
+    with usage_errors():
+        table = results.query(rows, options.where, options.column)
+    text = table.to_csv(index=False) if options.csv else table.to_string(index=False)
+    print(printable(text.rstrip("\n")))
+    if not options.csv:
+        print(f"{len(table):,} of {counted(len(rows), 'cell')}")
 
 
 def _failure_messages(failed: Mapping[str, str], plan: "Sweep", folder: Path) -> list[str]:

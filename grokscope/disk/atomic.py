@@ -125,6 +125,19 @@ def remove_file(path: Path) -> None:
         raise disk_error(error, "remove", path, 0) from error
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder with everything in it, if it exists.
+
+    Raises:
+        GrokscopeError: The folder could not be removed.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            syscalls.disk.remove_folder(path)
+    except OSError as error:
+        raise disk_error(error, "remove", path, 0) from error
+
+
 @contextmanager
 def build_folder(path: Path) -> Iterator[Path]:
     """Yield an empty hidden folder that is renamed to `path` at the end of the block.

@@ -184,7 +184,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def finish_axes(ax: Axes) -> Axes:
-    """Set labels, a frame without its upper and right side, and a legend if curves have labels. rcParams set the sizes."""
+    """Set labels in the sizes of rcParams, remove the frame above and on the right, and add a legend if needed."""
     for axis in (ax.xaxis, ax.yaxis):
         axis.label.set_fontsize(user_setting("axes.labelsize", user_setting("font.size", FONT_SIZE)))
     for axis in ("x", "y"):

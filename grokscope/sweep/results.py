@@ -1,19 +1,25 @@
 """The results of a sweep in two tables: a row for each cell, and a row for each setting over its seeds."""
 
 import io
+import json
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from grokscope import phases
 from grokscope.disk import atomic
-from grokscope.errors import GrokscopeError
+from grokscope.errors import GrokscopeError, unknown_name
 from grokscope.sweep import sweep_folder
 from grokscope.sweep.plan import Sweep
 from grokscope.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    import pandas
 
 EVENTS = ("memorized", "generalised")
 N_RESAMPLES = 2000
@@ -119,7 +125,11 @@ def bootstrap_median(
 
 
 def write_tables(rows: list[Row], axes: list[str], folder: Path) -> list[Path]:
-    """Write results.csv (the cells' rows) and summary.csv (medians over seeds) into a folder; return their paths."""
+    """Write the cells' rows and the medians over seeds into a folder, and return the paths.
+
+    results.parquet contains the cells' rows for pandas, duckdb and others, results.csv the same rows as text, and
+    summary.csv the medians.
+    """
     import pandas
 
     written = []
@@ -128,7 +138,62 @@ def write_tables(rows: list[Row], axes: list[str], folder: Path) -> list[Path]:
         pandas.DataFrame(lines).to_csv(text, index=False)
         written.append(folder / f"{name}.csv")
         atomic.write_atomic(written[-1], text.getvalue().encode())
+    content = io.BytesIO()
+    frame(rows).to_parquet(content, index=False)
+    written.append(folder / "results.parquet")
+    atomic.write_atomic(written[-1], content.getvalue())
     return written
+
+
+def frame(rows: list[Row]) -> "pandas.DataFrame":
+    """Return rows as a table in which each column has one type.
+
+    A setting that has several types, or is a list, becomes JSON text.
+    """
+    import pandas
+
+    table = pandas.DataFrame(rows)
+    for name in table.columns:
+        kinds = {type(value) for value in table[name] if not _is_missing(value)}
+        if list in kinds or tuple in kinds or len(kinds - {int, float}) > 1 or (str in kinds and len(kinds) > 1):
+            table[name] = [None if _is_missing(value) else json.dumps(value) for value in table[name]]
+    return table
+
+
+def query(rows: list[Row], where: str = "", columns: Iterable[str] = ()) -> "pandas.DataFrame":
+    """Return the rows that fulfil a condition, by SQL over a table in memory.
+
+    Args:
+        rows: The rows that `cell_rows` returns.
+        where: An SQL condition of SQLite, such as ``test_accuracy > 0.99 AND "optimizer.lr" < 0.01``; "" selects all.
+            A name with a dot is quoted. Infinity, a step that was not reached, is larger than any number.
+        columns: The columns to return; by default all.
+
+    Raises:
+        GrokscopeError: The condition is not SQL, or names an unknown column. The message lists the columns.
+    """
+    import pandas
+
+    table = frame(rows)
+    names = list(columns) or list(table.columns)
+    if unknown := [name for name in names if name not in table.columns]:
+        raise GrokscopeError(unknown_name("column", unknown[0], list(table.columns)))
+    selected = ", ".join(f'"{name}"' for name in names)
+    with closing(sqlite3.connect(":memory:")) as database:
+        table.to_sql("cells", database, index=False)
+        try:
+            return pandas.read_sql(f"SELECT {selected} FROM cells" + (f" WHERE {where}" if where else ""), database)
+        except (pandas.errors.DatabaseError, sqlite3.Error) as error:
+            reason = error.__cause__ or error
+            raise GrokscopeError(
+                f"where: {where!r} is not a condition: {reason}. Columns: {', '.join(table.columns)}. "
+                "A name with a dot needs double quotes."
+            ) from error
+
+
+def _is_missing(value: object) -> bool:
+    """Return whether a value is None or NaN."""
+    return value is None or value != value
 
 
 def _outcome(trajectory: Trajectory) -> Row:

@@ -43,9 +43,10 @@ def test_sweep_trains_writes_tables_and_repeats_nothing(
     assert (status, errors) == (0, "")
     assert output.startswith(f"{root / 'mine'}: 1 cell, 1 new. Its purpose.\n")
     assert "\n1 cell, 1 finished\n" in output
-    assert f"saved {root / 'mine' / 'results.csv'} and {root / 'mine' / 'summary.csv'}" in output
+    names = ("results.csv", "summary.csv", "results.parquet")
+    assert f"saved {' and '.join(str(root / 'mine' / name) for name in names)}" in output
     assert sorted(path.name for path in (root / "mine").iterdir()) == [
-        *("results.csv", "seed=1", "summary.csv", "sweep.json"),
+        *("results.csv", "results.parquet", "seed=1", "summary.csv", "sweep.json"),
     ]
     assert saved(root / "mine" / "seed=1") == saved(uninterrupted / "seed=1")
     # Control: other settings give other bits.
@@ -53,6 +54,22 @@ def test_sweep_trains_writes_tables_and_repeats_nothing(
     table = pandas.read_csv(root / "mine" / "results.csv")
     assert table["seed"].tolist() == [1] and table["state"].tolist() == ["finished"]
     assert sweep_folder.load(root / "mine") == read_sweep(path)
+    condition = (
+        "sweep-table",
+        "mine",
+        "--root",
+        root,
+        "--where",
+        "seed = 1",
+        "--column",
+        "seed",
+        "--column",
+        "state",
+    )
+    assert grokscope(*condition)[1] == "seed    state\n    1 finished\n1 of 1 cell\n"
+    assert grokscope(*condition, "--csv")[1] == "seed,state\n1,finished\n"
+    status, _, errors = grokscope("sweep-table", "mine", "--root", root, "--where", "sed = 1")
+    assert status == 2 and "no such column: sed" in errors and "Columns: cell, seed" in errors
 
     before = everything(root)
     status, output, _ = grokscope("sweep", path, "--root", root)

@@ -15,6 +15,7 @@ import pytest
 from grokscope import Trajectory, phases, training
 from grokscope.config import RunConfig
 from grokscope.disk.lock import Lock
+from grokscope.errors import GrokscopeError
 from grokscope.sweep import results, sweep_folder
 from grokscope.sweep.plan import Cell, Sweep
 
@@ -179,8 +180,9 @@ def test_pandas_reads_the_tables_unchanged(grokked: tuple[Sweep, Path]):
     plan, folder = grokked
     rows = results.cell_rows(plan, folder)
     paths = results.write_tables(rows, plan.axes, folder)
-    assert paths == [folder / "results.csv", folder / "summary.csv"]
-    for path, expected in zip(paths, (rows, results.summarize(rows, plan.axes)), strict=True):
+    assert paths == [folder / name for name in ("results.csv", "summary.csv", "results.parquet")]
+    pandas.testing.assert_frame_equal(pandas.read_parquet(paths[2]), results.frame(rows), check_dtype=False)
+    for path, expected in zip(paths[:2], (rows, results.summarize(rows, plan.axes)), strict=True):
         read = pandas.read_csv(path).to_dict("records")
         names = {name for line in expected for name in line}
         for line, expected_line in zip(read, expected, strict=True):
@@ -260,3 +262,63 @@ def test_unfinished_and_diverged_cells_have_no_phase(tmp_path: Path, tiny_run: P
     assert (diverged["state"], diverged["phase"]) == ("diverged", "")
     assert diverged["reason"] == "The training loss is not finite at step 61."
     assert results.summarize([stopped, diverged], plan.axes) == []
+
+
+# The table of all cells.
+
+CELLS: list[dict[str, Any]] = [
+    {
+        "cell": "a",
+        "optimizer.lr": 1e-3,
+        "task.p": 59,
+        "betas": [0.9, 0.98],
+        "generalised": 200.0,
+        "test_accuracy": 1.0,
+    },
+    {"cell": "b", "optimizer.lr": 1e-2, "task.p": 59, "betas": None, "generalised": INF, "test_accuracy": 0.4},
+    {
+        "cell": "c",
+        "optimizer.lr": 1e-2,
+        "task.p": 97,
+        "betas": [0.9, 0.99],
+        "generalised": 90.0,
+        "test_accuracy": 0.995,
+    },
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "cells"),
+    [
+        ("", "abc"),
+        ("test_accuracy > 0.99", "ac"),
+        ('"optimizer.lr" > 0.005 AND "task.p" = 59', "b"),
+        ("generalised < 100", "c"),
+        ("betas IS NULL OR betas = '[0.9, 0.98]'", "ab"),
+        ("test_accuracy > 2", ""),
+    ],
+)
+def test_condition_selects_the_cells_of_plain_python(where: str, cells: str):
+    assert results.query(CELLS, where)["cell"].tolist() == list(cells)
+
+
+def test_columns_are_selected_in_order_and_unknown_ones_refused():
+    table = results.query(CELLS, "cell = 'b'", ["test_accuracy", "optimizer.lr"])
+    assert table.columns.tolist() == ["test_accuracy", "optimizer.lr"] and table.to_numpy().tolist() == [[0.4, 0.01]]
+    with pytest.raises(GrokscopeError, match="Unknown column 'test_acuracy'.*Did you mean 'test_accuracy'"):
+        results.query(CELLS, columns=["test_acuracy"])
+
+
+@pytest.mark.parametrize("where", ["test_acuracy > 0.9", "test_accuracy >", "1; DROP TABLE cells"])
+def test_wrong_condition_is_refused_with_the_columns(where: str):
+    with pytest.raises(GrokscopeError, match="where: .* is not a condition: .*Columns: cell, optimizer.lr"):
+        results.query(CELLS, where)
+
+
+def test_duckdb_and_pandas_read_the_same_table(grokked: tuple[Sweep, Path]):
+    duckdb = pytest.importorskip("duckdb")
+    plan, folder = grokked
+    rows = results.cell_rows(plan, folder)
+    path = results.write_tables(rows, plan.axes, folder)[2]
+    found = duckdb.sql(f"SELECT cell, test_accuracy FROM '{path}' WHERE state = 'finished' ORDER BY cell").fetchall()
+    assert found == [(row["cell"], row["test_accuracy"]) for row in rows if row["state"] == "finished"] and found
