@@ -56,11 +56,11 @@ def text(trajectory: Trajectory, repo: str, licence: str) -> str:
             "## Load one step",
             "",
             "```python",
-            f'trajectory = grokscope.interop.hub.pull("{repo}")  # or: grokscope pull {repo}',
+            f'trajectory = grokscope.pull("{repo}")  # or: grokscope pull {repo}',
             f"model = trajectory.at({step}).model  # for TransformerLens; any step of trajectory.steps",
             "```",
             "",
-            f"`report.html` shows the whole run. Written by grokscope {__version__}; the digest of all checkpoints is "
+            f"`report.html` shows the whole run. Written by grokscope {__version__}; the checkpoints' digest is "
             f"`{trajectory.digest}`.",
             "",
         ]

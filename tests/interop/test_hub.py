@@ -23,6 +23,8 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
         monkeypatch.setattr(huggingface_hub, "snapshot_download", api.snapshot_download)
         monkeypatch.setattr(constants, "ENDPOINT", running.address)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix("https://huggingface.co")
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.address + template)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
         yield running

@@ -65,6 +65,8 @@ class Handler(BaseHTTPRequestHandler):
             status = 409 if repo in self.server.repos else 200
             self.server.repos.setdefault(repo, {})
             self.answer({"url": f"{self.server.address}/{repo}"}, status)
+        elif path == "/api/validate-yaml":
+            self.answer({"errors": [], "warnings": []})
         elif "/preupload/" in path:
             modes = [
                 {
@@ -84,7 +86,8 @@ class Handler(BaseHTTPRequestHandler):
         elif "/commit/" in path:
             if self.server.is_failing():
                 return self.answer({"error": "out of order"}, 400)
-            repo = self.server.repos["/".join(path.split("/")[3:5])]
+            name = "/".join(path.split("/")[3:5])
+            repo = self.server.repos[name]
             operations = [json.loads(line) for line in body.splitlines()]
             for operation in operations:
                 value = operation["value"]
@@ -93,7 +96,8 @@ class Handler(BaseHTTPRequestHandler):
                 elif operation["key"] == "lfsFile":
                     repo[value["path"]] = self.server.objects[value["oid"]]
             self.server.n_received.append(len(operations) - 1)
-            self.answer({"success": True, "commitOid": COMMIT, "commitUrl": f"{self.server.address}/commit/{COMMIT}"})
+            address = f"{self.server.address}/{name}/commit/{COMMIT}"
+            self.answer({"success": True, "commitOid": COMMIT, "commitUrl": address})
         else:
             self.answer({"error": path}, 404)
 
@@ -111,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
                 return self.answer([entry(name, content) for name, content in repo.items()])
             files = [{"rfilename": name} for name in repo]
             return self.answer({"id": "/".join(parts[2:4]), "sha": COMMIT, "siblings": files})
-        repo, name = self.server.repos["/".join(parts[:2])], "/".join(parts[4:])
+        repo, name = self.server.repos.get("/".join(parts[:2]), {}), "/".join(parts[4:])
         if name not in repo:
             return self.answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound")
         if self.command == "GET":
