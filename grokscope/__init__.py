@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from grokscope.config import TaskConfig as TaskConfig
     from grokscope.config import presets as presets
     from grokscope.errors import GrokscopeError as GrokscopeError
+    from grokscope.hub.repository import pull as pull
+    from grokscope.hub.repository import push as push
     from grokscope.interop import wandb as wandb
     from grokscope.interop.export import export as export
-    from grokscope.interop.hub import pull as pull
-    from grokscope.interop.hub import push as push
     from grokscope.interop.import_run import import_checkpoints as import_checkpoints
     from grokscope.series import Series as Series
     from grokscope.snapshot import Snapshot as Snapshot
@@ -75,8 +75,8 @@ _PLACES = {
     "Series": "grokscope.series:Series",
     "export": "grokscope.interop.export:export",
     "import_checkpoints": "grokscope.interop.import_run:import_checkpoints",
-    "pull": "grokscope.interop.hub:pull",
-    "push": "grokscope.interop.hub:push",
+    "pull": "grokscope.hub.repository:pull",
+    "push": "grokscope.hub.repository:push",
     "densify": "grokscope.training.densification:densify",
     "fork": "grokscope.training.fork:fork",
     "resume": "grokscope.training.run:resume",

@@ -22,7 +22,7 @@ FLOORS = (
     "landscape sweep",
     "measures interventions",
     "gallery interop report",
-    "watch",
+    "watch hub",
     "cli",
     "__main__",
 )

@@ -31,7 +31,7 @@ def push(arguments: list[str]) -> None:
     options = parse(Push, "push", arguments)
     require_run(options.folder)
 
-    from grokscope.interop import hub
+    from grokscope.hub import repository as hub
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -56,7 +56,7 @@ def pull(arguments: list[str]) -> None:
 
     options = parse(Pull, "pull", arguments)
 
-    from grokscope.interop import hub
+    from grokscope.hub import repository as hub
 
     trajectory = hub.pull(options.repo, options.root, options.run)
     announce(f"{trajectory.path}: {counted(len(trajectory), 'checkpoint')}, all intact.")

@@ -8,7 +8,8 @@ from support.hub_server import HubServer, hub_server
 
 from grokscope import report
 from grokscope.errors import BusyError, GrokscopeError
-from grokscope.interop import hub, model_card
+from grokscope.hub import model_card
+from grokscope.hub import repository as hub
 from grokscope.trajectory import Trajectory
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from grokscope import report
 from grokscope.disk import atomic
 from grokscope.errors import BusyError, GrokscopeError
-from grokscope.interop import model_card
+from grokscope.hub import model_card
 from grokscope.store import verify
 from grokscope.store.run_names import checked_name
 from grokscope.store.run_store import RunStore
