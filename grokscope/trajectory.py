@@ -412,6 +412,8 @@ class Trajectory:
     @property
     def _trained_share(self) -> str:
         split = self.split_or_none
+        if self.config.task.fresh:
+            return "trained on fresh batches"
         return f"{len(split.train) / len(self.task.inputs):.0%} trained on" if split else "unknown training set"
 
     def __repr__(self) -> str:

@@ -248,10 +248,13 @@ def training_summary(config: "RunConfig", folder: Path) -> str:
     adaptive = f" and up to {config.max_checkpoints - n_fixed:,} adaptive ones" if schedule.adaptive else ""
     n_bytes = estimate_disk_use(setup)
     rule = ", or fewer if " + " or ".join(map(str, stop_rule.parse(config.stop))) if config.stop else ""
+    n_train, n_examples = len(data.split.train), len(data.inputs)
+    trained = f"{n_train:,} of {n_examples:,} equations trained on"
+    if config.task.fresh:
+        trained = f"fresh batches trained on, {n_examples:,} equations evaluated"
     return "\n".join(
         [
-            f"{folder}: {data.task.formula}, {len(data.split.train):,} of {len(data.inputs):,} equations "
-            f"trained on, {n_parameters:,} parameters",
+            f"{folder}: {data.task.formula}, {trained}, {n_parameters:,} parameters",
             f"{counted(n_fixed, 'fixed checkpoint')}{adaptive} in {counted(config.n_steps, 'step')}{rule}: "
             f"about {n_bytes / 1e6:,.0f} MB on disk and {estimate_memory(setup) / 1e6:,.0f} MB of memory",
         ]

@@ -68,6 +68,7 @@ def render_run(
         title=name,
         task=task,
         loss=trajectory.config.loss,
+        is_fresh=trajectory.config.task.fresh,
         n_train=len(trajectory.split.train) if trajectory.has_split else None,
         summary=" ".join([summary(log, n_steps), *([stopped.sentence(int(log.steps[-1]))] if stopped else [])]),
         details=details(log, series),

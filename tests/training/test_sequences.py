@@ -129,3 +129,15 @@ def test_ensemble_refuses_sequences_fresh_data_and_mixtures():
     for task, words in ((INDUCTION, "several positions"), (fresh, "task.fresh"), (MIXTURE, "mixture")):
         with pytest.raises(GrokscopeError, match=words):
             Ensemble([config_of(task, batch_size=4)])
+
+
+def test_fresh_run_claims_no_training_set(tmp_path: Path):
+    from grokscope import report
+    from grokscope.cli.training import training_summary
+
+    config = config_of(dataclasses.replace(INDUCTION, fresh=True), batch_size=4)
+    assert "fresh batches trained on, 40 equations evaluated" in training_summary(config, tmp_path)
+    trajectory = grokscope.train(config, "fresh", root=tmp_path, progress=False)
+    page = report.write(trajectory, tmp_path / "page.html").read_text()
+    assert "trained on fresh batches, evaluated on" in page and "trained on 20 of" not in page
+    assert "trained on fresh batches" in trajectory._repr_html_()
