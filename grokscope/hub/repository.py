@@ -142,7 +142,7 @@ def _errors(repo: str) -> Iterator[Any]:
         raise GrokscopeError(f"{repo!r} is not a repository; allowed: a name such as org/name.") from error
     except GrokscopeError:
         raise
-    except (HfHubHTTPError, LocalEntryNotFoundError, network_error, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, network_error, OSError, RuntimeError) as error:
         raise GrokscopeError(
             f"{repo}: {(str(error).strip() or type(error).__name__).splitlines()[0]} Repeat the command to continue; "
             "`hf auth login` logs you in."

@@ -13,6 +13,10 @@ from grokscope.hub import repository as hub
 from grokscope.trajectory import Trajectory
 
 
+# huggingface_hub passes bytes to its HTTP client in a way that the client deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     import huggingface_hub
