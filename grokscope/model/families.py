@@ -112,7 +112,7 @@ class Model(ABC):
 
     @property
     def embedded_positions(self) -> tuple[int, ...]:
-        """The positions whose embedded tokens a hook receives as `EMBEDDED`; empty if there are none."""
+        """The positions whose embedded tokens a hook receives as `EMBEDDED`; empty without any."""
         return ()
 
     @property

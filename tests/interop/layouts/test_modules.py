@@ -88,3 +88,33 @@ def test_mask_that_hides_the_future_is_causal():
         assert layout is not None and layout.facts["attention_dir"] == "causal"
     layout = layouts.read({**state_dict, "blocks.0.self_attn.mask": torch.ones(3, 3)})
     assert layout is not None and layout.facts["attention_dir"] == "bidirectional"
+
+
+class PostNorm(torch.nn.Module):
+    """A decoder of torch's own layers, with LayerNorm after each residual addition."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.pos_embedding = torch.nn.Embedding(8, 16), torch.nn.Embedding(3, 16)
+        layer = torch.nn.TransformerEncoderLayer(16, 2, 24, 0.0, batch_first=True)
+        self.encoder = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.fc = torch.nn.Linear(16, 7)
+        generator = torch.Generator().manual_seed(3)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator) / 3
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the logits at the last position."""
+        mask = torch.nn.Transformer.generate_square_subsequent_mask(3)
+        return self.fc(self.encoder(self.embedding(tokens) + self.pos_embedding.weight, mask=mask)[:, -1])
+
+
+def test_norm_after_the_residual_is_read_or_asked(tmp_path: Path):
+    net = PostNorm().eval()
+    config = {"nhead": 2, "activation": "relu", "causal": True}
+    with pytest.raises(GrokscopeError, match=r"do not name its normalization\..*--model\.normalization-type LNPost"):
+        import_net({"model": net.state_dict(), "config": config}, tmp_path)
+    run = import_net({"model": net.state_dict(), "config": {**config, "norm_first": False}}, tmp_path)
+    with torch.no_grad():
+        expected = net(run.task.inputs)
+    torch.testing.assert_close(run.model.logits(run.last.parameters, run.task.inputs), expected, rtol=1e-4, atol=1e-5)
