@@ -102,9 +102,9 @@ class CircleGrid:
         Raise LacksPartError for a network without a residual stream.
         """
         self.model.require("sublayers", self.model.sublayers)
-        n = len(self.circle)
+        n, d_model = len(self.circle), self.model.config.d_model
         masks = {
-            name: torch.full((1, 1, 1), float(not name.endswith(f"{part}_out"))).expand(n * n, 1, 1)
+            name: torch.full((1, 1, 1), float(not name.endswith(f"{part}_out"))).expand(n * n, 1, d_model)
             for name in self.model.sublayers
         }
         return self.model.logits(parameters, self.equations, masks).double().unflatten(0, (n, n))
