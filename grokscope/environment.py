@@ -12,22 +12,23 @@ from functools import cache
 
 import torch
 
-NUMERICS = "2"
+NUMERICS = "3"
 """The version of grokscope's arithmetic. Increase it if a change of the loss or the update changes any bit."""
 
 
-def describe(device: str) -> dict[str, str]:
+def describe(device: str, n_threads: int | None = None) -> dict[str, str]:
     """Return the environment of this process: versions, threads, instruction set, device, precision and kernel.
 
     Args:
         device: The device that the run uses: "cpu", "cuda" or "cuda:N".
+        n_threads: The number of threads that the run uses; by default that of torch in this process.
     """
     environment = {
         "grokscope numerics": NUMERICS,
         "torch": torch.__version__,
         "machine": platform.machine(),
         "device": "cpu",
-        "threads": str(torch.get_num_threads()),
+        "threads": str(n_threads or torch.get_num_threads()),
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "parameter dtype": "float32",
         "optimizer kernel": "fused",

@@ -11,7 +11,7 @@ import grokscope
 
 ROOT = Path(grokscope.__file__).parent
 FLOORS = (
-    "_version environment errors notebook rng thinning variable",
+    "_version environment errors notebook rng thinning threads variable",
     "plugins disk algebra curvature",
     "config fourier series",
     "tasks store crossings",

@@ -254,7 +254,8 @@ def training_summary(config: "RunConfig", folder: Path) -> str:
         trained = f"fresh batches trained on, {n_examples:,} equations evaluated"
     return "\n".join(
         [
-            f"{folder}: {data.task.formula}, {trained}, {n_parameters:,} parameters",
+            f"{folder}: {data.task.formula}, {trained}, {n_parameters:,} parameters, "
+            f"{counted(setup.threads.n, 'thread')}",
             f"{counted(n_fixed, 'fixed checkpoint')}{adaptive} in {counted(config.n_steps, 'step')}{rule}: "
             f"about {n_bytes / 1e6:,.0f} MB on disk and {estimate_memory(setup) / 1e6:,.0f} MB of memory",
         ]

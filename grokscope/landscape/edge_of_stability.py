@@ -163,7 +163,8 @@ def _replayed_preconditioners(trajectory: Trajectory, steps: list[int]) -> Itera
     """Yield the preconditioner of the update from each step, and repeat as little training as possible."""
     assert trajectory.path is not None
     run = RunStore(trajectory.path)
-    setup, check = Setup.of_run(run), ReplayCheck(run)
+    setup = Setup.of_run(run)
+    check = ReplayCheck(run, setup.threads.n)
     state: State | None = None
     resume_steps = [segment.resume_step or 0 for segment in run.resume_points()]
     for step in steps:

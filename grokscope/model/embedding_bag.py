@@ -33,6 +33,11 @@ class Entries(NamedTuple):
     starts: Int[Tensor, "*batch n_rows"]
     """The index in `order` of the first entry of each row."""
 
+    @property
+    def examples(self) -> Int[Tensor, "*batch entries"]:
+        """The example of each entry, in the order of `order`."""
+        return self.order // self.rows.shape[-1]
+
 
 def sort_entries(rows: Int[Tensor, "n j"], n_rows: int) -> Entries:
     """Return the entries of a table of `n_rows` rows, sorted by row for the transpose."""

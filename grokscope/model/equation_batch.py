@@ -2,12 +2,27 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor
 
 from grokscope.model.embedding_bag import Entries, sort_entries
+
+
+class Layout(NamedTuple):
+    """A table of tokens at positions, and the rows of it that the equations of a batch contain."""
+
+    tokens: Int[Tensor, " rows"]
+    """The token of each row."""
+    positions: Int[Tensor, " rows"]
+    """The position of each row."""
+    prefixes: Int[Tensor, "d_vocab n_shared"]
+    """The rows of the shared prefix that begins with each token."""
+    examples: Int[Tensor, "n n_ctx"]
+    """The rows of each equation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +71,38 @@ class Equations:
     def _parts(self) -> dict[int, list["Equations"]]:
         return {}
 
+    @property
+    def rows(self) -> Int[Tensor, "n position"]:
+        """The row of each earlier position's token in a table over position · d_vocab + token."""
+        n_before = self.tokens.shape[1] - 1
+        return self.tokens[:, :-1] + torch.arange(n_before, device=self.tokens.device) * self.d_vocab
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The rows of a table that contains each token at each position once; a constant position has one row."""
+        tokens, n_shared, n_ctx = self.tokens, self.n_shared, self.tokens.shape[1]
+        every = torch.arange(self.d_vocab, device=tokens.device)
+        columns, of_rows, positions, n_rows = [], [], [], 0
+        for position in range(n_ctx):
+            is_constant = 0 < position < n_shared or (self.has_constant_end and position == n_ctx - 1)
+            of_rows.append(tokens[:1, position] if is_constant else every)
+            columns.append(torch.full_like(tokens[:, 0], n_rows) if is_constant else tokens[:, position] + n_rows)
+            positions.append(torch.full_like(of_rows[-1], position))
+            n_rows += len(of_rows[-1])
+        starts = [torch.full_like(every, column) for column in range(self.d_vocab, self.d_vocab + n_shared - 1)]
+        return Layout(
+            torch.cat(of_rows), torch.cat(positions), torch.stack([every, *starts], 1), torch.stack(columns, 1)
+        )
+
     @cached_property
     def entries(self) -> Entries:
-        """The value rows that attention mixes at the last position: one per earlier position and head.
+        """The value rows that attention mixes at the last position: one per earlier position and head, heads last.
 
-        Row (position · n_heads + head) · d_vocab + token contains the value of a token at a position for a head.
+        Row head · n_rows + position · d_vocab + token contains the value of a token at a position for a head.
         """
         if self.precomputed_entries:
             return self.precomputed_entries
-        n_groups = (self.tokens.shape[1] - 1) * self.n_heads
-        offsets = torch.arange(n_groups, device=self.tokens.device) * self.d_vocab
-        rows = self.tokens[:, :-1].repeat_interleave(self.n_heads, dim=1) + offsets
-        return sort_entries(rows, n_groups * self.d_vocab)
+        n_rows = (self.tokens.shape[1] - 1) * self.d_vocab
+        heads = torch.arange(self.n_heads, device=self.tokens.device) * n_rows
+        rows = rearrange(self.rows[..., None] + heads, "n position head -> n (position head)")
+        return sort_entries(rows, self.n_heads * n_rows)

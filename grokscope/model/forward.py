@@ -10,6 +10,7 @@ twice in reverse mode, and vmapped over all parameters together.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,11 @@ from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokscope import threads
 from grokscope.config import ModelConfig
-from grokscope.model.embedding_bag import mix
+from grokscope.model import merged as merged_form
 from grokscope.model.equation_batch import Equations
+from grokscope.model.short_attention import attend
 
 Parameters = Mapping[str, Tensor]
 Masks = Mapping[str, Float[Tensor, "n _ d_model"]]
@@ -28,7 +31,7 @@ Hook = Callable[[str, Tensor], Tensor]
 EMBEDDED = "hook_embed"
 """The name of the embedded tokens in a hook: (n, positions, d)."""
 LAYER_NORM_EPS = 1e-5
-_CHUNK = 4096
+_CHUNK = 1024
 """The number of examples whose neurons fit in the cache: in such chunks, all 113² take a fifth less time."""
 
 
@@ -58,9 +61,15 @@ def logits(
     """
     if dropout is not None or hook is not None or not (config.has_fast_forms and equations.has_constant_end):
         return plain(config, parameters, equations.tokens, dropout, hook)
-    if config.n_layers == 1 and config.normalization_type is None and equations.tokens.device.type == "cpu":
+    if is_merged(config, equations):
         return merged(config, parameters, equations)
     return shared(config, parameters, equations)
+
+
+def is_merged(config: ModelConfig, equations: Equations) -> bool:
+    """Return whether the merged form applies to a batch and is the cheapest form."""
+    is_exact = config.has_fast_forms and merged_form.applies(config) and equations.has_constant_end
+    return is_exact and equations.tokens.device.type == "cpu"
 
 
 def plain(
@@ -116,100 +125,60 @@ def shared(config: ModelConfig, parameters: Parameters, equations: Equations) ->
     """Return the logits, with the activations of the shared prefix computed once per first token.
 
     In "a ∘ b =", the first two positions cost p rows instead of one per example. LayerNorm, queries, keys and values
-    of the first block are computed once per token and position, and then looked up.
+    of the first block are computed once per token and position, and then looked up. All equations must have the same
+    token at the last position.
     """
-    tokens, n_shared = equations.tokens, equations.n_shared
-    n_ctx, d_vocab = tokens.shape[1], equations.d_vocab
-    positions = torch.arange(n_ctx, device=tokens.device) * d_vocab
-    first = torch.arange(d_vocab, device=tokens.device)[:, None]
-    prefixes = torch.cat([first, tokens[:1, 1:n_shared].expand(d_vocab, -1)], 1) + positions[:n_shared]
-    rows = tokens[:, n_shared:] + positions[n_shared:]
-
-    table = _embedding_table(parameters, n_ctx)
+    n_shared, n_layers = equations.n_shared, config.n_layers
+    layout = equations.layout
+    table = F.embedding(layout.tokens, parameters["embed.W_E"])
+    table = table + F.embedding(layout.positions, parameters["pos_embed.W_pos"])
+    x = _layer_norm(config, parameters, "blocks.0.ln1", table)
+    projected = _project_together(parameters, "blocks.0.", "QKV", x)
+    sizes = [projected.shape[1] // 3, projected.shape[1] // 3 * 2]
+    queries, keys_values = projected.split(sizes, 1)
     # The residual stream has two parts: the prefixes, and the later positions of each example.
-    streams = [F.embedding(prefixes, table), F.embedding(rows, table)]
-    for layer in range(config.n_layers):
-        block, is_last = f"blocks.{layer}.", layer == config.n_layers - 1
-        sources = [table] if layer == 0 else streams
-        normalized = [_layer_norm(config, parameters, f"{block}ln1", source) for source in sources]
-        projected = {name: [_project(config, parameters, block, name, x) for x in normalized] for name in "QKV"}
-        if layer == 0:
-            projected = {
-                name: [_look_up(heads, indices) for indices in (prefixes, rows)]
-                for name, (heads,) in projected.items()
-            }
-        queries, keys, values = projected.values()
-        prefix_keys, prefix_values = (_look_up(heads[0], tokens[:, 0]) for heads in (keys, values))
-        z = _attend(
-            queries[1][:, -1:] if is_last else queries[1],
-            torch.cat([prefix_keys, keys[1]], 1),
-            torch.cat([prefix_values, values[1]], 1),
-        )
-        example_stream = _finish_block(config, parameters, block, streams[1][:, -z.shape[1] :], z)
+    later = layout.examples[:, -1:] if n_layers == 1 else layout.examples[:, n_shared:]
+    z = attend(F.embedding(later, queries), F.embedding(layout.examples, keys_values), config.n_heads)
+    stream = _finish_block(config, parameters, "blocks.0.", F.embedding(later, table), z)
+    if n_layers > 1:
+        z = attend(F.embedding(layout.prefixes, queries), F.embedding(layout.prefixes, keys_values), config.n_heads)
+        prefix = _finish_block(config, parameters, "blocks.0.", F.embedding(layout.prefixes, table), z)
+    for layer in range(1, n_layers):
+        block, is_last = f"blocks.{layer}.", layer == n_layers - 1
+        x, x_prefix = (_layer_norm(config, parameters, f"{block}ln1", part) for part in (stream, prefix))
         if is_last:
-            return _unembed(config, parameters, example_stream[:, -1])
-        z = _attend(queries[0], keys[0], values[0])
-        streams = [_finish_block(config, parameters, block, streams[0], z), example_stream]
-    raise AssertionError("n_layers: 0. Allowed: from 1.")
+            stream = stream[:, -1:]
+            queries = _project_together(parameters, block, "Q", x[:, -1:])
+            keys_values = _project_together(parameters, block, "KV", x)
+            prefix_keys_values = _project_together(parameters, block, "KV", x_prefix)
+        else:
+            queries, keys_values = _project_together(parameters, block, "QKV", x).split(sizes, 2)
+            prefix_queries, prefix_keys_values = _project_together(parameters, block, "QKV", x_prefix).split(sizes, 2)
+        looked_up = F.embedding(equations.tokens[:, 0], prefix_keys_values.flatten(1)).unflatten(1, (n_shared, -1))
+        z = attend(queries, torch.cat([looked_up, keys_values], 1), config.n_heads)
+        stream = _finish_block(config, parameters, block, stream, z)
+        if not is_last:
+            z = attend(prefix_queries, prefix_keys_values, config.n_heads)
+            prefix = _finish_block(config, parameters, block, prefix, z)
+    return _unembed(config, parameters, stream[:, -1])
 
 
 def merged(config: ModelConfig, parameters: Parameters, equations: Equations) -> Float[Tensor, "n d_vocab_out"]:
-    """Return the logits of one layer without LayerNorm, with its linear maps applied to tables of tokens.
-
-    Let P be the attention pattern from the last position, v the values, and r and r' the residual stream at the last
-    position before and after attention:
-
-        r' = r + Σ_{position, head} P v W_O,    logits = r' W_U + post (W_out W_U),    post = act(r' W_in + b_in).
-
-    Therefore v W_O W_in and v W_O W_U are tables over (position, head, token), and each example is the `mix` of a few
-    of their rows. The value at the last position is the same in every example, and Σ P = 1 over the positions. It is
-    therefore subtracted from the other values and added once.
-    """
-    block, n_before = "blocks.0.", equations.tokens.shape[1] - 1
-    W_O, W_in, W_U = (parameters[name] for name in (f"{block}attn.W_O", f"{block}mlp.W_in", "unembed.W_U"))
-    W_out_U = parameters[f"{block}mlp.W_out"] @ W_U
-    table = _embedding_table(parameters, n_before + 1)
-    first_of_last = n_before * equations.d_vocab
-    last = F.embedding(first_of_last + equations.tokens[0, -1], table)
-    x = torch.cat([table[:first_of_last], last[None]])
-    query = _project(config, parameters, block, "Q", last)
-    keys, values = (_project(config, parameters, block, name, x) for name in "KV")
-    scores = einsum(query, keys, "head d_head, row head d_head -> row head") * query.shape[-1] ** -0.5
-    differences = rearrange(values[:-1] - values[-1], "row head d_head -> head row d_head")
-    constant = last + einsum(values[-1], W_O, "head d_head, head d_head d_model -> d_model")
-    constant = constant + parameters[f"{block}attn.b_O"]
-
-    def contributions(W: Float[Tensor, "d_model columns"]) -> Float[Tensor, "rows columns"]:
-        """Return the contribution of each position, head and token to r' W."""
-        products = differences @ (W_O @ W)
-        return rearrange(products, "head (position token) column -> (position head token) column", position=n_before)
-
-    to_neurons, to_logits = contributions(W_in), contributions(W_U)
-    neuron_bias = constant @ W_in + parameters[f"{block}mlp.b_in"]
-    logit_bias = (constant + parameters[f"{block}mlp.b_out"]) @ W_U + parameters["unembed.b_U"]
-
-    def logits_of(part: Equations) -> Float[Tensor, "part d_vocab_out"]:
-        rows = part.tokens[:, :-1] + torch.arange(n_before, device=table.device) * equations.d_vocab
-        part_scores = torch.cat([F.embedding(rows, scores[:-1]), scores[-1].expand(len(rows), 1, -1)], 1)
-        weights = rearrange(part_scores.softmax(1)[:, :-1], "n position head -> n (position head)")
-        pre = mix(weights, to_neurons, part.entries).add_(neuron_bias)
-        post = F.relu(pre, inplace=True) if config.act_fn == "relu" else F.gelu(pre)
-        return torch.addmm(mix(weights, to_logits, part.entries).add_(logit_bias), post, W_out_U)
-
+    """Return the logits, with the weights multiplied with each other and the tokens (`grokscope.model.merged`)."""
+    tables = merged_form.tables(config, parameters, equations)
     if torch.is_grad_enabled():
-        return logits_of(equations)
-    return torch.cat([logits_of(part) for part in equations.parts(_CHUNK)])
+        return merged_form.logits(config, tables, equations)
+    of_part = torch.no_grad()(partial(merged_form.logits, config, tables))
+    return torch.cat(threads.compute([partial(of_part, part) for part in equations.parts(_CHUNK)]))
 
 
-def _embedding_table(parameters: Parameters, n_ctx: int) -> Float[Tensor, "rows d_model"]:
-    """Return the residual stream before the first block for each position and token."""
-    table = parameters["embed.W_E"] + parameters["pos_embed.W_pos"][:n_ctx, None]
-    return rearrange(table, "position token d_model -> (position token) d_model")
-
-
-def _look_up(table: Float[Tensor, "n_rows *inner"], rows: Int[Tensor, "*batch"]) -> Float[Tensor, "..."]:
-    """Return rows of a table by `F.embedding`, whose backward pass is much faster than that of indexing."""
-    return F.embedding(rows, table.flatten(1)).unflatten(-1, table.shape[1:])
+def _project_together(
+    parameters: Parameters, block: str, names: str, x: Float[Tensor, "*rows d_model"]
+) -> Float[Tensor, "*rows columns"]:
+    """Return several of the queries, keys and values (`names` such as "KV") of a block, by one matrix product."""
+    W = torch.cat([parameters[f"{block}attn.W_{name}"] for name in names])
+    b = torch.cat([parameters[f"{block}attn.b_{name}"] for name in names])
+    return F.linear(x, rearrange(W, "head d_model d_head -> (head d_head) d_model"), b.flatten())
 
 
 def _project(

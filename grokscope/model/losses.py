@@ -1,17 +1,25 @@
 """Cross-entropy of a model's logits, in the precision that grokking needs."""
 
+import math
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from grokscope import threads
 from grokscope.config import RunConfig
+from grokscope.model import forward, merged, merged_loss
 from grokscope.model.equation_batch import Equations
 from grokscope.model.families import Model
-from grokscope.model.forward import Parameters
+from grokscope.model.forward import Masks, Parameters
+from grokscope.model.transformer import Transformer
 from grokscope.tasks import NO_TARGET
 
 EVALUATION_CHUNK = 32_768
 """The number of equations that are evaluated at once, so that a large p fits in memory."""
+_PART_EXAMPLES = 1024
+"""The most examples of a part whose gradient is computed at once, unless the form is merged."""
 
 
 def log_probabilities(
@@ -94,6 +102,88 @@ def has_collapsed(
     x = logits.to(getattr(torch, dtype))
     terms = (_log_stablemax_terms(x) if function == "stablemax" else x - x.amax(-1, keepdim=True)).exp()
     return terms.sum(-1) == terms.gather(1, labels[:, None])[:, 0]
+
+
+def mean_loss_and_gradient(
+    model: Model,
+    parameters: Parameters,
+    equations: Equations,
+    labels: Int[Tensor, "n_examples *positions"],
+    config: RunConfig,
+    dropout: Masks | None = None,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Return `mean_loss` over a batch and its gradient by each trained parameter.
+
+    Args:
+        model: The architecture.
+        parameters: The parameters under TransformerLens names; the trained ones require gradients.
+        equations: The batch.
+        labels: The answer of each equation, or its targets at each position.
+        config: The config, for `loss` and `loss_dtype`.
+        dropout: Masks that multiply the outputs of attention and MLP; by default no dropout.
+    """
+    leaves = [parameters[name] for name in model.trained]
+    if dropout is None and config.loss == "softmax" and _is_merged(model, equations):
+        tables = merged.tables(model.config, parameters, equations)
+        detached = merged.Tables(*(table.detach() for table in tables))
+        examples = merged_loss.Examples(model.config.act_fn, equations, labels, getattr(torch, config.loss_dtype))
+        loss, of_tables = merged_loss.value_and_gradient(detached, examples)
+        gradients = torch.autograd.grad(tables, leaves, of_tables)
+    elif labels.ndim > 1:
+        logits = model.logits(parameters, equations, dropout)
+        loss = cross_entropy(logits, labels, config.loss_dtype, config.loss).mean()
+        gradients = torch.autograd.grad(loss, leaves)
+    else:
+
+        def of_part(start: int, part: Equations, answers: Int[Tensor, " part"]) -> list[Tensor]:
+            masks = dropout and {name: mask[start : start + len(part)] for name, mask in dropout.items()}
+            with torch.enable_grad():
+                logits = model.logits(parameters, part, masks)
+                loss = cross_entropy(logits, answers, config.loss_dtype, config.loss).sum() / len(labels)
+                return [loss.detach(), *torch.autograd.grad(loss, leaves)]
+
+        n_part = -(-len(labels) // n_parts(model, equations, len(labels)))
+        parts = zip(range(0, len(labels), n_part), equations.parts(n_part), labels.split(n_part), strict=True)
+        results = threads.compute([partial(of_part, *part) for part in parts])
+        loss, *gradients = (merged_loss.total(tensors) for tensors in zip(*results, strict=True))
+    return loss.detach(), dict(zip(model.trained, gradients, strict=True))
+
+
+def n_parts(model: Model, equations: Equations, n_examples: int) -> int:
+    """Return the number of parts in which `mean_loss_and_gradient` computes a batch.
+
+    Args:
+        model: The architecture.
+        equations: Equations of the task.
+        n_examples: The number of equations in the batch.
+    """
+    if model.has_all_positions or not isinstance(model, Transformer):
+        return 1
+    if not _is_merged(model, equations):
+        return -(-n_examples // _PART_EXAMPLES)
+    n_columns = merged.n_columns(model.config.d_mlp, model.d_vocab_out)
+    return sum(merged_loss.n_parts(n, n_columns) for n in merged_loss.block_sizes(n_examples, n_columns))
+
+
+def n_operations(model: Model, equations: Equations, n_examples: int) -> int:
+    """Return about how many operations the products of a step take: 6 per example and weight that it passes.
+
+    Args:
+        model: The architecture.
+        equations: Equations of the task.
+        n_examples: The number of equations in the batch.
+    """
+    if _is_merged(model, equations):
+        n_entries = (model.n_ctx - 1) * model.config.n_heads
+        n_columns = merged.n_columns(model.config.d_mlp, model.d_vocab_out)
+        return 6 * n_examples * (model.config.d_mlp * model.d_vocab_out + n_entries * n_columns)
+    n_weights = sum(math.prod(shape) for name, shape in model.shapes.items() if name.startswith("blocks."))
+    return 6 * n_examples * (len(equations.tokens[0]) - equations.n_shared) * n_weights
+
+
+def _is_merged(model: Model, equations: Equations) -> bool:
+    is_transformer = isinstance(model, Transformer) and not model.has_all_positions
+    return is_transformer and forward.is_merged(model.config, equations)
 
 
 def mean_loss(

@@ -99,6 +99,8 @@ class Checkpointer:
         is_evaluated = step % self._config.evaluate_every == 0 or step == self._config.n_steps
         # A fork stores its first step, but its schedule continues as its origin's, where that step is not special.
         is_scheduled = is_evaluated or bool(is_fixed and self._schedule.adaptive)
+        if is_first or is_scheduled or is_fixed:
+            state.require_finite()
         row = self._evaluate(state) if is_first or is_scheduled else {}
         if is_evaluated or is_first:
             self.latest_row = row
@@ -196,6 +198,7 @@ class Checkpointer:
         """
         if not self.has_uncommitted and state.step == self._begin:
             return
+        state.require_finite()
         resume_state = as_arrays(self.resume_state(state)) if resumable else None
         self._require_finite(resume_state or {}, state.step)
         # The writer gets copies, and lists that nothing else changes.

@@ -70,7 +70,8 @@ def densify(
         requested = set(range(start, stop + 1, every))
         stored = requested & set(run.steps.tolist())
         missing = requested - stored | run.damage(stored).keys()
-        setup, check = Setup.of_run(run), ReplayCheck(run)
+        setup = Setup.of_run(run)
+        check = ReplayCheck(run, setup.threads.n)
         state = _start_state(setup, run, start)
         pending = _PendingCheckpoints(run, writer, _segment_length(setup))
         try:

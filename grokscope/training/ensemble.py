@@ -27,6 +27,7 @@ from grokscope.training.learner import require_resumable
 from grokscope.training.loop import training_device
 from grokscope.training.optimizers import TINY
 from grokscope.training.state import State
+from grokscope.training.thread_choice import ensemble_threads
 
 _EVALUATED_LOGITS = 2**27
 """The number of logits that an evaluation computes at a time over all models: a gigabyte in float64."""
@@ -46,6 +47,7 @@ class Ensemble:
         configs: The configs, in the order of the models.
         datasets: The data of each model.
         step: The number of updates made.
+        threads: The threads that training uses.
 
     Raises:
         GrokscopeError: A config is invalid, uses a setting that an ensemble cannot train with, or differs from the
@@ -62,6 +64,8 @@ class Ensemble:
         # The equations are the same in all models; only the answers may differ.
         self._all_inputs = self.datasets[0].inputs
         self._all_equations = self._model.equations(self._all_inputs)
+        n_batch = len(configs) * max(dataset.batch_size for dataset in self.datasets)
+        self.threads = ensemble_threads(self._config, self._model, self._all_equations, n_batch)
         self._trained = {name: self._model.shapes[name] for name in self._model.trained}
         self.step = 0
         self._failed_at = self._tensor([-1] * len(configs), torch.long)
@@ -141,7 +145,8 @@ class Ensemble:
             self._share.copy_(share, non_blocking=True)
         optimizer = self._config.optimizer
         self._lr_factor.fill_(lr_schedule.factor(optimizer.schedule, optimizer.warmup_steps, self.step))
-        self._run_or_replay("update", self._update)
+        with self.threads.active():
+            self._run_or_replay("update", self._update)
         self.step += 1
 
     @torch.no_grad()
@@ -231,7 +236,8 @@ class Ensemble:
             NotFiniteError: A loss is not finite.
         """
         if self._rows[0] != self.step:
-            self._run_or_replay("evaluation", self._evaluate)
+            with self.threads.active():
+                self._run_or_replay("evaluation", self._evaluate)
             rows: list[Row] = [dict(zip(_LOG_NAMES, row, strict=True)) for row in self._evaluated.tolist()]
             self._rows = (self.step, rows)
         return require_finite_losses(self._rows[1][i], state.step)

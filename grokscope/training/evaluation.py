@@ -9,6 +9,7 @@ from grokscope.config import RunConfig
 from grokscope.model import losses
 from grokscope.model.equation_batch import Equations
 from grokscope.model.families import Model
+from grokscope.threads import Threads
 from grokscope.training.dataset import Dataset
 from grokscope.training.state import NotFiniteError, State
 
@@ -29,22 +30,24 @@ class Evaluator:
         model: The architecture.
         dataset: The task and its split.
         equations: All equations of the task, prepared once by `model.equations`.
+        threads: The threads that evaluation uses.
     """
 
-    def __init__(self, config: RunConfig, model: Model, dataset: Dataset, equations: Equations):
+    def __init__(self, config: RunConfig, model: Model, dataset: Dataset, equations: Equations, threads: Threads):
         self._config, self._model, self._dataset = config, model, dataset
-        self.equations = equations
+        self.equations, self._threads = equations, threads
 
     def evaluate(self, state: State) -> Row:
         """Return the log row of a state; raise NotFiniteError if a loss is not finite."""
-        loss, is_right = losses.evaluate(
-            self._model,
-            state.parameters,
-            self.equations,
-            self._dataset.labels,
-            self._config.loss_dtype,
-            self._config.loss,
-        )
+        with self._threads.active():
+            loss, is_right = losses.evaluate(
+                self._model,
+                state.parameters,
+                self.equations,
+                self._dataset.labels,
+                self._config.loss_dtype,
+                self._config.loss,
+            )
         labels, sets = self._dataset.labels, {"train": self._dataset.train, "test": self._dataset.test}
         row = _means(loss, is_right, labels, sets)
         if self._dataset.task.is_sequence:

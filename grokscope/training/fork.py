@@ -87,7 +87,9 @@ class Fork:
             The trajectory of all checkpoints.
         """
         config, evaluate = self.setup.config, self.setup.evaluator.evaluate
-        record = Record(config, environment.describe(config.device), self.setup.dataset.digest, self.history)
+        record = Record(
+            config, environment.describe(config.device, self.setup.threads.n), self.setup.dataset.digest, self.history
+        )
         with deferred_signals() as interrupted, ExitStack() as locks:
             state = self.setup.learner.resumed_state(self.resume_state)
             checkpointer = create_run(
@@ -186,7 +188,7 @@ def prepare_fork(
     resume_state, emptied = _transferred(
         setup, origin_state, keeps_rule="stop" not in changed and not fresh_optimizer
     )
-    present = environment.describe(config.device)
+    present = environment.describe(config.device, setup.threads.n)
     event = {
         "event": FORKED,
         "step": step,
@@ -224,7 +226,7 @@ def _state_at(run: RunStore, step: int, progress: Display | bool) -> dict[str, T
         return dict(resume_state)
     # It only replays the adaptive schedule: nothing is committed.
     checkpointer = Checkpointer(run, setup.evaluator.evaluate, state, resume_state)
-    check = ReplayCheck(run)
+    check = ReplayCheck(run, setup.threads.n)
     with displayed(progress, check.next_saved(step), state.step, loss=setup.config.loss) as observer:
         for _ in optimize(setup, state):
             is_confirmed = check.confirm(state)

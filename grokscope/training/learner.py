@@ -1,15 +1,12 @@
-"""The model that a run trains: its loss, its initialization, and its state after a resume."""
+"""The model that a run trains: its initialization, and its state after a resume."""
 
 from collections.abc import Callable, Mapping
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokscope.config import RunConfig, stop_rule
 from grokscope.errors import GrokscopeError
-from grokscope.model import losses
-from grokscope.model.equation_batch import Equations
 from grokscope.model.families import Model
 from grokscope.model.state_dicts import initial_parameters, parameters_digest
 from grokscope.store.run_store import RunStore, Segment
@@ -29,7 +26,7 @@ Given = Callable[[], Mapping[str, Tensor]]
 
 
 class Learner:
-    """A model with its loss, and the states from which its training starts or resumes.
+    """A model, and the states from which its training starts or resumes.
 
     Args:
         config: A valid config.
@@ -78,17 +75,6 @@ class Learner:
             }
         )
         return State(int(resume_state["step"]), parameters, optimizer)
-
-    def loss(
-        self,
-        parameters: Mapping[str, Tensor],
-        equations: Equations,
-        labels: Int[Tensor, "batch *positions"],
-        dropout: Mapping[str, Tensor] | None = None,
-    ) -> Float[Tensor, ""]:
-        """Return the mean loss over a batch's targets in nats, in the config's `loss_dtype`; it has a gradient."""
-        logits = self.model.logits(parameters, equations, dropout)
-        return losses.cross_entropy(logits, labels, self.config.loss_dtype, self.config.loss).mean()
 
     def _trainable(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # A copy in memory that torch aligned: alignment may decide the kernel, and so the bits.

@@ -1,6 +1,7 @@
 """The training loop: `optimize` is a generator that makes one update after another."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
 from jaxtyping import Int
@@ -9,14 +10,16 @@ from torch import Tensor
 from grokscope import environment, rng
 from grokscope.config import RunConfig, part_decay
 from grokscope.errors import GrokscopeError
-from grokscope.model import families
+from grokscope.model import families, losses
 from grokscope.model.equation_batch import Equations
 from grokscope.store.run_store import RunStore
 from grokscope.training.dataset import Dataset
 from grokscope.training.evaluation import Evaluator
+from grokscope.training.finiteness import FinitenessWatch, require_finite
 from grokscope.training.learner import Given, Learner, stored_initialization
 from grokscope.training.optimizers import Optimizer, noise_like
-from grokscope.training.state import NotFiniteError, State
+from grokscope.training.state import State
+from grokscope.training.thread_choice import choose_threads
 
 _TINY = 1e-12
 """The least norm that a gradient is divided by."""
@@ -28,20 +31,22 @@ class Setup:
     Args:
         config: The run's config.
         given: Returns the initial parameters, if `config.initialization` has their digest.
+        recorded: The recorded environment of a run that continues, whose number of threads is kept.
 
     Attributes:
         config: The config, validated.
         device: The device that training uses.
+        threads: The threads that training uses.
         dataset: The task, its split and its batches.
         model: The architecture.
-        learner: The model's loss, and the states from which training starts or resumes.
+        learner: The states from which training starts or resumes.
         evaluator: The evaluation of a state, which makes a row of the log.
 
     Raises:
         GrokscopeError: The config is invalid, its device does not exist, or `decay_by_part` names an unknown part.
     """
 
-    def __init__(self, config: RunConfig, given: Given | None = None):
+    def __init__(self, config: RunConfig, given: Given | None = None, recorded: Mapping[str, str] | None = None):
         environment.keep_memory()
         self.config = config.validate()
         self.device = training_device(config.device)
@@ -56,7 +61,8 @@ class Setup:
         part_decay.decays(config.optimizer.decay_by_part, 0.0, self.model.trained)
         self.learner = Learner(config, self.model, self.device, given)
         equations = self.model.equations(self.dataset.inputs)
-        self.evaluator = Evaluator(config, self.model, self.dataset, equations)
+        self.threads = choose_threads(config, self.model, equations, self.dataset.batch_size, recorded)
+        self.evaluator = Evaluator(config, self.model, self.dataset, equations, self.threads)
         self._train_equations = equations[self.dataset.train]
         self._train_labels = self.dataset.labels[self.dataset.train]
 
@@ -68,7 +74,8 @@ class Setup:
             run: The store of the run.
             config: Another config with the same model, such as a fork's; by default the run's.
         """
-        setup = cls(config or run.record.config, lambda: stored_initialization(run, setup.model))
+        recorded = None if config else run.record.environment
+        setup = cls(config or run.record.config, lambda: stored_initialization(run, setup.model), recorded)
         return setup
 
     def batch(self, step: int) -> tuple[Equations, Int[Tensor, "batch *positions"]]:
@@ -93,12 +100,15 @@ def training_device(name: str) -> torch.device:
     return device
 
 
-def optimize(setup: Setup, state: State) -> Iterator[State]:
+def optimize(setup: Setup, state: State, *, look_every: int = 1) -> Iterator[State]:
     """Make one update after another without end, and yield the state after each.
 
     Args:
         setup: The run's parts.
         state: The state to start from; updates change it in place.
+        look_every: The most updates between two looks for values that are not finite. Between looks, no value is
+            read back from the device. `state.require_finite` looks at once; a caller that uses a yielded state needs
+            it if `look_every` is above 1.
 
     Yields:
         The same `state` object, after each update.
@@ -108,20 +118,41 @@ def optimize(setup: Setup, state: State) -> Iterator[State]:
             after the update. The error names the tensor.
     """
     trained = {name: state.parameters[name] for name in setup.model.trained}
+    if look_every == 1:
+        while True:
+            _checked_update(setup, state, trained)
+            yield state
     assert isinstance(state.optimizer, Optimizer)
+    repeat = partial(_checked_update, setup, state, trained)
+    watch = FinitenessWatch(state, state.optimizer, trained, repeat, look_every)
+    state.require_finite = watch.look
     while True:
-        loss, gradients = loss_and_gradients(setup, state)
-        _require_finite(state.step, {"The training loss": loss}, resumable=True)
-        _require_finite(
-            state.step,
-            {f"The gradient of {name}": gradient for name, gradient in gradients.items()},
-            resumable=True,
-        )
-        state.optimizer.update(gradients, state.step)
-        state.step += 1
-        weights = {f"The parameter {name}": tensor.detach() for name, tensor in trained.items()}
-        _require_finite(state.step, weights, resumable=False)
+        watch.add(_update(setup, state))
         yield state
+
+
+def _update(setup: Setup, state: State) -> Tensor:
+    """Make one update, and return the loss before it."""
+    assert isinstance(state.optimizer, Optimizer)
+    with setup.threads.active():
+        loss, gradients = loss_and_gradients(setup, state)
+        state.optimizer.update(gradients, state.step)
+    state.step += 1
+    return loss
+
+
+def _checked_update(setup: Setup, state: State, trained: Mapping[str, Tensor]) -> None:
+    """Make one update; raise NotFiniteError if a loss, gradient or parameter is not finite."""
+    assert isinstance(state.optimizer, Optimizer)
+    with setup.threads.active():
+        loss, gradients = loss_and_gradients(setup, state)
+        require_finite(state.step, {"The training loss": loss}, resumable=True)
+        subjects = {f"The gradient of {name}": gradient for name, gradient in gradients.items()}
+        require_finite(state.step, subjects, resumable=True)
+        state.optimizer.update(gradients, state.step)
+    state.step += 1
+    weights = {f"The parameter {name}": tensor.detach() for name, tensor in trained.items()}
+    require_finite(state.step, weights, resumable=False)
 
 
 def loss_and_gradients(setup: Setup, state: State) -> tuple[Tensor, dict[str, Tensor]]:
@@ -158,8 +189,9 @@ def loss_and_gradients(setup: Setup, state: State) -> tuple[Tensor, dict[str, Te
         parameters = _moved(parameters, noise, config.optimizer.weight_noise)
     loss, gradients = _backward(setup, parameters, equations, labels, dropout)
     if config.optimizer.sam_radius:
-        norm = float(torch.nn.utils.get_total_norm(list(gradients.values())))
-        uphill = _moved(parameters, gradients, config.optimizer.sam_radius / max(norm, _TINY))
+        norm = torch.nn.utils.get_total_norm(list(gradients.values()))
+        distance = config.optimizer.sam_radius / norm.clamp_min(_TINY)
+        uphill = _moved(parameters, {name: gradient * distance for name, gradient in gradients.items()}, 1.0)
         _, gradients = _backward(setup, uphill, equations, labels, dropout)
     return loss, gradients
 
@@ -173,9 +205,7 @@ def _backward(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss at these parameters, and its gradient by the trained ones."""
     with environment.matrix_products(setup.config.matrix_products):
-        loss = setup.learner.loss(parameters, equations, labels, dropout)
-        gradients = torch.autograd.grad(loss, [parameters[name] for name in setup.model.trained])
-    return loss.detach(), dict(zip(setup.model.trained, gradients, strict=True))
+        return losses.mean_loss_and_gradient(setup.model, parameters, equations, labels, setup.config, dropout)
 
 
 def _moved(parameters: Mapping[str, Tensor], directions: Mapping[str, Tensor], distance: float) -> dict[str, Tensor]:
@@ -184,14 +214,3 @@ def _moved(parameters: Mapping[str, Tensor], directions: Mapping[str, Tensor], d
         name: tensor.detach().add(directions[name], alpha=distance).requires_grad_() if name in directions else tensor
         for name, tensor in parameters.items()
     }
-
-
-def _require_finite(step: int, tensors: Mapping[str, Tensor], *, resumable: bool) -> None:
-    """Raise NotFiniteError that names the first tensor with a value that is not finite."""
-    total = torch.nn.utils.get_total_norm(list(tensors.values()))
-    if torch.isfinite(total):
-        return
-    # The norm of finite numbers may overflow, so only the elements decide.
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise NotFiniteError(name, step, step - 1, resumable=resumable)

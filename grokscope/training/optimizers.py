@@ -177,14 +177,20 @@ class Optimizer:
             The tensors by "parameter/quantity", such as "embed.W_E/exp_avg". Those of the gradient filter are named
             "filter/parameter".
         """
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._live_state().items()}
+
+    def copied_state(self) -> dict[str, Tensor]:
+        """Return copies of the optimizer's tensors on their devices, named as in `state`."""
+        return {name: tensor.detach().clone() for name, tensor in self._live_state().items()}
+
+    def _live_state(self) -> dict[str, Tensor]:
         live = {
             f"{name}/{quantity}": tensor
             for name, parameter in self._parameters.items()
             for quantity, tensor in self._state_of(parameter).items()
             if tensor is not None  # sgd without momentum has None as its buffer.
         }
-        live |= {_FILTER + name: tensor for name, tensor in self._filter_state.items()}
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in live.items()}
+        return live | {_FILTER + name: tensor for name, tensor in self._filter_state.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Continue from a state that `state` returned; the hyperparameters stay those of the config.

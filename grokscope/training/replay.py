@@ -18,13 +18,14 @@ class ReplayCheck:
 
     Args:
         run: The store of the run that is retrained.
+        n_threads: The number of threads that retraining uses.
 
     Attributes:
         steps: The steps with saved parameters, whether or not they turn out to be damaged.
     """
 
-    def __init__(self, run: RunStore):
-        self._run = run
+    def __init__(self, run: RunStore, n_threads: int):
+        self._run, self._n_threads = run, n_threads
         resumable = {segment.resume_step for segment in run.resume_points() if segment.resume_step is not None}
         self.steps: set[int] = resumable | set(run.steps.tolist())
 
@@ -46,9 +47,9 @@ class ReplayCheck:
             is_confirmed = True
             for name, array in as_arrays(state.parameters).items():
                 if array.tobytes() != saved[name].tobytes():
-                    drift = environment.drift(
-                        self._run.record.environment, environment.describe(self._run.record.config.device)
-                    )
+                    recorded = self._run.record.environment
+                    present = environment.describe(self._run.record.config.device, self._n_threads)
+                    drift = environment.drift(recorded, present)
                     raise GrokscopeError(
                         f"Retraining {self._run.folder} gives other bits at step {state.step}, first in {name}. No "
                         f"further checkpoint is added. Differences in the environment: "

@@ -42,6 +42,8 @@ _SILENTLY_UNUSED = {
     *("task.train_fraction", "task.split", "split_seed", "model.init", "model.init_scale", "init_seed"),
 }
 """The settings without effect that `train` does not warn about."""
+MOST_UNCHECKED = 50
+"""The most updates between two looks for values that are not finite; evaluations and checkpoints look as well."""
 
 
 def train(
@@ -96,7 +98,7 @@ def train(
     folder = new_run_folder(Path(root), run, config.task.name)
     with deferred_signals() as interrupted, ExitStack() as locks:
         state = setup.learner.initial_state()
-        record = Record(config, environment.describe(config.device), setup.dataset.digest)
+        record = Record(config, environment.describe(config.device, setup.threads.n), setup.dataset.digest)
         checkpointer = create_run(folder, record, setup.evaluator.evaluate, state, locks)
         with displayed(progress, config.n_steps, state.step, observer, config.loss) as observer:
             train_to_end(setup, state, checkpointer, observer, interrupted)
@@ -147,7 +149,8 @@ def resume(
         if run.last_step >= (n_steps or run.end_step):
             return Trajectory.open(folder)
         with locked_run(folder) as run:
-            update_record(run, environment.describe(run.record.config.device), n_steps, allow_drift)
+            present = environment.describe(run.record.config.device, Setup.of_run(run).threads.n)
+            update_record(run, present, n_steps, allow_drift)
             setup = Setup.of_run(run)
             state, resume_state = latest_state(setup.learner, run, run.last_step)
             checkpointer = Checkpointer(run, setup.evaluator.evaluate, state, resume_state)
@@ -251,9 +254,11 @@ def train_to_end(
     """
     # The rule may hold at the very first evaluation.
     remaining = 0 if checkpointer.has_stopped(state.step) else setup.config.n_steps - state.step
+    # With an optimizer of another package, a gradient that is not finite may leave the weights finite.
+    look_every = MOST_UNCHECKED if setup.config.optimizer.name in ("adam", "adamw", "sgd") else 1
     with checkpointer:
         try:
-            for _ in islice(optimize(setup, state), remaining):
+            for _ in islice(optimize(setup, state, look_every=look_every), remaining):
                 checkpointer.take_and_commit(state)
                 if observer:
                     try:

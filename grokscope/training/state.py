@@ -1,5 +1,6 @@
 """The state that training changes, and the error for a state that is not finite."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -44,3 +45,5 @@ class State:
     """The parameters by name; updates change them in place."""
     optimizer: StatefulOptimizer
     """The optimizer, which has a state of its own."""
+    require_finite: Callable[[], None] = lambda: None
+    """Raises NotFiniteError if a value was not finite in an update that was not checked yet."""

@@ -102,7 +102,7 @@ class _Training:
         for i, run in opened.items():
             _require_same_settings(run, configs[i])
         environments = [
-            {**environment.describe(config.device), "ensemble": position}
+            {**environment.describe(config.device, ensemble.threads.n), "ensemble": position}
             for config, position in zip(configs, ensemble_positions(configs), strict=True)
         ]
         self.failures = {i: error for i, run in opened.items() if (error := _recorded_failure(run))}

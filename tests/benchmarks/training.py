@@ -1,35 +1,36 @@
-"""The time of a training step: grokscope, a plain HookedTransformer loop, a plain torch.nn loop, and the limits.
+"""The time of a training step on one core: grokscope, its matrix products alone, and plain loops.
 
 All loops make the same updates (AdamW, float64 log-softmax) of the same architecture on the same data. All evaluate
 every equation every 100 steps, and their times include this. They take turns, so a drift of the machine's speed
 affects all. Each ratio compares one turn. The median over the turns is printed with the range.
 
-"at the ceiling" is the time of a step's products at the speed of a large matrix product, measured in the same run.
+"products" is the floor of a step: the matrix products that grokscope's own step makes, with the same shapes and
+strides, repeated in the same process and in the same turns.
 
-- torch's FlopCounterMode counts the matrix products. The sums of `embedding_bag.mix` are added: 2 operations per
-  entry and column, once forward and twice backward.
-- Other work (ReLU, softmax, copies, AdamW) costs memory bandwidth rather than arithmetic. In `nanda2023`, it is about
-  12 passes over the neurons' 7.8 MB and 12 over the logits' 3.5 MB in float64. At the speed of a large copy this
-  takes 4 ms, or less if the caches hold the data.
-
-How to run: python tests/benchmarks/training.py [PRESET …], by default nanda2023 and power2022
+How to run: python tests/benchmarks/training.py [PRESET …] [--seconds S] [--json FILE], by default nanda2023 and
+power2022, about S = 100 seconds for each
 """
 
+import argparse
+import json
+import os
+import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from grokscope.config import presets
 from grokscope.model.losses import cross_entropy
 from grokscope.training.loop import Setup, optimize
 
-N_TURNS, N_STEPS = 5, 100
+N_TURNS = 7
 Loop = Callable[[Setup], Iterator[object]]
 
 
@@ -114,16 +115,46 @@ LOOPS: dict[str, Loop] = {
 }
 
 
-def milliseconds(steps: Iterator[object], n: int = N_STEPS) -> float:
-    """Return the mean time of n steps."""
-    started = time.perf_counter()
-    for _ in islice(steps, n):
-        pass
-    return 1000 * (time.perf_counter() - started) / n
+class ProductRecorder(TorchDispatchMode):
+    """Records the factors of every matrix product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factors: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        """Record the last two matrices of a product; they are the factors."""
+        if function.overloadpacket.__name__ in ("mm", "addmm", "addmm_", "bmm", "baddbmm"):
+            a, b = [argument for argument in arguments if isinstance(argument, torch.Tensor)][-2:]
+            self.factors.append((random_like(a), random_like(b)))
+        return function(*arguments, **(keywords or {}))
+
+
+def random_like(tensor: torch.Tensor) -> torch.Tensor:
+    """Return random numbers with a tensor's shape, strides and dtype."""
+    size = 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return torch.randn(size, dtype=tensor.dtype).as_strided(tensor.shape, tensor.stride())
+
+
+def product_steps(setup: Setup) -> Iterator[object]:
+    """Yield after the matrix products of a step of grokscope, without end, in buffers that are reused."""
+    steps = grokscope_steps(setup)
+    next(steps)
+    with ProductRecorder() as recorder:
+        next(steps)
+    products = [(a, b, a.new_empty(*a.shape[:-1], b.shape[-1])) for a, b in recorder.factors]
+    while True:
+        for a, b, result in products:
+            torch.matmul(a, b, out=result)
+        yield products
 
 
 def gigaflop(setup: Setup, loop: Loop) -> float:
-    """Return the floating point operations of a step's products, in units of 10⁹."""
+    """Return the floating point operations of a step's products, in units of 10⁹.
+
+    The sums of looked-up rows in grokscope's merged form are included: 2 operations per entry and column, once
+    forward and twice backward.
+    """
     steps = loop(setup)
     next(steps)
     with FlopCounterMode(display=False) as counter:
@@ -135,45 +166,72 @@ def gigaflop(setup: Setup, loop: Loop) -> float:
     return n_operations / 1e9
 
 
-def ceiling() -> float:
-    """Return the speed of a large matrix product, in 10⁹ floating point operations per second."""
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        torch.mm(a, b)
-        times.append(time.perf_counter() - started)
-    return 2 * 2048**3 / min(times) / 1e9
+def milliseconds(steps: Iterator[object], seconds: float) -> float:
+    """Return the mean time of the steps that fit in some seconds, at least three."""
+    started, n = time.perf_counter(), 0
+    while n < 3 or time.perf_counter() - started < seconds:
+        next(steps)
+        n += 1
+    return 1000 * (time.perf_counter() - started) / n
 
 
-def rows(preset: str) -> Iterator[str]:
-    """Yield the lines of the table for a preset."""
+def measure(preset: str, seconds: float) -> dict[str, Any]:
+    """Return the median time of each loop, and the ratios of each turn, after a turn of warm-up."""
     setup = Setup(presets.get(preset))
-    running = {name: loop(setup) for name, loop in LOOPS.items()}
+    running = {name: loop(setup) for name, loop in (LOOPS | {"products": product_steps}).items()}
     times: dict[str, list[float]] = {name: [] for name in running}
-    fastest = 0.0
     for turn in range(N_TURNS + 1):
-        fastest = max(fastest, ceiling())
         for name, steps in running.items():
-            step_time = milliseconds(steps, N_STEPS if turn else 3)
-            if turn:  # The first turn is a warm-up.
+            step_time = milliseconds(steps, seconds / (N_TURNS + 1) / len(running))
+            if turn:
                 times[name].append(step_time)
-    yield f"{preset}, {torch.get_num_threads()} threads, ceiling {fastest:.0f} GFLOP/s"
-    for name, loop_times in times.items():
-        ratios = [theirs / ours for ours, theirs in zip(times["grokscope"], loop_times, strict=True)]
-        n_gigaflop = gigaflop(setup, LOOPS[name])
-        yield (
-            f"  {name:<18}{statistics.median(loop_times):7.1f} ms per step, {statistics.median(ratios):5.2f} times "
-            f"grokscope's (from {min(ratios):.2f} to {max(ratios):.2f}); {n_gigaflop:5.2f} GFLOP, "
-            f"{1000 * n_gigaflop / fastest:5.1f} ms at the ceiling"
-        )
+    ours = times["grokscope"]
+    ratios = {
+        "step / products": [a / b for a, b in zip(ours, times["products"], strict=True)],
+        "HookedTransformer / step": [b / a for a, b in zip(ours, times["HookedTransformer"], strict=True)],
+        "torch.nn / step": [b / a for a, b in zip(ours, times["torch.nn"], strict=True)],
+    }
+    return {"preset": preset, "threads": setup.threads.n, "milliseconds": times, "ratios": ratios}
+
+
+def machine() -> dict[str, Any]:
+    """Return the machine and its present load."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model n" in line
+        ),
+        platform.processor(),
+    )
+    return {"cpu": cpu, "cores": os.cpu_count(), "load": os.getloadavg()[0], "torch": torch.__version__}
 
 
 def main() -> None:
-    """Print a table for each preset of the command line."""
-    for preset in sys.argv[1:] or ["nanda2023", "power2022"]:
-        print("\n".join(rows(preset)), flush=True)
+    """Print the medians and ranges of each preset, and write all turns."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("presets", nargs="*", default=["nanda2023", "power2022"])
+    parser.add_argument("--seconds", type=float, default=100.0, help="the time for each preset")
+    parser.add_argument("--json", type=Path, help="the file for all turns")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results: dict[str, Any] = {"machine": machine(), "turns": N_TURNS, "results": []}
+    print(results["machine"])
+    for preset in options.presets:
+        result = measure(preset, options.seconds)
+        results["results"].append(result)
+        setup = Setup(presets.get(preset))
+        operations = ", ".join(f"{name} {gigaflop(setup, loop):.2f}" for name, loop in LOOPS.items())
+        print(f"{preset}, one core; GFLOP per step: {operations}")
+        for name, values in result["milliseconds"].items():
+            print(f"  {name:<26}{statistics.median(values):8.1f} ms   ({min(values):.1f} to {max(values):.1f})")
+        for name, values in result["ratios"].items():
+            print(f"  {name:<26}{statistics.median(values):8.2f} times ({min(values):.2f} to {max(values):.2f})")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
+    # One core, whatever the machine has: the threads are then one.
+    os.environ["OMP_NUM_THREADS"] = "1"
     main()

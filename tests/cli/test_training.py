@@ -194,7 +194,7 @@ def test_drift_needs_allow_drift(
 
     assert grokscope("train", tiny_toml, "--root", tmp_path)[0] == 0
     present = environment.describe
-    monkeypatch.setattr(environment, "describe", lambda device: {**present(device), "torch": "1.0.0"})
+    monkeypatch.setattr(environment, "describe", lambda *arguments: {**present(*arguments), "torch": "1.0.0"})
     status, _, errors = grokscope("resume", tmp_path / "tiny", "--n-steps", 70)
     assert status == 1 and "torch was" in errors and "--allow-drift" in errors
     assert grokscope("resume", tmp_path / "tiny", "--n-steps", 70, "--allow-drift")[0] == 0

@@ -1,7 +1,7 @@
-"""Make the golden run of the present format: ``python tests/golden/make.py``.
+"""Make the golden run of the present format and arithmetic: ``python tests/golden/make.py``.
 
-This is done once per format, before its release. The run is never remade, because it tests that later versions can
-read the files of this one.
+This is done once per format and per version of the arithmetic (`NUMERICS`), before its release. The run is never
+remade, because it tests that later versions can read the files of this one.
 """
 
 import sys
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from grokscope import Trajectory, measures, training
 from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
+from grokscope.environment import NUMERICS
 from grokscope.store.record import FORMAT
 from grokscope.training import checkpointer
 
@@ -23,7 +24,7 @@ if __name__ == "__main__":
         checkpoints="every 10",
         evaluate_every=5,
     )
-    run = training.train(config, f"format{FORMAT}", Path(__file__).parent).path
+    run = training.train(config, f"format{FORMAT}-numerics{NUMERICS}", Path(__file__).parent).path
     assert run is not None
     training.densify(run, 12, 13)
     measures.saved("weight_norm", Trajectory.open(run))

@@ -13,6 +13,7 @@ import pytest
 from support.shared import damage_of
 
 from grokscope import Trajectory, __version__, measures, training
+from grokscope.environment import NUMERICS
 from grokscope.errors import GrokscopeError
 from grokscope.series import Series
 from grokscope.store.record import FORMAT
@@ -21,31 +22,38 @@ from grokscope.training.fork import fork
 from hostile.reader import read_file, read_run
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-# Expected values by format: the trajectory's digest, the last log row, a weight, and the last weight norm.
+# Expected values by golden run: the trajectory's digest, the last log row, a weight, and the last weight norm.
 PINNED = {
-    1: (
+    "format1": (
         "0c961dcc19e85a445801b40780e13e52c5187ae47efd3dea4fb7329ed04aaf7d",
         [1.808136173945233, 2.1742286558526116, 0.3448275862068966, 0.1],
         -0.06708014011383057,
         8.286824765735794,
     ),
+    "format1-numerics3": (
+        "eea00a7886dda8e5c7405a9c39a2dd730bfe7709519abaebff9ad2a5e54f89de",
+        [1.8081361547784152, 2.1742287257096438, 0.3448275862068966, 0.1],
+        -0.06708014011383057,
+        8.286877859880235,
+    ),
 }
 
 
 def test_every_format_has_a_small_golden_run():
-    assert sorted(PINNED) == list(range(1, FORMAT + 1))
-    for version in PINNED:
-        paths = [path for path in (GOLDEN / f"format{version}").rglob("*") if path.is_file()]
+    assert {name.partition("-")[0] for name in PINNED} == {f"format{version}" for version in range(1, FORMAT + 1)}
+    assert f"format{FORMAT}-numerics{NUMERICS}" in PINNED
+    for name in PINNED:
+        paths = [path for path in (GOLDEN / name).rglob("*") if path.is_file()]
         assert sum(path.stat().st_size for path in paths) < 200_000
         assert all("/home/" not in path.read_bytes().decode("latin-1") for path in paths)
 
 
-@pytest.mark.parametrize("version", PINNED)
-def test_golden_run_opens_with_its_numbers(version: int):
-    run = GOLDEN / f"format{version}"
+@pytest.mark.parametrize("name", PINNED)
+def test_golden_run_opens_with_its_numbers(name: str):
+    run = GOLDEN / name
     assert damage_of(RunStore(run)) == []
     trajectory = Trajectory.open(run)
-    digest, row, weight, norm = PINNED[version]
+    digest, row, weight, norm = PINNED[name]
     assert trajectory.steps.tolist() == [0, 10, 12, 13, 20, 30, 40] and trajectory.digest == digest
     assert [float(array[-1]) for array in trajectory.log.arrays.values()] == row
     assert trajectory.log.steps.tolist() == list(range(0, 41, 5))
@@ -57,9 +65,9 @@ def test_golden_run_opens_with_its_numbers(version: int):
     np.testing.assert_allclose(recomputed["weight_norm"], saved["weight_norm"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("version", PINNED)
-def test_golden_run_can_be_resumed(version: int, tmp_path: Path):
-    run = shutil.copytree(GOLDEN / f"format{version}", tmp_path / "run")
+@pytest.mark.parametrize("name", PINNED)
+def test_golden_run_can_be_resumed(name: str, tmp_path: Path):
+    run = shutil.copytree(GOLDEN / name, tmp_path / "run")
     trajectory = training.resume(run, 50, allow_drift=True)
     assert trajectory.steps.tolist() == [0, 10, 12, 13, 20, 30, 40, 50] and trajectory.gaps == []
     assert trajectory.select([0, 10, 12, 13, 20, 30, 40]).digest != trajectory.digest
@@ -104,9 +112,9 @@ def described_digest(contents: dict[str, Any], run: Path) -> str:
     return hashlib.sha256(json.dumps([about["config_digest"], rows]).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("version", PINNED)
-def test_independent_reader_agrees_on_a_golden_run(version: int):
-    print(f"{compare(GOLDEN / f'format{version}')} equal tensors")
+@pytest.mark.parametrize("name", PINNED)
+def test_independent_reader_agrees_on_a_golden_run(name: str):
+    print(f"{compare(GOLDEN / name)} equal tensors")
 
 
 def test_independent_reader_agrees_on_a_gap_and_a_fork(tiny_run: Path, tmp_path: Path):

@@ -83,7 +83,7 @@ def scale_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
         update(self, {name: 1.01 * gradient for name, gradient in gradients.items()}, u)
 
     monkeypatch.setattr(Optimizer, "update", changed_update)
-    monkeypatch.setattr(environment, "describe", lambda device: {**describe(device), "torch": "1.0.0"})
+    monkeypatch.setattr(environment, "describe", lambda *arguments: {**describe(*arguments), "torch": "1.0.0"})
 
 
 # Added checkpoints.

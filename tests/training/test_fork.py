@@ -240,7 +240,7 @@ def test_new_gradient_window_adds_nothing_until_it_is_full(run_copy: Path, tmp_p
 
 def test_changed_data_and_environment_are_recorded_and_described(run_copy: Path, monkeypatch: pytest.MonkeyPatch):
     describe = environment.describe
-    monkeypatch.setattr(environment, "describe", lambda device: {**describe(device), "torch": "1.0.0"})
+    monkeypatch.setattr(environment, "describe", lambda *arguments: {**describe(*arguments), "torch": "1.0.0"})
     changed = prepare_fork(run_copy, 30, with_changes(make_tiny_config(), {"split_seed": 5}))
     description = " ".join(changed.describe())
     assert changed.history[-1]["other_data"] and "train and test sets differ" in description

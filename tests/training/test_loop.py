@@ -194,10 +194,10 @@ def test_gradient_that_is_not_finite_leaves_the_weights_alone(
 ):
     setup, n_calls, grad = Setup(tiny_config), 0, torch.autograd.grad
 
-    def poisoned_grad(loss: torch.Tensor, weights: Any) -> tuple[torch.Tensor, ...]:
+    def poisoned_grad(*arguments: Any) -> tuple[torch.Tensor, ...]:
         nonlocal n_calls
         n_calls += 1
-        gradients = list(grad(loss, weights))
+        gradients = list(grad(*arguments))
         if n_calls == 6:
             gradients[setup.model.trained.index("blocks.0.mlp.W_in")][3, 4] = torch.nan
         return tuple(gradients)
@@ -227,8 +227,8 @@ def test_weight_that_is_not_finite_is_named(tiny_config: RunConfig, monkeypatch:
 def test_norm_of_finite_gradients_may_overflow(tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch):
     grad = torch.autograd.grad
 
-    def huge_grad(loss: torch.Tensor, weights: Any) -> tuple[torch.Tensor, ...]:
-        return tuple(torch.full_like(gradient, 3e38) for gradient in grad(loss, weights))
+    def huge_grad(*arguments: Any) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.full_like(gradient, 3e38) for gradient in grad(*arguments))
 
     monkeypatch.setattr(torch.autograd, "grad", huge_grad)
     setup = Setup(tiny_config)

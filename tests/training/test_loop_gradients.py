@@ -252,7 +252,7 @@ def test_matrix_products_change_only_the_gradient(
     tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch, name: str, torch_name: str
 ):
     precisions: list[str] = []
-    for function_name in ("cross_entropy", "evaluate"):
+    for function_name in ("mean_loss_and_gradient", "evaluate"):
         original = getattr(losses, function_name)
 
         def watched(*arguments: Any, original: Any = original) -> Any:

@@ -201,7 +201,7 @@ def move_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     changes = {"torch": "1.0.0", "threads": "77"}
 
     def move() -> None:
-        monkeypatch.setattr(environment, "describe", lambda device: {**describe(device), **changes})
+        monkeypatch.setattr(environment, "describe", lambda *arguments: {**describe(*arguments), **changes})
 
     return move
 
