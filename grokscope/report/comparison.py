@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from grokscope import measures, phases, plugins
-from grokscope.config import RunConfig
+from grokscope.config import RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.report import page
 from grokscope.report.data import thinned_rows
@@ -199,6 +199,12 @@ def _differing_settings(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
     ]
     names = [name for name in all_settings[0] if name not in _NEUTRAL_SETTINGS]
     names = [name for name in names if any(values.get(name) != used[0].get(name) for values in used)]
+    # A refinement of some tasks, such as the number of operands, is worth a column only where a run changes it.
+    primary = {f"task.{family.settings[0]}" for family in plugins.TASK_FAMILIES}
+    refinements = {f"task.{name}" for name in plugins.all_task_settings()} - primary
+    defaults = {f"task.{name}": value for name, value in vars(TaskConfig()).items()}
+    changed = {name for name, value in defaults.items() if any(own.get(name, value) != value for own in used)}
+    names = [name for name in names if name not in refinements or name in changed]
     seeds = [name for name in names if name in _SEEDS]
     if any(len({values[name] for name in seeds}) > 1 for values in used):
         seeds = []
