@@ -11,7 +11,7 @@ import torch
 from grokscope.config import ModelConfig
 from grokscope.errors import GrokscopeError
 from grokscope.model import bridge
-from grokscope.model.transformer import Model
+from grokscope.model.transformer import Model, Transformer
 
 needs_bridge = pytest.mark.skipif(not bridge.is_needed(), reason="needs TransformerLens 4")
 ARCHITECTURES = [
@@ -46,7 +46,7 @@ def random_parameters(model: Model, dtype: torch.dtype = torch.float64) -> dict[
 
 
 def make(config: ModelConfig) -> tuple[Model, dict[str, torch.Tensor], torch.Tensor]:
-    model = Model(config, 8, 7, 3)
+    model = Transformer(config, 8, 7, 3)
     return model, random_parameters(model), torch.randint(8, (5, 3), generator=torch.Generator().manual_seed(2))
 
 
