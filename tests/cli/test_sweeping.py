@@ -66,7 +66,7 @@ def test_sweep_trains_writes_tables_and_repeats_nothing(
         "--column",
         "state",
     )
-    assert grokscope(*condition)[1] == "seed    state\n    1 finished\n1 of 1 cell\n"
+    assert grokscope(*condition)[1] == " seed    state\n    1 finished\n1 of 1 cell\n"
     assert grokscope(*condition, "--csv")[1] == "seed,state\n1,finished\n"
     status, _, errors = grokscope("sweep-table", "mine", "--root", root, "--where", "sed = 1")
     assert status == 2 and "no such column: sed" in errors and "Columns: cell, seed" in errors
