@@ -188,7 +188,7 @@ def query(rows: list[Row], where: str = "", columns: Iterable[str] = ()) -> "pan
             raise GrokscopeError(
                 f"where: {where!r} is not a condition: {reason}. Columns: {', '.join(table.columns)}. "
                 "A name with a dot needs double quotes."
-            ) from error
+            ) from error.__cause__  # pandas' own error is an OSError, which a wrong condition is not.
 
 
 def _is_missing(value: object) -> bool:
