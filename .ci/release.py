@@ -17,7 +17,7 @@ def stamp(root: Path, version: str, date: str) -> list[Path]:
         date: The date of the release, such as "2026-12-01".
 
     Raises:
-        SystemExit: The version is malformed or not newer than the present one, or the changelog has nothing to release.
+        SystemExit: The version is malformed or not newer than the present one, or the changelog has nothing new.
     """
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
         sys.exit(f"VERSION={version}: allowed: three numbers, such as 1.2.0")

@@ -38,13 +38,12 @@ def test_setting_in_another_table_is_suggested(values: dict[str, object]):
         from_dict(values)
 
 
-@pytest.mark.parametrize("p", [12, 4, 2, 2002])
-def test_modulus_that_is_not_prime_names_the_cyclic_group(p: int):
-    with pytest.raises(GrokscopeError, match=f"--task.name composition --task.group C{p} adds modulo {p}"):
-        from_dict({"task": {"p": p}})
+@pytest.mark.parametrize("p", [2, 4, 12, 1000])
+def test_modulus_need_not_be_prime(p: int):
+    assert from_dict({"task": {"p": p, "train_fraction": 0.5}}).task.p == p
 
 
 @pytest.mark.parametrize("p", [-5, 0, 1, 2011, True, "12", 12.0])
-def test_modulus_without_a_cyclic_group_gets_no_advice(p: object):
-    with pytest.raises(GrokscopeError, match="a prime from 3 to 2003.$"):
+def test_modulus_out_of_range_names_the_range(p: object):
+    with pytest.raises(GrokscopeError, match="a whole number from 2 to 2003.$"):
         from_dict({"task": {"p": p}})

@@ -75,6 +75,8 @@ def decode(text: str) -> dict[str, np.ndarray]:
     Raises:
         GrokscopeError: The text does not contain examples.
     """
+    if not text:
+        raise GrokscopeError(f"task.data: no examples; allowed: {ALLOWED}.")
     try:
         file = io.BytesIO(base64.b64decode(text, validate=True))
         with zipfile.ZipFile(file) as archive:

@@ -205,9 +205,14 @@ def _split_faults(task: TaskConfig) -> list[str]:
     n_train = task_size.size_of_train_set(task.train_set, task.train_fraction, n_equations)
     fault = fault or task_size.outliers_fault(task.outliers, n_train)
     if not fault and has_sequences(task):
-        wrong = "outliers" if task.outliers else "random_labels" if task.random_labels else ""
-        fault = wrong and (
-            f"task.{wrong}: {getattr(task, wrong)}, but the examples of {task.name!r} have several answers; allowed: "
-            f"with a single answer"
-        )
+        fault = relabelling_fault(task)
     return [fault] if fault else []
+
+
+def relabelling_fault(task: TaskConfig) -> str:
+    """Return a fault if a task whose examples have several answers has outliers or random labels."""
+    wrong = "outliers" if task.outliers else "random_labels" if task.random_labels else ""
+    return wrong and (
+        f"task.{wrong}: {getattr(task, wrong)}, but the examples of {task.name!r} have several answers; allowed: "
+        f"with a single answer"
+    )

@@ -163,7 +163,7 @@ def _matches(content: Path | bytes, present: Mapping[str, str]) -> bool:
     if "sha256" in present:
         return present["sha256"] == _sha256(content)
     data = content if isinstance(content, bytes) else content.read_bytes()
-    # The checksum of a git blob, which is no secret: it need not withstand attacks.
+    # The checksum of a git blob, which is not secret: it need not withstand attacks.
     return present.get("sha1") == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from grokscope import plugins, rng
 from grokscope.algebra.groups import Group
 from grokscope.config import TaskConfig, task_size
-from grokscope.config.task_config import SEQUENCE_FORM, TWO_TOKEN_FORM
+from grokscope.config.task_config import SEQUENCE_FORM, TWO_TOKEN_FORM, relabelling_fault
 from grokscope.errors import GrokscopeError, quoted_value
 from grokscope.tasks.circle import circle_faults
 from grokscope.tasks.split import Split, draw_split, given_split, validated_split
@@ -84,8 +84,8 @@ def load(config: TaskConfig, seed: int, split: Split | None = None) -> tuple[Tas
     if split is None and config.train_set:
         split = given_split(task, config.train_set)
     split = split or draw_split(task, config.train_fraction, seed, config.split)
-    if task.is_sequence and (config.random_labels or config.outliers):
-        task.require_single_answer()
+    if task.is_sequence and (fault := relabelling_fault(config)):
+        raise GrokscopeError(f"{fault}.")
     if config.random_labels:
         task = with_random_labels(task, seed)
     if config.outliers:

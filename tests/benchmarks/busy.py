@@ -1,6 +1,6 @@
 """Training beside busy processes: grokscope as a user starts it, against the plain HookedTransformer loop.
 
-The loads are none, one and two processes that compute in Python, and a process that trains with torch on two threads.
+The loads are zero, one and two processes that compute in Python, and a process that trains with torch on two threads.
 Each turn runs both loops under the same load, so each ratio compares one turn. grokscope uses the threads that it
 chooses itself. The plain loop uses as many threads as the process has cores, torch's default.
 

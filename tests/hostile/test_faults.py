@@ -13,10 +13,15 @@ from grokscope.config import toml as config_toml
 from grokscope.errors import GrokscopeError
 from grokscope.plugins import BUILT_IN
 
-# Wrong values of each field's own type, so that a flag can have them. A boolean flag cannot be wrong, and the faults
-# of a table depend on the task.
+# Wrong values of each field's own type, so that a flag can have them. A boolean flag cannot be wrong, the faults of
+# tables, expressions and data depend on the task, and the weights of an initialization have a flag of their own.
+BY_TASK = ("task.table", "task.expression", "task.sizes", "task.data")
 WRONG: dict[str, Any] = {
-    **{name: value for name, (value, _, _) in FIELDS.items() if name not in ("task.random_labels", "task.table")},
+    **{
+        name: value
+        for name, (value, allowed, _) in FIELDS.items()
+        if allowed != "true or false" and name not in (*BY_TASK, "initialization")
+    },
     **{"model.d_mlp": 0, "init_seed": -1, "training_seed": -2, "optimizer.betas": [0.9, 1.0]},
     # A schedule has a fault for each term.
     "checkpoints": " + ".join(["evry 100", "window 5 3 1", "log x", "adaptive 0", *(f"each {i}" for i in range(13))]),

@@ -12,7 +12,6 @@ from grokscope.hub import model_card
 from grokscope.hub import repository as hub
 from grokscope.trajectory import Trajectory
 
-
 # huggingface_hub passes bytes to its HTTP client in a way that the client deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 

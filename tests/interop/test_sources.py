@@ -121,9 +121,9 @@ def test_damaged_files_are_left_out_only_if_allowed(original: Trajectory, tmp_pa
 
 
 def test_equal_weights_under_different_steps_are_doubted(original: Trajectory, tmp_path: Path):
-    for step in (10, 20, 30):
-        torch.save(original.at(min(step, 20)).parameters, tmp_path / f"step_{step}.pt")
-    with pytest.warns(UserWarning, match="Steps 20 and 30 have equal weights"):
+    for step in (50, 60, 70):
+        torch.save(original.at(min(step, 60)).parameters, tmp_path / f"step_{step}.pt")
+    with pytest.warns(UserWarning, match="Steps 60 and 70 have equal weights"):
         import_checkpoints(sorted(tmp_path.glob("*.pt")), original.config, "run", tmp_path)
 
 

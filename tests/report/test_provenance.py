@@ -66,7 +66,7 @@ def test_doubts_are_alarms_on_the_page(tiny_run: Path, tmp_path: Path):
     torch.save(original.last.parameters, tmp_path / "step_60.pt")
     run = import_checkpoints([tmp_path / "step_60.pt"], original.config, "run", tmp_path)
     page = report.write(run).read_text(encoding="utf-8")
-    assert re.search(r'<p class="alarm">At step 60 the loss over all equations is [\d.]+, above chance', page)
+    assert re.search(r'<p class="alarm">At step 60 the softmax loss over all equations is [\d.]+, above chance', page)
 
 
 def test_import_has_no_recipe(imported: Path):

@@ -60,8 +60,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         path, body = urlparse(self.path).path, self.body()
         if path == "/api/repos/create":
-            asked = json.loads(body)
-            repo = f"{asked['organization']}/{asked['name']}"
+            wanted = json.loads(body)
+            repo = f"{wanted['organization']}/{wanted['name']}"
             status = 409 if repo in self.server.repos else 200
             self.server.repos.setdefault(repo, {})
             self.answer({"url": f"{self.server.address}/{repo}"}, status)

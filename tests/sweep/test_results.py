@@ -320,5 +320,5 @@ def test_duckdb_and_pandas_read_the_same_table(grokked: tuple[Sweep, Path]):
     plan, folder = grokked
     rows = results.cell_rows(plan, folder)
     path = results.write_tables(rows, plan.axes, folder)[2]
-    found = duckdb.sql(f"SELECT cell, test_accuracy FROM '{path}' WHERE state = 'finished' ORDER BY cell").fetchall()
-    assert found == [(row["cell"], row["test_accuracy"]) for row in rows if row["state"] == "finished"] and found
+    cells = duckdb.sql(f"SELECT cell, test_accuracy FROM '{path}' WHERE state = 'finished' ORDER BY cell").fetchall()
+    assert cells == [(row["cell"], row["test_accuracy"]) for row in rows if row["state"] == "finished"] and cells
