@@ -11,6 +11,7 @@ To see why a curve has its colour, search this file for the name of its array:
 The colours are Okabe and Ito's (2008), which colour-blind readers can tell apart. Curves also differ in line style.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -169,8 +170,9 @@ def numbered(i: int) -> Look:
 
 def user_setting(name: str, default: Any) -> Any:
     """Return a value of matplotlib's rcParams if the user has changed it, otherwise `default`."""
-    value = matplotlib.rcParams[name]
-    return default if value == matplotlib.rcParamsDefault[name] else value
+    user: Mapping[str, Any] = {**matplotlib.rcParams}
+    initial: Mapping[str, Any] = {**matplotlib.rcParamsDefault}
+    return default if user[name] == initial[name] else user[name]
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -134,7 +134,7 @@ def _errors(repo: str) -> Iterator[Any]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     # The base class is that of the HTTP client, which differs between versions of huggingface_hub.
-    network_error = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+    network_error: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 
     try:
         yield huggingface_hub

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from grokscope._version import __version__
 from grokscope.disk import atomic
+from grokscope.errors import GrokscopeError
 from grokscope.model import bridge
 from grokscope.snapshot import Snapshot
 from grokscope.trajectory import Trajectory

@@ -169,9 +169,10 @@ class Own(Model):
             for name, buffer in module.named_buffers()
         }
         with ExitStack() as stack:
-            for name in (*([self._embedding] if self._embedding else []), *self.neurons) if hook else ():
-                handle = module.get_submodule(name).register_forward_hook(_caller(name, hook, self._embedding))
-                stack.callback(handle.remove)
+            if hook is not None:
+                for name in (*([self._embedding] if self._embedding else []), *self.neurons):
+                    handle = module.get_submodule(name).register_forward_hook(_caller(name, hook, self._embedding))
+                    stack.callback(handle.remove)
             logits = torch.func.functional_call(module, {**buffers, **parameters}, (tokens,))
         return logits if logits.ndim == 2 or self.has_all_positions else logits[:, -1]
 

@@ -7,7 +7,6 @@ from grokscope.circuits.key_frequencies import (
     LOSS_RISE,
     key_frequencies,
     losses_without_frequency,
-    neuron_logits,
     restricted_embedding,
     restricted_logits,
 )
@@ -67,7 +66,7 @@ def test_w_l_with_layer_norm_is_the_effect_of_a_neuron(plant):
     shapes = plant({0: {}}, **architecture).model.shapes
     parameters = {name: noise(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}
     trajectory = plant({0: parameters}, **architecture)
-    W_L = neuron_logits(trajectory.model, parameters).T
+    W_L = trajectory.model.matrix("neuron_logits").read(parameters).T
     hooked = trajectory.last.model
     residual = noise(1, 1, 16, seed=77)
 

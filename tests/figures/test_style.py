@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import grokscope.figures
 from grokscope.figures import _style
@@ -37,12 +38,13 @@ def test_settings_of_the_user_replace_sizes_and_palette():
         _style.finish_axes(ax)
         legend = ax.get_legend()
         assert legend is not None
-        return ax.xaxis.label.get_size(), ax.get_xticklabels()[0].get_size(), legend.get_texts()[0].get_size()
+        texts = (ax.xaxis.label, ax.get_xticklabels()[0], legend.get_texts()[0])
+        return tuple(text.get_fontsize() for text in texts)
 
     assert drawn() == (_style.FONT_SIZE,) * 3 and _style.numbered(1).colour == _style.PALETTE[1]
     with matplotlib.rc_context({"font.size": 13}):
         assert drawn() == (13, 13, 13)
-    settings = {"axes.labelsize": 11, "xtick.labelsize": 9, "legend.fontsize": 5}
+    settings: dict[Any, Any] = {"axes.labelsize": 11, "xtick.labelsize": 9, "legend.fontsize": 5}
     with matplotlib.rc_context({**settings, "axes.prop_cycle": cycler(color=["red", "lime"])}):
         assert drawn() == (11, 9, 5)
         assert [_style.numbered(i).colour for i in range(3)] == ["red", "lime", "red"]

@@ -14,8 +14,8 @@ from grokscope.errors import GrokscopeError
 from grokscope.plugins import BUILT_IN
 
 # Wrong values of each field's own type, so that a flag can have them. A boolean flag cannot be wrong, the faults of
-# tables, expressions and data depend on the task, and the weights of an initialization have a flag of their own.
-BY_TASK = ("task.table", "task.expression", "task.sizes", "task.data")
+# tables, expressions, data and mixtures depend on the task, and the initial weights have a flag of their own.
+BY_TASK = ("task.table", "task.expression", "task.sizes", "task.data", "task.mixture")
 WRONG: dict[str, Any] = {
     **{
         name: value

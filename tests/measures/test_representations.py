@@ -19,7 +19,7 @@ from grokscope.errors import GrokscopeError
 from grokscope.fourier.cyclic import frequency_shares
 from grokscope.model import transformer
 from grokscope.model.equation_batch import Equations
-from grokscope.model.transformer import Model
+from grokscope.model.transformer import Transformer
 from grokscope.series import Series
 
 WIDTH = 16
@@ -31,7 +31,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Planted(Model):
+class Planted(Transformer):
     """A model whose logits for (a, b) are those of a table (a, b, c)."""
 
     table: torch.Tensor = field(kw_only=True)

@@ -10,7 +10,7 @@ from support.shared import companions, make_tiny_config
 from grokscope.config import OptimizerConfig, RunConfig
 from grokscope.errors import GrokscopeError
 from grokscope.model import losses
-from grokscope.model.transformer import Model, Transformer
+from grokscope.model.transformer import Transformer
 from grokscope.training.ensemble import Ensemble
 from grokscope.training.loop import Setup, optimize
 from grokscope.training.state import NotFiniteError, State
@@ -168,7 +168,7 @@ def test_large_table_is_evaluated_in_parts(monkeypatch: pytest.MonkeyPatch):
     configs = companions(make_tiny_config())
     sizes, logits = [], Transformer.logits
 
-    def counting_logits(model: Model, parameters: Any, tokens: Any, *options: Any) -> torch.Tensor:
+    def counting_logits(model: Transformer, parameters: Any, tokens: Any, *options: Any) -> torch.Tensor:
         sizes.append(len(tokens))
         return logits(model, parameters, tokens, *options)
 

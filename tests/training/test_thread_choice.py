@@ -40,14 +40,14 @@ def test_auto_stops_where_further_threads_gain_nothing(n_cores):
 
 def test_auto_keeps_the_recorded_number_up_to_the_cores(n_cores):
     n_cores(2)
-    assert Setup(TINY, {"threads": "2"}).threads.n == 2
-    assert Setup(TINY, {"threads": "4"}).threads.n == 2
-    assert Setup(TINY, {}).threads.n == 1
+    assert Setup(TINY, recorded={"threads": "2"}).threads.n == 2
+    assert Setup(TINY, recorded={"threads": "4"}).threads.n == 2
+    assert Setup(TINY, recorded={}).threads.n == 1
 
 
 def test_a_number_is_used_as_it_is(n_cores):
     n_cores(2)
-    assert Setup(dataclasses.replace(TINY, threads=3), {"threads": "1"}).threads.n == 3
+    assert Setup(dataclasses.replace(TINY, threads=3), recorded={"threads": "1"}).threads.n == 3
 
 
 @pytest.mark.parametrize("threads", [0, 1025, 1.5, True, "two", None])
