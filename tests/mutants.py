@@ -228,10 +228,10 @@ MUTANTS = (
         ("tests/training/test_optimizers.py", "tests/training/test_resume_parts.py"),
     ),
     Mutant(
-        "training/loop",
-        "        _require_finite(state.step, weights, resumable=False)\n",
-        "",
-        ("tests/harness/test_not_finite.py", "tests/training/test_loop.py"),
+        "training/finiteness",
+        "            self._find_fault()\n",
+        "            pass\n",
+        ("tests/harness/test_not_finite.py", "tests/training/test_finiteness.py"),
     ),
     Mutant(
         "training/replay",

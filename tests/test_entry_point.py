@@ -50,7 +50,7 @@ def test_names_that_documents_use_are_public():
     imported = re.findall(r"from grokscope import ([\w, ]+)", "\n".join(texts))
     names |= {name.strip() for line in imported for name in line.split(",")}
     assert {"algebra", "gallery", "measures", "Trajectory"} <= names
-    assert names <= {*grokscope.__all__, "optimizers"}
+    assert names <= {*grokscope.__all__, "optimizers", "models"}
 
 
 def test_unknown_name_is_an_attribute_error():

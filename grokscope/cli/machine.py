@@ -1,5 +1,6 @@
 """What `grokscope doctor` examines: versions, cores, speed, memory, GPU, disk, browser and optional packages."""
 
+import dataclasses
 import os
 import platform
 import shutil
@@ -114,11 +115,11 @@ def step_time(n_steps: int = 8) -> Finding:
     from grokscope.config import presets
     from grokscope.training.loop import Setup, optimize
 
-    setup, n_before = Setup(presets.get("quick")), torch.get_num_threads()
-    milliseconds = {}
+    config, n_before = presets.get("quick"), torch.get_num_threads()
+    n_chosen, milliseconds = Setup(config).threads.n, {}
     try:
-        for n_threads in sorted({1, n_before, _n_cores()}):
-            torch.set_num_threads(n_threads)
+        for n_threads in sorted({1, n_chosen, _n_cores()}):
+            setup = Setup(dataclasses.replace(config, threads=n_threads))
             steps = optimize(setup, setup.learner.initial_state())
             next(steps)
             milliseconds[n_threads] = _median_milliseconds(steps, n_steps)
@@ -126,11 +127,12 @@ def step_time(n_steps: int = 8) -> Finding:
         torch.set_num_threads(n_before)
     times = ", ".join(f"{t:.0f} ms with {n} thread{'s' * (n > 1)}" for n, t in milliseconds.items())
     best = min(milliseconds, key=lambda n: milliseconds[n])
-    fact = f"a step of `quick` takes {times}"
-    if milliseconds[n_before] < 1.2 * milliseconds[best]:
+    fact = f"a step of `quick` takes {times}; --threads auto chooses {n_chosen}"
+    if milliseconds[n_chosen] < 1.2 * milliseconds[best]:
         return Finding("speed", fact)
-    advice = f"Set OMP_NUM_THREADS={best} before a new run. A resumed run needs the threads that it began with."
-    return Finding("speed", fact, advice)
+    return Finding(
+        "speed", fact, f"Add --threads {best} to new runs. A resumed run keeps the number that it began with."
+    )
 
 
 def memory() -> Finding:

@@ -96,8 +96,6 @@ def results(
                 except GrokscopeError as error:
                     if isinstance(error, CrashError) or not is_refusal(error):
                         raise
-                    for future in futures[name]:
-                        future.cancel()
                     yield error
                     continue
                 series = keep(request.labelled(Series.join(parts)), request.trajectory)

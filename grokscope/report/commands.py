@@ -79,16 +79,19 @@ def format_toml(config: RunConfig, without: Collection[str] = ()) -> str:
         config: The config.
         without: The dotted names of settings to leave out.
     """
-    top, tables = [], []
-    for key, value in config.to_dict().items():
+    return "\n".join(_toml_lines(config.to_dict(), "", without)) + "\n"
+
+
+def _toml_lines(table: Mapping[str, Any], prefix: str, without: Collection[str]) -> Iterator[str]:
+    """Yield the lines of a table's own settings, and then those of the tables in it."""
+    settings = {name: value for name, value in table.items() if f"{prefix}{name}" not in without}
+    lines = [f"{name} = {_literal(value)}" for name, value in settings.items() if not isinstance(value, Mapping)]
+    if prefix and lines:
+        yield from ("", f"[{prefix.removesuffix('.')}]")
+    yield from lines
+    for name, value in settings.items():
         if isinstance(value, Mapping):
-            settings = [
-                f"{name} = {_literal(item)}" for name, item in value.items() if f"{key}.{name}" not in without
-            ]
-            tables += ["", f"[{key}]", *settings] if settings else []
-        elif key not in without:
-            top.append(f"{key} = {_literal(value)}")
-    return "\n".join([*top, *tables]) + "\n"
+            yield from _toml_lines(value, f"{prefix}{name}.", without)
 
 
 def _recipe(record: Record, name: str, remarks: tuple[str, ...]) -> Recipe:

@@ -35,7 +35,7 @@ def request_training(
 ) -> Callable[..., tuple[RunConfig, str, Path]]:
     """The function that returns the config, name and root that a command line gives to `train`."""
 
-    def refuse(config: RunConfig, name: str, root: Path, progress: Any) -> None:
+    def refuse(config: RunConfig, name: str, root: Path, progress: Any, initialization: Any) -> None:
         raise TrainingRequest(config, name, root)
 
     def request(*arguments: Any) -> tuple[RunConfig, str, Path]:

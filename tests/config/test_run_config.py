@@ -39,7 +39,7 @@ ADDED = [
     *("optimizer.decay_centre", "optimizer.momentum", "optimizer.gradient_filter", "optimizer.filter_alpha"),
     *("optimizer.filter_lambda", "optimizer.filter_window", "optimizer.update_noise", "optimizer.weight_noise"),
     *("optimizer.sam_radius", "batch_share", "loss", "residual_dropout", "matrix_products"),
-    *("task.split", "model.d_vocab_out"),
+    *("task.split", "model.d_vocab_out", "threads"),
     *("task.n_operands", "task.zero_divisors", "task.expression", "task.sizes", "task.n_digits", "task.base"),
     *("task.n_bits", "task.n_parity_bits", "task.n_tokens", "task.length", "task.n_repeated", "task.n_examples"),
     *("task.data_seed", "task.fresh", "task.mixture", "task.data"),

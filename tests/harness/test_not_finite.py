@@ -18,6 +18,7 @@ from grokscope.disk.lock import is_locked
 from grokscope.store.run_store import RunStore
 from grokscope.training import loop
 from grokscope.training.evaluation import Evaluator, Row, require_finite_losses
+from grokscope.training.finiteness import FinitenessWatch
 from grokscope.training.optimizers import Optimizer
 from grokscope.training.state import NotFiniteError, State
 from harness.scenarios import fake_computation, report, small_config
@@ -136,7 +137,8 @@ def test_run_stops_at_first_invalid_value_and_names_it(trains: bool, tmp_path: P
 def test_invalid_value_without_the_check_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The control: `check_saved` detects values that are not finite."""
     fake_computation(monkeypatch)
-    monkeypatch.setattr(loop, "_require_finite", lambda *arguments, **options: None)
+    monkeypatch.setattr(loop, "require_finite", lambda *arguments, **options: None)
+    monkeypatch.setattr(FinitenessWatch, "look", lambda self: None)
     poison(monkeypatch, "parameter", "embed.W_E", 4, NAN)
     training.train(config_of({**SGD, "momentum": 0.0}), "run", tmp_path)
     with pytest.raises(AssertionError, match="was committed"):

@@ -96,6 +96,7 @@ FIELDS: dict[str, tuple[Any, str, Any]] = {
     "matrix_products": ("float16", "'float32' or 'tf32' or 'bfloat16'", "tf32"),
     "residual_dropout": (1.0, "from 0 to below 1", 0.1),
     "device": ("tpu", "'cpu', 'cuda'", "cuda:1"),
+    "threads": (0, "'auto' or a whole number", 2),
     "split_seed": (-1, "from 0", 1),
     "init_seed": (1.5, "from 0", 1),
     "initialization": ("weights.pt", "as --init-from writes it", "0" * 64),
