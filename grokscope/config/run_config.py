@@ -103,7 +103,7 @@ class RunConfig:
     threads: int | Literal["auto"] = checked(
         "auto",
         "'auto' or a whole number from 1 to 1024",
-        lambda value: value == "auto" or (type(value) is int and 1 <= value <= 1024),
+        lambda value: (type(value) is str and value == "auto") or (type(value) is int and 1 <= value <= 1024),
         lambda value: value,
     )
     """The number of CPU threads. "auto" decides by the size of a step: one thread unless a second makes the step a

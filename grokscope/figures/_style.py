@@ -170,8 +170,8 @@ def numbered(i: int) -> Look:
 
 def user_setting(name: str, default: Any) -> Any:
     """Return a value of matplotlib's rcParams if the user has changed it, otherwise `default`."""
-    user: Mapping[str, Any] = {**matplotlib.rcParams}
-    initial: Mapping[str, Any] = {**matplotlib.rcParamsDefault}
+    user: Mapping[Any, Any] = matplotlib.rcParams
+    initial: Mapping[Any, Any] = matplotlib.rcParamsDefault
     return default if user[name] == initial[name] else user[name]
 
 

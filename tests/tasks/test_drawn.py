@@ -119,7 +119,7 @@ def test_equal_rows_have_equal_keys_and_others_do_not():
 
 def test_outliers_and_random_labels_need_a_single_answer():
     for changes in ({"outliers": 1}, {"random_labels": True}):
-        with pytest.raises(GrokscopeError, match="a single answer at the last position"):
+        with pytest.raises(GrokscopeError, match="have several answers; allowed: with a single answer"):
             tasks.load(TaskConfig(**{**DRAWN["induction"].__dict__, **changes}), 0)
 
 
