@@ -12,7 +12,7 @@ The colours are Okabe and Ito's (2008), which colour-blind readers can tell apar
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -170,8 +170,8 @@ def numbered(i: int) -> Look:
 
 def user_setting(name: str, default: Any) -> Any:
     """Return a value of matplotlib's rcParams if the user has changed it, otherwise `default`."""
-    user: Mapping[Any, Any] = matplotlib.rcParams
-    initial: Mapping[Any, Any] = matplotlib.rcParamsDefault
+    user = cast(Mapping[str, Any], matplotlib.rcParams)
+    initial = cast(Mapping[str, Any], matplotlib.rcParamsDefault)
     return default if user[name] == initial[name] else user[name]
 
 
