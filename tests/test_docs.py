@@ -168,7 +168,7 @@ def test_site_has_no_broken_link_and_fetches_nothing(tmp_path):
     # One sentence of a docstring, of each README that is included, and a figure of one of them.
     assert "Compute the Fourier norms of the rows of W_E" in pages["measures.html"]
     assert "segment" in pages["checkpoints/index.html"]
-    assert "figures/nanda2023_circuit.png" in pages["analyses/index.html"]
+    assert "figures/nanda2023_circuit.png" in pages["papers/nanda2023.html"]
     assert (site / "analyses" / "figures" / "nanda2023_circuit.png").exists()
     # The notebook is a page, its code without the notebook's own commands, and a link to the file.
     assert (
