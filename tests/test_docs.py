@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 import grokscope
-from grokscope import plugins, training
-from grokscope.config import ModelConfig, RunConfig, TaskConfig
+from grokscope import plugins
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path for path in (ROOT / "docs").glob("*.md"))
@@ -53,15 +52,14 @@ def test_own_module_of_the_networks_page_trains(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated")
-def test_the_first_python_of_the_readme_runs_after_its_commands(tmp_path, monkeypatch):
+def test_the_first_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # In the place of `quick`, which takes minutes.
-    task, model = TaskConfig(name="addition", p=13, train_fraction=0.7), ModelConfig(d_model=24, n_heads=2, d_mlp=48)
-    config = RunConfig(task=task, model=model, n_steps=2000, checkpoints="every 500", evaluate_every=500)
-    training.train(config, "first")
+    (code,) = blocks(ROOT / "README.md", "python")[:1]
+    assert "n_steps=3500" in code
     names: dict[str, Any] = {}
-    exec(compile(blocks(ROOT / "README.md", "python")[0], "README.md", "exec"), names)
-    assert list(names["foreign"].steps) == [0, 500, 1000]
+    exec(compile(code.replace("n_steps=3500", "n_steps=60"), "README.md", "exec"), names)
+    assert names["trajectory"].steps.tolist() == [0, 20, 40, 60] and names["W_E"].shape[0] == 4
+    assert names["logits"].shape[0] == 5
 
 
 @pytest.fixture
