@@ -7,7 +7,7 @@ import pytest
 
 from grokscope import measures, notebook, tasks
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -52,7 +52,7 @@ def test_log_shows_rows_instead_of_checkpoints(tiny_run):
 def test_composition_shows_its_group():
     config = RunConfig(task=TaskConfig(name="composition", group="S3"), model=ModelConfig(d_model=8, n_heads=1))
     run = Trajectory.from_state_dicts(
-        config, {0: transformer.build(config.model, tasks.build(config.task)).initialize(0)}
+        config, {0: families.build(config.model, tasks.build(config.task)).initialize(0)}
     )
     assert "a·b in S3, " in run._repr_html_()
 

@@ -24,7 +24,7 @@ from grokscope.interop import assessment, findings, formats, network, step_readi
 from grokscope.interop.conversion import Conversion, completed, detect, equal_weights
 from grokscope.interop.skipping import Skipped, in_file
 from grokscope.interop.sources import find as find_sources
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.opened_run import data_digest
 from grokscope.series import Series
 from grokscope.store.record import IMPORTED, packed_indices
@@ -215,7 +215,7 @@ def _trajectory(
     skipped: Skipped,
 ) -> Trajectory:
     """Return the state dicts as a trajectory in memory; missing biases are zero."""
-    shapes = transformer.build(config.model, task).shapes
+    shapes = families.build(config.model, task).shapes
     whole = {step: completed(parameters, shapes) for step, parameters in state_dicts.items()}
     if skipped.is_allowed:
         for step, parameters in list(whole.items()):

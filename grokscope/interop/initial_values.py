@@ -12,7 +12,7 @@ from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
 from grokscope.interop import formats, sources, train_sets
 from grokscope.interop.conversion import Conversion, completed, detect
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.model.state_dicts import initial_parameters, parameters_digest
 from grokscope.opened_run import open_store
 from grokscope.store.record import packed_indices
@@ -50,7 +50,7 @@ def with_initialization(config: RunConfig, source: str, root: Path) -> tuple[Run
         GrokscopeError: The source cannot be read, or its parameters do not fit the model.
     """
     task = tasks.build(config.task)
-    model = transformer.build(config.model, task)
+    model = families.build(config.model, task)
     run, at, step = source.rpartition("@")
     try:
         if at and step.isdecimal() and not Path(source).exists():
@@ -72,7 +72,7 @@ def _checkpoint(folder: Path, step: int) -> Mapping[str, Tensor]:
     return Trajectory.of_store(store).at(step).parameters
 
 
-def _file_parameters(path: Path, model: transformer.Model, task: tasks.Task) -> Mapping[str, Tensor]:
+def _file_parameters(path: Path, model: families.Model, task: tasks.Task) -> Mapping[str, Tensor]:
     """Return the parameters in a file under TransformerLens names and shapes; missing biases are zero."""
     (source,) = sources.find([path])
     file = formats.parse_content(source.read(), source.path, False)

@@ -15,7 +15,7 @@ from grokscope.interop import architecture, questions, task_reading
 from grokscope.interop.conversion import Conversion, biases, columns, completed
 from grokscope.interop.formats import CheckpointFile
 from grokscope.interop.layouts import Layout
-from grokscope.model import losses, transformer
+from grokscope.model import families, losses
 
 _MOST_EXAMPLES = 2000
 """The most equations on which candidates are tried."""
@@ -135,7 +135,7 @@ class _Trials:
         settings = {**self.settings, **candidate}
         try:
             parameters = conversion.convert(self.layout, self.task)
-            model = transformer.build(dataclasses.replace(self.config.model, **settings), self.task)
+            model = families.build(dataclasses.replace(self.config.model, **settings), self.task)
             parameters = completed(parameters, model.shapes)
             parameters = {
                 name: value.float()

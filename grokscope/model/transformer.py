@@ -19,14 +19,12 @@ from grokscope.config import ModelConfig
 from grokscope.errors import GrokscopeError
 from grokscope.model import bridge, forward, hooked_form, published_draws
 from grokscope.model.equation_batch import Equations
-from grokscope.model.families import Matrix, Model, build, sizes
+from grokscope.model.families import Matrix, Model, sizes
 from grokscope.model.forward import EMBEDDED, Hook, Masks, Parameters
 from grokscope.tasks import Task
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
-
-__all__ = ["Model", "Transformer", "build", "transformer"]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from sklearn.decomposition import PCA
 
 from grokscope import Trajectory, environment, measures, tasks
 from grokscope.config import RunConfig, presets
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.opened_run import data_digest
 from grokscope.store.run_store import Record, create
 
@@ -38,7 +38,7 @@ N_COMPONENTS, N_SHUFFLES = 10, 16
 def make_run(config: RunConfig, folder: Path, n: int) -> Trajectory:
     """Write and open a run of `n` checkpoints between the initialization and an embedding of three circles."""
     task, split = tasks.load(config.task, config.split_seed)
-    model = transformer.build(config.model, task)
+    model = families.build(config.model, task)
     first = model.initialize(config.init_seed)
     angles = 2 * torch.pi * torch.outer(torch.tensor([14.0, 35, 41]), torch.arange(task.n_elements)) / task.n_elements
     plane = torch.linalg.qr(first["embed.W_E"][:, :6].T @ first["embed.W_E"]).R

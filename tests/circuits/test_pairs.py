@@ -11,7 +11,7 @@ from grokscope import Trajectory, tasks
 from grokscope.circuits import pairs
 from grokscope.circuits.pairs import CircleGrid, GroupLogits, pair_losses
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.tasks.group_pairs import as_composition
 
 SMALL = ModelConfig(d_model=16, n_heads=2, d_mlp=24)
@@ -23,7 +23,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def random_trajectory(task: TaskConfig, model: ModelConfig = SMALL) -> Trajectory:
     """Return a trajectory of one checkpoint in float64 with noise in all parameters."""
-    initialization = transformer.build(model, tasks.build(task)).initialize(0)
+    initialization = families.build(model, tasks.build(task)).initialize(0)
     parameters = {
         name: tensor.double() + 0.3 * noise(*tensor.shape, seed=i)
         for i, (name, tensor) in enumerate(initialization.items())

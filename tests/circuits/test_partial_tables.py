@@ -14,7 +14,7 @@ from grokscope.circuits.key_frequencies import restricted_logits
 from grokscope.circuits.pairs import CircleGrid
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
 from grokscope.fourier import cyclic_2d
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.tasks.circle import on_circle
 
 MODEL = ModelConfig(d_model=16, n_heads=2, d_mlp=24)
@@ -22,7 +22,7 @@ MODEL = ModelConfig(d_model=16, n_heads=2, d_mlp=24)
 
 def trajectory_of(task: TaskConfig) -> Trajectory:
     """Return a trajectory of two checkpoints, with noise in all parameters of the second."""
-    start = transformer.build(MODEL, tasks.build(task)).initialize(0)
+    start = families.build(MODEL, tasks.build(task)).initialize(0)
     generator = torch.Generator().manual_seed(1)
     noisy = {name: tensor + 0.3 * torch.randn(tensor.shape, generator=generator) for name, tensor in start.items()}
     return Trajectory.from_state_dicts(RunConfig(task=task, model=MODEL), {0: start, 1: noisy})

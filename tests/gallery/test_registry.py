@@ -17,7 +17,7 @@ from grokscope import figures, gallery, measures, plugins, tasks
 from grokscope.config import TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.gallery import registry
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -130,7 +130,7 @@ def test_refused_request_is_one_line(arguments, expected_status, message, measur
 def test_task_without_a_circle_has_no_circularity():
     task_config = TaskConfig(name="composition", group="S3", train_fraction=0.6)
     config = dataclasses.replace(make_tiny_config(), task=task_config)
-    initial = transformer.build(config.model, tasks.build(config.task)).initialize(0)
+    initial = families.build(config.model, tasks.build(config.task)).initialize(0)
     trajectory = Trajectory.from_state_dicts(config, {0: initial, 5: initial})
     with warnings.catch_warnings(), pytest.raises(GrokscopeError, match="has no circle"):
         registry.figure("circularity", registry.FigureRequest(trajectory))

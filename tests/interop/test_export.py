@@ -18,7 +18,7 @@ from grokscope import tasks
 from grokscope.config import ModelConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.interop import export
-from grokscope.model import bridge, transformer
+from grokscope.model import bridge, families
 from grokscope.trajectory import Trajectory
 
 LOADED = f"""
@@ -55,7 +55,7 @@ def test_files_equal_the_checkpoint_and_load_strictly(normalization_type, tmp_pa
         task=TaskConfig(name="composition", group="S3", form="a ∘ b ="),
         model=ModelConfig(d_model=8, n_heads=2, d_mlp=8, n_layers=2, normalization_type=normalization_type),
     )
-    built = transformer.build(config.model, tasks.build(config.task))
+    built = families.build(config.model, tasks.build(config.task))
     trajectory = Trajectory.from_state_dicts(config, {0: built.initialize(1), 7: built.initialize(2)})
     (folder,) = export.export(trajectory, [np.int64(7)], tmp_path / "new" / "place")
     assert folder.name == "step-7" and len(list(folder.parent.iterdir())) == 1
@@ -87,7 +87,7 @@ def test_positions_of_a_plugin_task_are_its_own(function, positions, answer_posi
     config = dataclasses.replace(
         make_tiny_config(), task=register_task(function), model=ModelConfig(d_model=8, n_heads=2, d_mlp=8)
     )
-    built = transformer.build(config.model, tasks.build(config.task))
+    built = families.build(config.model, tasks.build(config.task))
     (folder,) = export.export(Trajectory.from_state_dicts(config, {0: built.initialize(0)}), [0], tmp_path)
     tokens = json.loads((folder / "tokens.json").read_text())
     assert tokens["positions"] == positions and tokens["answer_position"] == answer_position

@@ -12,7 +12,7 @@ from support.shared import LOSSES, row
 from grokscope import Trajectory, landscape, measures
 from grokscope.config import ModelConfig
 from grokscope.errors import GrokscopeError
-from grokscope.model.transformer import build
+from grokscope.model.families import build
 
 
 def test_centre_of_every_slice_equals_the_checkpoint(trajectory: Trajectory, own):

@@ -20,7 +20,7 @@ from grokscope.circuits.clock_and_pizza import verdict
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.measures.algorithm import operand_gradients
-from grokscope.model import transformer
+from grokscope.model import families
 
 FOREIGN = Path(__file__).parents[2].parent / "shared" / "foreign"
 ARCHITECTURES = {
@@ -43,7 +43,7 @@ def test_operand_gradients_equal_hooked_transformers(name, register_task):
     form, positions, model = ARCHITECTURES[name]
     task = dataclasses.replace(register_task(two_tokens), p=7) if form == "a b" else TaskConfig(p=7, form=form)
     config = RunConfig(task=task, model=model)
-    parameters = transformer.build(model, tasks.build(config.task)).initialize(0)
+    parameters = families.build(model, tasks.build(config.task)).initialize(0)
     trajectory = Trajectory.from_state_dicts(config, {0: parameters})
     hooked = trajectory.model.hooked_transformer({name: tensor.double() for name, tensor in parameters.items()})
     equations, classes = trajectory.task.inputs[[0, 8, 11, 48]], torch.tensor([1, 0, 5, 6])
@@ -77,7 +77,7 @@ def test_published_clock_of_two_tokens_has_published_values(register_task):
         **{f"{block}mlp.{name}": weights[f"{block}mlp.{name}"] for name in ("b_in", "b_out")},
     }
     config = RunConfig(task=dataclasses.replace(register_task(two_tokens), p=59), model=ModelConfig())
-    shapes = transformer.build(config.model, tasks.build(config.task)).shapes
+    shapes = families.build(config.model, tasks.build(config.task)).shapes
     zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
     trajectory = Trajectory.from_state_dicts(config, {0: zeros | parameters})
     series = measures.evaluate("algorithm", trajectory, n_triples=2000)

@@ -17,7 +17,7 @@ from grokscope.algebra.irreps import Representation, irreducible_representations
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
 from grokscope.fourier.cyclic import frequency_shares
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.model.equation_batch import Equations
 from grokscope.model.transformer import Transformer
 from grokscope.series import Series
@@ -47,7 +47,7 @@ def of_task(task: TaskConfig, steps: dict[int, dict[str, torch.Tensor]] | None =
     """Return a trajectory of a tiny model with the given parameters at each step."""
     shape = dataclasses.replace(ModelConfig(d_model=WIDTH, n_heads=2, d_mlp=24), **model)
     config = RunConfig(task=task, model=shape)
-    start = transformer.build(shape, tasks.build(task)).initialize(0)
+    start = families.build(shape, tasks.build(task)).initialize(0)
     return Trajectory.from_state_dicts(
         config, {step: {**start, **changes} for step, changes in (steps or {0: {}}).items()}
     )

@@ -11,7 +11,8 @@ import torch
 from grokscope.config import ModelConfig
 from grokscope.errors import GrokscopeError
 from grokscope.model import bridge
-from grokscope.model.transformer import Model, Transformer
+from grokscope.model.families import Model
+from grokscope.model.transformer import Transformer
 
 needs_bridge = pytest.mark.skipif(not bridge.is_needed(), reason="needs TransformerLens 4")
 ARCHITECTURES = [

@@ -9,7 +9,7 @@ import torch
 from grokscope import tasks
 from grokscope.config import ModelConfig, TaskConfig
 from grokscope.config.task_config import TOKEN_FORMS
-from grokscope.model import forward, transformer
+from grokscope.model import families, forward
 
 ARCHITECTURES = [
     ModelConfig(n_layers=n_layers, d_model=8, n_heads=2, d_mlp=12, act_fn=act_fn, normalization_type=norm)
@@ -20,7 +20,7 @@ ARCHITECTURES = [
 def random_setup(config: ModelConfig, form: str):
     """Return a model, nine equations of its task, and float64 parameters without zeros or ones."""
     task = tasks.build(TaskConfig(p=5, form=form))
-    model = transformer.build(config, task)
+    model = families.build(config, task)
     generator = torch.Generator().manual_seed(0)
     parameters = {
         name: (
@@ -112,5 +112,5 @@ def test_labels_with_positions_make_logits_at_all_positions():
     task = tasks.build(TaskConfig(p=5))
     config = ModelConfig(d_model=8, n_heads=2, d_mlp=12)
     sequences = dataclasses.replace(task, labels=task.inputs)
-    assert not transformer.build(config, task).has_all_positions
-    assert transformer.build(config, sequences).has_all_positions
+    assert not families.build(config, task).has_all_positions
+    assert families.build(config, sequences).has_all_positions

@@ -8,14 +8,14 @@ import torch
 
 from grokscope import tasks
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
-from grokscope.model import forward, losses, merged, merged_loss, transformer
+from grokscope.model import families, forward, losses, merged, merged_loss
 from grokscope.threads import Threads
 
 
 def random_setup(act_fn: str, form: str, p: int = 5):
     """Return a model, all equations and answers of its task, and float64 parameters without zeros."""
     task = tasks.build(TaskConfig(p=p, form=form))
-    model = transformer.build(ModelConfig(d_model=8, n_heads=2, d_mlp=12, act_fn=act_fn, biases="all"), task)
+    model = families.build(ModelConfig(d_model=8, n_heads=2, d_mlp=12, act_fn=act_fn, biases="all"), task)
     generator = torch.Generator().manual_seed(0)
     parameters = {
         name: (torch.randn(shape, generator=generator, dtype=torch.float64) / 2).requires_grad_()

@@ -8,7 +8,7 @@ import torch
 
 from grokscope import tasks
 from grokscope.config import presets
-from grokscope.model import transformer
+from grokscope.model import families
 
 D_MODEL, D_VOCAB, D_HEAD, N_HEADS, D_MLP, N_CTX, P = 128, 114, 32, 4, 512, 3, 113
 
@@ -37,7 +37,7 @@ def global_draw() -> dict[str, torch.Tensor]:
 def test_mainline_weights_are_the_published_draw(global_draw: dict[str, torch.Tensor]):
     config = presets.get("nanda2023-mainline")
     state = torch.get_rng_state()
-    parameters = transformer.build(config.model, tasks.build(config.task)).initialize(config.init_seed)
+    parameters = families.build(config.model, tasks.build(config.task)).initialize(config.init_seed)
     assert torch.equal(torch.get_rng_state(), state), "the global generator must not be touched"
     block, theirs = "blocks.0", global_draw
     assert torch.equal(parameters["embed.W_E"], theirs["W_E"].T)
@@ -69,6 +69,6 @@ def test_mainline_split_is_the_published_shuffle():
 def test_mainline_model_has_an_output_that_is_no_answer():
     config = presets.get("nanda2023-mainline")
     task = tasks.build(config.task)
-    model = transformer.build(config.model, task)
+    model = families.build(config.model, task)
     assert model.d_vocab_out == 114 and task.d_vocab_out == 113 and int(task.labels.max()) == 112
     assert model.logits(model.initialize(0), task.inputs[:2]).shape == (2, 114)

@@ -5,13 +5,13 @@ import pytest
 from grokscope import Trajectory
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.tasks import build
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module."])
 def test_prefix_of_all_names_is_one_fault(tiny_config: RunConfig, prefix: str):
-    parameters = transformer.build(tiny_config.model, build(tiny_config.task)).initialize(0)
+    parameters = families.build(tiny_config.model, build(tiny_config.task)).initialize(0)
     prefixed = {prefix + name: tensor for name, tensor in parameters.items()}
     with pytest.raises(GrokscopeError) as refusal:
         Trajectory.from_state_dicts(tiny_config, {0: prefixed})
@@ -23,7 +23,7 @@ def test_prefix_of_all_names_is_one_fault(tiny_config: RunConfig, prefix: str):
 
 
 def test_missing_names_without_a_prefix_are_listed(tiny_config: RunConfig):
-    parameters = transformer.build(tiny_config.model, build(tiny_config.task)).initialize(0)
+    parameters = families.build(tiny_config.model, build(tiny_config.task)).initialize(0)
     del parameters["embed.W_E"]
     with pytest.raises(GrokscopeError, match=r"step 0: embed\.W_E is missing$"):
         Trajectory.from_state_dicts(tiny_config, {0: parameters})

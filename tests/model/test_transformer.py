@@ -17,7 +17,7 @@ from support.small_models import random_parameters, small_model
 from grokscope import tasks
 from grokscope.config.task_config import TOKEN_FORMS
 from grokscope.errors import GrokscopeError
-from grokscope.model import losses, transformer
+from grokscope.model import families, losses
 
 ARCHITECTURES = [
     {"n_layers": n_layers, "act_fn": act_fn, "normalization_type": norm, "biases": biases}
@@ -27,7 +27,7 @@ ARCHITECTURES = [
 VMAP = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
-def assert_agrees_with_hooked(model: transformer.Model, task: tasks.Task) -> None:
+def assert_agrees_with_hooked(model: families.Model, task: tasks.Task) -> None:
     """Assert that logits and gradients agree with those of HookedTransformer in float64."""
     parameters = {name: tensor.requires_grad_() for name, tensor in random_parameters(model).items()}
     hooked = model.hooked_transformer(parameters)
@@ -160,7 +160,7 @@ def test_faults_name_missing_unknown_and_misshapen_tensors():
 
 
 def masked_logits(
-    model: transformer.Model,
+    model: families.Model,
     parameters: dict[str, torch.Tensor],
     tokens: torch.Tensor,
     masks: dict[str, torch.Tensor],

@@ -15,7 +15,7 @@ from grokscope import measures, report, tasks
 from grokscope.config import TaskConfig
 from grokscope.disk import atomic
 from grokscope.errors import GrokscopeError
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.series import Series
 from grokscope.trajectory import Trajectory
 
@@ -54,7 +54,7 @@ def test_other_saved_measures_appear_under_their_options(reported_run, tmp_path)
 
 
 def test_trajectory_in_memory_has_no_report(tiny_config):
-    parameters = transformer.build(tiny_config.model, tasks.build(tiny_config.task)).initialize(0)
+    parameters = families.build(tiny_config.model, tasks.build(tiny_config.task)).initialize(0)
     with pytest.raises(GrokscopeError, match="in memory"):
         report.write(Trajectory.from_state_dicts(tiny_config, {0: parameters}))
 

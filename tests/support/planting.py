@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grokscope import Trajectory, tasks
 from grokscope.config import ModelConfig, RunConfig, TaskConfig
-from grokscope.model import transformer
+from grokscope.model import families
 
 Plant = Callable[..., Trajectory]
 
@@ -29,7 +29,7 @@ def planted(
         model=dataclasses.replace(ModelConfig(d_model=16, n_heads=2, d_mlp=24), **model),
         **(run or {}),
     )
-    start = transformer.build(config.model, tasks.build(config.task)).initialize(config.init_seed)
+    start = families.build(config.model, tasks.build(config.task)).initialize(config.init_seed)
     return Trajectory.from_state_dicts(config, {step: {**start, **given} for step, given in steps.items()}, split)
 
 

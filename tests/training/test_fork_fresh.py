@@ -10,7 +10,7 @@ from support.shared import command_line, make_tiny_config
 from grokscope import Trajectory, tasks, training
 from grokscope.errors import GrokscopeError
 from grokscope.interop.import_run import import_checkpoints
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.report.commands import retraining_recipe
 from grokscope.store.record import Record
 from grokscope.store.run_store import RunStore
@@ -25,7 +25,7 @@ TRAIN = [0, 4, 8, 15, 16, 23, 42]
 @pytest.fixture
 def imported(tmp_path: Path) -> Path:
     """A run that was imported from two state dicts, with its training set."""
-    model = transformer.build(CONFIG.model, tasks.build(CONFIG.task))
+    model = families.build(CONFIG.model, tasks.build(CONFIG.task))
     for seed, step in ((0, 5), (1, 8)):
         torch.save({"model": model.initialize(seed), "step": step, "train_indices": TRAIN}, tmp_path / f"{step}.pt")
     files = [tmp_path / "5.pt", tmp_path / "8.pt"]
@@ -69,7 +69,7 @@ def test_fork_of_an_import_is_a_trained_run(imported: Path, tmp_path: Path):
 
 
 def test_import_without_a_training_set_forks_onto_its_own(tmp_path: Path):
-    model = transformer.build(CONFIG.model, tasks.build(CONFIG.task))
+    model = families.build(CONFIG.model, tasks.build(CONFIG.task))
     torch.save({"model": model.initialize(0), "step": 5}, tmp_path / "5.pt")
     with pytest.warns(UserWarning):
         import_checkpoints([tmp_path / "5.pt"], CONFIG, "imported", tmp_path)

@@ -16,7 +16,7 @@ from support.shared import Saved, command_line, make_tiny_config
 from grokscope import Trajectory, tasks, training
 from grokscope.config import OptimizerConfig, RunConfig
 from grokscope.errors import GrokscopeError
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.report.commands import retraining_recipe
 from grokscope.store.record import Record
 from grokscope.training.fork import fork
@@ -34,7 +34,7 @@ def config(**changes: Any) -> RunConfig:
 
 def parameters(seed: int = 9) -> dict[str, torch.Tensor]:
     start = config()
-    return transformer.build(start.model, tasks.build(start.task)).initialize(seed)
+    return families.build(start.model, tasks.build(start.task)).initialize(seed)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from einops import rearrange
 
 from grokscope import tasks
 from grokscope.config import ModelConfig, OptimizerConfig, TaskConfig
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.training.muon import COEFFICIENTS, N_ITERATIONS, as_matrix, from_matrix, orthogonalized
 from grokscope.training.optimizers import Optimizer, learning_rate
 
@@ -83,7 +83,7 @@ def test_heads_form_one_matrix_like_a_linear_layer(shape: tuple[int, ...], form:
 
 
 def test_adamw_trains_what_muon_does_not_cover():
-    model = transformer.build(
+    model = families.build(
         ModelConfig(d_model=8, n_heads=2, d_mlp=12, normalization_type="LN", biases="all"),
         tasks.build(TaskConfig(p=5)),
     )

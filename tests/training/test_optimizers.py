@@ -10,7 +10,7 @@ from scipy import stats
 
 from grokscope import tasks
 from grokscope.config import ModelConfig, OptimizerConfig, TaskConfig
-from grokscope.model import transformer
+from grokscope.model import families
 from grokscope.training.optimizers import Optimizer
 
 N_UPDATES = 7
@@ -37,7 +37,7 @@ def update(optimizer: Optimizer, parameters: dict[str, torch.Tensor], updates: r
 def test_decay_applies_to_every_trained_parameter():
     """A gradient of zero leaves the decay alone: w(1 − lr · weight_decay) for weights, biases and LayerNorm."""
     config = ModelConfig(d_model=8, n_heads=2, d_mlp=8, normalization_type="LN", biases="all")
-    model = transformer.build(config, tasks.build(TaskConfig(p=5)))
+    model = families.build(config, tasks.build(TaskConfig(p=5)))
     generator = torch.Generator().manual_seed(0)
     before = {name: torch.randn(model.shapes[name], generator=generator) for name in model.trained}
     assert {"blocks.0.ln1.w", "blocks.0.ln1.b", "ln_final.b", "unembed.b_U", "embed.W_E"} <= before.keys()
