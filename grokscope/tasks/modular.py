@@ -1,5 +1,7 @@
 """Arithmetic modulo n: the nine operations of Power et al. 2022 (appendix A.1.1), products, and longer sums."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -15,13 +17,15 @@ from grokscope.tasks.units import powers as powers
 def addition(config: TaskConfig) -> Task:
     """Return a + b mod p, or a longer sum, over all operands. The circle is 0, 1, …, p − 1; the group is C_p."""
     operands = torch.cartesian_prod(*[torch.arange(config.p)] * config.n_operands)
-    return _on_residues(config, " + ".join("abcdef"[: config.n_operands]), operands, operands.sum(1))
+    operation = " + ".join("abcdef"[: config.n_operands])
+    return _modular(config, operation, operands, operands.sum(1), **_residues(config.p))
 
 
 def subtraction(config: TaskConfig) -> Task:
     """Return a − b mod p over all p² pairs. The circle is 0, 1, …, p − 1; the group is C_p."""
-    a, b = _pairs(config.p)
-    return _on_residues(config, "a - b", torch.stack([a, b], 1), a - b, circle_sign=-1)
+    pairs = _pairs(config.p)
+    a, b = pairs.T
+    return _modular(config, "a - b", pairs, a - b, circle_sign=-1, **_residues(config.p))
 
 
 def multiplication(config: TaskConfig) -> Task:
@@ -31,106 +35,83 @@ def multiplication(config: TaskConfig) -> Task:
     answers = operands[:, 0]
     for factor in operands.unbind(1)[1:]:
         answers = answers * factor % config.p
-    return _on_units(config, " * ".join("abcdef"[: config.n_operands]), operands, answers)
+    return _modular(config, " * ".join("abcdef"[: config.n_operands]), operands, answers, **_units(config.p))
 
 
 def division(config: TaskConfig) -> Task:
     """Return a / b mod p, the c with c · b ≡ a, for all units b. The circles are those of the units modulo p."""
     first = torch.arange(config.p) if config.zero_divisors else units(config.p)
     operands = torch.cartesian_prod(first, units(config.p))
-    return _on_units(config, "a / b", operands, operands[:, 0] * inverses(config.p)[operands[:, 1]], circle_sign=-1)
+    answers = operands[:, 0] * inverses(config.p)[operands[:, 1]]
+    return _modular(config, "a / b", operands, answers, circle_sign=-1, **_units(config.p))
 
 
 def division_or_subtraction(config: TaskConfig) -> Task:
     """Return a / b mod p if b is odd, else a − b mod p, over all p² pairs."""
-    a, b = _pairs(config.p)
+    pairs = _pairs(config.p)
+    a, b = pairs.T
     answers = torch.where(b % 2 == 1, a * inverses(config.p)[b], a - b)
-    return _modular(config, "a / b if b is odd, else a - b,", a, b, answers)
+    return _modular(config, "a / b if b is odd, else a - b,", pairs, answers)
 
 
 def a2_b2(config: TaskConfig) -> Task:
     """Return a² + b² mod p over all p² pairs."""
-    a, b = _pairs(config.p)
-    return _modular(config, "a² + b²", a, b, a**2 + b**2)
+    pairs = _pairs(config.p)
+    a, b = pairs.T
+    return _modular(config, "a² + b²", pairs, a**2 + b**2)
 
 
 def a2_ab_b2(config: TaskConfig) -> Task:
     """Return a² + ab + b² mod p over all p² pairs."""
-    a, b = _pairs(config.p)
-    return _modular(config, "a² + ab + b²", a, b, a**2 + a * b + b**2)
+    pairs = _pairs(config.p)
+    a, b = pairs.T
+    return _modular(config, "a² + ab + b²", pairs, a**2 + a * b + b**2)
 
 
 def a2_ab_b2_a(config: TaskConfig) -> Task:
     """Return a² + ab + b² + a mod p over all p² pairs."""
-    a, b = _pairs(config.p)
-    return _modular(config, "a² + ab + b² + a", a, b, a**2 + a * b + b**2 + a)
+    pairs = _pairs(config.p)
+    a, b = pairs.T
+    return _modular(config, "a² + ab + b² + a", pairs, a**2 + a * b + b**2 + a)
 
 
 def a3_ab(config: TaskConfig) -> Task:
     """Return a³ + ab mod p over all p² pairs."""
-    a, b = _pairs(config.p)
-    return _modular(config, "a³ + ab", a, b, a**3 + a * b)
+    pairs = _pairs(config.p)
+    a, b = pairs.T
+    return _modular(config, "a³ + ab", pairs, a**3 + a * b)
 
 
 def a3_ab2_b(config: TaskConfig) -> Task:
     """Return a³ + ab² + b mod p over all p² pairs."""
-    a, b = _pairs(config.p)
-    return _modular(config, "a³ + ab² + b", a, b, a**3 + a * b**2 + b)
+    pairs = _pairs(config.p)
+    a, b = pairs.T
+    return _modular(config, "a³ + ab² + b", pairs, a**3 + a * b**2 + b)
 
 
-def _pairs(p: int) -> tuple[Int[Tensor, " n_examples"], Int[Tensor, " n_examples"]]:
-    """Return a and b of all pairs with 0 ≤ a, b < p."""
-    pairs = torch.cartesian_prod(torch.arange(p), torch.arange(p))
-    return pairs[:, 0], pairs[:, 1]
+def _pairs(p: int) -> Int[Tensor, "n_examples 2"]:
+    """Return all pairs (a, b) with 0 ≤ a, b < p."""
+    return torch.cartesian_prod(torch.arange(p), torch.arange(p))
 
 
-def _on_residues(
-    config: TaskConfig,
-    operation: str,
-    operands: Int[Tensor, "n_examples k"],
-    answers: Int[Tensor, " n_examples"],
-    circle_sign: int = 1,
-) -> Task:
-    """Return a task whose circle is 0, 1, …, p − 1 and whose group is C_p."""
-    return tasks.operand_equations(
-        config,
-        f"{operation} mod {config.p}",
-        operands,
-        answers % config.p,
-        config.p,
-        circle=torch.arange(config.p),
-        circle_sign=circle_sign,
-        group=groups.group(f"C{config.p}"),
-    )
+def _residues(p: int) -> dict[str, Any]:
+    """Return the structure of sums: the circle 0, 1, …, p − 1 and the group C_p."""
+    return {"circle": torch.arange(p), "group": groups.group(f"C{p}")}
 
 
-def _on_units(
-    config: TaskConfig,
-    operation: str,
-    operands: Int[Tensor, "n_examples k"],
-    answers: Int[Tensor, " n_examples"],
-    circle_sign: int = 1,
-) -> Task:
-    """Return a task whose circle or torus contains the units modulo p."""
-    torus = unit_torus(config.p)
-    return tasks.operand_equations(
-        config,
-        f"{operation} mod {config.p}",
-        operands,
-        answers % config.p,
-        config.p,
-        circle=torus if torus.ndim == 1 else None,
-        torus=torus if torus.ndim > 1 else None,
-        circle_sign=circle_sign,
-    )
+def _units(p: int) -> dict[str, Any]:
+    """Return the structure of products: the circle or torus of the units modulo p."""
+    torus = unit_torus(p)
+    return {"circle" if torus.ndim == 1 else "torus": torus}
 
 
 def _modular(
     config: TaskConfig,
     operation: str,
-    a: Int[Tensor, " n_examples"],
-    b: Int[Tensor, " n_examples"],
+    operands: Int[Tensor, "n_examples k"],
     answers: Int[Tensor, " n_examples"],
+    **structure: Any,
 ) -> Task:
-    """Return a task with the given answers mod p, without a circle and without a group."""
-    return tasks.equations(config, f"{operation} mod {config.p}", a, b, answers % config.p, config.p)
+    """Return a task with the given answers mod p, and the structure that `tasks.operand_equations` takes."""
+    formula = f"{operation} mod {config.p}"
+    return tasks.operand_equations(config, formula, operands, answers % config.p, config.p, **structure)
