@@ -149,9 +149,11 @@ def resume(
         if run.last_step >= (n_steps or run.end_step):
             return Trajectory.open(folder)
         with locked_run(folder) as run:
-            present = environment.describe(run.record.config.device, Setup.of_run(run).threads.n)
-            update_record(run, present, n_steps, allow_drift)
             setup = Setup.of_run(run)
+            present = environment.describe(setup.config.device, setup.threads.n)
+            update_record(run, present, n_steps, allow_drift)
+            if run.record.config != setup.config:  # The run has become longer.
+                setup = Setup.of_run(run)
             state, resume_state = latest_state(setup.learner, run, run.last_step)
             checkpointer = Checkpointer(run, setup.evaluator.evaluate, state, resume_state)
             with displayed(progress, setup.config.n_steps, state.step, observer, setup.config.loss) as observer:

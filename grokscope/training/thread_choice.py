@@ -36,11 +36,10 @@ def choose_threads(
         n_batch: The number of equations in a batch.
         recorded: The recorded environment of a run that continues.
     """
-    n_parts = losses.n_parts(model, equations, n_batch)
+    n_parts, n_operations = (count(model, equations, n_batch) for count in (losses.n_parts, losses.n_operations))
     if n_parts == 1 or config.device != "cpu":
-        n = _kept(config, recorded) or _over_operations(losses.n_operations(model, equations, n_batch))
-        return Threads(n, over_parts=False)
-    part_seconds = _PART_SECONDS + losses.n_operations(model, equations, n_batch) / n_parts / _SPEED
+        return Threads(_kept(config, recorded) or _over_operations(n_operations), over_parts=False)
+    part_seconds = _PART_SECONDS + n_operations / n_parts / _SPEED
 
     def seconds(n: int) -> float:
         return _SERIAL_SECONDS + -(-n_parts // n) * part_seconds
