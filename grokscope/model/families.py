@@ -156,10 +156,13 @@ class Model(ABC):
     def require(self, part: str, has_part: object) -> None:
         """Raise LacksPartError unless the network has a part of PARTS."""
         if not has_part:
-            raise LacksPartError(
-                f"The network, of the family {self.config.family!r}, has no {part.replace('_', ' ')}: {PARTS[part]}. "
-                f"This measure needs it."
-            )
+            raise self._lacks(part)
+
+    def _lacks(self, part: str) -> LacksPartError:
+        return LacksPartError(
+            f"The network, of the family {self.config.family!r}, has no {part.replace('_', ' ')}: {PARTS[part]}. "
+            f"This measure needs it."
+        )
 
     def equations(self, tokens: Int[Tensor, "n n_ctx"]) -> Equations:
         """Return a batch of sequences, to be prepared once and then used in many calls of `logits`."""
@@ -169,8 +172,7 @@ class Model(ABC):
         self, n_batch: int, probability: float, generator: torch.Generator
     ) -> dict[str, Float[Tensor, "batch positions d_model"]]:
         """Draw residual-dropout masks for `logits`; raise LacksPartError for a network without a residual stream."""
-        self.require("sublayers", False)
-        raise AssertionError
+        raise self._lacks("sublayers")
 
     def faults(self, parameters: Parameters) -> list[str]:
         """Return one message for each missing name, unknown name and wrong shape."""

@@ -135,12 +135,7 @@ def logits(
     hooked = _cached(config, as_key(hooked_arguments), first.dtype, str(first.device))
     hooks: list[Any] = [(name, lambda value, hook, mask=mask: value * mask) for name, mask in (dropout or {}).items()]
     if hook is not None:
-        hooks += [(name, lambda value, hook, name=name: _called(name, value)) for name in hook_names]
-
-    def _called(name: str, value: Tensor) -> Tensor:
-        assert hook is not None
-        return hook(name, value)
-
+        hooks += [(name, lambda value, hook, name=name, call=hook: call(name, value)) for name in hook_names]
     state = {**dict(hooked.named_buffers()), **parameters}
     with hooked.hooks(fwd_hooks=hooks):
         return torch.func.functional_call(hooked, state, (tokens,))
