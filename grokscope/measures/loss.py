@@ -61,12 +61,7 @@ def loss(trajectory: Trajectory) -> Series:
         parts = {"train_": split.train, "test_": split.test, **parts}
     rows = []
     for example_losses, is_right in _evaluated(trajectory):
-        quantities = {"loss": example_losses, "accuracy": is_right}
-        row = {
-            f"{prefix}{name}": losses.mean_over(values, labels, part)
-            for name, values in quantities.items()
-            for prefix, part in parts.items()
-        }
+        row = losses.means_by_part(example_losses, is_right, labels, parts)
         if trajectory.task.is_sequence:
             is_all_right = (is_right == 1).double()
             row |= {f"{prefix}sequence_accuracy": float(is_all_right[part].mean()) for prefix, part in parts.items()}

@@ -65,17 +65,15 @@ def weight_average(trajectory: Trajectory, *, half_life: float = 200.0) -> Serie
     check_ranges(("half_life", half_life, half_life > 0, "a number of steps above 0"))
     model, task, config, split = trajectory.model, trajectory.task, trajectory.config, trajectory.split_or_none
     equations = model.equations(task.inputs)
-    parts = {"train_": split.train, "test_": split.test, "": slice(None)} if split else {"": slice(None)}
+    parts = {"": torch.arange(len(task.labels))}
+    if split:
+        parts = {"train_": split.train, "test_": split.test, **parts}
     rows = []
     for parameters, distance in _averages(trajectory, half_life):
         example_losses, is_right = losses.evaluate(
             model, parameters, equations, task.labels, config.loss_dtype, config.loss
         )
-        rows.append(
-            {f"{prefix}loss": float(example_losses[part].mean()) for prefix, part in parts.items()}
-            | {f"{prefix}accuracy": float(is_right[part].double().mean()) for prefix, part in parts.items()}
-            | {"distance": distance}
-        )
+        rows.append(losses.means_by_part(example_losses, is_right, task.labels, parts) | {"distance": distance})
     return Series.of_rows("weight_average", trajectory.steps, rows)
 
 

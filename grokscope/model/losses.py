@@ -1,6 +1,7 @@
 """Cross-entropy of a model's logits, in the precision that grokking needs."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -237,6 +238,28 @@ def evaluate(
         losses.append(part_losses)
         is_right.append(part_is_right)
     return torch.cat(losses), torch.cat(is_right)
+
+
+def means_by_part(
+    example_losses: Float[Tensor, " n_examples"],
+    is_right: Float[Tensor, " n_examples"] | Bool[Tensor, " n_examples"],
+    labels: Int[Tensor, "n_examples *positions"],
+    parts: Mapping[str, Int[Tensor, " m"]],
+) -> dict[str, float]:
+    """Return the loss and the accuracy of each part of the examples, as PREFIXloss and PREFIXaccuracy.
+
+    Args:
+        example_losses: The loss of each example of the task, from `evaluate`.
+        is_right: Whether its answer is right, from `evaluate`.
+        labels: The labels of the task.
+        parts: The examples of each part, by the prefix of its names.
+    """
+    quantities = {"loss": example_losses, "accuracy": is_right}
+    return {
+        f"{prefix}{name}": mean_over(values, labels, part)
+        for name, values in quantities.items()
+        for prefix, part in parts.items()
+    }
 
 
 def mean_over(

@@ -1,9 +1,6 @@
 """The evaluation of a model in training: one row of the run's log."""
 
 import math
-from collections.abc import Mapping
-
-from torch import Tensor
 
 from grokscope.config import RunConfig
 from grokscope.model import losses
@@ -48,29 +45,20 @@ class Evaluator:
                 self._config.loss_dtype,
                 self._config.loss,
             )
-        labels, sets = self._dataset.labels, {"train": self._dataset.train, "test": self._dataset.test}
-        row = _means(loss, is_right, labels, sets)
+        labels, sets = self._dataset.labels, {"train_": self._dataset.train, "test_": self._dataset.test}
+        row = losses.means_by_part(loss, is_right, labels, sets)
         if self._dataset.task.is_sequence:
             row |= {
-                f"{name}_sequence_accuracy": float((is_right[i] == 1).double().mean()) for name, i in sets.items()
+                f"{prefix}sequence_accuracy": float((is_right[i] == 1).double().mean()) for prefix, i in sets.items()
             }
         for part in self._dataset.task.parts:
             own = {
-                name: indices[(indices >= part.examples.start) & (indices < part.examples.stop)]
-                for name, indices in sets.items()
+                prefix: indices[(indices >= part.examples.start) & (indices < part.examples.stop)]
+                for prefix, indices in sets.items()
             }
-            row |= {f"{name}_{part.name}": mean for name, mean in _means(loss, is_right, labels, own).items()}
+            means = losses.means_by_part(loss, is_right, labels, own)
+            row |= {f"{name}_{part.name}": mean for name, mean in means.items()}
         return require_finite_losses(row, state.step)
-
-
-def _means(loss: Tensor, is_right: Tensor, labels: Tensor, sets: Mapping[str, Tensor]) -> Row:
-    """Return the loss and the accuracy of the train and of the test set."""
-    quantities = {"loss": loss, "accuracy": is_right}
-    return {
-        f"{name}_{quantity}": losses.mean_over(values, labels, examples)
-        for quantity, values in quantities.items()
-        for name, examples in sets.items()
-    }
 
 
 def require_finite_losses(row: Row, step: int) -> Row:
