@@ -1,6 +1,5 @@
 """State dicts of other programs, brought into TransformerLens' names and the sizes of a task."""
 
-import hashlib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from grokscope.config import ModelConfig
 from grokscope.errors import GrokscopeError, quoted_name
 from grokscope.interop import layouts
 from grokscope.interop.layouts import Layout
+from grokscope.model.state_dicts import parameters_digest
 
 _PRECISIONS = {torch.float16: 11, torch.bfloat16: 8}
 """The bits of a half-precision number's significand."""
@@ -161,15 +161,9 @@ def equal_weights(state_dicts: Mapping[int, Mapping[str, Any]]) -> list[tuple[in
     first: dict[str, int] = {}
     pairs = []
     for step, parameters in sorted(state_dicts.items()):
-        digest = hashlib.sha256()
-        for name, value in sorted(parameters.items()):
-            if isinstance(value, Tensor):
-                numbers = value.detach().contiguous()
-                digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
-                digest.update(numbers.view(torch.uint8).numpy().tobytes() if numbers.ndim else repr(numbers).encode())
-        key = digest.hexdigest()
-        if key in first:
-            pairs.append((first[key], step))
+        digest = parameters_digest({name: value for name, value in parameters.items() if isinstance(value, Tensor)})
+        if digest in first:
+            pairs.append((first[digest], step))
         else:
-            first[key] = step
+            first[digest] = step
     return pairs

@@ -10,7 +10,6 @@ modules such as `torch.nn.ReLU`.
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from grokscope.errors import GrokscopeError
 from grokscope.model.equation_batch import Equations
 from grokscope.model.families import Matrix, Model, sizes
 from grokscope.model.forward import EMBEDDED, Hook, Masks, Parameters
+from grokscope.model.state_dicts import parameters_digest
 from grokscope.tasks import Task
 
 FAMILY = "module"
@@ -271,8 +271,4 @@ def _fingerprint(about: Mapping[str, Any]) -> str:
 
 
 def _digest(parameters: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of every name and value, in float32."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(parameters.items()):
-        digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return parameters_digest({name: tensor.float() for name, tensor in parameters.items()})
