@@ -49,7 +49,7 @@ check: $(INSTALLED)
 LENS4 := .venv/lens4
 test-lens4: $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(LENS4) 'transformer-lens>=4,<5'
-	@PYTHONPATH=$(LENS4) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/model/test_bridge.py tests/interop/test_export.py
+	@PYTHONPATH=$(CURDIR)/$(LENS4) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/model/test_bridge.py tests/interop/test_export.py
 
 # The wheel and the sdist in dist/, checked. A version is stamped first by `make release VERSION=X.Y.Z`.
 dist: $(INSTALLED)
