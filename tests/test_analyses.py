@@ -81,7 +81,7 @@ def test_reduced_sweeps_vary_the_axes_of_the_full_ones():
 
 
 # These evaluate every maximiser and all noise, many times the work of any other script.
-COSTLY = ("flatness_families", "flat_minima", "loss_landscape")
+COSTLY = ("flatness_families", "flat_minima", "loss_landscape", "unembedding")
 
 
 def with_slow_marks(names: Iterable[str]) -> list[ParameterSet]:

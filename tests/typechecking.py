@@ -12,8 +12,8 @@ typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 class ArrayFunctions(jaxtyping._import_hook.JaxtypingTransformer):
     """Checks the outer functions that take or return arrays, whose shapes and kinds pyright cannot check.
 
-    Checking every function took two fifths of the tests' time. A function inside a function would be compiled with its
-    checks at each call.
+    Checking every function took two fifths of the tests' time. In a function inside a function, the checks would be
+    compiled at each call.
     """
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:

@@ -201,6 +201,7 @@ def test_drift_needs_allow_drift(
     assert [event["event"] for event in Record.read(tmp_path / "tiny").history] == ["drift allowed", "lengthened"]
 
 
+@pytest.mark.slow
 def test_training_warns_when_max_checkpoints_is_reached(tiny_config: RunConfig, tmp_path: Path, toml: Callable):
     fast = OptimizerConfig(lr=3e-2, warmup_steps=5)
     config = dataclasses.replace(

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from support.planted_series import NO_GAPS, STEPS, log, norms
+from support.shared import quick
 
 from grokscope import figures
 from grokscope.series import Series
@@ -84,7 +85,7 @@ def test_stage_names_and_legends_overlap_nothing(width, last):
         assert not any(path.intersects_bbox(box, filled=False) for path in paths)
 
 
-@pytest.mark.parametrize("last", [60, 2_100, 16_000, 26_300, 200_001, 9_999_999])
+@pytest.mark.parametrize("last", quick([60, 2_100, 16_000, 26_300, 200_001, 9_999_999], [60, 26_300]))
 @pytest.mark.parametrize("width", [figures.COLUMN_WIDTH, figures.PAGE_WIDTH])
 def test_tick_labels_do_not_overlap(width: float, last: int):
     series = Series("log", np.array([0, last]), {"train_accuracy": np.zeros(2), "test_accuracy": np.zeros(2)})

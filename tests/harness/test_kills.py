@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.shared import KINDS, damage_of, of_kind
+from support.shared import KINDS, damage_of, of_kind, quick
 
 from grokscope import Trajectory, training
 from grokscope.config import RunConfig
@@ -35,7 +35,7 @@ def read_committed(run: Path, saved: ReadSaved) -> dict:
 
 
 @pytest.mark.parametrize("n_chains", [1, pytest.param(25, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", quick(KINDS, ["adaptive"]))
 def test_run_killed_at_random_instants_ends_the_same(
     kind: str, n_chains: int, run_child: ForkServer, tiny_config: RunConfig, tmp_path: Path, saved: ReadSaved
 ):
@@ -152,7 +152,7 @@ def test_signal_commits_the_current_step(
     assert saved(tmp_path / "run") == saved(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", quick([signal.SIGINT, signal.SIGTERM], [signal.SIGINT]))
 def test_second_signal_exits_immediately_without_damage(
     second: int, run_child: ForkServer, tiny_config: RunConfig, tmp_path: Path, saved: ReadSaved
 ):

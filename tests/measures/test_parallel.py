@@ -131,8 +131,9 @@ def has_ended(pid: int) -> bool:
 on_linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
 
 
+@pytest.mark.slow
 @on_linux
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_signal_to_the_command_ends_its_processes(number, run_copy):
     """A terminal sends Ctrl-C to all processes; SIGKILL reaches the command alone."""
     process = start_measure(run_copy)

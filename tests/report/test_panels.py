@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.browser import Tab, save_panels, saved_size
+from support.shared import quick
 from support.synthetic_pages import TASKS, synthetic_page
 
 import grokscope
@@ -198,7 +199,7 @@ SPLIT_COLOURS = """(() => { const canvas = document.querySelector('#pairs canvas
   } return [Math.max(...colours['train pair']), Math.min(...colours['test pair'])]; })()"""
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", quick(["light", "dark"], ["dark"]))
 def test_train_and_test_pairs_differ_before_any_is_known(theme, run_tab):
     run_tab.press("Home")
     run_tab.choose("theme", theme)

@@ -5,6 +5,7 @@ import re
 
 import pytest
 from support.browser import Tab
+from support.shared import quick
 
 STEP = "document.getElementById('step-value').textContent"
 PLAY_LABEL = "document.getElementById('play').getAttribute('aria-label')"
@@ -148,7 +149,7 @@ def test_choice_reset_by_the_address_is_forgotten(run_tab):
 # -- The layout, on screens, on paper and for screen readers.
 
 
-@pytest.mark.parametrize("width", [320, 380, 800, 1900])
+@pytest.mark.parametrize("width", quick([320, 380, 800, 1900], [320, 800]))
 def test_page_is_never_wider_than_the_window(width, tab, reported_run):
     tab.open(reported_run / "report.html", width=width)
     tab.wait_for_frame()

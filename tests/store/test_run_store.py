@@ -175,7 +175,7 @@ def outcome(run: Path, original: dict[int, bytes]) -> str:
     return "found" if sentences else "unnoticed"
 
 
-@pytest.mark.parametrize("n_flips", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_flips", [100, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_every_flipped_bit_of_a_segment_is_found(n_flips: int, run_copy: Path):
     path = holding(run_copy, 30)
     intact = RunStore(run_copy)

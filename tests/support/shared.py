@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,11 @@ SMALL: dict[str, dict[str, Any]] = {
 """What measures that search or draw are spared in tests that look at no number's worth: they take as long as that."""
 LOSSES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 KINDS = ["full batch", "minibatch", "adaptive"]
+
+
+def quick(cases: Iterable[Any], chosen: Container[Any]) -> list[Any]:
+    """Return the cases of a parameter; all but the chosen are slow."""
+    return [case if case in chosen else pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 def command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path) -> Command:

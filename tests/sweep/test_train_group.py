@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.shared import Command
+from support.shared import Command, quick
 
 from grokscope.store.run_store import Record
 from grokscope.sweep import results, sweep_folder, train_cell, train_group, workers
@@ -150,7 +150,7 @@ def test_failing_cell_leaves_the_rest_of_its_ensemble(
     assert started_groups[2:] == [group] and "grokscope: 1 cell failed. " in errors
 
 
-@pytest.mark.parametrize("ensemble", [1, 2, 3])
+@pytest.mark.parametrize("ensemble", quick([1, 2, 3], [2]))
 def test_cells_resume_in_their_ensemble_after_the_sweep_grew(
     ensemble: int,
     stopped: tuple[Path, Path],
@@ -183,7 +183,9 @@ def test_cells_started_alone_resume_alone(
     assert saved(folder / "seed=1") == saved(uninterrupted / "seed=1")
 
 
-@pytest.mark.parametrize("lost", [("seed=1",), ("seed=1", "seed=2"), ("seed=0",)], ids=str)
+@pytest.mark.parametrize(
+    "lost", quick([("seed=1",), ("seed=1", "seed=2"), ("seed=0",)], [("seed=1", "seed=2")]), ids=str
+)
 def test_ensemble_with_missing_folders_is_completed(
     lost: tuple[str, ...],
     stopped: tuple[Path, Path],

@@ -114,6 +114,7 @@ def test_signal_during_import_leaves_cells_new(
     assert len(probe.notes()) == 2, "the third cell is not started"
 
 
+@pytest.mark.slow
 def test_cells_of_a_killed_sweep_commit_and_stop(
     write_sweep: WriteSweep, make_probe: Callable[[str], Probe], wait_until: Callable[..., None]
 ):

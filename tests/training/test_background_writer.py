@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.shared import Saved, damage_of, writing
+from support.shared import Saved, damage_of, quick, writing
 
 from grokscope import Trajectory, training
 from grokscope.config import RunConfig
@@ -163,7 +163,7 @@ def test_slow_disk_does_not_change_saved_data(
     assert saved(tmp_path / "slow") == saved(tmp_path / "immediate")
 
 
-@pytest.mark.parametrize("numbers", [(2,), (7,), (13,), tuple(range(7, 99))], ids=len)
+@pytest.mark.parametrize("numbers", quick([(2,), (7,), (13,), tuple(range(7, 99))], [(7,)]), ids=len)
 def test_full_disk_leaves_no_gap(
     numbers: tuple[int, ...], dense: RunConfig, tmp_path: Path, saved: Read, monkeypatch: pytest.MonkeyPatch
 ):
@@ -181,7 +181,7 @@ def test_full_disk_leaves_no_gap(
 
 
 @pytest.mark.usefixtures("slow_disk")
-@pytest.mark.parametrize("step", [16, 17, 19])
+@pytest.mark.parametrize("step", quick([16, 17, 19], [17]))
 def test_signal_while_a_segment_is_written_commits_everything(
     step: int, dense: RunConfig, tmp_path: Path, saved: Read
 ):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.shared import companions, make_tiny_config
+from support.shared import companions, make_tiny_config, quick
 
 from grokscope.config import OptimizerConfig, RunConfig
 from grokscope.errors import GrokscopeError
@@ -96,7 +96,7 @@ def distance(state: State, reference: State) -> float:
 
 
 @pytest.mark.parametrize("last", LAST_STEPS)
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", quick(CONFIGS, ["one layer", "limits and schedule", "layer norm in minibatches"]))
 def test_each_model_matches_its_single_run_within_rounding(name: str, last: int):
     configs = companions(CONFIGS[name])[:2]
     ensemble, singles = Ensemble(configs), [SingleRun(config) for config in configs]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.shared import KINDS, Saved, flip, of_kind, place, truncate
+from support.shared import KINDS, Saved, flip, of_kind, place, quick, truncate
 
 from grokscope import Trajectory, environment, rng, training
 from grokscope.config import RunConfig
@@ -84,7 +84,7 @@ def test_interrupted_run_resumes_to_the_bit(
 
 
 @pytest.mark.usefixtures("short_segments")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", quick(KINDS, ["adaptive"]))
 def test_run_resumed_many_times_is_exact(
     kind: str, tiny_config: RunConfig, tmp_path: Path, uninterrupted: Uninterrupted, saved: Read
 ):
@@ -143,7 +143,7 @@ def test_comparison_notices_what_a_resume_forgets(
 # The number of steps.
 
 
-@pytest.mark.parametrize("n_steps", [61, 95])
+@pytest.mark.parametrize("n_steps", quick([61, 95], [61]))
 @pytest.mark.parametrize("kind", ["full batch", "minibatch"])
 def test_lengthened_run_equals_a_long_run(
     kind: str, n_steps: int, tiny_config: RunConfig, tmp_path: Path, saved: Read
