@@ -25,8 +25,9 @@ demo: $(INSTALLED)
 	$(BIN)/python analyses/sharpness.py $(RUN) && \
 	echo "The demo took $$(( $$(date +%s) - started )) s. Open $(RUN)/report.html in a browser."
 
-# Two processes of one thread each: torch's threads of two processes would wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two processes of one thread each: torch's threads of two processes would wait for each other. The bytecode is kept,
+# because the tests start hundreds of processes.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(INSTALLED)
 	@$(PYTEST) -m "not slow"

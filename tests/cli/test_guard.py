@@ -47,11 +47,12 @@ def test_output_that_cannot_be_written_is_one_sentence(command: str, tiny_run: P
     assert run_in_shell(command, *arguments, redirection=f"> {FULL} 2>&1").returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "redirection",
     [
         ">&- 2>&-",
-        *(pytest.param(text, marks=[pytest.mark.slow, needs_full]) for text in (">&-", "2>&-", f"2> {FULL}")),
+        *(pytest.param(text, marks=needs_full) for text in (">&-", "2>&-", f"2> {FULL}")),
     ],
 )
 def test_training_continues_without_streams(redirection: str, tiny_toml: Path, tiny_run: Path, tmp_path: Path):

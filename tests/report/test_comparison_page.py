@@ -59,6 +59,7 @@ def test_chart_without_any_run_is_empty(tab, seeds_page):
     tab.assert_quiet(seeds_page)
 
 
+@pytest.mark.slow
 def test_curves_are_named_after_runs_or_their_settings(tab, tasks_page, seeds_page):
     tab.open(tasks_page)
     assert tab.evaluate(LABELS) == ["a_sum", "a_quotient", "a_product_in_some_group"]
@@ -97,6 +98,7 @@ def test_saved_panel_names_its_runs_and_alignment(tab, seeds_page):
 # -- The phase diagram and the table.
 
 
+@pytest.mark.slow
 def test_phase_diagram_has_a_column_for_a_missing_setting(tab, tasks_page):
     tab.open(tasks_page)
     tab.choose("diagram-y", "task.name")
@@ -152,6 +154,7 @@ def test_long_names_fit_the_paper(tab, long_names_page):
     tab.evaluate("void window.dispatchEvent(new Event('afterprint'))")
 
 
+@pytest.mark.slow
 def test_no_curve_name_is_cut_off(tab, seeds_page):
     config, root = make_tiny_config(), seeds_page.parent
     optimizer = dataclasses.replace(config.optimizer, lr=1e-4, weight_decay=0.25)

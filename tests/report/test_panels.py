@@ -89,6 +89,7 @@ PHASES = [
 ]
 
 
+@pytest.mark.slow
 def test_legend_has_the_colours_of_the_phases(tab, tmp_path):
     path = tmp_path / "page.html"
     phases = json.dumps([dict(zip(("name", "first", "last"), phase, strict=True)) for phase in PHASES])
@@ -132,6 +133,7 @@ def test_number_of_another_step_names_its_step(open_synthetic):
         assert tab.evaluate("document.querySelector('#pairs > .key .differs') !== null") == (step == "130")
 
 
+@pytest.mark.slow
 def test_step_notes_do_not_move_the_layout(open_synthetic):
     tab = open_synthetic("cyclic", "#step=120")
     positions = (
@@ -146,6 +148,7 @@ def test_step_notes_do_not_move_the_layout(open_synthetic):
         assert tab.evaluate(note) == (step == 1190)
 
 
+@pytest.mark.slow
 def test_log_coarser_than_checkpoints_names_its_step(tab, tiny_config, tmp_path):
     config = dataclasses.replace(tiny_config, evaluate_every=30)
     tab.open(report.write(grokscope.train(config, "coarse", tmp_path)), "#step=10")
@@ -154,6 +157,7 @@ def test_log_coarser_than_checkpoints_names_its_step(tab, tiny_config, tmp_path)
     assert tab.visible_text("#losses .readout .step-note") == "measured at step 0"
 
 
+@pytest.mark.slow
 def test_thinned_spectrum_names_its_step_and_has_a_table(tab, tiny_run, tmp_path):
     copy = shutil.copytree(tiny_run, tmp_path / "tiny")
     measures.saved("fourier", Trajectory.open(copy), 3)
@@ -210,6 +214,7 @@ def test_train_and_test_pairs_differ_before_any_is_known(theme, run_tab):
     assert test - train > 80, "the difference between red and blue, of 255"
 
 
+@pytest.mark.slow
 def test_group_elements_have_their_names(open_synthetic):
     tab = open_synthetic("S5")
     element = r"\([\d )(]*\)"
@@ -227,6 +232,7 @@ def test_residues_have_their_numbers(run_tab):
     assert tips and all(re.match(r"a = \d; b = \d; answer \d; ", tip) for tip in tips)
 
 
+@pytest.mark.slow
 def test_each_conjugacy_class_has_a_shape_and_a_colour(open_synthetic):
     tab = open_synthetic("S5")
     chips = tab.evaluate("[...document.querySelectorAll('.classes .chip')].map((chip) => chip.textContent)")
@@ -251,6 +257,7 @@ def test_many_conjugacy_classes_have_no_legend(tab, tmp_path):
     assert tab.errors == []
 
 
+@pytest.mark.slow
 def test_attention_fills_the_space_next_to_the_grid(open_synthetic):
     blank = open_synthetic("S5").evaluate(
         "(() => { const panel = document.getElementById('heads'), box = panel.getBoundingClientRect();"

@@ -311,6 +311,7 @@ def test_cell_in_use_is_skipped_without_a_failure(two_cells: Sweep, tmp_path: Pa
     assert sweep_folder.cell_state(cell, tmp_path) == sweep_folder.State("unfinished", 10)
 
 
+@pytest.mark.slow
 def test_io_error_is_a_reason_and_not_recorded(two_cells: Sweep, tmp_path: Path):
     """The next command may find room on the disk."""
     (tmp_path / "sweep").write_text("a file in place of the sweep's folder")

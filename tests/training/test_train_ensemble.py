@@ -209,6 +209,7 @@ def test_lost_folder_is_retrained(finished: list[Path], uninterrupted: Uninterru
     assert saved_by(finished) == saved_by(uninterrupted())
 
 
+@pytest.mark.slow
 def test_lengthened_runs_equal_long_runs(finished: list[Path], uninterrupted: Uninterrupted, saved_by: ReadAll):
     train_ensemble(three_configs(n_steps=30), finished)
     for content, expected in zip(saved_by(finished), saved_by(uninterrupted(n_steps=30)), strict=True):
