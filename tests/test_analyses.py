@@ -72,6 +72,7 @@ def test_every_toml_file_is_valid(path: Path):
         toml.read(path)
 
 
+@pytest.mark.slow
 def test_reduced_sweeps_vary_the_axes_of_the_full_ones():
     full = [path for path in SWEEPS if path.parent.name == "power2022" and not path.stem.endswith(".reduced")]
     assert len(full) == 7

@@ -77,6 +77,7 @@ def test_model_card_states_the_numbers_of_the_run(pushed: str, server: HubServer
     assert 'pull("org/grokked")' in card and "trajectory.at(60).model" in card and trajectory.digest in card
 
 
+@pytest.mark.slow
 def test_interrupted_push_sends_only_what_is_missing(server: HubServer, run_copy: Path, monkeypatch):
     monkeypatch.setattr(hub, "FILES_PER_COMMIT", 2)
     server.fails_after = 2

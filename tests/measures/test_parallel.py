@@ -148,6 +148,7 @@ def test_signal_to_the_command_ends_its_processes(number, run_copy):
     assert all(has_ended(pid) for pid in pids)
 
 
+@pytest.mark.slow
 @on_linux
 def test_killed_process_gives_one_sentence(run_copy):
     process = start_measure(run_copy)

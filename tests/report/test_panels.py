@@ -117,6 +117,7 @@ def test_legend_has_the_colours_of_the_phases(tab, tmp_path):
 # -- Notes on the step that is shown.
 
 
+@pytest.mark.slow
 def test_number_of_another_step_names_its_step(open_synthetic):
     tab = open_synthetic("cyclic", "#step=120")
     assert tab.evaluate(STEP) == "120"

@@ -70,6 +70,7 @@ def test_keys_in_a_list_do_not_move_the_step(run_tab):
     assert run_tab.evaluate(STEP) == "60"
 
 
+@pytest.mark.slow
 def test_playing_ends_at_the_last_step(run_tab):
     # Each frame counts as a second, so that the test need not wait.
     run_tab.evaluate(
@@ -136,6 +137,7 @@ def test_skip_link_moves_the_focus_and_keeps_choices(run_tab):
     assert run_tab.evaluate("location.hash") == "#axis=linear&theme=dark&labels=none&step=10"
 
 
+@pytest.mark.slow
 def test_choice_reset_by_the_address_is_forgotten(run_tab):
     run_tab.choose("theme", "dark")
     run_tab.evaluate("location.hash = '#axis=linear'")
@@ -149,7 +151,7 @@ def test_choice_reset_by_the_address_is_forgotten(run_tab):
 # -- The layout, on screens, on paper and for screen readers.
 
 
-@pytest.mark.parametrize("width", quick([320, 380, 800, 1900], [320, 800]))
+@pytest.mark.parametrize("width", quick([320, 380, 800, 1900], [380]))
 def test_page_is_never_wider_than_the_window(width, tab, reported_run):
     tab.open(reported_run / "report.html", width=width)
     tab.wait_for_frame()
@@ -224,7 +226,7 @@ def contrast(tab: Tab, first: str, second: str) -> float:
     return tab.evaluate(f"({CONTRAST})({json.dumps(first)}, {json.dumps(second)})")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", quick(["light", "dark"], ["dark"]))
 def test_coloured_text_has_enough_contrast(theme, run_tab):
     """WCAG asks for a contrast of 4.5 between text and background."""
     run_tab.choose("theme", theme)

@@ -87,7 +87,7 @@ def use_page(tab: Tab, path: Path) -> dict[str, float]:
     return {"MB": path.stat().st_size / 1e6, "s": seconds, "ms": milliseconds}
 
 
-@pytest.mark.parametrize("name", quick(TASKS, ["cyclic", "S5"]))
+@pytest.mark.parametrize("name", quick(TASKS, ["cyclic"]))
 def test_page_of_ten_checkpoints_works(name, tab, tmp_path):
     path = tmp_path / "page.html"
     path.write_bytes(synthetic_page(TASKS[name], 10))

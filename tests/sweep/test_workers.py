@@ -109,6 +109,7 @@ def test_diverging_cell_is_tried_once(eventful: tuple[Path, Probe], eventful_cop
     assert "Traceback" not in state.reason and "\n" not in state.reason
 
 
+@pytest.mark.slow
 def test_retry_trains_only_failed_cells(
     eventful_copy: tuple[Sweep, Path],
     make_probe: Callable[[str], Probe],

@@ -109,6 +109,7 @@ def test_each_model_matches_its_single_run_within_rounding(name: str, last: int)
     assert ensemble.step == last and ensemble.failed_updates() == [-1, -1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", LAST_STEPS)
 def test_tolerance_admits_an_ulp_and_no_other_settings(last: int):
     """The control of the test above: runs that differ by rounding pass, and the least real difference fails."""
