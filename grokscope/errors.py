@@ -9,6 +9,8 @@ UNKNOWN_TRAIN_SET = (
     "--split random-shuffle:SEED."
 )
 """The message for a run without a known training set, where train and test equations differ."""
+MOST_LISTED = 30
+"""The most allowed names that a message lists beside a suggestion."""
 
 
 class GrokscopeError(Exception):
@@ -77,10 +79,12 @@ def unknown_name(kind: str, name: object, allowed: Sequence[str], elsewhere: Ite
     Args:
         kind: The noun for the name, such as "setting".
         name: The unknown name.
-        allowed: The names that the message lists.
+        allowed: The names that the message lists, unless they are many and one of them is close.
         elsewhere: Further names to suggest, which the message does not list.
     """
     close = _closest_name(str(name), [*allowed, *elsewhere])
+    if close and len(allowed) > MOST_LISTED:
+        return f"Unknown {kind} {str(name)!r}. Did you mean {close!r}?"
     hint = f" Did you mean {close!r}?" if close else ""
     return f"Unknown {kind} {str(name)!r}; allowed: {', '.join(allowed) or 'none'}.{hint}"
 

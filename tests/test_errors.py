@@ -3,7 +3,7 @@
 import pytest
 
 from grokscope.config import RunConfig, from_dict, validation
-from grokscope.errors import GrokscopeError, unknown_name
+from grokscope.errors import MOST_LISTED, GrokscopeError, unknown_name
 
 SETTINGS = [name for name, _ in validation.leaves(RunConfig())]
 
@@ -24,7 +24,13 @@ SETTINGS = [name for name, _ in validation.leaves(RunConfig())]
 def test_unknown_name_suggests_the_closest(name: str, allowed: list[str], suggestion: str):
     message = unknown_name("name", name, allowed)
     assert message.endswith(f"Did you mean {suggestion!r}?")
-    assert all(candidate in message for candidate in allowed)
+    assert all(candidate in message for candidate in allowed) or len(allowed) > MOST_LISTED
+
+
+def test_suggestion_replaces_a_list_of_many_names():
+    allowed = [f"name{i}" for i in range(MOST_LISTED + 1)]
+    assert unknown_name("name", "nmae3", allowed) == "Unknown name 'nmae3'. Did you mean 'name3'?"
+    assert "name7" in unknown_name("name", "xyz", allowed), "without a suggestion, all are listed"
 
 
 def test_distant_name_gets_no_suggestion():

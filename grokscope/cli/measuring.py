@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +82,9 @@ def measure(arguments: list[str]) -> None:
         from grokscope.measures import _parallel
 
         results = _parallel.results(names, trajectory, options.jobs, options.thin, **measure_options)
+    width = max(map(len, names))
     for name in names:
-        print(f"{name:<16}", end="", flush=True)
+        print(f"{name:<{width}}", end="", flush=True)
         started = time.monotonic()
         result = next(results)
         if isinstance(result, GrokscopeError):
@@ -92,8 +94,11 @@ def measure(arguments: list[str]) -> None:
             print("     not measured", flush=True)
         else:
             print(measured_line(result, trajectory, time.monotonic() - started), flush=True)
+    names_by_reason = defaultdict(list)
+    for name, reason in refusals.items():
+        names_by_reason[reason].append(name)
     summary = f"{counted(len(refusals), 'measure')} skipped:\n" + "\n".join(
-        f"  {name}: {reason}" for name, reason in refusals.items()
+        f"  {', '.join(skipped)}: {reason}" for reason, skipped in names_by_reason.items()
     )
     if refusals and (options.names or not set(names) - set(refusals)):
         raise GrokscopeError(summary)

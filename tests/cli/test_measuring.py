@@ -31,7 +31,7 @@ def test_unreadable_measure_is_named(run_copy: Path, grokscope: Command, monkeyp
 
 @pytest.fixture
 def few_measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave two quick measures, one that refuses the task, and two faulty ones of another package."""
+    """Leave three quick measures, two that refuse the task, and two faulty ones of another package."""
 
     def refused(trajectory: Any) -> Series:
         raise GrokscopeError("The task is not circular.")
@@ -44,8 +44,8 @@ def few_measures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     registered = plugins._registered("measures")
     few = {name: registered[name] for name in ("path", "weight_norm", "embedding")}
-    few |= {"circular": SimpleNamespace(load=lambda: refused), "as_dict": SimpleNamespace(load=lambda: as_dict)}
-    few |= {"broken": SimpleNamespace(load=broken)}
+    few |= {name: SimpleNamespace(load=lambda: refused) for name in ("circular", "also_circular")}
+    few |= {"as_dict": SimpleNamespace(load=lambda: as_dict), "broken": SimpleNamespace(load=broken)}
     for name in set(registered) - set(few):
         monkeypatch.delitem(registered, name)
     for name, point in few.items():
@@ -56,15 +56,21 @@ def few_measures(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_measure_without_names_skips_and_lists_refusals(run_copy: Path, grokscope: Command):
     status, output, errors = grokscope("measure", run_copy, "--thin", 2)
     assert status == 0, errors
-    skipped = output.partition("3 measures skipped:")[2]
+    skipped = output.partition("4 measures skipped:")[2]
     for reason in (
         "broken: The measure 'broken' cannot be loaded: ImportError: no module named 'knots'",
-        "circular: The task is not circular.",
+        "also_circular, circular: The task is not circular.",
         "as_dict: The measure 'as_dict' returned {'loss': 1.0}; allowed: a grokscope.Series.",
     ):
         assert reason in skipped
     saved = {path.name for path in (run_copy / "measures").iterdir()}
     assert saved == {"path.safetensors", "weight_norm.safetensors", "embedding.safetensors"}
+
+
+@pytest.mark.usefixtures("few_measures")
+def test_measures_skipped_for_one_reason_share_a_line(run_copy: Path, grokscope: Command):
+    _, _, errors = grokscope("measure", run_copy, "circular", "also_circular", "path", "--thin", 2)
+    assert "2 measures skipped:\n  circular, also_circular: The task is not circular." in errors
 
 
 @pytest.mark.usefixtures("few_measures")
