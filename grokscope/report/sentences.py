@@ -108,18 +108,21 @@ def headlines(log: Series, series: Mapping[str, Series], n_steps: int = 0) -> li
         lines = [
             _crossing("memorized (train accuracy ≥ 99%)", memorized, missing),
             _crossing("generalised (test accuracy ≥ 99%)", generalised, missing),
-            _loss(log, "train_loss", last, f"{log['train_loss'][0]:.2f} at the start"),
-            _loss(log, "test_loss", last, f"highest {log['test_loss'].max():.2f}"),
-            Headline(f"{last} test accuracy", f"{accuracy[-1]:.2%}", f"highest {accuracy.max():.2%}"),
+            _loss(log, "train_loss", last, _over_steps(log, f"{log['train_loss'][0]:.2f} at the start")),
+            _loss(log, "test_loss", last, _over_steps(log, f"highest {log['test_loss'].max():.2f}")),
+            Headline(
+                f"{last} test accuracy", f"{accuracy[-1]:.2%}", _over_steps(log, f"highest {accuracy.max():.2%}")
+            ),
         ]
     else:
         lines = [
-            _loss(log, "loss", last, f"highest {format_number(log['loss'].max())}"),
+            _loss(log, "loss", last, _over_steps(log, f"highest {format_number(log['loss'].max())}")),
             Headline(f"{last} accuracy over all equations", f"{log['accuracy'][-1]:.2%}"),
         ]
     if "weight_norm" in series:
         norm = series["weight_norm"]["weight_norm"]
         context = f"{format_number(norm[0])} at the start, highest {format_number(norm.max())}"
+        context = _over_steps(series["weight_norm"], context)
         lines.append(Headline(f"{last} weight norm", format_number(norm[-1]), context))
     embedding = series.get("embedding")
     if embedding is not None and "circularity" in embedding:
@@ -141,7 +144,7 @@ def headlines(log: Series, series: Mapping[str, Series], n_steps: int = 0) -> li
         top, steps = series["sharpness"]["sharpness"], series["sharpness"].steps
         peak = int(top.argmax())
         highest = f"highest measured {format_number(top[peak])} at step {steps[peak]:,}"
-        context = f"{format_number(top[0])} at the start, {highest}"
+        context = _over_steps(series["sharpness"], f"{format_number(top[0])} at the start, {highest}")
         lines.append(
             Headline(
                 f"{last} top Hessian eigenvalue, {_train_loss(series['sharpness'])}", format_number(top[-1]), context
@@ -166,9 +169,10 @@ def _embedding_sentence(embedding: Series) -> str:
             f"At step {step}, no frequency of the embedding stands out: {count} are within a factor of 4 of the "
             "strongest."
         )
+    first = f"{share[0]:.1%} at the first checkpoint and " if len(share) > 1 else ""
     return (
         f"At step {step}, {count} ({frequencies}) hold {share[-1]:.1%} of the embedding's variance, compared with "
-        f"{share[0]:.1%} at the first checkpoint and {shuffled[-1]:.1%} with shuffled tokens."
+        f"{first}{shuffled[-1]:.1%} with shuffled tokens."
     )
 
 
@@ -193,6 +197,8 @@ def _representations_sentence(representations: Series) -> str:
 def _sharpness_sentence(log: Series, sharpness: Series) -> str:
     """Return the sharpness at the run's landmarks."""
     top, steps = sharpness["sharpness"], sharpness.steps
+    if len(steps) == 1:
+        return f"The sharpness of the {_train_loss(sharpness)} at step {steps[0]:,} is {format_number(top[0])}."
     words = {"first": "first checkpoint", "highest": "highest", "memorized": "near memorization"}
     words |= {"generalised": "near generalisation", "last": "last checkpoint"}
     crossings = {"memorized": phases.memorization_step(log), "generalised": phases.generalisation_step(log)}
@@ -205,8 +211,8 @@ def _sharpness_sentence(log: Series, sharpness: Series) -> str:
     clauses = [
         f"{format_number(top[row])} ({' and '.join(names)}, step {steps[row]:,})" for row, names in landmarks.items()
     ]
-    noun = "checkpoint" if len(steps) == 1 else "checkpoints"
-    return f"The sharpness of the {_train_loss(sharpness)}, measured at {len(steps):,} {noun}: {' → '.join(clauses)}."
+    start = f"The sharpness of the {_train_loss(sharpness)}, measured at {len(steps):,} checkpoints"
+    return f"{start}: {' → '.join(clauses)}."
 
 
 def _distinct_frequencies(embedding: Series) -> str:
@@ -230,6 +236,11 @@ def _interval(crossing: phases.Crossing) -> str:
 
 def _join(numbers: np.ndarray) -> str:
     return ", ".join(map(str, numbers)) or "none"
+
+
+def _over_steps(series: Series, context: str) -> str:
+    """Return a number's history over the steps; empty for a single step, which has none."""
+    return context if len(series.steps) > 1 else ""
 
 
 def _crossing(name: str, crossing: phases.Crossing | None, missing: str) -> Headline:

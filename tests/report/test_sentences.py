@@ -131,6 +131,24 @@ def test_details_cover_exactly_the_measures():
     assert report.details(GROKKED, {}) == []
 
 
+def test_single_checkpoint_has_no_history():
+    """As in an import of one file."""
+
+    def last(series: Series) -> Series:
+        arrays = {name: values[-1:] for name, values in series.arrays.items()}
+        return Series(series.measure, series.steps[-1:], arrays, series.constants)
+
+    log, measured = last(GROKKED), {name: last(series) for name, series in make_measures().items()}
+    embedding, sharpness = report.details(log, measured)
+    assert embedding == (
+        "At step 400, 2 of 29 frequencies (4, 17) hold 98.8% of the embedding's variance, compared with 33.3% with "
+        "shuffled tokens."
+    )
+    assert sharpness == "The sharpness of the train loss at step 400 is 0.0123."
+    contexts = "; ".join(line.context for line in report.headlines(log, measured))
+    assert "at the start" not in contexts and "highest" not in contexts, "and nothing is compared with itself"
+
+
 def test_sharpness_is_stated_near_the_events():
     near = Series("sharpness", np.array([0, 110, 310, 400]), {"sharpness": np.array([1.0, 9.0, 3.0, 2.0])})
     (sentence,) = report.details(GROKKED, {"sharpness": near})
