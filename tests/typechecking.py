@@ -1,12 +1,33 @@
 """The run-time type checker of the tests: beartype, with an int where a float is asked for, as PEP 484 says."""
 
 import ast
+import functools
+import inspect
+import itertools
+from collections.abc import Callable
+from typing import Any
 
 import jaxtyping
 import jaxtyping._import_hook
 from beartype import BeartypeConf, beartype
 
 typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+N_CHECKED, CHECK_EVERY = 100, 20
+SPARING = ast.parse("__import__('typechecking').sparing", mode="eval").body
+
+
+def sparing(checked: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that checks its first calls, and then every twentieth: a step of training makes dozens."""
+    function, numbers = inspect.unwrap(checked), itertools.count()
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        number = next(numbers)
+        is_checked = number < N_CHECKED or number % CHECK_EVERY == 0
+        return (checked if is_checked else function)(*arguments, **keywords)
+
+    return call
 
 
 class ArrayFunctions(jaxtyping._import_hook.JaxtypingTransformer):
@@ -25,6 +46,7 @@ class ArrayFunctions(jaxtyping._import_hook.JaxtypingTransformer):
             body, node.body = node.body, []
             super().visit_FunctionDef(node)
             node.body = body
+            node.decorator_list.insert(-1, SPARING)
         return node
 
 

@@ -49,6 +49,7 @@ def test_seeds_form_a_band_or_separate_lines(tab, seeds_page):
     tab.assert_quiet(seeds_page)
 
 
+@pytest.mark.slow
 def test_chart_without_any_run_is_empty(tab, seeds_page):
     tab.open(seeds_page)
     tab.evaluate("document.querySelectorAll('#runs tbody input').forEach((box) => box.click())")
@@ -73,6 +74,7 @@ def test_curves_are_named_after_runs_or_their_settings(tab, tasks_page, seeds_pa
     assert tab.errors == []
 
 
+@pytest.mark.slow
 def test_alignment_leaves_out_runs_without_the_event(tab, seeds_page):
     tab.open(seeds_page)
     tab.choose("seeds", "each")
@@ -84,6 +86,7 @@ def test_alignment_leaves_out_runs_without_the_event(tab, seeds_page):
     assert tab.errors == []
 
 
+@pytest.mark.slow
 def test_saved_panel_names_its_runs_and_alignment(tab, seeds_page):
     tab.open(seeds_page)
     tab.choose("align", "memorized")
@@ -143,6 +146,7 @@ def test_long_names_fit_every_window(width, tab, long_names_page):
         assert box["width"] > 20 and box["x"] >= 0 and box["x"] + box["width"] <= width
 
 
+@pytest.mark.slow
 def test_long_names_fit_the_paper(tab, long_names_page):
     tab.open(long_names_page, width=703)
     tab.evaluate("void window.dispatchEvent(new Event('beforeprint'))")

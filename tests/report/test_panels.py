@@ -173,6 +173,7 @@ def test_thinned_spectrum_names_its_step_and_has_a_table(tab, tiny_run, tmp_path
 # -- The embedding, every equation, attention.
 
 
+@pytest.mark.slow
 def test_planes_follow_the_step_when_only_they_are_visible(open_synthetic):
     tab = open_synthetic("cyclic", width=380, height=300)
     tab.scroll_to("#planes figure:last-child")
@@ -184,6 +185,7 @@ def test_planes_follow_the_step_when_only_they_are_visible(open_synthetic):
     assert tab.evaluate(picture) != before
 
 
+@pytest.mark.slow
 def test_tooltip_names_every_token_of_the_embedding(run_tab):
     assert run_tab.scroll_to("#embedding canvas")["width"] > 100
     names = {tip.partition("\n")[0] for tip in tooltips(run_tab, "#embedding canvas", 6, 6)}
@@ -204,7 +206,8 @@ SPLIT_COLOURS = """(() => { const canvas = document.querySelector('#pairs canvas
   } return [Math.max(...colours['train pair']), Math.min(...colours['test pair'])]; })()"""
 
 
-@pytest.mark.parametrize("theme", quick(["light", "dark"], ["dark"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_train_and_test_pairs_differ_before_any_is_known(theme, run_tab):
     run_tab.press("Home")
     run_tab.choose("theme", theme)
@@ -251,6 +254,7 @@ def test_each_conjugacy_class_has_a_shape_and_a_colour(open_synthetic):
         assert len(set(looks)) == 7
 
 
+@pytest.mark.slow
 def test_many_conjugacy_classes_have_no_legend(tab, tmp_path):
     (tmp_path / "page.html").write_bytes(synthetic_page(TaskConfig("composition", group="D31"), 5))
     tab.open(tmp_path / "page.html")

@@ -64,6 +64,7 @@ def test_keys_move_the_step_and_play(run_tab):
     assert run_tab.evaluate(PLAY_LABEL) == "Play"
 
 
+@pytest.mark.slow
 def test_keys_in_a_list_do_not_move_the_step(run_tab):
     run_tab.evaluate("document.getElementById('axis').focus()")
     run_tab.press("ArrowLeft")
@@ -118,6 +119,7 @@ def test_invalid_address_is_ignored(address, tab, reported_run):
     assert tab.evaluate(STEP) in ("0", "60") and tab.errors == []
 
 
+@pytest.mark.slow
 def test_skip_link_moves_the_focus_and_keeps_choices(run_tab):
     for name, value in {"axis": "linear", "theme": "dark", "labels": "none"}.items():
         run_tab.choose(name, value)
@@ -159,6 +161,7 @@ def test_page_is_never_wider_than_the_window(width, tab, reported_run):
     assert tab.errors == []
 
 
+@pytest.mark.slow
 def test_every_control_is_available_on_a_phone(tab, reported_run):
     tab.open(reported_run / "report.html", width=380, height=800)
     for name in ("axis", "theme"):
@@ -173,6 +176,7 @@ def test_every_control_is_available_on_a_phone(tab, reported_run):
     assert tab.evaluate("document.querySelector('.controls .options') !== null")
 
 
+@pytest.mark.slow
 def test_print_is_light_and_fits_the_paper(run_tab):
     run_tab.choose("theme", "dark")
     surface = "getComputedStyle(document.documentElement).getPropertyValue('--surface')"
@@ -191,6 +195,7 @@ def test_print_is_light_and_fits_the_paper(run_tab):
     assert run_tab.evaluate("document.documentElement.classList.contains('printing')") is False
 
 
+@pytest.mark.slow
 def test_every_control_and_picture_has_a_name(run_tab):
     unnamed = """[...document.querySelectorAll('canvas, svg.chart, button, select, input, section')]
       .filter((element) => !(element.getAttribute('aria-label') || element.getAttribute('aria-labelledby')
@@ -201,6 +206,7 @@ def test_every_control_and_picture_has_a_name(run_tab):
     assert slider.get_attribute("aria-valuetext") == "step 60, checkpoint 7 of 7"
 
 
+@pytest.mark.slow
 def test_save_buttons_are_named_after_their_panels(run_tab):
     run_tab.choose("measure-1-of", "embedding.effective_dimension")
     titles = run_tab.evaluate("[...document.querySelectorAll('.panel h2')].map((title) => title.textContent)")

@@ -167,7 +167,7 @@ def test_power_presets_are_the_nine_variants_and_their_base():
     assert variants == {("adam", "zero"), ("adamw", "zero"), ("adamw", "initialization")}
 
 
-@pytest.mark.parametrize("name", quick(CONFIGS, [*PARTS, "power2022"]))
+@pytest.mark.parametrize("name", quick(CONFIGS, [*WITH_STATE, "sam", "batch share", "fresh sequences"]))
 def test_run_stopped_twice_resumes_to_the_bit(name: str, tmp_path: Path, uninterrupted: Uninterrupted, saved: Read):
     expected, run = saved(uninterrupted(name)), train_until(CONFIGS[name], tmp_path, STOPS[0])
     with pytest.raises(InterruptedRunError):
