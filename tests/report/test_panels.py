@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from support.browser import Tab, save_panels, saved_size
-from support.shared import quick
 from support.synthetic_pages import TASKS, synthetic_page
 
 import grokscope
