@@ -33,7 +33,7 @@ def test_malicious_file_is_refused(name: str, tmp_path: Path):
     assert len(message) < 3000 and ("weights_only" not in message or name == "a whole module")
     assert sorted(tmp_path.rglob("*")) == files and not canary.exists()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200_000
-    assert seconds < 2, "processor time: a bomb would take minutes"
+    assert seconds < 30, "processor time: a bomb would take minutes"
 
 
 def test_trusting_loader_runs_the_malicious_code(tmp_path: Path):
