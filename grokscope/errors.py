@@ -83,10 +83,9 @@ def unknown_name(kind: str, name: object, allowed: Sequence[str], elsewhere: Ite
         elsewhere: Further names to suggest, which the message does not list.
     """
     close = _closest_name(str(name), [*allowed, *elsewhere])
-    if close and len(allowed) > MOST_LISTED:
-        return f"Unknown {kind} {str(name)!r}. Did you mean {close!r}?"
+    names = "" if close and len(allowed) > MOST_LISTED else f"; allowed: {', '.join(allowed) or 'none'}"
     hint = f" Did you mean {close!r}?" if close else ""
-    return f"Unknown {kind} {str(name)!r}; allowed: {', '.join(allowed) or 'none'}.{hint}"
+    return f"Unknown {kind} {str(name)!r}{names}.{hint}"
 
 
 def _closest_name(name: str, names: list[str]) -> str:

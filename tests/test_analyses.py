@@ -2,14 +2,12 @@
 
 import dataclasses
 import importlib.util
-from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 from matplotlib.figure import Figure
-from support.shared import make_tiny_config
+from support.shared import make_tiny_config, quick
 
 from grokscope import training
 from grokscope.config import ModelConfig, TaskConfig, toml
@@ -82,17 +80,12 @@ def test_reduced_sweeps_vary_the_axes_of_the_full_ones():
 
 
 # These evaluate every maximiser and all noise, many times the work of any other script.
-COSTLY = ("flatness_families", "flat_minima", "loss_landscape", "unembedding")
-
-
-def with_slow_marks(names: Iterable[str]) -> list[ParameterSet]:
-    """Return test parameters, with the costly scripts marked as slow."""
-    return [pytest.param(name, marks=[pytest.mark.slow] if name in COSTLY else []) for name in names]
+COSTLY = {"flatness_families", "flat_minima", "loss_landscape", "unembedding"}
 
 
 # A setting of the full sweep, such as its warm-up, can be without effect on six steps of a tiny task.
 @pytest.mark.filterwarnings("ignore:.*has no effect:UserWarning")
-@pytest.mark.parametrize("name", with_slow_marks(USERS))
+@pytest.mark.parametrize("name", quick(USERS, {*USERS} - COSTLY))
 def test_script_runs_on_small_runs_of_its_sweep(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (path,) = [path for path in SWEEPS if path.stem in (f"{name}.reduced", *SINGLE_FORM) and name in path.stem]
     plan = read_sweep(path)
@@ -108,7 +101,7 @@ def test_script_runs_on_small_runs_of_its_sweep(name: str, tmp_path: Path, capsy
 RUN_SCRIPTS = sorted(path.stem for path in ANALYSES.glob("*.py") if path.stem not in USERS)
 
 
-@pytest.mark.parametrize("name", with_slow_marks(RUN_SCRIPTS))
+@pytest.mark.parametrize("name", quick(RUN_SCRIPTS, {*RUN_SCRIPTS} - COSTLY))
 def test_script_of_a_run_prints_findings_for_a_small_run(
     name: str, run_copy: Path, capsys: pytest.CaptureFixture[str]
 ):
