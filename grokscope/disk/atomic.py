@@ -118,11 +118,8 @@ def remove_file(path: Path) -> None:
     Raises:
         GrokscopeError: The file could not be removed.
     """
-    try:
-        with suppress(FileNotFoundError):
-            syscalls.disk.remove(path)
-    except OSError as error:
-        raise disk_error(error, "remove", path, 0) from error
+    with _removal(path):
+        syscalls.disk.remove(path)
 
 
 def remove_folder(path: Path) -> None:
@@ -131,9 +128,16 @@ def remove_folder(path: Path) -> None:
     Raises:
         GrokscopeError: The folder could not be removed.
     """
+    with _removal(path):
+        syscalls.disk.remove_folder(path)
+
+
+@contextmanager
+def _removal(path: Path) -> Iterator[None]:
+    """Ignore that a path is absent, and turn any other error of its removal into a GrokscopeError."""
     try:
         with suppress(FileNotFoundError):
-            syscalls.disk.remove_folder(path)
+            yield
     except OSError as error:
         raise disk_error(error, "remove", path, 0) from error
 
