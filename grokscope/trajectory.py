@@ -14,7 +14,7 @@ from torch import Tensor
 
 from grokscope import notebook, tasks
 from grokscope.config import RunConfig
-from grokscope.config.stop_rule import Stop
+from grokscope.config.stop_rule import Stop, end_step
 from grokscope.errors import UNKNOWN_TRAIN_SET, DamagedError, GrokscopeError, unknown_name
 from grokscope.model import families, own
 from grokscope.model.state_dicts import memory_from_state_dicts
@@ -269,7 +269,7 @@ class Trajectory:
     def end_step(self) -> int:
         """The step at which training is complete: `n_steps`, or the last one if the rule `stop` ended it there."""
         last = int(self.log.steps[-1]) if len(self.log) else -1
-        return last if self.stopped and self.stopped.step == last else self.config.n_steps
+        return end_step(self.stopped, last, self.config.n_steps)
 
     @cached_property
     def digest(self) -> str:

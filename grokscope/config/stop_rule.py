@@ -78,6 +78,11 @@ def parse(text: str) -> tuple[Condition, ...]:
     return tuple(Condition(m[1], m[2], float(m[3]), int(m[4] or 0)) for m in matches if m)
 
 
+def end_step(stop: Stop | None, last_step: int, n_steps: int) -> int:
+    """Return the step at which training is complete: `n_steps`, or the last step if the rule ended the run there."""
+    return last_step if stop is not None and stop.step == last_step else n_steps
+
+
 class StopWatch:
     """Follows the rows of a log, and ends a run at the first row that meets a condition.
 

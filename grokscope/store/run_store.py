@@ -7,7 +7,6 @@ step, never by file name, and see only what was committed.
 import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from grokscope.config.stop_rule import Stop, StopWatch, parse
+from grokscope.config.stop_rule import Stop, end_step
 from grokscope.disk import atomic, tensor_file
 from grokscope.errors import DamagedError, GrokscopeError, UnreadableError
+from grokscope.store.places import Place, read_stacked, undamaged_places
 from grokscope.store.record import FORMAT as FORMAT
 from grokscope.store.record import Record as Record
 from grokscope.store.segment import CHECKPOINTS, INITIALIZATION, RESUME
 from grokscope.store.segment import LOG_COLUMNS as LOG_COLUMNS
 from grokscope.store.segment import Segment as Segment
 from grokscope.store.source import Log
-
-_SEGMENTS = "segments"
 
 
 class RunStore:
@@ -91,7 +89,7 @@ class RunStore:
         return limited
 
     @cached_property
-    def places(self) -> dict[int, tuple[Segment, int]]:
+    def places(self) -> dict[int, Place]:
         """The segment and the row of each checkpoint, by its step."""
         # Training is deterministic, so a step in two segments has the same bits in both.
         return {step: (segment, row) for segment in self.segments for row, step in enumerate(segment.steps)}
@@ -128,21 +126,13 @@ class RunStore:
     @cached_property
     def _stopped(self) -> Stop | None:
         rule = self.record.config.stop
-        names = (f"{RESUME}stop/since", f"{RESUME}stop/step")
-        shapes = [(len(parse(rule)),), ()]
-        for segment in reversed(self.resume_points() if rule else []):
-            # Valid checksums do not prove that the shapes are right.
-            if [segment.file.shapes.get(name) for name in names] == shapes:
-                with suppress(GrokscopeError):
-                    since, step = (segment.file.read(name).astype(np.int64).tolist() for name in names)
-                    return StopWatch(rule, since, step).stop
-        return None
+        watches = (segment.stop_watch(rule) for segment in reversed(self.resume_points() if rule else []))
+        return next((watch.stop for watch in watches if watch), None)
 
     @property
     def end_step(self) -> int:
         """The step at which training is complete: `n_steps`, or the last step if the run's rule ended it there."""
-        has_stopped = self.stopped is not None and self.stopped.step == self.last_step
-        return self.last_step if has_stopped else self.record.config.n_steps
+        return end_step(self.stopped, self.last_step, self.record.config.n_steps)
 
     @property
     def gaps(self) -> list[tuple[int, int]]:
@@ -196,71 +186,16 @@ class RunStore:
         if missing := [step for step in steps if step not in self.places]:
             raise GrokscopeError(f"{self.folder} has no checkpoint at step {missing[0]}.")
         try:
-            return self._read(names, steps, self.places)
+            return read_stacked(names, steps, self.places)
         except DamagedError:
-            sound, damage = self._sound_places(steps, names)
+            undamaged, damage = undamaged_places(self.segments, self.places, steps, names)
             if damage:
                 raise min(damage.items())[1] from None
-            return self._read(names, steps, sound)
+            return read_stacked(names, steps, undamaged)
 
     def damage(self, steps: Iterable[int]) -> dict[int, DamagedError]:
         """Read the checkpoints of these steps, and return the error of each damaged one by its step."""
-        return self._sound_places(steps, None)[1]
-
-    def _sound_places(
-        self, steps: Iterable[int], names: list[str] | None
-    ) -> tuple[dict[int, tuple[Segment, int]], dict[int, DamagedError]]:
-        """Return the place of an undamaged copy of each checkpoint, and the errors of those without one.
-
-        Only the named parameters are read; None stands for all of them.
-        """
-        rows: dict[Path, tuple[Segment, list[int]]] = {}
-        for step in sorted(set(steps)):
-            segment, row = self.places[step]
-            rows.setdefault(segment.path, (segment, []))[1].append(row)
-        places, damage = dict(self.places), {}
-        for segment, segment_rows in rows.values():
-            for row, name in segment.damaged_rows(segment_rows, names).items():
-                step = segment.steps[row]
-                if twin := self._twin(step, segment):
-                    places[step] = twin
-                else:
-                    damage[step] = DamagedError(
-                        f"{segment.path} is damaged: {CHECKPOINTS}{name} (step {step}) does not match its checksum.",
-                        segment.path,
-                        step,
-                        name,
-                    )
-        return places, damage
-
-    def _twin(self, step: int, damaged: Segment) -> tuple[Segment, int] | None:
-        """Return an undamaged copy of a checkpoint in another segment."""
-        for segment in self.segments:
-            if segment is not damaged and step in segment.steps:
-                row = segment.steps.index(step)
-                with suppress(GrokscopeError):
-                    if not segment.damaged_rows([row]):
-                        return segment, row
-        return None
-
-    def _read(
-        self, names: list[str], steps: list[int], places: Mapping[int, tuple[Segment, int]]
-    ) -> dict[str, np.ndarray]:
-        requests: dict[Path, tuple[Segment, list[int], list[int]]] = {}
-        for position, step in enumerate(steps):
-            segment, row = places[step]
-            _, rows, positions = requests.setdefault(segment.path, (segment, [], []))
-            rows.append(row)
-            positions.append(position)
-        stacked: dict[str, np.ndarray] = {}
-        for segment, rows, positions in requests.values():
-            parts = segment.file.read_all([CHECKPOINTS + name for name in names], rows)
-            for name in names:
-                part = parts[CHECKPOINTS + name]
-                if name not in stacked:
-                    stacked[name] = np.empty((len(steps), *part.shape[1:]), part.dtype)
-                stacked[name][positions] = part
-        return stacked
+        return undamaged_places(self.segments, self.places, steps)[1]
 
     def initialization(self) -> dict[str, np.ndarray]:
         """Return the parameters of step 0 that a fork keeps of its origin; empty for any other run."""
@@ -342,17 +277,17 @@ class RunStore:
 
     def _hidden_path(self, steps: list[int]) -> Path:
         # The suffix of an unfinished file: if this process dies, the next writer removes it.
-        return self.folder / _SEGMENTS / f".{steps[0]}-{steps[-1]}{atomic.TEMPORARY_SUFFIX}"
+        return segments_folder(self.folder) / f".{steps[0]}-{steps[-1]}{atomic.TEMPORARY_SUFFIX}"
 
     def _next_path(self) -> Path:
-        folder = self.folder / _SEGMENTS
+        folder = segments_folder(self.folder)
         numbers = [int(path.stem) for path in folder.glob("*.safetensors") if path.stem.isdecimal()]
         return folder / f"{max(numbers, default=0) + 1:06d}.safetensors"
 
 
 def create(folder: Path, record: Record) -> RunStore:
     """Write a new run's record into an empty folder, and return its store, still without segments."""
-    atomic.make_folder(folder / _SEGMENTS)
+    atomic.make_folder(segments_folder(folder))
     record.write(folder)
     started = RunStore(folder)
     started.faults.clear()  # A new run has no segment yet.
@@ -361,4 +296,4 @@ def create(folder: Path, record: Record) -> RunStore:
 
 def segments_folder(folder: Path) -> Path:
     """Return the folder of a run's segments."""
-    return folder / _SEGMENTS
+    return folder / "segments"

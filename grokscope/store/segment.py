@@ -1,6 +1,7 @@
 """A segment: one committed file of a run. No torch here."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from grokscope.config.stop_rule import StopWatch, parse
 from grokscope.disk import tensor_file
 from grokscope.errors import GrokscopeError
 from grokscope.store.record import Record
@@ -104,6 +106,16 @@ class Segment:
         if step is None or step.tolist() != self.resume_step:
             raise GrokscopeError(f"{self.path} is damaged: its resume state has another step than its end.")
         return state
+
+    def stop_watch(self, rule: str) -> StopWatch | None:
+        """Return the state of a run's rule from its resume state; None if that has none, or a damaged one."""
+        names = (f"{RESUME}stop/since", f"{RESUME}stop/step")
+        # Valid checksums do not prove that the shapes are right.
+        if [self.file.shapes.get(name) for name in names] == [(len(parse(rule)),), ()]:
+            with suppress(GrokscopeError):
+                since, step = (self.file.read(name).astype(np.int64).tolist() for name in names)
+                return StopWatch(rule, since, step)
+        return None
 
     def damaged_rows(self, rows: list[int], names: Iterable[str] | None = None) -> dict[int, str]:
         """Read some checkpoints, and return one damaged parameter for each damaged row.
