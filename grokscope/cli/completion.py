@@ -1,6 +1,7 @@
 """The command `completion`."""
 
 import io
+import re
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import Annotated, Literal, Union
@@ -35,8 +36,9 @@ def script(shell: str) -> str:
     with redirect_stdout(text), suppress(SystemExit):
         tyro.cli(_all_commands(), prog="grokscope", args=["--tyro-write-completion", shell, "-"])
     lines = text.getvalue().rstrip().split("\n")
-    # tyro prints each completion with its description on a line, so a description must not have several lines.
-    return "\n".join(line.replace(r"\n", " ") if line.startswith("COMPLETION_SPEC") else line for line in lines)
+    # tyro prints each completion with its description on a line, so a description must not have several lines. The
+    # script of fish has one more backslash than the others.
+    return "\n".join(re.sub(r"\\+n", " ", line) if line.startswith("COMPLETION_SPEC") else line for line in lines)
 
 
 def _all_commands() -> type:

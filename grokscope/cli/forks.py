@@ -1,5 +1,7 @@
 """The command `fork`."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from grokscope.cli.arguments import ROOT, RunOptions, announce, parse, print_damage, usage_errors
+from grokscope.cli.tracking import TrackOptions
 from grokscope.cli.training import print_outcome, settings_given, to_tyro_spelling, training_summary
 
 
@@ -17,7 +20,7 @@ def fork(arguments: list[str]) -> None:
     from grokscope.store.run_store import RunStore
 
     @dataclass(frozen=True)
-    class Fork:
+    class Fork(TrackOptions):
         """Continue RUN from STEP as a new run. Every field of the config is a flag; its default is the value in RUN.
 
         Settings of the initialization, the parameters' shapes and the tokens cannot change. Steps are counted from
@@ -54,7 +57,7 @@ def fork(arguments: list[str]) -> None:
 
     from grokscope.training.fork import prepare_fork
     from grokscope.training.run import require_trained
-    from grokscope.training.run_progress import Progress
+    from grokscope.training.run_progress import Observer, Progress
 
     if not options.fresh_optimizer:
         require_trained(origin)
@@ -67,8 +70,11 @@ def fork(arguments: list[str]) -> None:
 
     prepared = prepare_fork(origin.folder, options.step, config, retraining, options.fresh_optimizer)
 
-    def training(n_steps: int, start: int) -> Progress:
+    @contextmanager
+    def training(n_steps: int, start: int) -> Iterator[Observer]:
         announce("\n".join([training_summary(config, folder), *prepared.describe()]))
-        return Progress(n_steps, start, config.loss)
+        with Progress(n_steps, start, config.loss) as progress:
+            yield options.tracked(folder, progress, progress.say, trackers)
 
-    print_outcome(prepared.train(folder, progress=training))
+    with ExitStack() as trackers:
+        print_outcome(prepared.train(folder, progress=training))

@@ -1,5 +1,6 @@
 """The completion scripts, run by the shell itself."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -48,6 +49,8 @@ def test_bash_completes_commands_flags_and_choices(bash_script: Path):
 def test_other_shells_get_a_script_of_their_own(shell: str, line: str, grokscope: Command):
     status, script, _ = grokscope("completion", shell)
     assert status == 0 and line in script and all(f"'{name}'" in script for name in cli.COMMANDS)
+    (specification,) = [line for line in script.split("\n") if line.startswith("COMPLETION_SPEC")]
+    assert "weight_decay" in specification and not re.search(r"\\+[n ]", specification), "one line per description"
 
 
 def test_unknown_shell_is_refused(grokscope: Command):

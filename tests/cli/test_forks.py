@@ -9,6 +9,8 @@ import pytest
 from support.shared import Command, command_line, make_tiny_config
 
 from grokscope.store.run_store import Record
+from grokscope.trajectory import Trajectory
+from grokscope.watch import background
 
 
 @pytest.fixture
@@ -37,6 +39,17 @@ def test_forked_run_can_be_forked_and_resumed(grokscope: Command, run_copy: Path
     assert Path("checkpoints/new-fork").is_dir()
     assert grokscope("resume", "new-fork", "--n-steps", 65)[0] == 0
     assert json.loads(grokscope("log", "new-fork")[1].splitlines()[0])["step"] == 60
+
+
+def test_fork_starts_the_tracker_of_its_new_run(grokscope: Command, run_copy: Path, monkeypatch: pytest.MonkeyPatch):
+    assert grokscope("fork", run_copy, "--step", 50, "--run", "plain")[0] == 0
+    monkeypatch.setattr(background.sys, "executable", "/bin/echo")
+    flags = ["--step", 50, "--run", "tracked", "--track", "tensorboard", "--track-project", "forks"]
+    status, _, errors = grokscope("fork", run_copy, *flags)
+    folder = Path("checkpoints/tracked").resolve()
+    assert status == 0 and f"-m grokscope track {folder} --to tensorboard --project forks --follow" in errors
+    assert Record.read(Path("checkpoints/tracked")).config == Record.read(Path("checkpoints/plain")).config
+    assert Trajectory.open(folder).digest == Trajectory.open("checkpoints/plain").digest
 
 
 @pytest.mark.parametrize(
