@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -187,3 +188,59 @@ def test_colab_notebook_runs_as_a_script(tmp_path, monkeypatch):
     exec("\n".join(sources[1:]).replace("N_STEPS = 3500", "N_STEPS = 60"), names)
     assert len(names["trajectory"]) == 4 and tuple(names["cache"]["blocks.0.attn.hook_pattern"].shape) == (5, 4, 3, 3)
     assert (tmp_path / "checkpoints" / "first" / "report.html").is_file()
+
+
+MARIMO_NOTEBOOK = """
+import marimo
+
+app = marimo.App()
+
+
+@app.cell
+def train():
+    import grokscope
+    from grokscope import ModelConfig, RunConfig, TaskConfig
+
+    config = RunConfig(
+        task=TaskConfig(p=7), model=ModelConfig(d_model=16, n_heads=2, d_mlp=24), n_steps=60, checkpoints="every 20"
+    )
+    run = grokscope.train(config, "first")
+    return grokscope, run
+
+
+@app.cell
+def series(grokscope, run):
+    grokscope.measures.evaluate("weight_norm", run)
+    return
+
+
+@app.cell
+def page(grokscope, run):
+    grokscope.report.show(run)
+    return
+
+
+if __name__ == "__main__":
+    app.run()
+"""
+
+
+@pytest.mark.slow
+def test_marimo_shows_progress_series_and_report(tmp_path):
+    pytest.importorskip("marimo")
+    (tmp_path / "notebook.py").write_text(MARIMO_NOTEBOOK)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    folder = tmp_path / "checkpoints" / "first"
+    command = [sys.executable, "-m", "marimo", "export", "html", "notebook.py", "-o", "page.html"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    outputs = (tmp_path / "page.html").read_text("utf-8")
+    assert "step 60/60 " in outputs, "the progress of the training"
+    assert "weight_norm \\u00b7 4 checkpoints" in outputs or "weight_norm · 4 checkpoints" in outputs
+    assert "srcdoc=" in outputs and (folder / "report.html").is_file()
+    shutil.rmtree(folder)
+    # The same file is a program.
+    done = subprocess.run(
+        [sys.executable, "notebook.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and (folder / "report.html").is_file(), done.stderr

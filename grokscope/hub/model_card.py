@@ -4,7 +4,7 @@ import json
 
 from grokscope import figures, gallery, measures, report
 from grokscope._version import __version__
-from grokscope.tasks import Task
+from grokscope.store.record import Record
 from grokscope.trajectory import Trajectory
 
 PICTURE = "losses.png"
@@ -24,56 +24,110 @@ def text(trajectory: Trajectory, repo: str, licence: str) -> str:
         repo: The repository, "org/name".
         licence: The licence's name on the Hub, such as "mit" or "cc-by-4.0".
     """
-    config, log, task = trajectory.config, trajectory.log, trajectory.task
-    name, step = repo.rpartition("/")[2], int(trajectory.steps[-1])
+    assert trajectory.path is not None
+    config, log = trajectory.config, trajectory.log
     series = report.default_series(measures.kept(trajectory), trajectory)
     rows = [
         f"| {headline.name} | {headline.value} | {headline.context} |"
         for headline in report.headlines(log, series, config.n_steps)
     ]
     tags = ["grokking", "mechanistic-interpretability", "training-dynamics", "transformer-lens"]
-    return "\n".join(
-        [
-            "---",
-            f"license: {json.dumps(licence)}",
-            "library_name: grokscope",
-            f"tags: {json.dumps(tags)}",
-            "---",
-            "",
-            f"# {name}",
-            "",
-            _description(trajectory, task),
-            "",
-            report.summary(log, config.n_steps),
-            *report.details(log, series),
-            "",
-            f"![Losses and accuracies over training]({PICTURE})",
-            "",
-            "| quantity | value | compare with |",
-            "|---|---|---|",
-            *rows,
-            "",
-            "## Load one step",
-            "",
-            "```python",
-            f'trajectory = grokscope.pull("{repo}")  # or: grokscope pull {repo}',
-            f"model = trajectory.at({step}).model  # for TransformerLens; any step of trajectory.steps",
-            "```",
-            "",
-            f"`report.html` shows the whole run. Written by grokscope {__version__}; the checkpoints' digest is "
-            f"`{trajectory.digest}`.",
-            "",
-        ]
-    )
+    lines = [
+        "---",
+        f"license: {json.dumps(licence)}",
+        "library_name: grokscope",
+        f"tags: {json.dumps(tags)}",
+        "---",
+        "",
+        f"# {repo.rpartition('/')[2]}",
+        "",
+        _description(trajectory),
+        "",
+        f"**{report.summary(log, config.n_steps)}**",
+        "",
+        *(f"- {sentence}" for sentence in report.details(log, series)),
+        "",
+        f"![Losses and accuracies over training]({PICTURE})",
+        "",
+        "| quantity | value | compare with |",
+        "|---|---|---|",
+        *rows,
+        "",
+        *_loading(trajectory, repo),
+        "",
+        *_retraining(Record.read(trajectory.path), trajectory.path.name),
+        "",
+        "## Files",
+        "",
+        "- [`report.html`](report.html): one page with all curves, embeddings and spectra, and a slider over the "
+        "steps. Download it and open it in a browser.",
+        "- `segments/`: the checkpoints under TransformerLens' names, and the log. `measures/`: the measured series.",
+        "- `config.json`: settings, versions and history. `SHA256SUMS`: checksums, which a pull compares.",
+        "",
+        f"Written by grokscope {__version__}. The digest of all checkpoints is `{trajectory.digest}`.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
-def _description(trajectory: Trajectory, task: Task) -> str:
-    """Return two sentences on the network and its training."""
-    model = trajectory.config.model
+def _description(trajectory: Trajectory) -> str:
+    """Return sentences on the network, its task, its training and its checkpoints."""
+    config = trajectory.config
+    model, optimizer = config.model, config.optimizer
     n_parameters = sum(tensor.numel() for tensor in trajectory.last.parameters.values())
-    layers = "layer" if model.n_layers == 1 else "layers"
-    return (
-        f"A transformer of {model.n_layers} {layers} and {n_parameters:,} parameters, trained on {task.formula}. "
-        f"The run has {len(trajectory):,} checkpoints, from step {int(trajectory.steps[0]):,} to "
-        f"{int(trajectory.steps[-1]):,}."
+    network = f'A network of the family "{model.family}"'
+    if model.family == "transformer":
+        layers = "1 layer" if model.n_layers == 1 else f"{model.n_layers} layers"
+        neurons = "no MLP" if model.attn_only else f"{model.d_mlp:,} neurons ({model.act_fn})"
+        network = f"A transformer with {layers} of width {model.d_model}, {model.n_heads} heads and {neurons}"
+    sentences = [f"{network}: {n_parameters:,} parameters."]
+    formula = f"`{trajectory.task.formula}`"  # Its asterisks are not Markdown.
+    if trajectory.has_split:
+        drawn = f"{len(trajectory.split.train):,} of the {len(trajectory.task.inputs):,} equations"
+        share = "fresh examples" if config.task.fresh else drawn
+        batches = "full batches" if config.batch_size is None else f"batches of {config.batch_size:,}"
+        sentences.append(
+            f"It was trained on {share} of {formula}, by {optimizer.name} with learning rate {optimizer.lr:g}, "
+            f"weight decay {optimizer.weight_decay:g} and {batches}."
+        )
+    else:
+        sentences.append(f"Its task is {formula}.")
+    steps = trajectory.steps
+    sentences.append(f"The run has {len(steps):,} checkpoints, from step {steps[0]:,} to {steps[-1]:,}.")
+    return " ".join(sentences)
+
+
+def _loading(trajectory: Trajectory, repo: str) -> list[str]:
+    """Return the lines that load one step."""
+    step, is_transformer = int(trajectory.steps[-1]), trajectory.config.model.family == "transformer"
+    load = (
+        f"model = trajectory.at({step}).model  # of TransformerLens, with hooks and caches"
+        if is_transformer
+        else f"parameters = trajectory.at({step}).parameters  # tensors by name"
     )
+    usage = "`model(trajectory.task.inputs)[:, -1]` are the logits of all equations. " if is_transformer else ""
+    return [
+        "## Load one step",
+        "",
+        "```python",
+        "import grokscope",
+        "",
+        f'trajectory = grokscope.pull("{repo}")',
+        load,
+        "```",
+        "",
+        f"{usage}`trajectory.steps` are all steps, and `trajectory.log` has the losses. The pull writes the run to "
+        f"`checkpoints/{repo.rpartition('/')[2]}`, which `grokscope.Trajectory.open` opens later.",
+    ]
+
+
+def _retraining(record: Record, name: str) -> list[str]:
+    """Return the lines that train the run again, or state where its checkpoints are from."""
+    recipe = report.retraining_recipe(record, name)
+    lines = ["## Train it again", ""]
+    if recipe.file:
+        lines += [f"Save this as `{recipe.file_name}`:", "", "```toml", recipe.file.rstrip("\n"), "```", ""]
+    if recipe.commands:
+        bits = "the same bits" if recipe.is_exact else "the same training, but other bits"
+        lines += ["```bash", *recipe.commands, "```", "", f"In the same environment this gives {bits}."]
+    return [*lines, *recipe.remarks]

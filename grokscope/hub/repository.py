@@ -54,7 +54,7 @@ def push(
     trajectory = Trajectory.open(run)
     if faults := [fault.sentence for fault in verify.faults(RunStore(run)) if not fault.is_mended]:
         raise GrokscopeError(f"{run} is damaged and was not pushed: {faults[0]} See `grokscope verify {run}`.")
-    report.write(trajectory)
+    report.write(trajectory, observer=lambda name: say(f"measuring {name}"))
     contents: dict[str, Path | bytes] = {
         path.relative_to(run).as_posix(): path
         for pattern in ("config.json", "segments/*.safetensors", "measures/*.safetensors", "report.html")

@@ -1,6 +1,9 @@
 """Push and pull against a local server: what arrives equals what was sent, also after interruptions and damage."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,6 @@ from support.hub_server import HubServer, hub_server
 
 from grokscope import report
 from grokscope.errors import BusyError, GrokscopeError
-from grokscope.hub import model_card
 from grokscope.hub import repository as hub
 from grokscope.trajectory import Trajectory
 
@@ -66,17 +68,6 @@ def test_pulled_run_equals_the_pushed_run(pushed: str, server: HubServer, run_co
         hub.pull(pushed, tmp_path / "there", "mine")
 
 
-def test_model_card_states_the_numbers_of_the_run(pushed: str, server: HubServer, run_copy: Path):
-    trajectory, card = Trajectory.open(run_copy), server.repos[pushed]["README.md"].decode()
-    assert card.startswith('---\nlicense: "cc-by-4.0"\nlibrary_name: grokscope\n')
-    assert "# grokked\n" in card and "![" in card and "losses.png" in card
-    assert f"{len(trajectory)} checkpoints, from step 0 to 60" in card and trajectory.task.formula in card
-    assert (
-        f"{trajectory.log['test_accuracy'][-1]:.1%}" in card or f"{trajectory.log['test_accuracy'][-1]:.0%}" in card
-    )
-    assert 'pull("org/grokked")' in card and "trajectory.at(60).model" in card and trajectory.digest in card
-
-
 @pytest.mark.slow
 def test_interrupted_push_sends_only_what_is_missing(server: HubServer, run_copy: Path, monkeypatch):
     monkeypatch.setattr(hub, "FILES_PER_COMMIT", 2)
@@ -126,7 +117,7 @@ def test_repository_without_a_run_and_names_outside_are_refused(server: HubServe
         hub.pull("org/evil", tmp_path)
     with pytest.raises(GrokscopeError, match="org/none"):
         hub.pull("org/none", tmp_path)
-    assert model_card.PICTURE not in {path.name for path in tmp_path.rglob("*")}
+    assert not (tmp_path / "other").exists() and not (tmp_path / "evil").exists()
 
 
 def test_damaged_run_is_not_pushed(server: HubServer, run_copy: Path):
@@ -137,3 +128,22 @@ def test_damaged_run_is_not_pushed(server: HubServer, run_copy: Path):
     with pytest.raises(GrokscopeError, match="is damaged and was not pushed"):
         hub.push(run_copy, "org/r")
     assert not server.repos
+
+
+@pytest.mark.slow
+def test_commands_use_the_server_of_the_environment(reported_run: Path, tmp_path: Path, saved):
+    with hub_server() as running:
+        environment = {**os.environ, "HF_ENDPOINT": running.address, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"}
+        environment |= {"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+
+        def run(*arguments: object) -> str:
+            command = [sys.executable, "-m", "grokscope", *map(str, arguments)]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        sent = run("push", reported_run, "org/grokked")
+        assert sent == f"pushed and verified: {running.address}/org/grokked\n"
+        arrived = run("pull", "org/grokked", "--run", "theirs", "--root", tmp_path)
+        assert arrived == f"{tmp_path}/theirs: 7 checkpoints, all intact.\n"
+    assert saved(tmp_path / "theirs") == saved(reported_run)
