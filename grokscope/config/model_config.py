@@ -35,12 +35,13 @@ _OF_MLP = ("mlp", "family", "init", "init_scale", "d_vocab_out")
 class MlpConfig:
     """The architecture of the family "mlp": operands, hidden layers and answers, without attention."""
 
-    operands: str = choice("one-hot", "one-hot", "embedded")
-    """The input of each operand: "one-hot", or "embedded" by a trained table that the operands share."""
+    operands: str = choice("one-hot", "one-hot", "embedded", "embedded separately")
+    """The input of each operand: "one-hot", or "embedded" by a trained table that the operands share. Operands that
+    are "embedded separately" have a table each (Chughtai et al. 2023)."""
     combination: str = choice("concatenated", "concatenated", "summed")
     """The operands' vectors are "concatenated", or "summed"; then their order does not matter."""
     d_embed: int = integer(128, 1, 4096)
-    """The width of the embedding of "embedded" operands."""
+    """The width of the embedding of operands that are not one-hot."""
     n_layers: int = integer(1, 1, 12)
     """The number of hidden layers."""
     d_hidden: int = integer(256, 1, 16384)

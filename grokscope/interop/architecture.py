@@ -127,7 +127,7 @@ def _require_positions(parameters: Mapping[str, Any], task: Task) -> None:
     if isinstance(W_pos, Tensor) and W_pos.ndim == 2 and len(W_pos) < task.n_ctx:
         raise GrokscopeError(
             f"it has positions for {len(W_pos)} tokens; allowed: {task.n_ctx}, one for each token of "
-            f"{' '.join(task.position_names)!r}. A model without '=' cannot be imported."
+            f"{' '.join(task.position_names)!r}. For a model without '=', name --task.form 'a b'."
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from grokscope import tasks
@@ -28,6 +29,8 @@ class Conversion:
         answers_only: Whether to drop the unembedding's columns of tokens that are never an answer.
         n_heads: The number of heads, for layouts that do not tell.
         swaps_signs: Whether the tokens of "=" and "∘" are exchanged.
+        order: The element of the file that each of our elements is; None if the orders are equal.
+        settings: The settings of the MLP that the file is, of those that its shapes allow.
         notes: Receives sentences on what was changed.
     """
 
@@ -35,6 +38,8 @@ class Conversion:
     answers_only: bool = False
     n_heads: int = 1
     swaps_signs: bool = False
+    order: Int[Tensor, " n"] | None = None
+    settings: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
 
     def convert(self, layout: Layout, task: tasks.Task | None = None) -> dict[str, Any]:
@@ -47,16 +52,26 @@ class Conversion:
         Raises:
             GrokscopeError: The number of heads does not fit a tensor.
         """
+        layout = self._chosen(layout)
         parameters = layout.to_transformer_lens(layout.n_heads or self.n_heads)
         for name, original in layouts.extra_tensors(layout).items():
-            if original or name in self.leave_out:
+            if original or name in self.leave_out or name in layout.constants:
                 del parameters[name]
                 reason = f", because it copies {original}" if original else ""
+                if name in layout.constants:
+                    reason = ", because it is a Fourier basis, which training does not change"
                 self.notes.append(f"{quoted_name(name)} was left out{reason}.")
         if task is not None:
             self._fit(parameters, task)
         self._note_precision(parameters)
         return parameters
+
+    def _chosen(self, layout: Layout) -> Layout:
+        """Return a layout as the MLP with these settings, if it may be one."""
+        for perceptron in layout.perceptrons:
+            if self.settings == {**perceptron.settings, "n_elements": perceptron.n_elements}:
+                return layout.with_perceptron(perceptron)
+        return layout
 
     def _fit(self, parameters: dict[str, Any], task: tasks.Task) -> None:
         """Cut positions and outputs that the task does not use."""
@@ -78,6 +93,8 @@ class Conversion:
                 continue
             if self.answers_only and value.shape[-1] == task.d_vocab:
                 parameters[name] = value[..., : task.d_vocab_out]
+        if self.order is not None:
+            parameters |= _reordered(parameters, self.order, task.d_vocab)
 
     def _note_precision(self, parameters: Mapping[str, Any]) -> None:
         """Note the cost of half precision: rounding errors of the weights, which the losses contain."""
@@ -89,6 +106,23 @@ class Conversion:
                 f"each may differ from the trained weight by {2.0**-bits:.2g} of its size. Small losses "
                 "and curvature change with them. They were converted to float32 without further change."
             )
+
+
+def _reordered(parameters: Mapping[str, Any], order: Int[Tensor, " n"], d_vocab: int) -> dict[str, Tensor]:
+    """Return the parameters with a row for each token or a column for each answer, with the elements in an order."""
+    tables = "embed.W_E" if "embed.W_E" in parameters else "mlp.0.W_in"
+    rows = torch.arange(d_vocab)
+    rows[: len(order)] = order
+    result = {}
+    if isinstance(table := parameters.get(tables), Tensor):
+        slots = torch.arange(0, len(table), d_vocab)
+        result[tables] = table[(slots[:, None] + rows).flatten()]
+    for name in ("unembed.W_U", "unembed.b_U"):
+        if isinstance(value := parameters.get(name), Tensor):
+            columns = torch.arange(value.shape[-1])
+            columns[: len(order)] = order
+            result[name] = value[..., columns]
+    return result
 
 
 def detect(state_dict: Mapping[Any, Any]) -> Layout:
@@ -103,7 +137,8 @@ def detect(state_dict: Mapping[Any, Any]) -> Layout:
     names = ", ".join(map(quoted_name, list(layouts.without_prefix(state_dict))[:6]))
     raise GrokscopeError(
         f"it contains {names}. Allowed: the names of TransformerLens or of Nanda et al. 2023, such as 'embed.W_E', "
-        "or a transformer of torch modules; other models cannot be imported."
+        "or a transformer of torch modules; or an MLP from operands to answers whose hidden layers are equally wide. "
+        "Other models cannot be imported."
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
+from grokscope.interop import model_settings
 from grokscope.interop.formats import CheckpointFile
 from grokscope.training.fork_settings import flatten_settings
 
@@ -57,7 +58,7 @@ def _changed(
 ) -> RunConfig:
     """Return a valid config with the settings of a file, and a schedule that fits its length."""
     # A config has at least one update, so the run of a single untrained checkpoint has n_steps = 1.
-    model = dataclasses.replace(config.model, **architecture)
+    model = model_settings.changed(config.model, architecture)
     changed = dataclasses.replace(config, model=model, n_steps=max(1, last_step))
     if any(message.startswith("checkpoints:") for message in changed.faults()):
         changed = dataclasses.replace(changed, checkpoints=_ANY_LENGTH)

@@ -4,6 +4,7 @@ An imported run has no resume state, so it cannot be trained further. Everything
 tells what the files contain and what the caller asserted.
 """
 
+import dataclasses
 import hashlib
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -87,6 +88,8 @@ def import_checkpoints(
             model computes another function than grokscope's; the weights leave open which settings they need; or the
             run's name is taken.
     """
+    if "model.family" not in given and any(name.startswith("model.mlp.") for name in given):
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, family="mlp"))
     config = config.validate(given)
     sources = find_sources(paths)
     if not sources:
@@ -121,6 +124,8 @@ def import_checkpoints(
     notes += imported.notes
     config, task = imported.config, imported.task
     known = _known_split(files, config, task, train_indices, split)
+    if known and conversion.order is not None:
+        known = known[0], train_sets.reordered(known[1], task, conversion.order)
     config, determined = findings.apply(config, files[0], imported.settings, max(detected), given, notes)
     state_dicts = {}
     for step, layout in sorted(detected.items()):

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from grokscope import tasks
+from grokscope.algebra.isomorphisms import isomorphism
 from grokscope.config import ModelConfig, RunConfig
 from grokscope.errors import GrokscopeError
-from grokscope.interop import architecture, questions, task_reading
+from grokscope.interop import architecture, mlp_network, model_settings, questions, task_reading
 from grokscope.interop.conversion import Conversion, biases, columns, completed
 from grokscope.interop.formats import CheckpointFile
 from grokscope.interop.layouts import Layout
@@ -19,6 +21,8 @@ from grokscope.model import families, losses
 
 _MOST_EXAMPLES = 2000
 """The most equations on which candidates are tried."""
+_LARGEST_GROUP = 200
+"""The largest group whose elements are put in order."""
 
 
 @dataclass
@@ -65,6 +69,8 @@ def read(
         GrokscopeError: The network computes another function than grokscope's, or the caller is asked for a setting.
     """
     facts = {**layout.facts, **file.facts}
+    if layout.perceptrons:
+        return _read_mlp(layout, facts, config, conversion, given=given, is_described=is_described)
     unknown = _heads(layout, facts, config.model, conversion, given)
     notes = [f"The layout is that of {layout.name}."]
     if not is_described:
@@ -84,8 +90,7 @@ def read(
     settings["biases"] = biases(parameters, config.model.biases)
     unknown |= design.unknown
     trial = _Trials(layout, task, config, conversion, settings)
-    stated = {name: getattr(config.model, name) for name in unknown} if is_described else None
-    notes += [*design.notes, *questions.settle(unknown, stated, trial.evaluate)]
+    notes += [*design.notes, *_settled(trial, unknown, is_described)]
     if "n_heads" in unknown:
         conversion.n_heads = config.model.n_heads
     if task.d_vocab == task.n_elements + 2 and trial.signs_are_swapped():
@@ -95,6 +100,54 @@ def read(
             "equations than the other order; their embeddings were exchanged."
         )
     return Network(config, task, settings, tuple(unknown), notes)
+
+
+def _read_mlp(
+    layout: Layout,
+    facts: Mapping[str, Any],
+    config: RunConfig,
+    conversion: Conversion,
+    *,
+    given: Collection[str],
+    is_described: bool,
+) -> Network:
+    """Return the network of a checkpoint that is an MLP, and set the chain and the order of its conversion."""
+
+    def trials(candidate: mlp_network.Candidate) -> "_Trials":
+        chain = candidate.perceptron
+        chosen = {**chain.settings, "n_elements": chain.n_elements}
+        own = dataclasses.replace(conversion, settings=chosen, notes=[])
+        return _Trials(layout, candidate.task, candidate.config, own, candidate.settings)
+
+    def accuracy(candidate: mlp_network.Candidate) -> float:
+        results = [
+            trials(candidate).evaluate({"mlp.act_fn": act_fn})
+            for act_fn in candidate.unknown.get("mlp.act_fn", (candidate.settings.get("mlp.act_fn"),))
+        ]
+        return max((result.accuracy for result in results if result), default=0.0)
+
+    chosen = mlp_network.choose(layout.perceptrons, config, facts, given, is_described, accuracy)
+    notes = [f"The layout is that of {chosen.perceptron.words}.", *chosen.notes]
+    trial = trials(chosen)
+    notes += _settled(trial, chosen.unknown, is_described)
+    conversion.settings, conversion.order = trial.conversion.settings, trial.conversion.order
+    return Network(chosen.config, chosen.task, chosen.settings, tuple(chosen.unknown), notes)
+
+
+def _settled(trial: "_Trials", unknown: Mapping[str, tuple[Any, ...]], is_described: bool) -> list[str]:
+    """Return sentences on open settings and on the order of a group's elements, which the conversion receives."""
+    model = trial.config.model
+    stated = {name: model_settings.value(model, name) for name in unknown} if is_described else None
+    notes = questions.settle(unknown, stated, trial.evaluate)
+    trial.conversion.order = trial.order_of(stated or {})
+    if trial.conversion.order is not None:
+        assert trial.task.group is not None
+        notes.append(
+            f"The elements are in another order in the file. Its answers to all {len(trial.task.inputs):,} equations "
+            f"form the table of {trial.task.group.name} in that order, so its elements were reordered as ours; an "
+            "automorphism of the group would give another such order."
+        )
+    return notes
 
 
 def _heads(
@@ -129,33 +182,68 @@ class _Trials:
     settings: Mapping[str, Any]
 
     def evaluate(self, candidate: Mapping[str, Any], swaps_signs: bool = False) -> questions.Trial | None:
-        """Return the accuracy and loss over all equations, or evenly spaced ones of many; None if nothing fits."""
-        n_heads = candidate.get("n_heads", self.conversion.n_heads)
-        conversion = dataclasses.replace(self.conversion, n_heads=n_heads, swaps_signs=swaps_signs, notes=[])
-        settings = {**self.settings, **candidate}
+        """Return the accuracy and loss over all equations, or evenly spaced ones of many; None if nothing fits.
+
+        The elements of a group are first brought into our order, if the network's answers tell another one.
+        """
+        own = dataclasses.replace(self.conversion, swaps_signs=swaps_signs)
+        order = self.order_of(candidate) if self.task.group is not None else None
+        network = self._network(candidate, dataclasses.replace(own, order=order))
+        if network is None:
+            return None
+        model, parameters = network
+        rows = torch.linspace(0, len(self.task.inputs) - 1, min(_MOST_EXAMPLES, len(self.task.inputs))).long()
+        example_losses, is_right = losses.evaluate(
+            model,
+            parameters,
+            self.task.inputs[rows],
+            self.task.labels[rows],
+            self.config.loss_dtype,
+            self.config.loss,
+        )
+        return questions.Trial(float(is_right.double().mean()), float(example_losses.mean()))
+
+    def order_of(self, candidate: Mapping[str, Any]) -> Int[Tensor, " n"] | None:
+        """Return the element of the file that each element of our group is; None if their orders do not differ.
+
+        A network that answers every equation of a group shows the whole table of the group.
+        """
+        group = self.task.group
+        if group is None or not self.task.is_composition or len(group) > _LARGEST_GROUP:
+            return None
+        network = self._network(candidate, self.conversion)
+        if network is None or len(self.task.inputs) != len(group) ** 2:
+            return None
+        model, parameters = network
+        answers = torch.cat([model.logits(parameters, part).argmax(-1) for part in self.task.inputs.split(4096)])
+        if torch.equal(answers, self.task.labels):
+            return None
+        table = torch.zeros(len(group), len(group), dtype=torch.int64)
+        table[self.task.operands[:, 0], self.task.operands[:, 1]] = answers
+        if int(table.max()) >= len(group):
+            return None
+        mapping = isomorphism(table.numpy(), group)
+        return None if mapping is None else torch.from_numpy(mapping).argsort()
+
+    def _network(
+        self, candidate: Mapping[str, Any], conversion: Conversion
+    ) -> tuple[families.Model, dict[str, Tensor]] | None:
+        """Return the network with some settings and its parameters; None if they do not fit."""
+        n_heads = candidate.get("n_heads", conversion.n_heads)
+        conversion = dataclasses.replace(conversion, n_heads=n_heads, notes=[])
         try:
             parameters = conversion.convert(self.layout, self.task)
-            model = families.build(dataclasses.replace(self.config.model, **settings), self.task)
-            parameters = completed(parameters, model.shapes)
-            parameters = {
-                name: value.float()
-                for name, value in parameters.items()
-                if isinstance(value, Tensor) and name in model.shapes
-            }
-            if model.faults(parameters):
-                return None
-            rows = torch.linspace(0, len(self.task.inputs) - 1, min(_MOST_EXAMPLES, len(self.task.inputs))).long()
-            example_losses, is_right = losses.evaluate(
-                model,
-                parameters,
-                self.task.inputs[rows],
-                self.task.labels[rows],
-                self.config.loss_dtype,
-                self.config.loss,
-            )
+            settings = {**self.settings, **candidate}
+            model = families.build(model_settings.changed(self.config.model, settings), self.task)
         except GrokscopeError:
             return None
-        return questions.Trial(float(is_right.double().mean()), float(example_losses.mean()))
+        parameters = completed(parameters, model.shapes)
+        parameters = {
+            name: value.float()
+            for name, value in parameters.items()
+            if isinstance(value, Tensor) and name in model.shapes
+        }
+        return None if model.faults(parameters) else (model, parameters)
 
     def signs_are_swapped(self) -> bool:
         """Return whether "=" and "∘" have each other's tokens, judged by the accuracy."""

@@ -17,6 +17,7 @@ _MOST_TRIALS = 64
 _WORDS = {
     "n_heads": "the number of heads",
     "act_fn": "the activation function",
+    "mlp.act_fn": "the activation function",
     "attention_dir": "the direction of attention",
     "attention_alpha": "the share α of softmax in its attention patterns",
     "normalization_type": "its normalization",

@@ -25,7 +25,11 @@ _FORMS = {2: "a b", 3: "a b =", 4: "a ∘ b ="}
 
 
 def read(
-    config: TaskConfig, parameters: Mapping[str, Any], facts: Mapping[str, Any], given: Collection[str]
+    config: TaskConfig,
+    parameters: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    given: Collection[str],
+    operands: tuple[int, int] | None = None,
 ) -> tuple[TaskConfig, list[str]]:
     """Return the task that shapes and a config determine, and sentences on how it was read.
 
@@ -37,13 +41,23 @@ def read(
         parameters: The first state dict, under TransformerLens' names.
         facts: The properties that the config of the file names.
         given: The dotted names of the settings that the user gave.
+        operands: The number of values of each operand, and of operands, of a network without tokens for signs.
 
     Raises:
-        GrokscopeError: The config of the file names a task that grokscope does not have.
+        GrokscopeError: The sizes are not those of an equation, or the config of the file names a task that grokscope
+            does not have.
     """
     values: dict[str, Any] = {}
     notes: list[str] = []
-    n_elements, n_tokens = _sizes(parameters)
+    n_elements, n_tokens = operands or _sizes(parameters)
+    is_named = not {"task.name", "task.group", "task.table"}.isdisjoint(given)
+    if not is_named and n_tokens not in (None, *_FORMS) and operands is None:
+        d_vocab, d_vocab_out = (parameters[name].shape[axis] for name, axis in (("embed.W_E", 0), ("unembed.W_U", 1)))
+        raise GrokscopeError(
+            f"it has {d_vocab} tokens and {d_vocab_out} outputs, so its task is not an equation with two operands. "
+            "Name its examples with --task.name data --task.data @FILE, a .npz, .pt or .csv file with inputs and "
+            "targets."
+        )
     if group := _group(facts):
         values |= {"name": "composition", "group": group}
         notes.append(f"The task is the product in {group}, as the config of the file says.")
@@ -57,6 +71,8 @@ def read(
             "as the config of the file says" if name else "which the files do not name; --task.name names another"
         )
         notes.append(f"The operation is {name or config.name!r}, {source}.")
+    if operands is not None and operands[1] > 2:
+        values["n_operands"] = operands[1]
     form = _FORMS.get(n_tokens or 0)
     if form and _is_valid("form", form):
         values["form"] = form
@@ -64,7 +80,7 @@ def read(
     if isinstance(fraction, float) and 0 < fraction < 1:
         values["train_fraction"] = fraction
     chosen = {name: value for name, value in values.items() if f"task.{name}" not in given}
-    if not {"task.name", "task.group", "task.table"}.isdisjoint(given):
+    if is_named:
         chosen = {name: value for name, value in chosen.items() if name not in ("name", "group")}
         notes = []
     return dataclasses.replace(config, **chosen), notes

@@ -100,6 +100,19 @@ def draw(text: str, config: TaskConfig, task: tasks.Task) -> tasks.Split:
     return _split(train, n_examples)
 
 
+def reordered(split: tasks.Split, task: tasks.Task, order: Int[Tensor, " n"]) -> tasks.Split:
+    """Return a split whose elements are numbered as in a file, with our numbers.
+
+    Args:
+        split: The split with the file's numbers.
+        task: The task over all pairs of elements.
+        order: The element of the file that each of our elements is.
+    """
+    operands = order.argsort()[task.operands[split.train]]
+    train = split_of_indices(operands, task, "the training set").train
+    return _split(train, len(task.inputs))
+
+
 def common(splits: Iterable[tuple[str, tasks.Split]]) -> tuple[str, tasks.Split] | None:
     """Return the split that several sources name, with its first source; None without any.
 

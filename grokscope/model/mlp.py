@@ -2,8 +2,9 @@
 
     h_0 = [x_1, …, x_k] or x_1 + … + x_k,   h_{l+1} = act(h_l W_in^l + b_in^l),   logits = h_L W_U + b_U.
 
-x_i is the i-th operand, one-hot or embedded by W_E. Gromov (2023), Doshi et al. (2023), Morwani et al. (2024) and
-Chughtai et al. (2023) train such networks. Signs that all sequences share, such as "=", are not inputs.
+x_i is the i-th operand, one-hot or embedded by W_E, or by a table of its own. Gromov (2023), Doshi et al. (2023),
+Morwani et al. (2024) and Chughtai et al. (2023) train such networks. Signs that all sequences share, such as "=", are
+not inputs.
 """
 
 from dataclasses import dataclass
@@ -48,15 +49,30 @@ class Mlp(Model):
         """The number of inputs that have weights of their own in the first hidden layer."""
         return len(self.positions) if self.settings.combination == "concatenated" else 1
 
+    @property
+    def _n_tables(self) -> int:
+        """The number of tables that are looked up: of one-hot operands, those in the first hidden layer."""
+        if self._is_one_hot:
+            return self._n_slots
+        return len(self.positions) if self.settings.operands == "embedded separately" else 1
+
+    @property
+    def _embedding(self) -> str:
+        """The name of the parameter that is looked up."""
+        return _FIRST if self._is_one_hot else _W_E
+
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each parameter, sorted by name.
 
-        One-hot inputs read the rows of `mlp.0.W_in`: row slot · d_vocab + token.
+        One-hot inputs read the rows of `mlp.0.W_in`: row slot · d_vocab + token. So do operands that are embedded
+        separately in W_E.
         """
         c = self.settings
         width = self.d_vocab if self._is_one_hot else c.d_embed
-        shapes: dict[str, tuple[int, ...]] = {} if self._is_one_hot else {_W_E: (self.d_vocab, c.d_embed)}
+        shapes: dict[str, tuple[int, ...]] = {}
+        if not self._is_one_hot:
+            shapes[_W_E] = (self._n_tables * self.d_vocab, c.d_embed)
         for layer in range(c.n_layers):
             shapes[f"mlp.{layer}.W_in"] = (self._n_slots * width if layer == 0 else c.d_hidden, c.d_hidden)
             shapes[f"mlp.{layer}.b_in"] = (c.d_hidden,)
@@ -111,11 +127,8 @@ class Mlp(Model):
         """
         tokens = tokens if isinstance(tokens, Tensor) else tokens.tokens
         operands = tokens[:, list(self.positions)]
-        slots = torch.arange(len(self.positions), device=tokens.device) % self._n_slots
-        if self._is_one_hot:
-            vectors = F.embedding(operands + slots * self.d_vocab, parameters[_FIRST])
-        else:
-            vectors = F.embedding(operands, parameters[_W_E])
+        tables = torch.arange(len(self.positions), device=tokens.device) % self._n_tables
+        vectors = F.embedding(operands + tables * self.d_vocab, parameters[self._embedding])
         vectors = hook(EMBEDDED, vectors) if hook else vectors
         if self._is_one_hot or self._n_slots == 1:
             x = vectors.sum(1)
@@ -146,11 +159,10 @@ class Mlp(Model):
     def matrices(self) -> dict[str, Matrix]:
         """W_E, W_U, and W_Uᵀ as the map from the last neurons to the logits.
 
-        The embedding of one-hot operands is the first hidden layer's weights. With concatenated operands, the vector
-        of a token has the weights of each operand, one after the other.
+        The embedding of one-hot operands is the first hidden layer's weights. If each operand has weights of its own,
+        the vector of a token has those of each operand, one after the other.
         """
-        name = _FIRST if self._is_one_hot else _W_E
-        slots = self._n_slots if self._is_one_hot else 1
+        name, slots = self._embedding, self._n_tables
 
         def read(p: Parameters) -> Float[Tensor, "*steps token d"]:
             return rearrange(p[name], "... (slot token) d -> ... token (slot d)", slot=slots)

@@ -209,14 +209,14 @@ def test_common_prefix_of_names_is_dropped(prefix: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"W_x": torch.zeros(7, 4), "W_U": torch.zeros(4, 7)}, "it contains W_x, W_U. Allowed: the names of"),
+        ({"W_x": torch.zeros(7, 4), "W_y": torch.zeros(5, 6)}, "it contains W_x, W_y. Allowed: the names of"),
         ({"tok_emb.weight": torch.zeros(8, 4)}, "it contains tok_emb.weight. Allowed: the names of"),
         (
             {"embed.W_E": torch.zeros(7, 4), "pos_embed.W_pos": torch.zeros(2, 4)},
             "it has positions for 2 tokens; allowed: 3, one for each token of 'a b ='",
         ),
     ],
-    ids=["MLP", "nanoGPT", "two tokens"],
+    ids=["no chain", "nanoGPT", "two tokens"],
 )
 def test_other_kinds_of_model_are_refused(parameters: dict[str, Tensor], message: str, tmp_path: Path):
     path = tmp_path / "step_60.pt"

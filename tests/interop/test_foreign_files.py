@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from grokscope import Trajectory, measures
-from grokscope.config import TaskConfig, presets
+from grokscope.config import presets
 from grokscope.config.run_config import RunConfig, from_dict
 from grokscope.errors import GrokscopeError
 from grokscope.interop.import_run import import_checkpoints
@@ -71,27 +71,94 @@ def test_wrong_split_of_a_nanda_file_is_reported(tmp_path: Path):
         import_nanda("mod_addition_no_wd.pth", tmp_path / "wrong", "grokscope:0", 0.9)
 
 
-@needs_files
-@pytest.mark.filterwarnings("ignore:.*above chance")
-def test_copies_of_embeddings_are_left_out(tmp_path: Path):
-    path = FOREIGN / "chughtai2023" / "A5_T_seed1" / "model.pt"
-    config = RunConfig(task=TaskConfig("composition", group="A5"))
-    run = import_checkpoints([path], config, "a5", tmp_path, steps=[250_000])
-    assert "x_embed was left out, because it copies embed.W_E." in event_of(run)["notes"]
+def import_file(name: str, folder: Path, *steps: int, **options: Any) -> Trajectory:
+    given = options.pop("given", {})
+    config = from_dict(given) if given else RunConfig()
+    names = {f"{table}.{name}" for table, values in given.items() for name in values if name != "mlp"}
+    names |= {f"model.mlp.{name}" for name in given.get("model", {}).get("mlp", {})}
+    return import_checkpoints(
+        [FOREIGN / name], config, "run", folder, steps=steps, given=names, is_described=False, **options
+    )
 
 
 @needs_files
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("zhong2023/model_l8k1hzciux.pt", "it has positions for 2 tokens; allowed: 3"),
-        ("chughtai2023/S5_MLP_seed2/model.pt", "it contains W_x, W_y, W, W_U. Allowed"),
-        ("y_agent/200.pth", "it contains W_in, W_out, basis. Allowed"),
-    ],
-)
-def test_other_kinds_of_model_are_refused_in_one_sentence(name: str, message: str, tmp_path: Path):
-    with pytest.raises(GrokscopeError, match=message) as refusal:
-        import_checkpoints([FOREIGN / name], RunConfig(), "run", tmp_path, steps=[100])
+def test_zhong_files_give_their_published_numbers(tmp_path: Path):
+    for name, norm, symmetricity, irrelevance, circularity in (
+        ("p99zdpze5l", None, 0.99366517, 0.17173646, 0.99781845),
+        ("l8k1hzciux", 24.814, 0.3336, 0.8483, 0.9989),
+        ("4asyr7ht1p", None, 0.9955, 0.9078, 0.9655),
+    ):
+        run = import_file(f"zhong2023/model_{name}.pt", tmp_path / name, 20_000)
+        assert run.config.task.form == "a b" and float(run.log["accuracy"][0]) == 1
+        algorithm, embedding = measures.evaluate("algorithm", run), measures.evaluate("embedding", run)
+        assert float(algorithm["distance_irrelevance"][0]) == pytest.approx(irrelevance, abs=5e-5)
+        assert float(embedding["circularity"][0]) == pytest.approx(circularity, abs=5e-5)
+        # Ours averages other random triples than theirs.
+        spread = 4 * float(algorithm["gradient_symmetricity_stderr"][0])
+        assert float(algorithm["gradient_symmetricity"][0]) == pytest.approx(symmetricity, abs=spread)
+        if norm is not None:
+            squares = sum(float((value.double() ** 2).sum()) for value in run.last.parameters.values())
+            assert squares**0.5 == pytest.approx(norm, abs=5e-4)
+        else:
+            assert run.config.model.attention_alpha < 0.01
+        if name == "p99zdpze5l":
+            assert float(run.log["loss"][0]) == pytest.approx(1.38e-7, rel=5e-3)
+
+
+@needs_files
+def test_a5_transformer_gives_its_published_numbers(tmp_path: Path):
+    run = import_file("chughtai2023/A5_T_seed1/model.pt", tmp_path, 250_000, given={"model": {"act_fn": "relu"}})
+    notes = " ".join(event_of(run)["notes"])
+    assert "x_embed was left out, because it copies embed.W_E." in notes and "form the table of A5" in notes
+    known = json.loads((FOREIGN / "chughtai2023/A5_T_seed1/summary_metrics.json").read_text())
+    assert float(run.log["loss"][0]) == pytest.approx(known["all_loss"], rel=1e-6)
+    series = measures.evaluate("representations", run)
+    shares = sorted(series["embedding_shares"][0].tolist(), reverse=True)
+    assert shares[:2] == pytest.approx([0.99786, 0.00117], abs=5e-6)
+    assert float((series["logit_similarity"][0] ** 2).sum()) == pytest.approx(0.702808, abs=5e-6)
+
+
+@needs_files
+def test_s5_mlp_gives_its_published_numbers(tmp_path: Path):
+    name = "chughtai2023/S5_MLP_seed2"
+    run = import_file(f"{name}/model.pt", tmp_path, 250_000, given={"model": {"mlp": {"act_fn": "relu"}}})
+    known = json.loads((FOREIGN / name / "summary_metrics.json").read_text())
+    assert float(run.log["loss"][0]) == pytest.approx(known["all_loss"], rel=1e-5)
+    squares = sum(float((value.double() ** 2).sum()) for value in run.last.parameters.values())
+    assert squares == pytest.approx(known["sum_of_squared_weights"], rel=1e-6)
+    series = measures.evaluate("representations", run)
+    similarity = sorted(series["logit_similarity"][0].tolist(), reverse=True)
+    expected = [known[f"logit_{name}_rep_trace_similarity"] for name in ("standard", "sign")]
+    assert similarity[:2] == pytest.approx(expected, rel=1e-5)
+    assert float(series["logit_variance_explained"][0]) == pytest.approx(known["percent_logits_explained"], rel=1e-4)
+
+
+@needs_files
+def test_y_agent_files_become_one_trajectory(tmp_path: Path):
+    folder = FOREIGN / "y_agent"
+    names = ("0", "200", "1000", "2200", "5000", "10400", "20000", "49800")
+    run = import_checkpoints(
+        [folder / f"{name}.pth" for name in names],
+        from_dict({"model": {"family": "mlp", "mlp": {"act_fn": "relu"}}}),
+        "run",
+        tmp_path,
+        given={"model.mlp.act_fn"},
+        is_described=False,
+        train_indices=folder / "train_data.pth",
+    )
+    # An epoch is saved after its update.
+    assert run.steps.tolist() == [int(name) + 1 for name in names]
+    assert run.config.task.p == 23 and len(run.split.train) == 396
+    accuracies = [0.0601504, 0, 0, 0.7068, 0.7068, 0.9624, 0.9774, 0.9774]
+    assert run.log["test_accuracy"] == pytest.approx(accuracies, abs=5e-5)
+    assert float(run.log["train_loss"][0]) == pytest.approx(3.135622262954712, rel=1e-6)
+
+
+@needs_files
+def test_sequence_classifier_is_refused_without_its_data(tmp_path: Path):
+    name = "transformerlens_2/palindrome_repair01.pt"
+    with pytest.raises(GrokscopeError, match=r"33 tokens and 2 outputs, .* --task\.name data") as refusal:
+        import_file(name, tmp_path, 1)
     assert "\n" not in str(refusal.value)
 
 

@@ -22,14 +22,15 @@ def mlp_model(form: str = "a ∘ b =", **settings) -> tuple[Model, tasks.Task]:
 
 
 @pytest.mark.parametrize("act_fn", ACTIVATIONS)
-@pytest.mark.parametrize("operands", ["one-hot", "embedded"])
+@pytest.mark.parametrize("operands", ["one-hot", "embedded", "embedded separately"])
 @pytest.mark.parametrize("combination", ["concatenated", "summed"])
 def test_logits_are_dense_products_of_one_hot_operands(operands: str, combination: str, act_fn: str):
     model, task = mlp_model(operands=operands, combination=combination, act_fn=act_fn, n_layers=2)
     p = random_parameters(model)
     vectors = [F.one_hot(operand, model.d_vocab).double() for operand in task.operands.T]
-    if operands == "embedded":
-        vectors = [vector @ p["embed.W_E"] for vector in vectors]
+    if operands != "one-hot":
+        tables = p["embed.W_E"].view(-1, model.d_vocab, 4)
+        vectors = [vector @ tables[i % len(tables)] for i, vector in enumerate(vectors)]
     x = torch.cat(vectors, 1) if combination == "concatenated" else vectors[0] + vectors[1]
     for layer in range(2):
         x = ACTIVATIONS[act_fn](x @ p[f"mlp.{layer}.W_in"] + p[f"mlp.{layer}.b_in"])

@@ -58,7 +58,7 @@ FIELDS: dict[str, tuple[Any, str, Any]] = {
     "model.gated_mlp": (1, "true or false", True),
     "model.parallel_attn_mlp": ("no", "true or false", True),
     "model.options": ("[1, 2]", "a JSON object", '{"n_key_value_heads": 1}'),
-    "model.mlp.operands": ("binary", "'one-hot' or 'embedded'", "embedded"),
+    "model.mlp.operands": ("binary", "'one-hot' or 'embedded' or 'embedded separately'", "embedded"),
     "model.mlp.combination": ("averaged", "'concatenated' or 'summed'", "summed"),
     "model.mlp.d_embed": (0, "from 1 to 4096", 32),
     "model.mlp.n_layers": (0, "from 1 to 12", 2),

@@ -5,12 +5,13 @@ A layout is one file with a function that recognises it and one that converts it
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
-from grokscope.interop.layouts import hooked
+from grokscope.interop.layouts import hooked, mlps
+from grokscope.interop.layouts.mlps import Perceptron
 from grokscope.interop.layouts.modules import Modules
 from grokscope.interop.layouts.modules import read as read_modules
 
@@ -28,6 +29,8 @@ class Layout:
         facts: The properties of the network that names and shapes determine, under the names of `architecture`.
         n_heads: The number of heads; None if the file does not tell.
         unknown: The names that the layout does not have.
+        modules: The transformer of torch modules; None for another layout.
+        perceptrons: The MLPs that the file may be, the most usual first; empty for a transformer.
     """
 
     name: str
@@ -37,6 +40,16 @@ class Layout:
     attention_width: int | None = None
     unknown: tuple[str, ...] = ()
     modules: Modules | None = None
+    perceptrons: tuple[Perceptron, ...] = ()
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """The names of tensors that the network does not train."""
+        return self.perceptrons[0].constants if self.perceptrons else ()
+
+    def with_perceptron(self, perceptron: Perceptron) -> "Layout":
+        """Return the layout as one of the MLPs that the file may be."""
+        return replace(self, name=perceptron.words, unknown=perceptron.unknown, perceptrons=(perceptron,))
 
     def to_transformer_lens(self, n_heads: int) -> dict[str, Any]:
         """Return the parameters under TransformerLens' names and shapes, with the names that the layout lacks.
@@ -44,6 +57,8 @@ class Layout:
         Args:
             n_heads: The number of heads, where the file does not tell.
         """
+        if self.perceptrons:
+            return self.perceptrons[0].parameters | {name: self.parameters[name] for name in self.unknown}
         if self.modules is None:
             return hooked.to_transformer_lens(self.parameters)
         converted: dict[str, Any] = self.modules.to_transformer_lens(n_heads)
@@ -88,7 +103,10 @@ def read(state_dict: Mapping[Any, Any]) -> Layout | None:
     tensors = {name: value for name, value in parameters.items() if isinstance(value, Tensor)}
     transformer = read_modules(tensors)
     if transformer is None:
-        return None
+        perceptrons = tuple(mlps.read(tensors))
+        if not perceptrons:
+            return None
+        return Layout(perceptrons[0].words, parameters, unknown=perceptrons[0].unknown, perceptrons=perceptrons)
     unknown = (*transformer.unknown, *(name for name in parameters if name not in tensors))
     words = f"torch modules with {', '.join(transformer.features)}"
     return Layout(
