@@ -24,7 +24,7 @@ def stamp(root: Path, version: str, date: str) -> list[Path]:
     code, citation, log = root / "grokscope" / "_version.py", root / "CITATION.cff", root / "CHANGELOG.md"
     present = re.findall(r'__version__ = "([\d.]+)"', code.read_text("utf-8"))[0]
     if _numbers(version) <= _numbers(present):
-        sys.exit(f"VERSION={version}: allowed: a version above {present}")
+        sys.exit(f"VERSION={version}: allowed: a version above {present}. `make dist` builds {present}.")
     entries = re.findall(r"^## \[Unreleased\]\n(.*?)(?=^## )", log.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     if not entries or not entries[0].strip():
         sys.exit("CHANGELOG.md: nothing is listed under [Unreleased]")
