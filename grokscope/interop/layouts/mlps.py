@@ -47,8 +47,9 @@ class Perceptron:
     def words(self) -> str:
         """The layout in words."""
         c, n_layers = self.settings, self.settings["n_layers"]
+        kinds = {"embedded separately": "separately embedded"}
         layers = f"a hidden layer of {c['d_hidden']}" if n_layers == 1 else f"{n_layers} hidden layers"
-        return f"an MLP with {c['operands']} operands, {c['combination']}, and {layers}"
+        return f"an MLP with {c['combination']}, {kinds.get(c['operands'], c['operands'])} operands and {layers}"
 
 
 @dataclass(frozen=True)
