@@ -62,13 +62,19 @@ def n_active() -> int:
     return _n_active
 
 
-@cache
-def available_cores() -> int:
-    """Return how many cores this process may use: its affinity, its container's quota, and OMP_NUM_THREADS."""
+def usable_cores() -> int:
+    """Return how many cores this process may use, by its affinity and its container's quota."""
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for path in _CGROUPS:
         with suppress(OSError, ValueError, IndexError):
             n = min(n, max(_quota(path), 1))
+    return n
+
+
+@cache
+def available_cores() -> int:
+    """Return how many cores this process may use for threads: the usable cores, at most OMP_NUM_THREADS."""
+    n = usable_cores()
     with suppress(KeyError, ValueError):
         n = min(n, max(int(os.environ["OMP_NUM_THREADS"]), 1))
     return n

@@ -76,6 +76,6 @@ def test_cores_respect_the_quota_of_an_old_cgroup(cores):
 
 def test_cores_respect_affinity_and_omp_num_threads(cores, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert cores() == 5
+    assert cores() == 5 and threads.usable_cores() == 8
     monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: {0, 1})
     assert cores() == 2

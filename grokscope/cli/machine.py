@@ -85,7 +85,9 @@ def cores(seconds: float = 0.5) -> Finding:
     """
     import torch
 
-    n_cores, n_threads = _n_cores(), torch.get_num_threads()
+    from grokscope import threads
+
+    n_cores, n_threads = threads.usable_cores(), torch.get_num_threads()
     processes = [process for process in psutil.process_iter(["name"]) if process.pid != os.getpid()]
     for process in processes:
         _share(process)  # The first call starts the measurement.
@@ -112,13 +114,14 @@ def step_time(n_steps: int = 8) -> Finding:
     """
     import torch
 
+    from grokscope import threads
     from grokscope.config import presets
     from grokscope.training.loop import Setup, optimize
 
     config, n_before = presets.get("quick"), torch.get_num_threads()
     n_chosen, milliseconds = Setup(config).threads.n, {}
     try:
-        for n_threads in sorted({1, n_chosen, _n_cores()}):
+        for n_threads in sorted({1, n_chosen, threads.usable_cores()}):
             setup = Setup(dataclasses.replace(config, threads=n_threads))
             steps = optimize(setup, setup.learner.initial_state())
             next(steps)
@@ -136,10 +139,13 @@ def step_time(n_steps: int = 8) -> Finding:
 
 
 def memory() -> Finding:
-    """Return the memory of the machine and its free part."""
+    """Return the memory of the machine, and its free part or the limit of its container."""
+    from grokscope.training.memory import available_memory
+
     state = psutil.virtual_memory()
-    fact = f"{state.available / 1e9:.1f} GB of {state.total / 1e9:.1f} GB available"
-    scarce = "Close other programs, or train with a smaller task.p or batch_size." if state.available < 2e9 else ""
+    available = min(state.available, available_memory() or state.available)
+    fact = f"{available / 1e9:.1f} GB of {state.total / 1e9:.1f} GB available"
+    scarce = "Close other programs, or train with a smaller task.p or batch_size." if available < 2e9 else ""
     return Finding("memory", fact, scarce)
 
 
@@ -195,11 +201,6 @@ def packages() -> Finding:
     fact = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES if name not in absent) or "none installed"
     extras = ",".join(sorted({_PACKAGES[name] for name in absent}))
     return Finding("extras", fact, f"To add {', '.join(absent)}: pip install 'grokscope[{extras}]'" if absent else "")
-
-
-def _n_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _share(process: psutil.Process) -> float:

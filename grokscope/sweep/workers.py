@@ -15,6 +15,7 @@ from grokscope.store.run_store import Record
 from grokscope.sweep import sweep_folder
 from grokscope.sweep.plan import Cell, Sweep
 from grokscope.sweep.sweep_folder import BUSY, IO_ERROR
+from grokscope.threads import usable_cores
 from grokscope.training import ensemble_settings, train_ensemble
 from grokscope.training.signals import InterruptedRunError, deferred_signals
 
@@ -62,7 +63,7 @@ def run_sweep(
                 joblib.delayed(train_cells)(cells, folder.resolve(), allow_drift) for cells in remaining
             )
         return _merged(reasons)
-    jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
+    jobs = jobs or usable_cores()
     with deferred_signals() as interrupted:
         # Threads are enough: each waits for a process.
         reasons = joblib.Parallel(n_jobs=min(jobs, most_jobs), backend="threading")(

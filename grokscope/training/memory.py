@@ -24,7 +24,7 @@ def estimate_memory(setup: Setup) -> int:
 
 def require_memory(setup: Setup) -> None:
     """Raise GrokscopeError if an update cannot fit in the memory that is available on this machine's CPU."""
-    n_bytes, available = estimate_memory(setup), _available_memory()
+    n_bytes, available = estimate_memory(setup), available_memory()
     if setup.device.type == "cpu" and available is not None and n_bytes > available:
         raise GrokscopeError(
             f"An update with {setup.dataset.batch_size:,} equations needs about {n_bytes / 1e9:,.1f} GB of memory, "
@@ -33,7 +33,7 @@ def require_memory(setup: Setup) -> None:
         )
 
 
-def _available_memory() -> int | None:
+def available_memory() -> int | None:
     """Return the free memory and swap in bytes, at most the container's limit; None on a system without /proc."""
     try:
         fields = dict(line.split(":") for line in _MEMORY.read_text().splitlines())

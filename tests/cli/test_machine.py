@@ -1,7 +1,6 @@
 """The examination of the machine: each finding against a planted fact."""
 
 import multiprocessing
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,8 +9,10 @@ import pytest
 import torch
 from support.shared import Command
 
+from grokscope import threads
 from grokscope.cli import machine
 from grokscope.disk import atomic
+from grokscope.training import memory
 
 
 def spin() -> None:
@@ -20,7 +21,7 @@ def spin() -> None:
 
 
 def test_cores_name_a_busy_neighbour_and_its_remedy(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(machine, "_n_cores", lambda: 1)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     neighbour = multiprocessing.get_context("spawn").Process(target=spin, daemon=True)
     neighbour.start()
@@ -41,7 +42,7 @@ def with_name(pid: int | None) -> psutil.Process:
 
 def test_idle_cores_need_no_advice(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(psutil, "process_iter", lambda fields: [])
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    n_cores = threads.usable_cores()
     finding = machine.cores(0)
     assert finding.fact.startswith(f"{n_cores} usable, about {n_cores}.0 free") and not finding.advice
 
@@ -51,7 +52,7 @@ def test_step_time_advises_the_fastest_number_of_threads(
     times: tuple[float, float], advice: str, monkeypatch: pytest.MonkeyPatch
 ):
     n_before, left = torch.get_num_threads(), iter(times)
-    monkeypatch.setattr(machine, "_n_cores", lambda: 2)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 2)
     monkeypatch.setattr(machine, "_median_milliseconds", lambda steps, n_steps: next(left))
     finding = machine.step_time()
     numbers = f"takes {times[0]:.0f} ms with 1 thread, {times[1]:.0f} ms with 2 threads; --threads auto chooses 1"
@@ -71,6 +72,16 @@ def test_disk_without_room_or_rights_says_so(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(atomic, "write_atomic", refuse)
     assert "read-only" in machine.disk(tmp_path).advice
+
+
+@pytest.mark.parametrize(("free", "limit", "fact"), [(9e9, 1e9, "1.0 GB of 16.0"), (9e9, None, "9.0 GB of 16.0")])
+def test_memory_is_at_most_the_limit_of_a_container(
+    free: float, limit: float | None, fact: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free, total=16e9))
+    monkeypatch.setattr(memory, "available_memory", lambda: limit)
+    finding = machine.memory()
+    assert finding.fact.startswith(fact) and bool(finding.advice) == (limit == 1e9)
 
 
 @pytest.mark.parametrize(

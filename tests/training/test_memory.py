@@ -24,14 +24,14 @@ def test_estimate_counts_logits_and_neurons(tiny_config: RunConfig):
 def test_run_that_does_not_fit_is_refused_before_writing(
     tiny_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(memory, "_available_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
     with pytest.raises(GrokscopeError, match=r"29 equations needs about 0\.0 GB .* Set batch_size"):
         training.train(tiny_config, "large", tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(("limit", "available"), [("1000", 1000), ("max", 3072), (None, 3072)])
-def test_available_memory_is_at_most_the_limit(
+def testavailable_memory_is_at_most_the_limit(
     limit: str | None, available: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   2 kB\nSwapFree: 1 kB\n")
@@ -39,6 +39,6 @@ def test_available_memory_is_at_most_the_limit(
         (tmp_path / "limit").write_text(limit)
     monkeypatch.setattr(memory, "_MEMORY", tmp_path / "meminfo")
     monkeypatch.setattr(memory, "_LIMIT", tmp_path / "limit")
-    assert memory._available_memory() == available
+    assert memory.available_memory() == available
     monkeypatch.setattr(memory, "_MEMORY", tmp_path / "absent")
-    assert memory._available_memory() is None
+    assert memory.available_memory() is None
