@@ -38,7 +38,7 @@ _NAMES = {
     "tied": "tie_word_embeddings tie_embeddings weight_tying tied",
     "model_type": "model_type",
     "p": "p prime mod modulus modulo C P prime_p mod_p modular_base",
-    "operation": "fn_name operation operator op binary_op binary_operation math_operator funcs function",
+    "operation": "fn_name operation operator op binary_op binary_operation math_operator funcs func function",
     "group": "group group_name group_type",
     "group_parameter": "group_parameter group_param group_n",
     "train_fraction": "train_fraction frac_train train_frac training_fraction frac fraction train_ratio",

@@ -21,7 +21,7 @@ from grokscope.model import families, losses
 
 _MOST_EXAMPLES = 2000
 """The most equations on which candidates are tried."""
-_LARGEST_GROUP = 200
+_LARGEST_GROUP = 720
 """The largest group whose elements are put in order."""
 
 
@@ -180,6 +180,7 @@ class _Trials:
     config: RunConfig
     conversion: Conversion
     settings: Mapping[str, Any]
+    _orders: dict[str, Int[Tensor, " n"] | None] = field(default_factory=dict)
 
     def evaluate(self, candidate: Mapping[str, Any], swaps_signs: bool = False) -> questions.Trial | None:
         """Return the accuracy and loss over all equations, or evenly spaced ones of many; None if nothing fits.
@@ -208,22 +209,11 @@ class _Trials:
 
         A network that answers every equation of a group shows the whole table of the group.
         """
-        group = self.task.group
-        if group is None or not self.task.is_composition or len(group) > _LARGEST_GROUP:
-            return None
-        network = self._network(candidate, self.conversion)
-        if network is None or len(self.task.inputs) != len(group) ** 2:
-            return None
-        model, parameters = network
-        answers = torch.cat([model.logits(parameters, part).argmax(-1) for part in self.task.inputs.split(4096)])
-        if torch.equal(answers, self.task.labels):
-            return None
-        table = torch.zeros(len(group), len(group), dtype=torch.int64)
-        table[self.task.operands[:, 0], self.task.operands[:, 1]] = answers
-        if int(table.max()) >= len(group):
-            return None
-        mapping = isomorphism(table.numpy(), group)
-        return None if mapping is None else torch.from_numpy(mapping).argsort()
+        key = repr(sorted(candidate.items()))
+        if key not in self._orders:
+            network = self._network(candidate, self.conversion)
+            self._orders[key] = None if network is None else _order(*network, self.task)
+        return self._orders[key]
 
     def _network(
         self, candidate: Mapping[str, Any], conversion: Conversion
@@ -249,3 +239,19 @@ class _Trials:
         """Return whether "=" and "∘" have each other's tokens, judged by the accuracy."""
         own, swapped = self.evaluate({}), self.evaluate({}, swaps_signs=True)
         return own is not None and swapped is not None and swapped.accuracy > own.accuracy + questions.CLEAR_GAIN
+
+
+def _order(model: families.Model, parameters: dict[str, Tensor], task: tasks.Task) -> Int[Tensor, " n"] | None:
+    """Return the element of the file that each element of a task's group is; None if their orders do not differ."""
+    group = task.group
+    if group is None or not task.is_composition or len(group) > _LARGEST_GROUP:
+        return None
+    if len(task.inputs) != len(group) ** 2:
+        return None
+    answers = torch.cat([model.logits(parameters, part).argmax(-1) for part in task.inputs.split(4096)])
+    if torch.equal(answers, task.labels) or int(answers.max()) >= len(group):
+        return None
+    table = torch.zeros(len(group), len(group), dtype=torch.int64)
+    table[task.operands[:, 0], task.operands[:, 1]] = answers
+    mapping = isomorphism(table.numpy(), group)
+    return None if mapping is None else torch.from_numpy(mapping).argsort()

@@ -20,6 +20,8 @@ _OPERATIONS = {
 _LAMBDA = re.compile(r"lambda (\w): \(?\1\[0\]\s*([-+*])\s*\1\[1\]\)?\s*%\s*(\d+)")
 _SIGNS = {"+": "addition", "-": "subtraction", "*": "multiplication"}
 _GROUPS = {"symmetricgroup": "S", "alternatinggroup": "A", "dihedralgroup": "D", "cyclicgroup": "C"}
+_EXPRESSIONS = {"addition": "a + b", "subtraction": "a - b", "multiplication": "a*b"}
+"""The operations as expressions, of which each operand may have tokens of its own."""
 _FORMS = {2: "a b", 3: "a b =", 4: "a ∘ b ="}
 """The number of tokens → the form of an equation."""
 
@@ -50,6 +52,9 @@ def read(
     values: dict[str, Any] = {}
     notes: list[str] = []
     n_elements, n_tokens = operands or _sizes(parameters)
+    has_vocabularies = n_elements is not None and n_tokens not in (None, *_FORMS) and n_tokens - n_elements in _FORMS
+    if has_vocabularies and n_tokens is not None and n_elements is not None:
+        n_tokens -= n_elements
     is_named = not {"task.name", "task.group", "task.table"}.isdisjoint(given)
     if not is_named and n_tokens not in (None, *_FORMS) and operands is None:
         d_vocab, d_vocab_out = (parameters[name].shape[axis] for name, axis in (("embed.W_E", 0), ("unembed.W_U", 1)))
@@ -67,6 +72,10 @@ def read(
             values["p"] = p
         name = _operation(facts)
         values |= {"name": name} if name else {}
+        if has_vocabularies and (name or config.name) in _EXPRESSIONS:
+            values |= {"name": "expression", "expression": _EXPRESSIONS[name or config.name]}
+            values["sizes"] = f"{n_elements} {n_elements}"
+            notes.append("Each operand has tokens of its own, because there are twice as many tokens as answers.")
         source = (
             "as the config of the file says" if name else "which the files do not name; --task.name names another"
         )

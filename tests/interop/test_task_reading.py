@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from grokscope import tasks
 from grokscope.config import TaskConfig
+from grokscope.config.run_config import RunConfig, from_dict
 from grokscope.errors import GrokscopeError
 from grokscope.interop import file_configs, task_reading
+from grokscope.interop.import_run import import_checkpoints
+from grokscope.model import families
 
 
 def sized(n_tokens: int, n_answers: int, n_positions: int) -> dict[str, Any]:
@@ -84,3 +88,20 @@ def test_config_beside_is_the_one_with_the_same_name(tmp_path: Path):
     assert file_configs.beside(tmp_path / "model_ab12.pt") == {"p": 7}
     assert file_configs.beside(tmp_path / "model_other.pt") == {"p": 5}
     assert file_configs.beside(tmp_path / "none" / "model.pt") == {}
+
+
+@pytest.mark.filterwarnings("ignore:.*above chance")
+def test_twice_as_many_tokens_as_answers_are_two_vocabularies(tmp_path: Path):
+    config = from_dict(
+        {
+            "task": {"name": "expression", "expression": "a - b", "sizes": "7 7", "p": 7, "form": "a b"},
+            "model": {"d_model": 8, "n_heads": 2, "d_mlp": 12},
+        }
+    )
+    model = families.build(config.model, tasks.build(config.task))
+    content = {"model": model.initialize(0), "config": {"func": "lambda x: (x[0]-x[1])%7", "act_fn": "ReLU"}}
+    torch.save(content, tmp_path / "step_60.pt")
+    run = import_checkpoints([tmp_path / "step_60.pt"], RunConfig(), "run", tmp_path, is_described=False)
+    assert run.config.task.sizes == "7 7" and run.config.task.form == "a b"
+    for tokens, label in zip(run.task.inputs.tolist(), run.task.labels.tolist(), strict=True):
+        assert label == (tokens[0] - (tokens[1] - 7)) % 7

@@ -13,10 +13,16 @@ NAME = re.compile(
 )
 """TransformerLens' names, which Nanda et al. 2023 share."""
 
+_OF_AN_MLP = ("unembed.W_U", "unembed.b_U")
+"""The names that other programs give to parts of an MLP too."""
+
 
 def is_hooked(parameters: Mapping[str, Any]) -> bool:
-    """Return whether a state dict has TransformerLens' names."""
-    return any(re.fullmatch(r"embed\.W_E|blocks\.\d+\.attn\.W_Q", name) for name in parameters)
+    """Return whether a state dict has TransformerLens' names, apart from an MLP between embedding and answers."""
+    names = set(parameters)
+    if any(re.fullmatch(r"blocks\.\d+\.attn\.W_Q", name) for name in names):
+        return True
+    return "embed.W_E" in names and any(NAME.fullmatch(name) for name in names - {"embed.W_E", *_OF_AN_MLP})
 
 
 def has_flat_heads(parameters: Mapping[str, Any]) -> bool:

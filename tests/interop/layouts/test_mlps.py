@@ -58,6 +58,11 @@ def separate(w: Weights, a: Tensor, b: Tensor) -> Tensor:
     return torch.relu(torch.cat([w["left"][a], w["right"][b]], -1) @ w["mix"]) @ w["unembed"]
 
 
+def transposed(w: Weights, a: Tensor, b: Tensor) -> Tensor:
+    x = w["embed.W_E"][:, a] + w["embed.W_E"][:, b]
+    return torch.relu(w["mlp.W_in"] @ x).T @ w["unembed.W_U"]
+
+
 CASES: dict[str, tuple[Callable[[Weights, Tensor, Tensor], Tensor], Weights, str]] = {
     "one-hot, concatenated": (gromov, drawn(fc1__weight=(N_NEURONS, 2 * P), fc2__weight=(P, N_NEURONS)), "quadratic"),
     "one-hot, split": (split, drawn(U=(P, N_NEURONS), V=(P, N_NEURONS), W=(N_NEURONS, P)), "quadratic"),
@@ -73,6 +78,11 @@ CASES: dict[str, tuple[Callable[[Weights, Tensor, Tensor], Tensor], Weights, str
             layers__4__weight=(P, N_NEURONS),
             layers__4__bias=(P,),
         ),
+        "relu",
+    ),
+    "embedded, TransformerLens' names": (
+        transposed,
+        drawn(embed__W_E=(WIDTH, P), mlp__W_in=(N_NEURONS, WIDTH), unembed__W_U=(N_NEURONS, P)),
         "relu",
     ),
     "embedded separately": (
