@@ -53,6 +53,18 @@ def test_other_shells_get_a_script_of_their_own(shell: str, line: str, grokscope
     assert "weight_decay" in specification and not re.search(r"\\+[n ]", specification), "one line per description"
 
 
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+def test_fish_completes_flags_with_descriptions(tmp_path: Path):
+    from grokscope.cli import completion
+
+    (tmp_path / "grokscope.fish").write_text(completion.script("fish") + "\n")
+    command = f"source {tmp_path}/grokscope.fish; complete -C 'grokscope train --optimizer.weight'"
+    lines = subprocess.run(["fish", "--no-config", "-c", command], capture_output=True, text=True, check=True).stdout
+    words = [line.partition("\t") for line in lines.splitlines()]
+    assert [flag for flag, _, _ in words] == ["--optimizer.weight-decay", "--optimizer.weight-noise"]
+    assert all("(default: " in description and "\\" not in description for _, _, description in words)
+
+
 def test_unknown_shell_is_refused(grokscope: Command):
     status, _, errors = grokscope("completion", "tcsh")
     assert status == 2 and "bash" in errors
