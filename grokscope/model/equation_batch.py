@@ -25,6 +25,17 @@ class Layout(NamedTuple):
     """The rows of each equation."""
 
 
+class Bags(NamedTuple):
+    """The examples of each row of a table, for sums over them."""
+
+    order: Int[Tensor, " entries"]
+    """The entries, numbered in row-major order of (example, position, head), sorted by their row."""
+    examples: Int[Tensor, " entries"]
+    """The example of each of them."""
+    starts: Int[Tensor, " n_rows"]
+    """The index in `order` of the first entry of each row."""
+
+
 @dataclass(frozen=True, eq=False)
 class Equations:
     """A batch of equations, one per row, such as "a b =" or "a ∘ b =", and the tokens that they share.
@@ -101,9 +112,27 @@ class Equations:
 
         Row head · n_rows + position · d_vocab + token contains the value of a token at a position for a head.
         """
-        if self.precomputed_entries:
-            return self.precomputed_entries
-        n_rows = (self.tokens.shape[1] - 1) * self.d_vocab
-        heads = torch.arange(self.n_heads, device=self.tokens.device) * n_rows
-        rows = rearrange(self.rows[..., None] + heads, "n position head -> n (position head)")
-        return sort_entries(rows, self.n_heads * n_rows)
+        return self.precomputed_entries or sort_entries(self.entry_rows, self.n_heads * self._n_rows)
+
+    @cached_property
+    def entry_rows(self) -> Int[Tensor, "n entries"]:
+        """The row of each of `entries`."""
+        heads = torch.arange(self.n_heads, device=self.tokens.device) * self._n_rows
+        return rearrange(self.rows[..., None] + heads, "n position head -> n (position head)")
+
+    @cached_property
+    def bags(self) -> Bags:
+        """The same entries, sorted by row for the rows in another order: row · n_heads + head.
+
+        The heads' rows of a token belong to the same examples. A sum over the examples of each row then reads an
+        example once from memory, and for the other heads from the cache.
+        """
+        heads = torch.arange(self.n_heads, device=self.tokens.device)
+        rows = rearrange(self.rows[..., None] * self.n_heads + heads, "n position head -> n (position head)")
+        entries = sort_entries(rows, self.n_heads * self._n_rows)
+        return Bags(entries.order, entries.examples, entries.starts)
+
+    @property
+    def _n_rows(self) -> int:
+        """The number of rows of a table over position · d_vocab + token."""
+        return (self.tokens.shape[1] - 1) * self.d_vocab

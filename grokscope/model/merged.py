@@ -36,8 +36,8 @@ class Tables(NamedTuple):
 
     scores: Float[Tensor, "n_scores heads"]
     """The attention score of position · d_vocab + token from the last position; last, that of the last position."""
-    contributions: Float[Tensor, "n_contributions columns"]
-    """What attention to each head's value adds to r' W_in and r' W_U."""
+    contributions: Float[Tensor, "head n_rows columns"]
+    """What attention to each head's value adds to r' W_in and r' W_U, by position · d_vocab + token."""
     bias: Float[Tensor, " columns"]
     """The terms of r' W_in + b_in and of the logits that all examples share."""
     W_out_U: Float[Tensor, "d_mlp d_vocab_out"]
@@ -77,7 +77,7 @@ def tables(config: ModelConfig, parameters: Mapping[str, Tensor], equations: Equ
     constant = last + last_value.flatten() @ W_O.flatten(0, 1) + parameters[f"{attention}b_O"]
     logit_bias = parameters[f"{mlp}b_out"] @ W_U + parameters["unembed.b_U"]
     bias = constant @ readers + torch.cat([parameters[f"{mlp}b_in"], logit_bias, padding[0]])
-    return Tables(scores, contributions.flatten(0, 1), bias, parameters[f"{mlp}W_out"] @ W_U)
+    return Tables(scores, contributions, bias, parameters[f"{mlp}W_out"] @ W_U)
 
 
 def logits(config: ModelConfig, tables: Tables, equations: Equations) -> Float[Tensor, "n d_vocab_out"]:
@@ -86,7 +86,7 @@ def logits(config: ModelConfig, tables: Tables, equations: Equations) -> Float[T
     looked_up = F.embedding(equations.rows, scores[:-1])
     looked_up = torch.cat([looked_up, scores[-1].expand(len(equations), 1, -1)], 1)
     weights = rearrange(looked_up.softmax(1)[:, :-1], "n position head -> n (position head)")
-    mixed = mix(weights, contributions, equations.entries) + bias
+    mixed = mix(weights, contributions.flatten(0, 1), equations.entries) + bias
     d_mlp, d_vocab_out = W_out_U.shape
     pre, direct, _ = mixed.split([d_mlp, d_vocab_out, mixed.shape[1] - d_mlp - d_vocab_out], 1)
     post = F.relu(pre) if config.act_fn == "relu" else F.gelu(pre)

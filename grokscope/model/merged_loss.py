@@ -7,11 +7,12 @@ results are added in order, so the bits do not depend on the number of threads t
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -19,8 +20,8 @@ from grokscope import threads
 from grokscope.model.equation_batch import Equations
 from grokscope.model.merged import Tables
 
-_PART_VALUES = 5 * 2**16
-"""The most values in the neurons and logits of a part: 1.25 MB in float32, about half of an L2 cache."""
+_PART_VALUES = 10 * 2**16
+"""The most values in the neurons and logits of a part: 2.5 MB in float32. In halves of this, a step took 5% longer."""
 _BLOCK_VALUES = 2**22
 """The most values in the gradients of a block, whose contributions to the tables are summed at once: 16 MB."""
 
@@ -57,7 +58,7 @@ def value_and_gradient(tables: Tables, examples: Examples) -> tuple[Float[Tensor
         examples: The equations and their answers.
     """
     n_examples = len(examples.labels)
-    n_block = block_sizes(n_examples, tables.contributions.shape[1])[0]
+    n_block = block_sizes(n_examples, len(tables.bias))[0]
     losses, gradients = [], []
     for equations, labels in zip(examples.equations.parts(n_block), examples.labels.split(n_block), strict=True):
         block = _Block(tables, replace(examples, equations=equations, labels=labels), 1 / n_examples)
@@ -83,7 +84,7 @@ class _Block:
         self._logits = slice(self._d_mlp, self._d_mlp + d_vocab_out)
         self._rows = examples.equations.rows
         self._weights, self._last_weight = _attention(tables.scores, self._rows)
-        n, n_columns = len(self._rows), tables.contributions.shape[1]
+        n, n_columns = len(self._rows), len(tables.bias)
         self._gradient = tables.bias.new_empty(n, n_columns)
 
     def value_and_gradient(self) -> tuple[Float[Tensor, ""], Tables]:
@@ -104,7 +105,7 @@ class _Block:
         The part of `_gradient` receives the gradient by neurons and logits.
         """
         _, contributions, bias, W_out_U = self._tables
-        rows = self._examples.equations.entries.rows[part]
+        contributions, rows = contributions.flatten(0, 1), self._examples.equations.entry_rows[part]
         mixed = _mixed(rows, contributions, self._weights[part]).add_(bias)
         logits = mixed[:, self._logits]
         post = mixed[:, : self._d_mlp]
@@ -119,9 +120,7 @@ class _Block:
         neurons, by_logits = gradient[:, : self._d_mlp], gradient[:, self._logits]
         torch.mm(by_logits, W_out_U.T, out=neurons)
         if self._examples.act_fn == "relu":
-            # Over whole rows, which are contiguous, this takes half the time; positive numbers keep a gradient.
-            mixed[:, self._d_mlp :] = 1
-            torch.ops.aten.threshold_backward.grad_input(gradient, mixed, 0, grad_input=gradient)
+            torch.ops.aten.threshold_backward.grad_input(neurons, post, 0, grad_input=neurons)
         else:
             torch.ops.aten.gelu_backward.grad_input(neurons, pre, grad_input=neurons)
         return loss, by_logits.T @ post, gradient.sum(0), _inner(gradient, contributions, rows)
@@ -143,26 +142,27 @@ class _Block:
         gradient.copy_(x)
         return loss
 
-    def _contribution_gradient(self) -> Float[Tensor, "n_contributions columns"]:
-        """Return the weighted sum of the examples of each row, with each head's rows by one thread."""
-        entries = self._examples.equations.entries
-        ordered = self._weights.flatten().index_select(0, entries.order)
-        n_heads, n_entries = self._tables.scores.shape[1], len(self._rows) * self._rows.shape[1]
+    def _contribution_gradient(self) -> Float[Tensor, "head n_rows columns"]:
+        """Return the weighted sum of the examples of each row, with the rows of some positions by each thread."""
+        order, examples, all_starts = self._examples.equations.bags
+        ordered = self._weights.flatten().index_select(0, order)
+        n_positions, n_entries = self._rows.shape[1], self._weights.numel() // self._rows.shape[1]
 
         @torch.no_grad()
-        def of_heads(heads: slice) -> Tensor:
-            part = slice(heads.start * n_entries, heads.stop * n_entries)
-            starts = entries.starts.view(n_heads, -1)[heads].flatten() - part.start
+        def of_positions(positions: slice) -> Tensor:
+            part = slice(positions.start * n_entries, positions.stop * n_entries)
+            starts = all_starts.view(n_positions, -1)[positions].flatten() - part.start
             return F.embedding_bag(
-                entries.examples[part], self._gradient, starts, per_sample_weights=ordered[part], mode="sum"
+                examples[part], self._gradient, starts, per_sample_weights=ordered[part], mode="sum"
             )
 
         # A sum has the same bits in any division of the rows.
         n_tasks = threads.n_active()
-        bounds = [n_heads * i // n_tasks for i in range(n_tasks + 1)]
-        heads = [slice(*pair) for pair in pairwise(bounds) if pair[0] < pair[1]]
-        sums = threads.compute([partial(of_heads, part) for part in heads])
-        return sums[0] if len(sums) == 1 else torch.cat(sums)
+        bounds = [n_positions * i // n_tasks for i in range(n_tasks + 1)]
+        positions = [slice(*pair) for pair in pairwise(bounds) if pair[0] < pair[1]]
+        sums = threads.compute([partial(of_positions, part) for part in positions])
+        by_row = sums[0] if len(sums) == 1 else torch.cat(sums)
+        return rearrange(by_row, "(row head) columns -> head row columns", head=self._tables.scores.shape[1])
 
     def _score_gradient(self, by_weight: Float[Tensor, "n entries"]) -> Float[Tensor, "n_scores heads"]:
         """Return the gradient by the scores from that by the weights: the derivative of the softmax."""
@@ -203,12 +203,18 @@ def _mixed(rows: Int[Tensor, "n j"], table: Tensor, weights: Float[Tensor, "n j"
 
 def _inner(gradient: Float[Tensor, "n columns"], table: Tensor, rows: Int[Tensor, "n j"]) -> Float[Tensor, "n j"]:
     """Return the inner product of each example's gradient with each of its rows."""
-    n, j = rows.shape
-    bags = torch.arange(n, device=rows.device)
+    starts, bags = _bags(*rows.shape)
     products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        gradient, table, rows.flatten(), bags * j, bags.repeat_interleave(j), 0
+        gradient, table, rows.flatten(), starts, bags, 0
     )
-    return products.view(n, j)
+    return products.view(rows.shape)
+
+
+@cache
+def _bags(n: int, j: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " entries"]]:
+    """Return the first entry of each of n examples, and the example of each entry, for j entries per example."""
+    bags = torch.arange(n)
+    return bags * j, bags.repeat_interleave(j)
 
 
 def total(tensors: Iterable[Tensor]) -> Tensor:

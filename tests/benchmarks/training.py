@@ -29,15 +29,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from grokscope.config import presets
 from grokscope.model.losses import cross_entropy
 from grokscope.training.loop import Setup, optimize
+from grokscope.training.run import MOST_UNCHECKED
 
 N_TURNS = 7
 Loop = Callable[[Setup], Iterator[object]]
 
 
 def grokscope_steps(setup: Setup) -> Iterator[object]:
-    """Yield after each of grokscope's updates, without end; evaluate every 100 steps."""
+    """Yield after each of grokscope's updates, as `grokscope train` makes them, without end; evaluate every 100 steps."""
     state = setup.learner.initial_state()
-    for _ in optimize(setup, state):
+    for _ in optimize(setup, state, look_every=MOST_UNCHECKED):
         if state.step % 100 == 0:
             setup.evaluator.evaluate(state)
         yield state.parameters
