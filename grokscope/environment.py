@@ -12,7 +12,7 @@ from functools import cache
 
 import torch
 
-NUMERICS = "3"
+NUMERICS = "4"
 """The version of grokscope's arithmetic. Increase it if a change of the loss or the update changes any bit."""
 
 

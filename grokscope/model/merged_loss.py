@@ -20,8 +20,8 @@ from grokscope import threads
 from grokscope.model.equation_batch import Equations
 from grokscope.model.merged import Tables
 
-_PART_VALUES = 10 * 2**16
-"""The most values in the neurons and logits of a part: 2.5 MB in float32. In halves of this, a step took 5% longer."""
+_PART_VALUES = 5 * 2**16
+"""The most values in the neurons and logits of a part: 1.25 MB in float32, about half of an L2 cache."""
 _BLOCK_VALUES = 2**22
 """The most values in the gradients of a block, whose contributions to the tables are summed at once: 16 MB."""
 
