@@ -63,6 +63,22 @@ def transposed(w: Weights, a: Tensor, b: Tensor) -> Tensor:
     return torch.relu(w["mlp.W_in"] @ x).T @ w["unembed.W_U"]
 
 
+def with_signs(w: Weights, a: Tensor, b: Tensor) -> Tensor:
+    tokens = torch.stack([a, torch.full_like(a, P), b, torch.full_like(a, P + 1)], -1)
+    x = w["embed.weight"][tokens].flatten(1)
+    return F.linear(torch.tanh(F.linear(x, w["fc1.weight"], w["fc1.bias"])), w["fc2.weight"])
+
+
+def with_equals(w: Weights, a: Tensor, b: Tensor) -> Tensor:
+    x = w["embed.weight"][torch.stack([a, b, torch.full_like(a, P)], -1)].flatten(1)
+    return F.linear(torch.relu(F.linear(x, w["fc1.weight"])), w["fc2.weight"])
+
+
+def turned_square(w: Weights, a: Tensor, b: Tensor) -> Tensor:
+    x = torch.relu(w["W1"] @ torch.cat([one_hot(a), one_hot(b)], -1).T + w["b1"][:, None])
+    return (w["W3"] @ torch.relu(w["W2"] @ x)).T
+
+
 CASES: dict[str, tuple[Callable[[Weights, Tensor, Tensor], Tensor], Weights, str]] = {
     "one-hot, concatenated": (gromov, drawn(fc1__weight=(N_NEURONS, 2 * P), fc2__weight=(P, N_NEURONS)), "quadratic"),
     "one-hot, split": (split, drawn(U=(P, N_NEURONS), V=(P, N_NEURONS), W=(N_NEURONS, P)), "quadratic"),
@@ -83,6 +99,26 @@ CASES: dict[str, tuple[Callable[[Weights, Tensor, Tensor], Tensor], Weights, str
     "embedded, TransformerLens' names": (
         transposed,
         drawn(embed__W_E=(WIDTH, P), mlp__W_in=(N_NEURONS, WIDTH), unembed__W_U=(N_NEURONS, P)),
+        "relu",
+    ),
+    "one-hot, raw, outputs first": (
+        turned_square,
+        drawn(W1=(N_NEURONS, 2 * P), b1=(N_NEURONS,), W2=(N_NEURONS, N_NEURONS), W3=(P, N_NEURONS)),
+        "relu",
+    ),
+    "embedded with two signs": (
+        with_signs,
+        drawn(
+            embed__weight=(P + 2, WIDTH),
+            fc1__weight=(N_NEURONS, 4 * WIDTH),
+            fc1__bias=(N_NEURONS,),
+            fc2__weight=(P, N_NEURONS),
+        ),
+        "tanh",
+    ),
+    "embedded with =": (
+        with_equals,
+        drawn(embed__weight=(P + 1, WIDTH), fc1__weight=(N_NEURONS, 3 * WIDTH), fc2__weight=(P, N_NEURONS)),
         "relu",
     ),
     "embedded separately": (
@@ -207,6 +243,14 @@ def test_attention_and_norms_are_not_read_as_an_mlp():
     _, weights, _ = CASES["one-hot, concatenated"]
     for name in ("attn.w", "ln.weight"):
         assert mlps.read({**weights, name: torch.ones(3)}) == []
+    # Without a hidden layer, there is no activation between an embedding and its answers.
+    assert mlps.read(drawn(embed__weight=(P, WIDTH), out__weight=(P, WIDTH))) == []
+
+
+def test_bias_of_another_width_is_named(tmp_path: Path):
+    _, weights, act_fn = CASES["one-hot, concatenated"]
+    with pytest.raises(GrokscopeError, match=r"fc1\.bias is unknown"):
+        import_mlp({**weights, "fc1.bias": torch.ones(3)}, tmp_path, act_fn)
 
 
 def table_network(answers: Tensor) -> Weights:
