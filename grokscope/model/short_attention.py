@@ -1,11 +1,11 @@
 """Attention from the last positions of short examples, as elementwise products and sums.
 
 A batch has hundreds of examples, each with a few keys. As one small matrix product per example and head, attention
-takes several times as long forward and backward. With pattern P = softmax(S), S = q·k and z = Σ_k P v, the gradients are
+takes several times as long forward and backward. With S = q·k, P = softmax(S) and z = Σ_k P v, the gradients are
 
     ∂P = ∂z·v,    ∂S = P (∂P − Σ_k P ∂P),    ∂q = Σ_k ∂S k,    ∂k = Σ_q ∂S q,    ∂v = Σ_q P ∂z.
 
-They are written out, because autograd would keep and read a tensor of (example, query, key, head, d_head) for each.
+They are written out, because autograd would make a tensor of (example, query, key, head, d_head) for each.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ _MOST_KEYS = 8
 def attend(
     queries: Float[Tensor, "n query d_model"], keys_values: Float[Tensor, "n key 2*d_model"], n_heads: int
 ) -> Float[Tensor, "n query d_model"]:
-    """Return the mixed values of causal attention from the last positions; it can be differentiated any number of times.
+    """Return the mixed values of causal attention from the last positions; it has derivatives of any order.
 
     Args:
         queries: The queries of the last positions, head by head.

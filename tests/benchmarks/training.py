@@ -36,7 +36,7 @@ Loop = Callable[[Setup], Iterator[object]]
 
 
 def grokscope_steps(setup: Setup) -> Iterator[object]:
-    """Yield after each of grokscope's updates, as `grokscope train` makes them, without end; evaluate every 100 steps."""
+    """Yield after each update, made as `grokscope train` does, without end; evaluate every 100 steps."""
     state = setup.learner.initial_state()
     for _ in optimize(setup, state, look_every=MOST_UNCHECKED):
         if state.step % 100 == 0:
