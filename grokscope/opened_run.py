@@ -1,15 +1,12 @@
-"""Opening a run's folder: its store without another model's segments, its split and log, and its data's digest."""
+"""Opening a run's folder: its store without another model's segments, its split, and its data's digest."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from grokscope import tasks
-from grokscope.config import TaskConfig, task_size
 from grokscope.model import families
 from grokscope.store.run_store import Record, RunStore
 
@@ -39,28 +36,6 @@ def has_recorded_data(record: Record, task: tasks.Task, split: tasks.Split | Non
     # grokscope 0.2.0 recorded the split that the config draws for files that name none.
     drawn = tasks.draw_split(task, record.config.task.train_fraction, record.config.split_seed)
     return data_digest(task, drawn) == record.data_digest
-
-
-def log_over_all(
-    arrays: Mapping[str, np.ndarray], config: TaskConfig, task: tasks.Task
-) -> dict[str, Float[np.ndarray, " rows"]]:
-    """Return the log of a run whose training set is unknown: `loss` and `accuracy`, the means over all equations.
-
-    They are stored in the columns of the train set, and those of the test set are NaN. An import of grokscope 0.2.0
-    stores means over a split that the config drew, and the sizes of its parts give the means over all equations.
-
-    Args:
-        arrays: The stored columns of the log by name.
-        config: The task's settings.
-        task: The task.
-    """
-    n_examples = len(task.inputs)
-    share = task_size.n_train(config.train_fraction, n_examples) / n_examples
-    means = {}
-    for name in ("loss", "accuracy"):
-        train, test = arrays[f"train_{name}"], arrays[f"test_{name}"]
-        means[name] = np.where(np.isnan(test), train, share * train + (1 - share) * test)
-    return means
 
 
 def recorded_split(record: Record) -> tasks.Split | None:

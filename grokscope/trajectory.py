@@ -18,39 +18,19 @@ from grokscope.config.stop_rule import Stop, end_step
 from grokscope.errors import UNKNOWN_TRAIN_SET, DamagedError, GrokscopeError, unknown_name
 from grokscope.model import families, own
 from grokscope.model.state_dicts import memory_from_state_dicts
-from grokscope.opened_run import has_recorded_data, log_over_all, open_store, recorded_split
+from grokscope.opened_run import has_recorded_data, open_store, recorded_split
+from grokscope.run_log import log_series
 from grokscope.series import Series
 from grokscope.snapshot import Snapshot
 from grokscope.store import verify
 from grokscope.store.run_store import RunStore
 from grokscope.store.source import Source
 from grokscope.thinning import spread_by_step
-from grokscope.variable import Variable
 
-_LOG_VARIABLES = {
-    "train_loss": Variable("{loss} train loss", "nats", is_logarithmic=True),
-    "test_loss": Variable("{loss} test loss", "nats", is_logarithmic=True),
-    "train_accuracy": Variable("train accuracy"),
-    "test_accuracy": Variable("test accuracy"),
-}
-_UNSPLIT_LOG_VARIABLES = {
-    "loss": Variable("{loss} loss over all equations", "nats", is_logarithmic=True),
-    "accuracy": Variable("accuracy over all equations"),
-}
 _STEPS_PER_READ = 16
 """The checkpoints that an iteration reads at once; opening a file for each took a tenth of `loss`'s time."""
 _MOST_NAMED = 10
 """The most missing steps that an error names."""
-
-
-def _log_variables(names: Iterable[str]) -> dict[str, Variable]:
-    """Return the description of each column of the log, also of those that only some tasks have."""
-    variables = dict(_LOG_VARIABLES)
-    for name in names:
-        is_loss = "_loss" in name
-        words = f"{'{loss} ' if is_loss else ''}{name.replace('_', ' ')}"
-        variables.setdefault(name, Variable(words, "nats" if is_loss else "", is_logarithmic=is_loss))
-    return variables
 
 
 class Trajectory:
@@ -225,16 +205,7 @@ class Trajectory:
         log = self._source.log
         if log is None:
             raise GrokscopeError("A trajectory in memory has no log; evaluate the measure 'loss' instead.")
-        arrays = {name: log.rows[:, column] for column, name in enumerate(log.columns) if column}
-        return Series(
-            "log",
-            log.rows[:, 0].astype(np.int64),
-            arrays if self.has_split else log_over_all(arrays, self.config.task, self.task),
-            {"gaps": np.array(sorted([*self._source.gaps, *log.gaps]), np.int64).reshape(-1, 2)},
-            digest=self.digest,
-            variables=_log_variables(arrays) if self.has_split else _UNSPLIT_LOG_VARIABLES,
-            loss=self.config.loss,
-        )
+        return log_series(log, self._source.gaps, self.digest, self.config, None if self.has_split else self.task)
 
     @cached_property
     def initialization(self) -> dict[str, Tensor] | None:

@@ -16,7 +16,7 @@ FLOORS = (
     "config fourier series",
     "tasks store crossings",
     "model phases",
-    "snapshot opened_run circuits figures",
+    "snapshot opened_run run_log circuits figures",
     "trajectory",
     "training",
     "landscape sweep",
