@@ -1,7 +1,7 @@
 """The architecture of another program's checkpoint, read from its config, its buffers and its weights.
 
 A property has the name of its field in HookedTransformerConfig, or one of these: `attn_coeff` (α of Zhong et al.
-2023), `norm_first` (whether LayerNorm precedes each sublayer), `has_final_norm` and `has_positions`.
+2023), `norm_first` (whether LayerNorm precedes each sublayer) and `has_final_norm`.
 """
 
 import dataclasses
@@ -26,11 +26,6 @@ _SETTINGS = {
     "positions": "positions",
 }
 """The property of a file → the setting of ModelConfig that expresses it."""
-_PLAIN = {
-    **{"use_attn_scale": True, "attn_only": False, "gated_mlp": False, "parallel_attn_mlp": False},
-    **{"attn_coeff": 1, "attention_dir": "causal", "d_head": None, "positions": "learned"},
-}
-"""The values of the plain transformer, which need no setting."""
 _SUPPORTED = {
     "n_key_value_heads": (None,),
     "num_experts": (None,),
@@ -94,7 +89,7 @@ def read(
     for name, allowed in _SUPPORTED.items():
         is_same = name == "n_key_value_heads" and facts.get(name) == facts.get("n_heads")
         if facts.get(name, allowed[0]) not in allowed and not is_same:
-            raise _refusal(name, facts[name])
+            raise _refusal(name, facts[name], " or ".join(map(repr, allowed)))
     architecture = Architecture(_shapes(parameters))
     values = architecture.values
     facts = {**facts, **_positions(parameters, facts), "d_head": values.pop("d_head", None)}
@@ -106,17 +101,13 @@ def read(
     if "act_fn" not in values and not values.get("attn_only"):
         architecture.unknown["act_fn"] = _CANDIDATES["act_fn"]
     if options := _options(values, facts):
-        if "options" not in ModelConfig.__dataclass_fields__:
-            raise _refusal(*next(iter(options.items())))
         values["options"] = json.dumps(options)
     if facts.get("positions", "") is None:
         architecture.unknown["positions"] = _CANDIDATES["positions"]
     if _may_mix_constant(parameters, facts):
         architecture.unknown["attention_alpha"] = _CANDIDATES["attention_alpha"]
     architecture.unknown = {
-        name: tuple(value for value in tried if _is_expressible(name, value))
-        for name, tried in architecture.unknown.items()
-        if f"model.{name}" not in given
+        name: tried for name, tried in architecture.unknown.items() if f"model.{name}" not in given
     }
     return architecture
 
@@ -143,14 +134,7 @@ def _shapes(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(W_Q, Tensor) and W_Q.ndim == 3:
         values["n_heads"], values["d_model"], d_head = W_Q.shape
         if values["n_heads"] * d_head != values["d_model"]:
-            if not _is_expressible("d_head", d_head):
-                raise GrokscopeError(
-                    f"it has {values['n_heads']} heads of {d_head} numbers and a width of {values['d_model']}; "
-                    "allowed: d_head = d_model / n_heads."
-                )
             values["d_head"] = d_head
-    if values.get("attn_only") and not _is_expressible("attn_only", True):
-        raise _refusal("attn_only", True)
     return values
 
 
@@ -176,7 +160,7 @@ def _positions(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[
     """Return the property `positions`: None if it is unknown, absent if it is plain."""
     kind = facts.get("positional_embedding_type")
     if kind is not None and kind not in _POSITIONS:
-        raise _refusal("positional_embedding_type", kind)
+        raise _refusal("positional_embedding_type", kind, " or ".join(map(repr, _POSITIONS)))
     W_pos = parameters.get("pos_embed.W_pos")
     if not isinstance(W_pos, Tensor):
         return {"positions": "rotary" if kind == "rotary" else None}
@@ -208,18 +192,8 @@ def _read_direction(
             )
         return
     if direction is not None:
-        if not _is_expressible("attention_dir", direction) and direction != "causal":
-            raise GrokscopeError(
-                f"it has {n_layers} layers with attention in both directions; allowed: causal attention. In one "
-                "layer both give the same logits, because the answer's position sees every position."
-            )
-        _set(architecture.values, "attention_dir", "attention_dir", direction)
+        architecture.values["attention_dir"] = direction
     elif not is_stated:
-        if not _is_expressible("attention_dir", "bidirectional"):
-            raise GrokscopeError(
-                f"it has {n_layers} layers and no attention mask, so it does not tell whether attention is "
-                "causal. If it is, add --causal; attention in both directions cannot be imported."
-            )
         architecture.unknown["attention_dir"] = _CANDIDATES["attention_dir"]
 
 
@@ -249,11 +223,6 @@ def _read_normalization(
             raise GrokscopeError(
                 "it has LayerNorm after each residual addition and another before its unembedding; allowed: either."
             )
-        if not _is_expressible("normalization_type", "LNPost"):
-            raise GrokscopeError(
-                "it has LayerNorms in its blocks and none before its unembedding; allowed: both, because grokscope's "
-                "model normalizes before each sublayer and before the unembedding."
-            )
         if facts.get("norm_first") is False:
             values["normalization_type"] = "LNPost"
         else:
@@ -263,9 +232,7 @@ def _read_normalization(
     elif "normalization_type" in facts or scales:
         is_folded = normalization in ("LNPre", "LN") and not scales
         name = "LN" if normalization == "LNPre" else normalization
-        if not _is_expressible("normalization_type", name):
-            raise _refusal("normalization_type", name)
-        values["normalization_type"] = name
+        _set(values, "normalization_type", "normalization_type", name)
         if is_folded:
             architecture.notes.append(_FOLDED)
     else:
@@ -295,23 +262,18 @@ def _may_mix_constant(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -
 
 def _set(values: dict[str, Any], setting: str, name: str, value: Any) -> None:
     """Set a property of a file as a setting; raise GrokscopeError if the model cannot have it."""
-    if _is_expressible(setting, value):
-        values[setting] = value
-    elif value != _PLAIN.get(name, _PLAIN):
-        raise _refusal(name, value)
+    default = getattr(ModelConfig(), setting)
+    values[setting] = default if value == default else value  # A file may have 1 for true.
+    faults = validation.faults(dataclasses.replace(ModelConfig(), **{setting: values[setting]}))
+    fault = next((fault for fault in faults if fault.startswith(f"{setting}:")), None)
+    if fault is not None:
+        raise _refusal(name, value, fault.partition("allowed: ")[2])
 
 
-def _is_expressible(setting: str, value: Any) -> bool:
-    """Return whether ModelConfig has a setting that can have a value."""
-    if setting not in ModelConfig.__dataclass_fields__:
-        return False
-    config = dataclasses.replace(ModelConfig(), **{setting: value})
-    return not any(message.startswith(f"{setting}:") for message in validation.faults(config))
-
-
-def _refusal(name: str, value: Any) -> GrokscopeError:
-    plain = f"; allowed: {_PLAIN[name]!r}" if name in _PLAIN else ""
-    return GrokscopeError(f"it has {name} = {quoted_value(value)}, which grokscope's model cannot compute{plain}.")
+def _refusal(name: str, value: Any, allowed: str) -> GrokscopeError:
+    return GrokscopeError(
+        f"it has {name} = {quoted_value(value)}, which grokscope's model cannot compute; allowed: {allowed}."
+    )
 
 
 def _is_centred(weights: Tensor) -> bool:

@@ -110,8 +110,12 @@ def test_config_beside_the_file_is_read(tmp_path: Path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"positional_embedding_type": "shortformer"}, "positional_embedding_type = 'shortformer'"),
-        ({"attn_scores_soft_cap": 5.0}, "attn_scores_soft_cap = 5.0"),
+        (
+            {"positional_embedding_type": "shortformer"},
+            "positional_embedding_type = 'shortformer'.*allowed: 'standard'",
+        ),
+        ({"attn_scores_soft_cap": 5.0}, r"attn_scores_soft_cap = 5\.0.*; allowed: -1\.0\."),
+        ({"d_head": 5000}, "d_head = 5000.*; allowed: a whole number from 1 to 4096"),
     ],
     ids=str,
 )

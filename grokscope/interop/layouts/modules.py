@@ -220,7 +220,6 @@ def _facts(modules: Modules) -> tuple[dict[str, Any], list[str]]:
         facts["has_final_norm"] = ("ln_final", "weight") in norms
     facts["gated_mlp"] = "gate" in parts
     facts["attn_only"] = not {"in", "out"} <= parts
-    facts["has_positions"] = "pos" in parts
     facts["tied"] = "unembed" not in parts
     masks = [
         named.tensor for slot, named in tensors.items() if slot.part.startswith("mask") and named.tensor.ndim >= 2
