@@ -53,6 +53,7 @@ def test_other_shells_get_a_script_of_their_own(shell: str, line: str, grokscope
     assert "weight_decay" in specification and not re.search(r"\\+[n ]", specification), "one line per description"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
 def test_fish_completes_flags_with_descriptions(tmp_path: Path):
     from grokscope.cli import completion

@@ -93,7 +93,7 @@ def test_config_and_task_agree_on_the_split(name: str, fractions: tuple[float, .
         for fraction in fractions:
             for outliers in (0, 1, 9):
                 config = TaskConfig(
-                    name=name, p=p, group=group, table=table, train_fraction=fraction, outliers=outliers
+                    name=name, p=p, group=group, table=table, train_fraction=fraction, outliers=outliers, n_examples=500
                 )
                 faults = RunConfig(task=config).faults()
                 try:

@@ -27,7 +27,7 @@ def test_hostile_texts_run_and_request_nothing(tab, reported_run, tmp_path):
     tab.assert_quiet(path)
 
 
-@pytest.mark.parametrize("script", ["", " src='data:text/javascript,window.ran=1'"], ids=["inline", "data URL"])
+@pytest.mark.parametrize("script", quick(["", " src='data:text/javascript,window.ran=1'"], [""]))
 def test_policy_stops_markup_that_escaped_the_escaping(script, browser, reported_run, tmp_path):
     """The control: without the policy, the same markup runs and makes its request."""
     requests: list[str] = []
