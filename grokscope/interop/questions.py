@@ -14,6 +14,8 @@ CLEAR_GAIN = 0.05
 """The gain in accuracy over all equations from which other settings fit clearly better."""
 _MOST_TRIALS = 64
 """The most combinations of candidates that are tried."""
+_MOST_NAMED = 4
+"""The most combinations that an error names."""
 _WORDS = {
     "n_heads": "the number of heads",
     "act_fn": "the activation function",
@@ -85,15 +87,23 @@ def _candidates(unknown: Mapping[str, Sequence[Any]], stated: Mapping[str, Any] 
 def _advice(
     unknown: Mapping[str, Sequence[Any]], ranking: list[tuple[Any, ...]], results: Mapping[tuple[Any, ...], Trial]
 ) -> str:
-    """Return which flags to add, with the results of the two best combinations."""
+    """Return which flags to add, with the results of the combinations that fit, or of the two best.
+
+    A lower loss alone does not identify an activation: "quadratic" instead of "relu" enlarges every logit.
+    """
     flags = " ".join(f"--model.{name.replace('_', '-')} …" for name in unknown)
     if not ranking:
         return f"Add {flags}."
-    sentence = f"Add {flags} as in its code. Of the values tried, {_flags(unknown, ranking[0])} fits best: "
-    sentence += _result(results[ranking[0]])
-    if len(ranking) > 1:
-        sentence += f"; then {_values(ranking[1])}: {_result(results[ranking[1]])}"
-    return f"{sentence}."
+    best = results[ranking[0]].accuracy
+    fitting = [values for values in ranking if results[values].accuracy >= best - CLEAR_GAIN][:_MOST_NAMED]
+    if len(fitting) > 1:
+        verdict = "The weights cannot tell which, because several values fit"
+        named = fitting
+    else:
+        verdict = f"Of the values tried, {_flags(unknown, ranking[0])} fits best"
+        named = ranking[:2]
+    listed = "; ".join(f"{_values(values)} with {_result(results[values])}" for values in named)
+    return f"Add {flags} as in its code. {verdict}: {listed}."
 
 
 def _result(trial: Trial) -> str:

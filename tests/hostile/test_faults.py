@@ -92,9 +92,8 @@ def test_config_and_task_agree_on_the_split(name: str, fractions: tuple[float, .
     for group, p in (("S3", 5), ("C2", 3), ("D4", 7)):
         for fraction in fractions:
             for outliers in (0, 1, 9):
-                config = TaskConfig(
-                    name=name, p=p, group=group, table=table, train_fraction=fraction, outliers=outliers, n_examples=500
-                )
+                sizes = {"p": p, "train_fraction": fraction, "outliers": outliers, "n_examples": 500}
+                config = TaskConfig(name=name, group=group, table=table, **sizes)
                 faults = RunConfig(task=config).faults()
                 try:
                     tasks.load(config, 0)
