@@ -52,3 +52,15 @@ def test_operations_of_the_plain_loop_are_its_matrix_products():
     assert training.gigaflop(setup, training.hooked_steps) == pytest.approx(expected, rel=0.01)
     assert training.gigaflop(setup, training.module_steps) == pytest.approx(expected, rel=0.02)
     assert training.gigaflop(setup, training.grokscope_steps) < expected / 5
+
+
+def test_tables_of_the_page_agree_with_the_results():
+    page = benchmark("page")
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert page.page_with_tables(text) == text
+
+
+def test_ratio_of_a_table_is_the_median_of_its_turns():
+    times = {"grokscope": [1.0, 2.0, 4.0], "HookedTransformer": [8.0, 10.0, 12.0]}
+    table = benchmark("page").busy_table({"results": [{"milliseconds": {"idle": times}}]})
+    assert "| idle | 2 ms (1 to 4) | 10 ms (8 to 12) | 5 (3 to 8) |" in table
