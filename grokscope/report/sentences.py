@@ -11,6 +11,8 @@ from grokscope.series import Series
 
 _GROKKING_RATIO = 2
 """A run grokked if generalisation took at least this many times the steps of memorization."""
+_MOST_NAMED = 12
+"""The most frequencies or representations that a sentence names; of more it gives the number."""
 _NEAR = 0.25
 """A checkpoint is near an event if their steps differ by at most this share of the event's step."""
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -135,7 +137,7 @@ def headlines(log: Series, series: Mapping[str, Series], n_steps: int = 0) -> li
             ),
             Headline(
                 "key frequencies of the embedding",
-                _distinct_frequencies(embedding) or "none stands out",
+                _distinct_frequencies(embedding) or "no distinct frequency",
                 f"{embedding['key_frequency_share'][-1]:.1%} of variance, "
                 f"shuffled {embedding['key_frequency_share_shuffled'][-1]:.1%}",
             ),
@@ -166,7 +168,7 @@ def _embedding_sentence(embedding: Series) -> str:
     frequencies = _distinct_frequencies(embedding)
     if not frequencies:
         return (
-            f"At step {step}, no frequency of the embedding stands out: {count} are within a factor of 4 of the "
+            f"At step {step}, no frequency of the embedding is distinct: {count} are within a factor of 4 of the "
             "strongest."
         )
     first = f"{share[0]:.1%} at the first checkpoint and " if len(share) > 1 else ""
@@ -181,12 +183,16 @@ def _logits_sentence(frequencies: np.ndarray) -> str:
         return "The logits depend on no single frequency: removing any one of them hardly raises the softmax loss."
     if len(frequencies) == 1:
         return f"The logits use frequency {frequencies[0]}: removing it raises the softmax loss."
+    if len(frequencies) > _MOST_NAMED:
+        return f"The logits use {len(frequencies)} frequencies: removing any one of them raises the softmax loss."
     return f"The logits use frequencies {_join(frequencies)}: removing any one of them raises the softmax loss."
 
 
 def _representations_sentence(representations: Series) -> str:
-    words = representations.words("representations")
-    names = ", ".join(words[int(i)] for i in representations["key_representations"]) or "none"
+    words, keys = representations.words("representations"), representations["key_representations"]
+    names = ", ".join(words[int(i)] for i in keys) or "none"
+    if len(keys) > _MOST_NAMED:
+        names = f"{len(keys)} of {len(words)}"
     return (
         f"The characters of the key representations ({names}) explain "
         f"{representations['logit_variance_explained'][-1]:.0%} of the logits' variance, compared with "

@@ -85,9 +85,9 @@ def test_frequencies_that_do_not_stand_out_are_not_listed():
     most = {"key_frequencies": np.arange(1, 17), "frequencies": np.arange(1, 30)}
     series = {"embedding": dataclasses.replace(embedding, constants={**embedding.constants, **most})}
     (sentence,) = report.details(GROKKED, series)
-    assert "no frequency of the embedding stands out: 16 of 29" in sentence and "15, 16" not in sentence
+    assert "no frequency of the embedding is distinct: 16 of 29" in sentence and "15, 16" not in sentence
     values = {line.name: line.value for line in report.headlines(GROKKED, series)}
-    assert values["key frequencies of the embedding"] == "none stands out"
+    assert values["key frequencies of the embedding"] == "no distinct frequency"
 
 
 def test_event_before_the_log_of_a_fork_is_marked():
@@ -173,3 +173,9 @@ def test_headlines_of_losses_state_the_loss_function(loss: str):
     log = dataclasses.replace(GROKKED, variables=variables, loss=loss)
     lines = [line.name for line in sentences.headlines(log, {})]
     assert [name for name in lines if " loss" in name] == [f"final {loss} train loss", f"final {loss} test loss"]
+
+
+def test_many_frequencies_of_the_logits_are_counted():
+    sentence = sentences._logits_sentence(np.arange(1, 28))
+    assert "27 frequencies" in sentence and "1, 2" not in sentence
+    assert "frequencies 3, 5:" in sentences._logits_sentence(np.array([3, 5]))
