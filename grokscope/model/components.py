@@ -18,9 +18,10 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
 
 
 def component_of(parameter: str) -> str:
-    """Return the component that a parameter belongs to."""
+    """Return the component that a parameter belongs to: with other names than TransformerLens's, its first word."""
     words = parameter.split(".")
-    return next(component for component, modules in COMPONENTS.items() if set(modules) & set(words))
+    known = (component for component, modules in COMPONENTS.items() if set(modules) & set(words))
+    return next(known, words[0])
 
 
 def parameter_label(parameter: str) -> str:
@@ -34,10 +35,10 @@ def parameter_label(parameter: str) -> str:
 
 
 def group_by_component(parameters: Iterable[str]) -> dict[str, list[str]]:
-    """Return the parameters of each component, in the order of COMPONENTS, without empty components."""
+    """Return the parameters of each component, in the order of COMPONENTS, then others; without empty components."""
     groups: dict[str, list[str]] = {component: [] for component in COMPONENTS}
     for name in parameters:
-        groups[component_of(name)].append(name)
+        groups.setdefault(component_of(name), []).append(name)
     return {component: names for component, names in groups.items() if names}
 
 

@@ -160,8 +160,8 @@ class Model(ABC):
 
     def _lacks(self, part: str) -> LacksPartError:
         return LacksPartError(
-            f"The network, of the family {self.config.family!r}, has no {part.replace('_', ' ')}: {PARTS[part]}. "
-            f"This measure needs it."
+            f"The network, of the family {self.config.family!r}, has no {part.replace('_', ' ')}, and this "
+            f"measure needs {PARTS[part]}."
         )
 
     def equations(self, tokens: Int[Tensor, "n n_ctx"]) -> Equations:

@@ -128,8 +128,8 @@ class Own(Model):
     def _given(self) -> nn.Module:
         if self.module is None:
             raise GrokscopeError(
-                f"This run's network is the module {self._about['name']}, which was not given here. Give it with "
-                f"Trajectory.open(RUN, model=module), and to resume with grokscope.resume(RUN, model=module)."
+                f"This run's network is the module {self._about['name']}, which was not given here. Give it in "
+                f"Python as model=module to Trajectory.open, grokscope.resume, grokscope.fork or grokscope.densify."
             )
         return self.module
 

@@ -8,9 +8,11 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from grokscope.disk import atomic
 from grokscope.errors import GrokscopeError
+from grokscope.model import own
 from grokscope.store.run_store import RunStore, segments_folder
 from grokscope.training.background_writer import BackgroundWriter
 from grokscope.training.checkpointer import SEGMENT_BYTES, SEGMENT_CHECKPOINTS, as_arrays
@@ -31,6 +33,7 @@ def densify(
     every: int = 1,
     observer: Observer | None = None,
     progress: Display | bool = True,
+    model: torch.nn.Module | None = None,
 ) -> Trajectory:
     """Retrain steps `start` to `stop` of a run, and add the checkpoints start, start + every, … that it lacks.
 
@@ -48,6 +51,7 @@ def densify(
         observer: A function that is called after every step, with the step and an empty row. Its last step is the
             saved state that confirms `stop`, which may come later than `stop`.
         progress: Whether to show a progress bar; as for `training.train`.
+        model: The module of a run that trains a module of your own; its present parameters are not used.
 
     Returns:
         The trajectory of all checkpoints.
@@ -58,6 +62,7 @@ def densify(
         BusyError: Another process writes the run.
         InterruptedRunError: A signal stopped the training; confirmed checkpoints are saved.
     """
+    own.remember(model)
     folder = Path(path)
     require_trained(RunStore(folder))
     with deferred_signals() as interrupted, locked_run(folder) as run, BackgroundWriter() as writer:

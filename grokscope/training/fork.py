@@ -19,6 +19,7 @@ from torch import Tensor
 from grokscope import environment
 from grokscope.config import RunConfig
 from grokscope.errors import GrokscopeError
+from grokscope.model import own
 from grokscope.opened_run import open_store
 from grokscope.store.record import FORKED, Record
 from grokscope.store.run_names import new_run_folder
@@ -115,6 +116,7 @@ def fork(
     observer: Observer | None = None,
     progress: Display | bool = True,
     fresh_optimizer: bool = False,
+    model: torch.nn.Module | None = None,
 ) -> Trajectory:
     """Continue a step of a run as a new run root/run, and return the new run's trajectory.
 
@@ -128,6 +130,7 @@ def fork(
         observer: A function that is called after every step, with the step and the latest log row.
         progress: Whether to show a progress bar; as for `training.train`.
         fresh_optimizer: As for `prepare_fork`.
+        model: The module of a run that trains a module of your own; its present parameters are not used.
 
     Returns:
         The trajectory of all checkpoints.
@@ -135,6 +138,7 @@ def fork(
     Raises:
         GrokscopeError: As `prepare_fork` and `training.train` raise.
     """
+    own.remember(model)
     folder = new_run_folder(Path(root), run, f"{Path(path).name}-fork")
     return prepare_fork(path, step, config, progress, fresh_optimizer).train(folder, observer, progress)
 

@@ -36,3 +36,8 @@ def test_every_parameter_belongs_to_one_component(model, plant):
     if model:
         assert (components["blocks.1.ln1.w"], components["blocks.1.ln2.b"]) == ("attention", "mlp")
         assert components["ln_final.w"] == "unembedding"
+
+
+def test_parameter_of_another_package_has_a_component():
+    groups = group_by_component(["table", "embed.W_E", "table.bias"])
+    assert groups == {"embedding": ["embed.W_E"], "table": ["table", "table.bias"]}

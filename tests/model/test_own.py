@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from grokscope import RunConfig, TaskConfig, Trajectory, measures, resume, train
+from grokscope import RunConfig, TaskConfig, Trajectory, densify, fork, measures, resume, train
 from grokscope.errors import GrokscopeError
 from grokscope.model import own
 
@@ -63,6 +63,21 @@ def test_run_resumes_exactly_with_the_module_given_again(tmp_path: Path, monkeyp
     resumed = resume(tmp_path / "part", n_steps=6, model=Sums(), progress=False)
     for name, tensor in whole.at(6).parameters.items():
         assert torch.equal(resumed.at(6).parameters[name], tensor)
+
+
+def test_fork_and_densify_take_the_module_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = train(dataclasses.replace(CONFIG, n_steps=6), "whole", tmp_path, model=seeded_module(), progress=False)
+    train(CONFIG, "part", tmp_path, model=seeded_module(), progress=False)
+    monkeypatch.setattr(own, "_MODULES", {})
+    longer = dataclasses.replace(Trajectory.open(tmp_path / "part").config, n_steps=6)
+    with pytest.raises(GrokscopeError, match=r"as model=module to .* grokscope\.fork or grokscope\.densify"):
+        fork(tmp_path / "part", 4, longer, "refused", tmp_path, progress=False)
+    forked = fork(tmp_path / "part", 4, longer, "forked", tmp_path, progress=False, model=Sums())
+    monkeypatch.setattr(own, "_MODULES", {})
+    dense = densify(tmp_path / "part", 0, 4, progress=False, model=Sums())
+    assert dense.steps.tolist() == [0, 1, 2, 3, 4]
+    for name, tensor in whole.at(6).parameters.items():
+        assert torch.equal(forked.at(6).parameters[name], tensor)
 
 
 def test_measures_find_the_parts_of_a_module(tmp_path: Path):
