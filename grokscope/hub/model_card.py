@@ -43,7 +43,7 @@ def text(trajectory: Trajectory, repo: str, licence: str) -> str:
         "",
         _description(trajectory),
         "",
-        f"**{report.summary(log, config.n_steps)}**",
+        f"**{report.summary(log, config.n_steps, is_fresh=config.task.fresh)}**",
         "",
         *(f"- {sentence}" for sentence in report.details(log, series)),
         "",

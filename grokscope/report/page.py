@@ -70,7 +70,12 @@ def render_run(
         loss=trajectory.config.loss,
         is_fresh=trajectory.config.task.fresh,
         n_train=len(trajectory.split.train) if trajectory.has_split else None,
-        summary=" ".join([summary(log, n_steps), *([stopped.sentence(int(log.steps[-1]))] if stopped else [])]),
+        summary=" ".join(
+            [
+                summary(log, n_steps, is_fresh=trajectory.config.task.fresh),
+                *([stopped.sentence(int(log.steps[-1]))] if stopped else []),
+            ]
+        ),
         details=details(log, series),
         headlines=headlines(log, series, n_steps),
         gaps=trajectory.gaps,

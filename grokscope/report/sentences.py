@@ -30,13 +30,14 @@ class Headline:
     """The numbers to compare it with, such as a control."""
 
 
-def summary(log: Series, n_steps: int = 0) -> str:
+def summary(log: Series, n_steps: int = 0, *, is_fresh: bool = False) -> str:
     """Return one sentence on whether a run memorized, generalised and grokked.
 
     Args:
         log: The run's log.
         n_steps: The planned number of steps. If the log ends earlier, the sentence describes an unfinished run. 0,
             the default, takes every run as finished.
+        is_fresh: Whether every batch is new, so that there is nothing to memorize.
     """
     memorized, generalised = phases.memorization_step(log), phases.generalisation_step(log)
     first, last = int(log.steps[0]), int(log.steps[-1])
@@ -47,6 +48,11 @@ def summary(log: Series, n_steps: int = 0) -> str:
         )
     is_unfinished = last < n_steps
     period = f"by step {last:,} of {n_steps:,}" if is_unfinished else f"within {last:,} steps"
+    if is_fresh:
+        learned = (
+            f"learned the task by step {generalised.step:,}" if generalised else f"has not learned the task {period}"
+        )
+        return f"The model {learned}: its test accuracy is {log['test_accuracy'][-1]:.1%}. Every batch was new."
     if memorized is None:
         outlook = ": it is too early to say more" if is_unfinished else ", so it could not grok"
         return f"The model has not memorized its training set {period}{outlook}."

@@ -179,3 +179,10 @@ def test_many_frequencies_of_the_logits_are_counted():
     sentence = sentences._logits_sentence(np.arange(1, 28))
     assert "27 frequencies" in sentence and "1, 2" not in sentence
     assert "frequencies 3, 5:" in sentences._logits_sentence(np.array([3, 5]))
+
+
+def test_run_on_fresh_batches_memorizes_nothing():
+    learned = report.summary(make_log([0.1, 1, 1, 1, 1], [0, 0.5, 1, 1, 0.998]), is_fresh=True)
+    assert "learned the task by step 200: its test accuracy is 99.8%" in learned and "memor" not in learned
+    failed = report.summary(make_log([0.1] * 5, [0.1] * 5), is_fresh=True)
+    assert "has not learned the task within 400 steps" in failed and "grok" not in failed
