@@ -1,4 +1,4 @@
-"""What the tests share: types checked at run time, tiny configs, and one finished tiny run to copy."""
+"""Fixtures of all tests: types checked at run time, tiny configs, and a finished tiny run to copy."""
 
 import json
 import shutil

@@ -88,10 +88,10 @@ def measure(arguments: list[str]) -> None:
         started = time.monotonic()
         result = next(results)
         if isinstance(result, GrokscopeError):
+            print("     not measured", flush=True)
             if len(options.names) == 1:
                 raise result
             refusals[name] = str(result)
-            print("     not measured", flush=True)
         else:
             print(measured_line(result, trajectory, time.monotonic() - started), flush=True)
     names_by_reason = defaultdict(list)

@@ -1,8 +1,8 @@
 """The search for values that are not finite, without reading a value back at every step.
 
 A loss that is not finite stays in a running sum, and a gradient that is not finite stays in its weights. One look at
-both every so many steps is therefore enough. If it finds something, the steps since the last look are repeated from a
-copy, each with a full check, and the first faulty one raises the error.
+both every so many steps is therefore enough. If it finds a fault, the steps since the last look are repeated from a
+copy, each with a full check. The first faulty step raises the error.
 """
 
 from collections.abc import Callable, Mapping

@@ -25,8 +25,8 @@ def choose_threads(
 ) -> Threads:
     """Return the threads of a training.
 
-    A number in `config.threads` is used as it is. "auto" uses the number that the run has recorded. For a new run it
-    uses one thread if a second thread would make the step less than a third faster, and otherwise as many threads as
+    A number in `config.threads` is used as it is. "auto" uses the number that the run has recorded. A new run
+    uses one thread if a second would make the step less than a third faster. Otherwise it uses as many threads as
     bring a gain. It never uses more threads than the cores that are available to this process.
 
     Args:

@@ -87,6 +87,13 @@ def test_option_without_names_goes_to_measures_that_have_it(run_copy: Path, grok
 
 
 @pytest.mark.usefixtures("few_measures")
+def test_only_named_measure_that_refuses_ends_its_line(run_copy: Path, grokscope: Command):
+    status, output, errors = grokscope("measure", run_copy, "circular")
+    assert status == 1 and errors.startswith("grokscope: The task is not circular.")
+    assert output == "circular     not measured\n"
+
+
+@pytest.mark.usefixtures("few_measures")
 def test_named_measure_that_refuses_fails_after_the_others(run_copy: Path, grokscope: Command):
     status, output, errors = grokscope("measure", run_copy, "circular", "path", "--thin", 2)
     assert status == 1 and re.search("^path +2 of 7", output, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What several test files do alike: run a command, damage a file, make the configs that resume in different ways."""
+"""Helpers of several test files: run a command, damage a file, and make configs that resume in different ways."""
 
 import dataclasses
 import errno
@@ -22,7 +22,7 @@ from grokscope.store.run_store import RunStore
 
 Command = Callable[..., tuple[int, str, str]]
 Saved = dict[tuple[Any, ...], tuple[Any, ...]]
-"""What a run has saved, as raw bytes by what it is."""
+"""Everything that a run has saved, as raw bytes."""
 
 SMALL: dict[str, dict[str, Any]] = {
     "keskar_sharpness": {"n_iterations": 3},
@@ -32,7 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "hessian_spectrum": {"n_probes": 2, "n_products": 4},
     "local_learning_coefficient": {"n_draws": 8, "n_burn_in": 2, "n_chains": 2},
 }
-"""What measures that search or draw are spared in tests that look at no number's worth: they take as long as that."""
+"""Cheap options of the slow measures, for tests that do not check the values."""
 LOSSES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 KINDS = ["full batch", "minibatch", "adaptive"]
 
