@@ -5,10 +5,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from grokscope.config import RunConfig
+from grokscope.config.dotted_settings import flatten_settings, with_settings
 from grokscope.errors import GrokscopeError
-from grokscope.interop import model_settings
 from grokscope.interop.formats import CheckpointFile
-from grokscope.training.fork_settings import flatten_settings
 
 _ANY_LENGTH = "log 2"
 """A checkpoint schedule that fits every length. An imported run has no schedule, and its config needs one."""
@@ -58,7 +57,7 @@ def _changed(
 ) -> RunConfig:
     """Return a valid config with the settings of a file, and a schedule that fits its length."""
     # A config has at least one update, so the run of a single untrained checkpoint has n_steps = 1.
-    model = model_settings.changed(config.model, architecture)
+    model = with_settings(config.model, architecture)
     changed = dataclasses.replace(config, model=model, n_steps=max(1, last_step))
     if any(message.startswith("checkpoints:") for message in changed.faults()):
         changed = dataclasses.replace(changed, checkpoints=_ANY_LENGTH)

@@ -4,7 +4,6 @@ An imported run has no resume state, so it cannot be trained further. Everything
 tells what the files contain and what the caller asserted.
 """
 
-import dataclasses
 import hashlib
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from grokscope import measures, tasks
 from grokscope.config import RunConfig
+from grokscope.config.dotted_settings import with_settings
 from grokscope.disk import atomic
 from grokscope.disk.lock import Lock
 from grokscope.errors import GrokscopeError, quoted_name, quoted_value
@@ -89,7 +89,7 @@ def import_checkpoints(
             run's name is taken.
     """
     if "model.family" not in given and any(name.startswith("model.mlp.") for name in given):
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, family="mlp"))
+        config = with_settings(config, {"model.family": "mlp"})
     config = config.validate(given)
     sources = find_sources(paths)
     if not sources:

@@ -16,7 +16,7 @@ _FORM = "a b"
 """The form of the equations of an imported MLP, which reads no signs."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Candidate:
     """A chain with its task and its settings of ModelConfig, by dotted name."""
 

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -12,8 +14,9 @@ from torch import Tensor
 from grokscope import tasks
 from grokscope.algebra.isomorphisms import isomorphism
 from grokscope.config import ModelConfig, RunConfig
+from grokscope.config.dotted_settings import with_settings
 from grokscope.errors import GrokscopeError
-from grokscope.interop import architecture, mlp_network, model_settings, questions, task_reading
+from grokscope.interop import architecture, mlp_network, questions, task_reading
 from grokscope.interop.conversion import Conversion, biases, columns, completed
 from grokscope.interop.formats import CheckpointFile
 from grokscope.interop.layouts import Layout
@@ -113,6 +116,7 @@ def _read_mlp(
 ) -> Network:
     """Return the network of a checkpoint that is an MLP, and set the chain and the order of its conversion."""
 
+    @cache
     def trials(candidate: mlp_network.Candidate) -> "_Trials":
         chain = candidate.perceptron
         chosen = {**chain.settings, "n_elements": chain.n_elements}
@@ -137,7 +141,7 @@ def _read_mlp(
 def _settled(trial: "_Trials", unknown: Mapping[str, tuple[Any, ...]], is_described: bool) -> list[str]:
     """Return sentences on open settings and on the order of a group's elements, which the conversion receives."""
     model = trial.config.model
-    stated = {name: model_settings.value(model, name) for name in unknown} if is_described else None
+    stated = {name: attrgetter(name)(model) for name in unknown} if is_described else None
     notes = questions.settle(unknown, stated, trial.evaluate)
     trial.conversion.order = trial.order_of(stated or {})
     if trial.conversion.order is not None:
@@ -224,7 +228,7 @@ class _Trials:
         try:
             parameters = conversion.convert(self.layout, self.task)
             settings = {**self.settings, **candidate}
-            model = families.build(model_settings.changed(self.config.model, settings), self.task)
+            model = families.build(with_settings(self.config.model, settings), self.task)
         except GrokscopeError:
             return None
         parameters = completed(parameters, model.shapes)

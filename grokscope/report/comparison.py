@@ -14,6 +14,7 @@ import numpy as np
 
 from grokscope import measures, phases, plugins
 from grokscope.config import RunConfig, TaskConfig
+from grokscope.config.dotted_settings import flatten_settings
 from grokscope.errors import GrokscopeError
 from grokscope.report import page
 from grokscope.report.data import thinned_rows
@@ -22,7 +23,6 @@ from grokscope.report.quantities import name_of
 from grokscope.series import Series
 from grokscope.sweep import sweep_folder
 from grokscope.thinning import spread_evenly
-from grokscope.training.fork_settings import flatten_settings
 from grokscope.trajectory import Trajectory
 
 _SEEDS = ("split_seed", "init_seed", "training_seed")

@@ -1,11 +1,11 @@
 """The settings that differ between two configs, and those that a fork cannot change."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from grokscope import plugins
 from grokscope.config import RunConfig, TaskConfig
+from grokscope.config.dotted_settings import flatten_settings, with_settings
 from grokscope.errors import GrokscopeError, quoted_value
 from grokscope.model import families
 from grokscope.tasks import Task
@@ -20,16 +20,6 @@ def compare_settings(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any
     """Return the settings that differ between two configs, as plain values (before, after) by dotted name."""
     values, new_values = flatten_settings(before.to_dict()), flatten_settings(after.to_dict())
     return {name: (value, new_values[name]) for name, value in values.items() if value != new_values[name]}
-
-
-def flatten_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as one mapping by dotted name."""
-    settings: dict[str, Any] = {}
-    for name, value in values.items():
-        settings |= (
-            flatten_settings(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-        )
-    return settings
 
 
 def require_same_parameters(
@@ -55,11 +45,11 @@ def require_same_parameters(
     has_same_tokens = _has_same_tokens(before.task, task_before, after.task, task_after)
     shapes = families.build(before.model, task_before).shapes
     for name, (value, new_value) in changed.items():
-        reason, leaf = "", name.rpartition(".")[2]
+        reason = ""
         if name in _INITIALIZATION:
             reason = "changes the initialization, which a fork takes from its origin"
         elif name.startswith("model."):
-            model = dataclasses.replace(before.model, **{leaf: new_value})
+            model = with_settings(before, {name: new_value}).model
             if families.build(model, task_before).shapes != shapes:
                 reason = "changes the parameters' shapes"
         elif name in _TOKENS and not has_same_tokens:

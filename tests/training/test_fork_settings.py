@@ -6,15 +6,11 @@ from typing import Any
 import pytest
 
 from grokscope import tasks
-from grokscope.config import ModelConfig, OptimizerConfig, RunConfig, TaskConfig
+from grokscope.config import MlpConfig, ModelConfig, OptimizerConfig, RunConfig, TaskConfig
 from grokscope.errors import GrokscopeError
-from grokscope.training.fork_settings import compare_settings, flatten_settings, require_same_parameters
+from grokscope.training.fork_settings import compare_settings, require_same_parameters
 
 ORIGIN = RunConfig(task=TaskConfig(p=7), model=ModelConfig(d_model=16, n_heads=2, d_mlp=24))
-
-
-def test_nested_settings_are_named_with_dots():
-    assert flatten_settings({"a": 1, "b": {"c": {"d": 2}, "e": [3]}}) == {"a": 1, "b.c.d": 2, "b.e": [3]}
 
 
 def test_comparison_returns_only_settings_that_differ():
@@ -23,9 +19,9 @@ def test_comparison_returns_only_settings_that_differ():
     assert compare_settings(ORIGIN, ORIGIN) == {}
 
 
-def check(fork: RunConfig) -> None:
-    changed = compare_settings(ORIGIN, fork)
-    require_same_parameters(ORIGIN, fork, changed, tasks.build(ORIGIN.task), tasks.build(fork.task))
+def check(fork: RunConfig, origin: RunConfig = ORIGIN) -> None:
+    changed = compare_settings(origin, fork)
+    require_same_parameters(origin, fork, changed, tasks.build(origin.task), tasks.build(fork.task))
 
 
 @pytest.mark.parametrize(
@@ -59,3 +55,12 @@ def test_settings_without_effect_on_parameters_may_change(changes: dict[str, Any
 def test_setting_that_changes_parameters_is_named(changes: dict[str, Any], message: str):
     with pytest.raises(GrokscopeError, match=f"^{message}"):
         check(dataclasses.replace(ORIGIN, **changes))
+
+
+def test_setting_of_an_mlp_that_changes_shapes_is_named():
+    origin = dataclasses.replace(ORIGIN, model=ModelConfig(family="mlp", mlp=MlpConfig(d_hidden=8)))
+    wider = dataclasses.replace(origin, model=ModelConfig(family="mlp", mlp=MlpConfig(d_hidden=9)))
+    with pytest.raises(GrokscopeError, match=r"^model\.mlp\.d_hidden: 9 changes the parameters' shapes"):
+        check(wider, origin)
+    other = dataclasses.replace(origin, model=ModelConfig(family="mlp", mlp=MlpConfig(d_hidden=8, act_fn="gelu")))
+    check(other, origin)
