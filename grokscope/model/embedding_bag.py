@@ -16,6 +16,7 @@ times, and vmapped. On a CPU each touches only the rows it needs: 8 entries of 5
 128 × 512 matrix product that they replace.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -53,6 +54,31 @@ def mix(
     return _Mix.apply(weights, table, *entries)
 
 
+def weighted_sums(
+    weights: Float[Tensor, "n j"], table: Float[Tensor, "n_rows columns"], rows: Int[Tensor, "n j"]
+) -> Float[Tensor, "n columns"]:
+    """Return ∂f/∂G, the value of `mix`, without derivatives."""
+    return F.embedding_bag(rows, table, per_sample_weights=weights.contiguous(), mode="sum")
+
+
+def inner_products(
+    gradient: Float[Tensor, "n columns"], table: Float[Tensor, "n_rows columns"], rows: Int[Tensor, "n j"]
+) -> Float[Tensor, "n j"]:
+    """Return ∂f/∂S, the inner product of each example's G with each of its rows, without derivatives."""
+    starts, bags = _bags(*rows.shape, rows.device)
+    products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        gradient, table, rows.flatten(), starts, bags, 0
+    )
+    return products.view(rows.shape)
+
+
+@lru_cache(maxsize=16)
+def _bags(n: int, j: int, device: torch.device) -> tuple[Int[Tensor, " n"], Int[Tensor, " entries"]]:
+    """Return the first entry of each of n examples, and the example of each entry, for j entries per example."""
+    bags = torch.arange(n, device=device)
+    return bags * j, bags.repeat_interleave(j)
+
+
 class _Trilinear(torch.autograd.Function):
     """The common part of the three derivatives: tensors to save, and vmap as one stacked problem."""
 
@@ -82,7 +108,7 @@ class _Mix(_Trilinear):
 
     @staticmethod
     def forward(weights: Tensor, table: Tensor, rows: Tensor, order: Tensor, starts: Tensor) -> Tensor:
-        return F.embedding_bag(rows, table, per_sample_weights=weights.contiguous(), mode="sum")
+        return weighted_sums(weights, table, rows)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -125,12 +151,7 @@ class _Inner(_Trilinear):
 
     @staticmethod
     def forward(gradient: Tensor, table: Tensor, rows: Tensor, order: Tensor, starts: Tensor) -> Tensor:
-        n, j = rows.shape
-        bags = torch.arange(n, device=rows.device)
-        products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-            gradient, table, rows.flatten(), bags * j, bags.repeat_interleave(j), 0
-        )
-        return products.view(n, j)
+        return inner_products(gradient, table, rows)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

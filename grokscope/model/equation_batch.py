@@ -60,8 +60,8 @@ class Equations:
         """Return a batch, after a comparison of the tokens of all its equations."""
         if not len(tokens):
             return cls(tokens, d_vocab, n_heads, 1, False)
-        # Tensor.tolist fails inside torch.func.grad before torch 2.7.
-        _, *inner, has_constant_end = map(bool, (tokens == tokens[0]).all(0))
+        # One read from the device. Tensor.tolist fails inside torch.func.grad before torch 2.7.
+        _, *inner, has_constant_end = map(bool, (tokens == tokens[0]).all(0).cpu())
         return cls(tokens, d_vocab, n_heads, 1 + [*inner, False].index(False), has_constant_end)
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ results are added in order, so the bits do not depend on the number of threads t
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokscope import threads
+from grokscope.model.embedding_bag import inner_products, weighted_sums
 from grokscope.model.equation_batch import Equations
 from grokscope.model.merged import Tables
 
@@ -106,7 +107,7 @@ class _Block:
         """
         _, contributions, bias, W_out_U = self._tables
         contributions, rows = contributions.flatten(0, 1), self._examples.equations.entry_rows[part]
-        mixed = _mixed(rows, contributions, self._weights[part]).add_(bias)
+        mixed = weighted_sums(self._weights[part], contributions, rows).add_(bias)
         logits = mixed[:, self._logits]
         post = mixed[:, : self._d_mlp]
         if self._examples.act_fn == "relu":
@@ -123,7 +124,7 @@ class _Block:
             torch.ops.aten.threshold_backward.grad_input(neurons, post, 0, grad_input=neurons)
         else:
             torch.ops.aten.gelu_backward.grad_input(neurons, pre, grad_input=neurons)
-        return loss, by_logits.T @ post, gradient.sum(0), _inner(gradient, contributions, rows)
+        return loss, by_logits.T @ post, gradient.sum(0), inner_products(gradient, contributions, rows)
 
     def _loss(
         self,
@@ -194,27 +195,6 @@ def _attention(
     inverse = total.reciprocal()
     weights = torch.cat([exponent.mul_(inverse) for exponent in exponents])
     return weights.T.contiguous(), last_exponential.mul_(inverse).T
-
-
-def _mixed(rows: Int[Tensor, "n j"], table: Tensor, weights: Float[Tensor, "n j"]) -> Float[Tensor, "n columns"]:
-    """Return the weighted sum of the rows of each example."""
-    return F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
-
-
-def _inner(gradient: Float[Tensor, "n columns"], table: Tensor, rows: Int[Tensor, "n j"]) -> Float[Tensor, "n j"]:
-    """Return the inner product of each example's gradient with each of its rows."""
-    starts, bags = _bags(*rows.shape)
-    products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        gradient, table, rows.flatten(), starts, bags, 0
-    )
-    return products.view(rows.shape)
-
-
-@cache
-def _bags(n: int, j: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " entries"]]:
-    """Return the first entry of each of n examples, and the example of each entry, for j entries per example."""
-    bags = torch.arange(n)
-    return bags * j, bags.repeat_interleave(j)
 
 
 def total(tensors: Iterable[Tensor]) -> Tensor:

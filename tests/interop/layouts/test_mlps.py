@@ -243,7 +243,7 @@ def test_attention_and_norms_are_not_read_as_an_mlp():
     _, weights, _ = CASES["one-hot, concatenated"]
     for name in ("attn.w", "ln.weight"):
         assert mlps.read({**weights, name: torch.ones(3)}) == []
-    # Without a hidden layer, there is no activation between an embedding and its answers.
+    # Without a hidden layer, an embedding and its answers have no activation between them.
     assert mlps.read(drawn(embed__weight=(P, WIDTH), out__weight=(P, WIDTH))) == []
 
 
