@@ -1,12 +1,12 @@
 """The analyses: their settings are valid, and each script runs on small runs of its own sweep."""
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from matplotlib.figure import Figure
+from support.scripts import import_script
 from support.shared import make_tiny_config, quick
 
 from grokscope import training
@@ -35,11 +35,7 @@ SINGLE_FORM = ("phase_diagram", "flat_minima")
 def load(name: str) -> ModuleType:
     """Return the script of that name as a module."""
     (path,) = ANALYSES.rglob(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return import_script(path)
 
 
 def shrink(cell: Cell) -> Cell:

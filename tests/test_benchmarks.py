@@ -1,11 +1,11 @@
 """The benchmarks that nobody runs every day: that they run, and count what they say they count."""
 
-import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.scripts import import_script
 
 from grokscope.config import presets
 from grokscope.training.loop import Setup
@@ -15,11 +15,7 @@ FOLDER = Path(__file__).parent / "benchmarks"
 
 def benchmark(name: str) -> ModuleType:
     """Import a benchmark from its file."""
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return import_script(FOLDER / f"{name}.py")
 
 
 @pytest.mark.slow

@@ -1,17 +1,14 @@
 """The script that stamps a release, on a copy of the files that it changes."""
 
-import importlib.util
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+from support.scripts import import_script
 
 ROOT = Path(__file__).parent.parent
-spec = importlib.util.spec_from_file_location("release", ROOT / ".ci" / "release.py")
-assert spec and spec.loader
-release = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(release)
+release = import_script(ROOT / ".ci" / "release.py")
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """Published checkpoint files give the published numbers; the tests skip where the files are absent."""
 
-import importlib.util
 import json
 import os
-import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scripts import import_script
 
 from grokscope import Trajectory, measures
 from grokscope.config import presets
@@ -177,12 +176,7 @@ def test_published_numbers_equal_ours(row: dict[str, Any]):
 
 
 def test_page_shows_the_table_of_the_results():
-    script = ROOT / "analyses" / "published" / "published_models.py"
-    spec = importlib.util.spec_from_file_location("published_models", script)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["published_models"] = module
-    spec.loader.exec_module(module)
+    module = import_script(ROOT / "analyses" / "published" / "published_models.py")
     rows = json.loads(RESULTS.read_text())
     assert module.table(rows) in (ROOT / "docs" / "published_models.md").read_text(encoding="utf-8")
     assert [row["flags"] for row in rows] == [published.flags for published in module.MODELS]
